@@ -1,0 +1,72 @@
+"""Which row sets a model is trained, validated and tested on, and their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from worldrep.cache import cached
+from worldrep.digests import digest
+from worldrep.encoding import Tokens
+from worldrep.names import TASK_NAMES, has_warmup_rows
+from worldrep.rows import RowMaker, RowSet
+from worldrep.settings import Settings
+from worldrep.tokenizer import PAD
+from worldrep.world import World
+
+SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # suite prefix -> pool
+
+
+def training_sets(settings: Settings, world: World) -> list[RowSet]:
+    """The row sets that one stage trains on, in the order in which they are stacked."""
+    if not settings.is_finetuning:
+        pool, rows = world.pretraining_pool, settings.pretrain_rows
+        return [RowSet(task, pool, "pretrain", rows) for task in settings.tasks]
+    sets = [RowSet(t, "atlantis", "finetune", settings.ft_atlantis_rows) for t in settings.tasks]
+    if settings.ft_world_rows:
+        sets += [RowSet(t, "world", "finetune", settings.ft_world_rows) for t in settings.tasks]
+    if has_warmup_rows(settings.ft) and settings.ft_warmup_rows:
+        sets += [RowSet(t, "atlantis", "warmup", settings.ft_warmup_rows) for t in TASK_NAMES]
+    return sets
+
+
+def validation_sets(settings: Settings) -> dict[str, RowSet]:
+    """Validation rows by suite: standard ones, and Atlantis's too when that is being learnt."""
+    learns_atlantis = settings.is_finetuning or settings.world == "with_atlantis"
+    splits = ("standard", "atlantis") if learns_atlantis else ("standard",)
+    return _held_out(splits, "val", settings.val_rows)
+
+
+def test_sets(settings: Settings) -> dict[str, RowSet]:
+    """The 14 test sets by suite, such as `atlantis/angle`."""
+    return _held_out(SPLIT_POOLS, "test", settings.test_rows)
+
+
+def _held_out(splits: Iterable[str], name: str, rows: int) -> dict[str, RowSet]:
+    return {
+        f"{split}/{task}": RowSet(task, SPLIT_POOLS[split], name, rows)
+        for split in splits
+        for task in TASK_NAMES
+    }
+
+
+def load_rows(maker: RowMaker, rowset: RowSet) -> Tokens:
+    """Token rows (rows, length) of one set, from the cache when they are there."""
+    return cached(maker.digest(rowset), lambda: maker.tokens(rowset))
+
+
+def stack_rows(maker: RowMaker, rowsets: Iterable[RowSet]) -> Tokens:
+    """Token rows of several sets below one another, padded to the longest."""
+    parts = [load_rows(maker, rowset) for rowset in rowsets]
+    rows = np.full((sum(map(len, parts)), max(p.shape[1] for p in parts)), PAD, dtype=np.uint8)
+    start = 0
+    for part in parts:
+        rows[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    return rows
+
+
+def training_digest(maker: RowMaker, settings: Settings) -> str:
+    """Name of everything that a stage trains on."""
+    return digest([maker.digest(rowset) for rowset in training_sets(settings, maker.world)])

@@ -1,0 +1,22 @@
+"""The two kinds of trouble that a user is told about in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What the user typed or supplied is wrong: the sentence says what is allowed (exit code 2)."""
+
+
+class StateError(RuntimeError):
+    """The store, a file or another process is not in the state that the command needs (exit code 1)."""
+
+
+def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
+    """An InputError that names the unknown value, the nearest allowed one, and all that are allowed."""
+    names = [str(name) for name in allowed]
+    nearest = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    return InputError(f"unknown {kind} {str(value)!r}{hint}; allowed: {', '.join(names)}")

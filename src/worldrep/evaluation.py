@@ -1,0 +1,130 @@
+"""Evaluation: from a model and its test rows to numbers, without knowing where either came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from transformers import Qwen2ForCausalLM
+
+from worldrep.data import load_rows, test_sets
+from worldrep.digests import random_stream
+from worldrep.encoding import Tokens
+from worldrep.errors import InputError
+from worldrep.generation import BATCH_ROWS, generate_tokens
+from worldrep.names import TASK_NAMES
+from worldrep.rows import RowMaker
+from worldrep.settings import Settings
+from worldrep.tasks import TASKS
+from worldrep.tokenizer import EQUALS, decode_rows
+
+MAX_NEW_TOKENS = max(task.longest for task in TASKS.values()) + 1  # the longest answer and <eos>
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Questions of one task under a name such as `atlantis/angle`."""
+
+    name: str
+    prompts: list[Tokens]
+    expected: list[str]
+
+    @property
+    def task(self) -> str:
+        return self.name.rsplit("/", 1)[-1]
+
+
+def suite_of(name: str, rows: Tokens) -> Suite:
+    """Cut token rows (n, length) behind the equals sign into prompts and expected answers."""
+    ends = (rows == EQUALS).argmax(axis=1) + 1
+    prompts = [row[:end] for row, end in zip(rows, ends, strict=True)]
+    answers = [row[end:] for row, end in zip(rows, ends, strict=True)]
+    return Suite(name, prompts, decode_rows(answers))
+
+
+def test_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
+    """The 14 generated suites of section `standard` and `atlantis`, in order."""
+    return [suite_of(name, load_rows(maker, rows)) for name, rows in test_sets(settings).items()]
+
+
+def answer_suites(
+    model: Qwen2ForCausalLM, suites: Iterable[Suite], batch_rows: int = BATCH_ROWS
+) -> pd.DataFrame:
+    """One row per question: suite, task, prompt, expected, generated, score, valid."""
+    suites = list(suites)
+    prompts = [prompt for suite in suites for prompt in suite.prompts]
+    generated = decode_rows(generate_tokens(model, prompts, MAX_NEW_TOKENS, batch_rows))
+    tables, start = [], 0
+    for suite in suites:
+        texts = generated[start : start + len(suite.prompts)]
+        start += len(texts)
+        task = TASKS[suite.task]
+        table = {
+            "suite": suite.name,
+            "task": suite.task,
+            "prompt": decode_rows([prompt[1:] for prompt in suite.prompts]),
+            "expected": suite.expected,
+            "generated": texts,
+            "score": task.scores(suite.expected, texts),
+            "valid": task.valid(texts),
+        }
+        tables.append(pd.DataFrame(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+def multi_rows(answers: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The fixed sample of the standard answers' union, as suites `multi/<task>`.
+
+    Raises InputError when more rows are asked for than the union has.
+    """
+    union = answers[answers["suite"].str.startswith("standard/")]
+    if settings.multi_rows > len(union):
+        raise InputError(
+            f"multi_rows={settings.multi_rows} is more than the {len(union)} standard test rows"
+        )
+    rng = random_stream(settings.world_seed, "multi")
+    chosen = union.iloc[np.sort(rng.permutation(len(union))[: settings.multi_rows])]
+    return chosen.assign(suite="multi/" + chosen["task"])
+
+
+def summarize(answers: pd.DataFrame) -> dict[str, float]:
+    """`<suite>/mean|median|std|min|max|n|valid_ratio` of every suite; std with ddof=0."""
+    metrics: dict[str, float] = {}
+    for name, part in answers.groupby("suite", sort=False):
+        facts = score_summary(part["score"].to_numpy()) | {"valid_ratio": part["valid"].mean()}
+        metrics |= {f"{name}/{fact}": float(value) for fact, value in facts.items()}
+    return metrics
+
+
+def score_summary(scores: NDArray[np.float64]) -> Mapping[str, float]:
+    """Mean, median, std (ddof=0), min, max and n of scores (n,)."""
+    return {
+        "mean": scores.mean(),
+        "median": np.median(scores),
+        "std": scores.std(ddof=0),
+        "min": scores.min(),
+        "max": scores.max(),
+        "n": len(scores),
+    }
+
+
+def evaluate(
+    model: Qwen2ForCausalLM, maker: RowMaker, settings: Settings
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """All 21 named metrics groups (15 suites) of a model, and the answers that they summarize."""
+    answers = answer_suites(model, test_suites(maker, settings))
+    answers = pd.concat([answers, multi_rows(answers, settings)], ignore_index=True)
+    return summarize(answers), answers
+
+
+def validation_metrics(model: Qwen2ForCausalLM, suites: Iterable[Suite]) -> dict[str, float]:
+    """`val/<suite>/mean` and `/valid_ratio` on validation rows."""
+    metrics = summarize(answer_suites(model, suites))
+    kept = ("/mean", "/valid_ratio")
+    return {f"val/{name}": value for name, value in metrics.items() if name.endswith(kept)}
+
+
+assert tuple(TASKS) == TASK_NAMES

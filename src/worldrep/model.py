@@ -1,0 +1,69 @@
+"""The Qwen2 decoder: fresh weights, and folders in Hugging Face format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from worldrep.errors import StateError
+from worldrep.settings import Settings
+from worldrep.tokenizer import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
+
+INITIAL_STD = 0.1
+MAX_TOKENS = 128
+
+
+def build_model(settings: Settings) -> Qwen2ForCausalLM:
+    """A new model: Linear and Embedding weights ~ N(0, 0.1) from the seed, biases 0, norms 1."""
+    config = Qwen2Config(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.intermediate_size,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=MAX_TOKENS,
+        tie_word_embeddings=False,
+        initializer_range=INITIAL_STD,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+    model = Qwen2ForCausalLM(config)
+    generator = torch.Generator().manual_seed(settings.seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, INITIAL_STD, generator=generator)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    return model
+
+
+def save_model(model: Qwen2ForCausalLM, folder: Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer for `from_pretrained`."""
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+
+
+def load_model(folder: str | Path) -> Qwen2ForCausalLM:
+    """The model in a folder that `save_model` wrote, in float32 on the CPU, ready to evaluate.
+
+    Raises StateError when a file is missing or damaged.
+    """
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise StateError(f"{folder} holds no model: {name} is missing")
+    try:
+        model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as fault:
+        raise StateError(f"the model in {folder} is damaged: {_first_line(fault)}") from None
+    return model.eval()
+
+
+def _first_line(fault: Exception) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]

@@ -1,0 +1,123 @@
+"""Names: which tasks a pretraining or fine-tuning trains on, and how a model is called.
+
+`pt1` is pretrained on all seven tasks, `pt1-3` on the third alone, `pt2-k` and `pt3-k` on the k-th
+pair and triple. `ft1-k`, `ft2-k`, `ft3-k` fine-tune on one, two, three tasks; `ftwb*` adds warm-up
+rows of all seven. A model is `pt1`, `pt1_ftwb2-13`, or with a width `pt1@wide_ftwb2-13`; its seed
+is kept beside the name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldrep.errors import InputError, unknown
+
+TASK_NAMES = ("distance", "trianglearea", "angle", "compass", "inside", "perimeter", "crossing")
+WIDTHS = ("base", "wide", "narrow", "wider")
+NO_FT = "none"
+
+Mixture = tuple[str, ...]
+
+SINGLES: tuple[Mixture, ...] = tuple((name,) for name in TASK_NAMES)
+PAIRS: tuple[Mixture, ...] = (
+    ("distance", "trianglearea"),
+    ("angle", "compass"),
+    ("inside", "perimeter"),
+    ("crossing", "distance"),
+    ("trianglearea", "angle"),
+    ("compass", "inside"),
+    ("perimeter", "crossing"),
+    ("angle", "distance"),
+    ("compass", "trianglearea"),
+    ("angle", "inside"),
+    ("compass", "perimeter"),
+    ("crossing", "inside"),
+    ("distance", "perimeter"),
+    ("crossing", "trianglearea"),
+    ("compass", "distance"),
+    ("inside", "trianglearea"),
+    ("angle", "perimeter"),
+    ("compass", "crossing"),
+    ("distance", "inside"),
+    ("perimeter", "trianglearea"),
+    ("angle", "crossing"),
+)
+TRIPLES: tuple[Mixture, ...] = (
+    ("distance", "trianglearea", "angle"),
+    ("compass", "inside", "perimeter"),
+    ("crossing", "distance", "trianglearea"),
+    ("angle", "compass", "inside"),
+    ("perimeter", "crossing", "distance"),
+    ("trianglearea", "angle", "compass"),
+    ("inside", "perimeter", "crossing"),
+)
+
+
+def _numbered(prefix: str, mixtures: tuple[Mixture, ...]) -> dict[str, Mixture]:
+    return {f"{prefix}-{k}": mixture for k, mixture in enumerate(mixtures, start=1)}
+
+
+PRETRAININGS: dict[str, Mixture] = {
+    "pt1": TASK_NAMES,
+    **_numbered("pt1", SINGLES),
+    **_numbered("pt2", (*PAIRS[:7], ("distance", "angle"))),
+    **_numbered("pt3", (*TRIPLES, ("distance", "trianglearea", "compass"))),
+}
+FINETUNINGS: dict[str, Mixture] = {
+    f"{family}{name}": mixture
+    for family in ("ft", "ftwb")
+    for name, mixture in (
+        *_numbered("1", SINGLES).items(),
+        *_numbered("2", PAIRS).items(),
+        *_numbered("3", TRIPLES).items(),
+    )
+}
+
+
+def has_warmup_rows(ft: str) -> bool:
+    """Whether a fine-tuning adds rows of all seven tasks (`ftwb*`)."""
+    return ft.startswith("ftwb")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A model without its seed; building one checks every part.
+
+    Raises InputError for a part that is not known, naming the nearest one.
+    """
+
+    pretrain: str
+    ft: str = NO_FT
+    width: str = "base"
+
+    def __post_init__(self) -> None:
+        if self.pretrain not in PRETRAININGS:
+            raise unknown("pretrain", self.pretrain, PRETRAININGS)
+        if self.ft != NO_FT and self.ft not in FINETUNINGS:
+            raise unknown("ft", self.ft, FINETUNINGS)
+        if self.width not in WIDTHS:
+            raise unknown("width", self.width, WIDTHS)
+
+    def __str__(self) -> str:
+        width = "" if self.width == "base" else f"@{self.width}"
+        ft = "" if self.ft == NO_FT else f"_{self.ft}"
+        return f"{self.pretrain}{width}{ft}"
+
+    @property
+    def base(self) -> ModelName:
+        """The pretrained model that this one starts from (itself, if it is one)."""
+        return ModelName(self.pretrain, NO_FT, self.width)
+
+    @property
+    def tasks(self) -> Mixture:
+        """The tasks of the last stage of training."""
+        return PRETRAININGS[self.pretrain] if self.ft == NO_FT else FINETUNINGS[self.ft]
+
+
+def parse_model(text: str) -> ModelName:
+    """`pt1@wide_ftwb2-13` -> ModelName. Raises InputError for anything else."""
+    base, _, ft = text.partition("_")
+    pretrain, _, width = base.partition("@")
+    if text.endswith("_") or base.endswith("@"):
+        raise InputError(f"model {text!r} is not of the form pt1, pt1_ftwb2-13 or pt1@wide_ftwb2-13")
+    return ModelName(pretrain, ft or NO_FT, width or "base")

@@ -1,0 +1,207 @@
+"""Rows: questions drawn from a world, answered, and written as tokens.
+
+A row set is determined by the world, the task, the pool of cities, the split and its size. Held-out
+sets (validation and test) hold distinct questions, and no training set holds any of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldrep.digests import digest, random_stream
+from worldrep.encoding import Tokens, encode_rows, row_length
+from worldrep.errors import InputError
+from worldrep.settings import Settings
+from worldrep.tasks import TASKS, Task
+from worldrep.tokenizer import encode
+from worldrep.world import World
+
+VERSION = 1  # raised by hand when the same settings give other rows
+HELD_OUT_POOLS = ("world", "atlantis")
+
+_CHUNK = 1 << 16  # most rows drawn at a time: small enough for the cache of a core
+_PATIENCE = 200  # rounds in a row without a new question before a split is declared impossible
+
+Cities = NDArray[np.int32]  # (n, k) indices into World.cities
+Keys = NDArray[np.uint64]  # (n,) one number per question
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """A named set of rows of one task.
+
+    pool: `world` cities only, at least one of `atlantis`, or `all`; split: `val`, `test`, or the
+    name of a training set, which keeps its random stream apart from others; rows: its exact size.
+    """
+
+    task: str
+    pool: str
+    split: str
+    rows: int
+
+    @property
+    def held_out(self) -> bool:
+        return self.split in ("val", "test")
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """The part of a row set with one number of cities and, in balanced tasks, one answer."""
+
+    size: int
+    answer: int | None
+    rows: int
+
+
+class RowMaker:
+    """Makes the row sets of one world."""
+
+    def __init__(self, world: World, settings: Settings) -> None:
+        self.world = world
+        self.seed = settings.world_seed
+        self.held_out_rows = {"val": settings.val_rows, "test": settings.test_rows}
+        self._city_tokens = np.stack([encode(f"c_{text}") for text in world.cities["city_id"]])
+        self._atlantis = np.flatnonzero(world.is_atlantis).astype(np.int32)
+        self._held_out_keys: dict[str, Keys] = {}
+
+    def digest(self, rowset: RowSet) -> str:
+        """Name of the row set's contents: equal digests mean equal bytes."""
+        parts = [rowset.task, rowset.pool, rowset.split, rowset.rows]
+        return digest([VERSION, self.world.digest, self.seed, self.held_out_rows, *parts])
+
+    def tokens(self, rowset: RowSet) -> Tokens:
+        """Token rows (rows, length) in random order.
+
+        Raises InputError when the world has too few questions for the size asked for.
+        """
+        task = TASKS[rowset.task]
+        width = row_length(task, max(task.sizes), self._city_tokens)
+        parts = [
+            encode_rows(task, self._city_tokens, cities, values, width)
+            for cities, values in self.questions(rowset)
+        ]
+        rng = random_stream(self.seed, "order", rowset.task, rowset.pool, rowset.split)
+        return np.concatenate(parts)[rng.permutation(rowset.rows)]
+
+    def questions(self, rowset: RowSet) -> list[tuple[Cities, NDArray[np.int64]]]:
+        """Cities (n, k) and integer answers (n,) of each cell of the row set."""
+        rng = random_stream(self.seed, "rows", rowset.task, rowset.pool, rowset.split)
+        taken = self._excluded(rowset)
+        cells = _cells(TASKS[rowset.task], rowset.rows)
+        return [self._draw(rng, rowset, cell, taken) for cell in cells]
+
+    def _keys(self, rowset: RowSet) -> Keys:
+        return np.concatenate([question_keys(cities) for cities, _ in self.questions(rowset)])
+
+    def _excluded(self, rowset: RowSet) -> Keys:
+        """Sorted keys of the questions that the row set must not hold."""
+        task, pool = rowset.task, rowset.pool
+        if rowset.split == "val":
+            return np.empty(0, dtype=np.uint64)
+        if rowset.split == "test":
+            return np.sort(self._keys(RowSet(task, pool, "val", self.held_out_rows["val"])))
+        if task not in self._held_out_keys:
+            sets = [
+                RowSet(task, pool, split, rows)
+                for pool in HELD_OUT_POOLS
+                for split, rows in self.held_out_rows.items()
+            ]
+            self._held_out_keys[task] = np.sort(np.concatenate([self._keys(s) for s in sets]))
+        return self._held_out_keys[task]
+
+    def _draw(
+        self, rng: np.random.Generator, rowset: RowSet, cell: _Cell, taken: Keys
+    ) -> tuple[Cities, NDArray[np.int64]]:
+        """Exactly `cell.rows` questions (n, k) with their answers (n,), none of them in `taken`.
+
+        Cells of one row set differ in size or answer, so they never share a question.
+        """
+        task, missing, barren = TASKS[rowset.task], cell.rows, 0
+        cities: list[Cities] = []
+        values: list[NDArray[np.int64]] = []
+        while missing:
+            drawn = self._sample(rng, cell, rowset.pool)
+            drawn = drawn[~_contains(taken, question_keys(drawn))]
+            solved = task.values(self.world.positions[drawn])
+            fits = np.ones(len(drawn), bool) if cell.answer is None else solved == cell.answer
+            if rowset.held_out:
+                fits &= _first_of_each(question_keys(drawn))
+            chosen = np.flatnonzero(fits)[:missing]
+            cities.append(drawn[chosen])
+            values.append(solved[chosen])
+            if rowset.held_out:
+                taken = np.union1d(taken, question_keys(drawn[chosen]))
+            missing -= len(chosen)
+            barren = 0 if len(chosen) else barren + 1
+            if barren == _PATIENCE:
+                raise _too_few(task, rowset, cell, cell.rows - missing)
+        return np.concatenate(cities), np.concatenate(values)
+
+    def _sample(self, rng: np.random.Generator, cell: _Cell, pool: str) -> Cities:
+        """Rows of distinct cities, every ordered choice of the pool equally likely.
+
+        In the pool `atlantis` a city of Atlantis stands at a random place and the rest are any.
+        """
+        n = min(_CHUNK, max(1024, 4 * cell.rows))
+        limit = int((~self.world.is_atlantis).sum()) if pool == "world" else len(self.world.cities)
+        drawn = rng.integers(0, limit, size=(n, cell.size), dtype=np.int32)
+        if pool == "atlantis":
+            place = rng.integers(0, cell.size, size=n)
+            drawn[np.arange(n), place] = rng.choice(self._atlantis, size=n)
+        ordered = np.sort(drawn, axis=1)
+        return drawn[(ordered[:, 1:] != ordered[:, :-1]).all(axis=1)]
+
+
+def question_keys(cities: NDArray[np.integer]) -> Keys:
+    """One number (n,) for each ordered choice of cities (n, k); equal choices, equal numbers.
+
+    A multiplicative hash of 64 bits: two different questions collide with probability 5e-20, and
+    a collision only leaves out a row.
+    """
+    keys = np.full(len(cities), cities.shape[1], dtype=np.uint64)
+    for column in cities.T:
+        keys = (keys ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        keys ^= keys >> np.uint64(29)
+    return keys
+
+
+def _contains(sorted_keys: Keys, keys: Keys) -> NDArray[np.bool_]:
+    if len(sorted_keys) == 0:
+        return np.zeros(len(keys), dtype=bool)
+    place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    return sorted_keys[place] == keys
+
+
+def _first_of_each(keys: Keys) -> NDArray[np.bool_]:
+    first = np.zeros(len(keys), dtype=bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def _cells(task: Task, rows: int) -> list[_Cell]:
+    """Split rows evenly over numbers of cities and, if balanced, exactly in half within each.
+
+    Where the size does not divide, the first numbers of cities get one row (one pair) more; the
+    odd row of a balanced set is FALSE.
+    """
+    answers = (0, 1) if task.balanced else (None,)
+    shares, odd = divmod(rows, len(answers))
+    each, more = divmod(shares, len(task.sizes))
+    cells = []
+    for i, size in enumerate(task.sizes):
+        for answer in answers:
+            extra = (i < more) + (odd if (i, answer) == (0, 0) else 0)
+            cells.append(_Cell(size, answer, each + extra))
+    return [cell for cell in cells if cell.rows]
+
+
+def _too_few(task: Task, rowset: RowSet, cell: _Cell, found: int) -> InputError:
+    answer = "" if cell.answer is None else f" answered {task.texts(np.array([cell.answer]))[0]}"
+    return InputError(
+        f"the world has too few questions for the {rowset.split} rows of {task.name} "
+        f"({rowset.pool}): {cell.rows} with {cell.size} cities{answer} asked for, {found} found; "
+        "take more cities, or fewer val_rows and test_rows"
+    )

@@ -1,0 +1,161 @@
+"""The named scales: complete settings for a model of a given name, before any override."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from worldrep.errors import unknown
+from worldrep.names import NO_FT, TASK_NAMES, ModelName
+from worldrep.settings import OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
+
+# Width by (hidden, intermediate, heads) relative to base, and how many of the base's epochs it gets.
+_WIDTH_FACTORS = {"base": (1, 1), "wide": (2, 0.5), "narrow": (0.5, 2), "wider": (4, 0.5)}
+
+
+def paper() -> dict[str, Any]:
+    """The published study: 5,075 cities, 1.6 million parameters, 328,128 steps for pt1.
+
+    Meant for one GPU; the sizes are those of arXiv 2602.00533.
+    """
+    return {
+        "n_cities": 5075,
+        "max_per_country": 0,
+        "n_atlantis": 100,
+        "id_digits": 4,
+        "pretrain_rows": 1_000_000,
+        "val_rows": 128,
+        "test_rows": 10_000,
+        "multi_rows": 10_000,
+        "ft_atlantis_rows": 100_000,
+        "ft_world_rows": 20_000,
+        "ft_warmup_rows": 256,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "heads": 4,
+        "layers": 6,
+        "batch_size": 128,
+        "warmup_steps": 50,
+        "checkpoints": 10,
+        "validations": 100,
+        "pretrain_epochs": 6,
+        "ft_epochs": {1: 30, 2: 30, 3: 20},
+        "pretrain_learning_rate": 3e-4,
+        "ft_learning_rate": 1e-5,
+    }
+
+
+def mini() -> dict[str, Any]:
+    """The default: does the study's effect show in minutes on two CPU cores?
+
+    48 real cities and 12 of Atlantis with 2-digit ids.
+    """
+    return {
+        **paper(),
+        "n_cities": 48,
+        "max_per_country": 1,
+        "n_atlantis": 12,
+        "id_digits": 2,
+        "pretrain_rows": 8_000,
+        "val_rows": 32,
+        "test_rows": 200,
+        "multi_rows": 500,
+        "ft_atlantis_rows": 1_200,
+        "ft_world_rows": 240,
+        "ft_warmup_rows": 32,
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "heads": 2,
+        "layers": 4,
+        "checkpoints": 4,
+        "validations": 10,
+        "pretrain_epochs": 8,
+        "ft_epochs": {1: 20, 2: 20, 3: 14},
+        "pretrain_learning_rate": 2e-3,
+        "ft_learning_rate": 5e-4,
+    }
+
+
+def smoke() -> dict[str, Any]:
+    """For tests: every part of the pipeline in seconds; nothing is learnt."""
+    return {
+        **mini(),
+        "n_cities": 20,
+        "n_atlantis": 8,
+        "pretrain_rows": 64,
+        "val_rows": 8,
+        "test_rows": 16,
+        "multi_rows": 32,
+        "ft_atlantis_rows": 96,
+        "ft_world_rows": 16,
+        "ft_warmup_rows": 4,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "heads": 2,
+        "layers": 2,
+        "batch_size": 32,
+        "warmup_steps": 4,
+        "checkpoints": 3,
+        "validations": 2,
+        "pretrain_epochs": 2,
+        "ft_epochs": {1: 2, 2: 2, 3: 2},
+    }
+
+
+_PRESETS = {"paper": paper, "mini": mini, "smoke": smoke}
+
+
+def resolve(
+    model: ModelName,
+    *,
+    scale: str = "mini",
+    world: str = "standard",
+    seed: int = 42,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Complete settings of one stage: the scale's, fitted to the model's name, then the overrides.
+
+    Raises InputError for an unknown name or a value out of bounds.
+    """
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    values = _PRESETS[scale]()
+    size, patience = _WIDTH_FACTORS[model.width]
+    for name in ("hidden_size", "intermediate_size", "heads"):
+        values[name] = max(1, round(values[name] * size))
+    pretrain_epochs, ft_epochs = values.pop("pretrain_epochs"), values.pop("ft_epochs")
+    rates = values.pop("pretrain_learning_rate"), values.pop("ft_learning_rate")
+    if model.ft == NO_FT:
+        share = len(TASK_NAMES) / len(model.tasks)  # fewer tasks, fewer rows: equally many steps
+        values |= {"epochs": round(pretrain_epochs * share * patience), "learning_rate": rates[0]}
+    else:
+        values |= {"epochs": ft_epochs[len(model.tasks)], "learning_rate": rates[1]}
+    for name in overrides or {}:
+        if name not in OVERRIDABLE:
+            raise unknown("setting", name, OVERRIDABLE)
+    common = {
+        "cities": "none",
+        "world_seed": 42,
+        "accumulation": 1,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "loss": "full",
+        "precision": "auto",
+    }
+    names = {"scale": scale, "world": world, "seed": seed}
+    parts = {"pretrain": model.pretrain, "ft": model.ft, "width": model.width}
+    return Settings(**{**common, **values, **(overrides or {}), **names, **parts})
+
+
+def base_settings(settings: Settings) -> Settings:
+    """Settings of the pretraining that a fine-tuning starts from.
+
+    The world, the rows and the model are the same; the training is the scale's own.
+    """
+    return resolve(
+        settings.model_name.base,
+        scale=settings.scale,
+        world=settings.world,
+        seed=settings.seed,
+        overrides=settings.group(*SHARED_GROUPS),
+    )

@@ -1,0 +1,153 @@
+"""One frozen object that holds every setting of a model's life, checked when it is built.
+
+A setting belongs to one group, which says whose result it determines: the world, the rows, the
+model, its training, its evaluation. What names them (`scale`, `pretrain`, ...) is the group "name".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worldrep.errors import InputError, unknown
+from worldrep.names import NO_FT, ModelName
+
+VARIANTS = ("standard", "scattered", "with_atlantis")
+SCALES = ("paper", "mini", "smoke")
+LOSSES = ("full", "answer")
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+
+
+def _setting(group: str, text: str, **bounds: Any) -> Any:
+    return field(metadata={"group": group, "help": text, **bounds})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that determines a trained model and its evaluation.
+
+    Raises InputError when a value is out of its bounds or not among the allowed ones.
+    """
+
+    scale: str = _setting("name", "named set of sizes", allowed=SCALES)
+    pretrain: str = _setting("name", "pretraining mixture, such as pt1 or pt2-3")
+    ft: str = _setting("name", "fine-tuning mixture, such as ftwb1-3, or none")
+    width: str = _setting("name", "model size within the scale: base, wide, narrow, wider")
+    world: str = _setting("name", "where Atlantis lies, and when it is seen", allowed=VARIANTS)
+    seed: int = _setting("name", "initial weights and order of rows", least=0)
+
+    cities: str = _setting("world", "CSV of cities to use instead of the real ones, or none")
+    n_cities: int = _setting("world", "real cities, most populous first", least=6)
+    max_per_country: int = _setting("world", "most cities of one country, 0 for no limit", least=0)
+    n_atlantis: int = _setting("world", "invented cities", least=1)
+    id_digits: int = _setting("world", "digits of a city id", least=1, most=6)
+    world_seed: int = _setting("world", "city ids, Atlantis and all rows", least=0)
+
+    pretrain_rows: int = _setting("rows", "pretraining rows per task", least=1)
+    val_rows: int = _setting("rows", "validation rows per task", least=1)
+    test_rows: int = _setting("rows", "test rows per task", least=1)
+    multi_rows: int = _setting("rows", "rows of the multi-task suite", least=1)
+    ft_atlantis_rows: int = _setting("rows", "fine-tuning rows per task with Atlantis", least=1)
+    ft_world_rows: int = _setting("rows", "fine-tuning rows per task without Atlantis", least=0)
+    ft_warmup_rows: int = _setting("rows", "rows of every task that ftwb adds", least=0)
+
+    hidden_size: int = _setting("model", "width of the residual stream", least=2)
+    intermediate_size: int = _setting("model", "width of the feed-forward layer", least=1)
+    heads: int = _setting("model", "attention heads", least=1)
+    layers: int = _setting("model", "decoder layers", least=1)
+
+    epochs: int = _setting("training", "passes over the rows", least=1)
+    batch_size: int = _setting("training", "rows per optimizer step", least=1)
+    accumulation: int = _setting("training", "parts that a batch is computed in", least=1)
+    learning_rate: float = _setting("training", "peak learning rate", least=0.0)
+    warmup_steps: int = _setting("training", "steps of linear warm-up", least=0)
+    weight_decay: float = _setting("training", "AdamW decay of matrices", least=0.0)
+    clip_norm: float = _setting("training", "largest gradient norm", least=0.0)
+    loss: str = _setting("training", "tokens that the loss covers", allowed=LOSSES)
+    precision: str = _setting("training", "arithmetic; auto is bf16 on CUDA", allowed=PRECISIONS)
+    checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
+    validations: int = _setting("training", "validations during training", least=1)
+
+    def __post_init__(self) -> None:
+        _ = self.model_name
+        for spec in dataclasses.fields(self):
+            _check(spec, getattr(self, spec.name))
+        if self.hidden_size % (2 * self.heads):
+            raise InputError(
+                f"hidden_size={self.hidden_size} with heads={self.heads}: rotary embedding needs "
+                f"hidden_size to be a multiple of 2*heads={2 * self.heads}"
+            )
+        if self.accumulation > self.batch_size:
+            raise InputError(
+                f"accumulation={self.accumulation} is more than batch_size={self.batch_size}"
+            )
+        if self.cities == "none" and self.n_cities + self.n_atlantis > 10**self.id_digits:
+            raise InputError(
+                f"{self.n_cities} + {self.n_atlantis} cities do not fit ids of "
+                f"{self.id_digits} digits; at most {10**self.id_digits}"
+            )
+
+    @property
+    def model_name(self) -> ModelName:
+        return ModelName(self.pretrain, self.ft, self.width)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that this stage trains on."""
+        return self.model_name.tasks
+
+    @property
+    def is_finetuning(self) -> bool:
+        return self.ft != NO_FT
+
+    def group(self, *names: str) -> dict[str, Any]:
+        """The settings of the named groups, by name."""
+        specs = dataclasses.fields(self)
+        return {s.name: getattr(self, s.name) for s in specs if s.metadata["group"] in names}
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _check(spec: dataclasses.Field, value: Any) -> None:
+    allowed = spec.metadata.get("allowed")
+    if allowed and value not in allowed:
+        raise unknown(spec.name, value, allowed)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{spec.name}={value} is not a finite number")
+    least, most = spec.metadata.get("least"), spec.metadata.get("most")
+    if least is not None and value < least:
+        raise InputError(f"{spec.name}={value} is too small; it must be at least {least}")
+    if most is not None and value > most:
+        raise InputError(f"{spec.name}={value} is too large; it must be at most {most}")
+
+
+FIELDS: dict[str, dataclasses.Field] = {spec.name: spec for spec in dataclasses.fields(Settings)}
+OVERRIDABLE = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] != "name")
+SHARED_GROUPS = ("world", "rows", "model")  # what a fine-tuning and its base have in common
+
+
+def parse_value(name: str, text: str) -> Any:
+    """The value of one setting from what the user typed. Raises InputError with the type needed."""
+    if name not in FIELDS:
+        raise unknown("setting", name, FIELDS)
+    kind = str(FIELDS[name].type)
+    try:
+        return {"int": int, "float": float, "str": str}[kind](text)
+    except ValueError:
+        number = "a whole number" if kind == "int" else "a number"
+        raise InputError(f"{name}={text!r} is not {number}") from None
+
+
+def from_dict(values: Mapping[str, Any]) -> Settings:
+    """Settings saved by `as_dict`; a setting that this version does not know is an InputError."""
+    for name in values:
+        if name not in FIELDS:
+            raise unknown("setting", name, FIELDS)
+    missing = sorted(set(FIELDS) - set(values))
+    if missing:
+        raise InputError(f"settings lack {', '.join(missing)}")
+    return Settings(**dict(values))

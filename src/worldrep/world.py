@@ -172,7 +172,8 @@ def _parse_city(
     if None in row or None in row.values():
         faults.append(f"line {line} has the wrong number of columns")
         return {}
-    city: dict[str, Any] = {"name": row["name"].strip(), "region": row.get("region", "unknown")}
+    region = row.get("region", "").strip() or "unknown"
+    city: dict[str, Any] = {"name": row["name"].strip(), "region": region}
     for axis, limit in (("x", X_LIMIT), ("y", Y_LIMIT)):
         try:
             value = float(row[axis])

@@ -1,0 +1,43 @@
+# make demo: everything from nothing to a heatmap; make test: every test.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test lint fast-test slow-test bench clean
+
+$(VENV)/runtime: requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/development: $(VENV)/runtime
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/runtime
+	mlflow run . --env-manager local
+	@echo
+	@echo "figures:  $(CURDIR)/figures"
+	@echo "to browse runs, metrics and maps: $(BIN)/mlflow server, then open http://127.0.0.1:5000"
+
+lint: $(VENV)/development
+	ruff check .
+	ruff format --check .
+	mypy
+
+fast-test: $(VENV)/development
+	pytest -m "not slow"
+
+slow-test: $(VENV)/development
+	pytest -m slow
+
+test: lint fast-test slow-test
+
+bench: $(VENV)/runtime
+	python -m benchmarks.data
+
+clean:
+	rm -rf $(VENV) figures mlruns mlflow.db*

@@ -1,0 +1,121 @@
+"""What the commands share: their options, and how they end.
+
+Only light modules are imported here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from worldrep.errors import InputError, StateError
+from worldrep.names import ModelName, parse_model
+from worldrep.scales import resolve
+from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
+
+NONE = "none"  # what MLproject passes for an option that was not given
+
+
+def command(function: Callable[..., None]) -> click.Command:
+    """A click command that ends in one sentence and the right exit code when something is wrong.
+
+    2: what the user typed; 1: the state of the store, of a file or of another process. A polite
+    kill (SIGTERM) is treated like Ctrl-C, so that the open run is closed as KILLED.
+    """
+
+    @functools.wraps(function)
+    def wrapped(**options: Any) -> None:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            function(**options)
+        except (InputError, StateError) as fault:
+            click.echo(f"Error: {fault}", err=True)
+            sys.exit(2 if isinstance(fault, InputError) else 1)
+        except KeyboardInterrupt:
+            click.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
+            sys.exit(130)
+
+    return click.command(context_settings={"max_content_width": 100})(wrapped)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def option(name: str, default: str, text: str) -> Callable:
+    """An option under the name that MLproject gives it; its value is checked later."""
+    return click.option(f"--{name}", name, default=default, show_default=True, help=text)
+
+
+def name_options(function: Callable) -> Callable:
+    """The names that choose a scale's settings."""
+    for decorate in reversed(
+        (
+            option("seed", "42", "Seed of the initial weights and of the order of rows."),
+            option("scale", "mini", f"Complete settings: {', '.join(SCALES)}."),
+            option("world", "standard", f"Where Atlantis lies: {', '.join(VARIANTS)}."),
+            option("experiment", NONE, "MLflow experiment; none: the one in force, or worldrep."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def override_options(function: Callable) -> Callable:
+    """One option for every setting, so that any single value can be changed."""
+    for name in reversed(OVERRIDABLE):
+        text = f"Override: {FIELDS[name].metadata['help']}."
+        function = click.option(f"--{name}", name, metavar="VALUE", help=text)(function)
+    return function
+
+
+def settings_from(model: ModelName, options: dict[str, Any]) -> Settings:
+    """Settings of a named model from the command's options."""
+    overrides = {
+        name: parse_value(name, options[name])
+        for name in OVERRIDABLE
+        if options.get(name) is not None
+    }
+    return resolve(
+        model,
+        scale=options["scale"],
+        world=options["world"],
+        seed=parse_value("seed", options["seed"]),
+        overrides=overrides,
+    )
+
+
+def given(value: str) -> str | None:
+    """None for an option that was left at `none`."""
+    return None if value == NONE else value
+
+
+def flag(name: str, value: str) -> bool:
+    """A yes-or-no option of MLproject, where every value is text."""
+    if value.lower() not in ("true", "false"):
+        raise InputError(f"{name}={value!r} is not one of: true, false")
+    return value.lower() == "true"
+
+
+def connect(options: dict[str, Any]):
+    """The store that the command works on."""
+    from worldrep.tracking import Store
+
+    return Store.connect(given(options["experiment"]))
+
+
+def chosen_model(store, options: dict[str, Any]):
+    """The trained model that `run_id`, or else `model` and the other names, stand for."""
+    from worldrep.stages import find_model, model_by_run_id
+
+    run_id, model = given(options["run_id"]), given(options["model"])
+    if (run_id is None) == (model is None):
+        raise InputError("name one model: either model=pt1_ftwb1-3 (with seed) or run_id=ID")
+    if run_id:
+        return model_by_run_id(store, run_id)
+    return find_model(store, settings_from(parse_model(model), options))

@@ -1,0 +1,108 @@
+"""Hidden states of every city, from one forward pass over one short prompt each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from transformers import Qwen2ForCausalLM
+
+from worldrep.errors import InputError, unknown
+from worldrep.names import TASK_NAMES
+from worldrep.settings import Settings
+from worldrep.tasks import TASKS
+from worldrep.tokenizer import encode_prompts
+from worldrep.world import World
+
+POSITIONS = {"last_digit": -2, "delimiter": -1}  # columns of the prompt `<bos>dist(c_0865,`
+DEFAULT_LAYER = 5
+BATCH_CITIES = 1024
+TENSORS, MANIFEST = "representations.safetensors", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is taken from the hidden states: layers (0 = embeddings), prompt's task, positions."""
+
+    layers: tuple[int, ...]
+    task: str
+    positions: tuple[str, ...] = tuple(POSITIONS)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"layers": self.layers, "task": self.task, "positions": self.positions}
+
+    @staticmethod
+    def parse(settings: Settings, layers: str, task: str, positions: str) -> Request:
+        """A request from what the user typed; `default` is layer 5 (or the last but one of a
+        shallower model), the model's first trained task, and both positions.
+
+        Raises InputError for a layer that the model lacks, a task or a position not known.
+        """
+        deepest = settings.n_layers
+        if layers == "default":
+            chosen = [min(DEFAULT_LAYER, max(0, deepest - 1))]
+        elif layers == "all":
+            chosen = list(range(deepest + 1))
+        else:
+            chosen = [_layer(text, deepest) for text in layers.split(",")]
+        task = settings.tasks[0] if task == "default" else task
+        if task not in TASKS:
+            raise unknown("task", task, TASK_NAMES)
+        names = list(POSITIONS) if positions == "default" else positions.split(",")
+        for name in names:
+            if name not in POSITIONS:
+                raise unknown("position", name, POSITIONS)
+        return Request(tuple(dict.fromkeys(chosen)), task, tuple(dict.fromkeys(names)))
+
+
+def _layer(text: str, deepest: int) -> int:
+    if not text.strip().isdigit() or int(text) > deepest:
+        raise InputError(f"layer {text!r} is not one of the model's: 0 to {deepest}, or all")
+    return int(text)
+
+
+def city_prompts(world: World, task: str) -> list[str]:
+    """The start of a question up to the delimiter behind its first city, for every city."""
+    label, mark = TASKS[task].label, TASKS[task].separators(max(TASKS[task].sizes))[0]
+    return [f"{label}(c_{city}{mark}" for city in world.cities["city_id"]]
+
+
+@torch.inference_mode()
+def extract(
+    model: Qwen2ForCausalLM, world: World, request: Request
+) -> dict[int, NDArray[np.float32]]:
+    """Representations by layer: (n_cities, positions * hidden size) float32, in World's order."""
+    prompts = torch.from_numpy(np.stack(encode_prompts(city_prompts(world, request.task))))
+    columns = [POSITIONS[name] for name in request.positions]
+    parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in request.layers}
+    for batch in prompts.split(BATCH_CITIES):
+        tokens = batch.to(model.device, torch.long)
+        states = model.model(input_ids=tokens, output_hidden_states=True, use_cache=False)
+        for layer in request.layers:
+            taken = states.hidden_states[layer][:, columns]
+            parts[layer].append(taken.flatten(1).float().cpu())
+    return {layer: torch.cat(rows).numpy() for layer, rows in parts.items()}
+
+
+def save_representations(
+    folder: Path, tables: dict[int, NDArray[np.float32]], manifest: dict[str, Any]
+) -> None:
+    """Write the tables as safetensors under `layer_N`, with a manifest beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({f"layer_{layer}": table for layer, table in tables.items()}, folder / TENSORS)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def load_representations(
+    folder: Path,
+) -> tuple[dict[int, NDArray[np.float32]], dict[str, Any]]:
+    """What `save_representations` wrote: tables by layer, and the manifest."""
+    tables = load_file(folder / TENSORS)
+    named = {int(name.removeprefix("layer_")): table for name, table in tables.items()}
+    return named, json.loads((folder / MANIFEST).read_text())

@@ -1,0 +1,49 @@
+"""What determines each result: two pieces of work with one fingerprint have one outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from worldrep.data import test_sets, training_digest, validation_sets
+from worldrep.digests import digest
+from worldrep.rows import RowMaker
+from worldrep.scales import base_settings
+from worldrep.settings import Settings
+
+SEMANTICS = 1  # raised by hand when the same settings train, evaluate or extract differently
+
+
+def training_fingerprint(maker: RowMaker, settings: Settings, base: str | None = None) -> str:
+    """Fingerprint of a pretraining, or of a fine-tuning from the base with fingerprint `base`.
+
+    Without `base` a fine-tuning starts from the base that its own settings describe.
+    """
+    if settings.is_finetuning and base is None:
+        base = training_fingerprint(maker, base_settings(settings))
+    rows = [training_digest(maker, settings)]
+    rows += [maker.digest(rowset) for rowset in validation_sets(settings).values()]
+    own = settings.group("name", "model", "training")
+    return digest([SEMANTICS, "training", own, rows, base])
+
+
+def evaluation_fingerprint(
+    maker: RowMaker,
+    settings: Settings,
+    model: str,
+    checkpoints: str | Sequence[int] = "last",
+    keep_answers: bool = False,
+) -> str:
+    """Fingerprint of an evaluation of the model with fingerprint `model`."""
+    rows = [maker.digest(rowset) for rowset in test_sets(settings).values()]
+    asked = [settings.multi_rows, checkpoints, keep_answers]
+    return digest([SEMANTICS, "evaluate", model, rows, *asked])
+
+
+def extraction_fingerprint(
+    maker: RowMaker,
+    model: str,
+    request: Mapping[str, object],
+    checkpoints: str | Sequence[int] = "last",
+) -> str:
+    """Fingerprint of an extraction: of which model, at which layers, prompt and positions."""
+    return digest([SEMANTICS, "extract", model, maker.world.digest, request, checkpoints])

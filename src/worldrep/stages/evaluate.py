@@ -1,0 +1,69 @@
+"""Evaluating a stored model as a recorded run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from worldrep.data import test_sets
+from worldrep.evaluation import evaluate
+from worldrep.fingerprints import evaluation_fingerprint
+from worldrep.stages.common import identity_tags, log_rows, maker_of, run_name
+from worldrep.stages.find import choose_steps, model_at
+from worldrep.stages.train import stored_settings
+from worldrep.tracking import RunSpec, Store, StoredRun
+
+ANSWERS = "answers.parquet"
+
+
+def evaluate_model(
+    store: Store,
+    model_run: StoredRun,
+    *,
+    checkpoints: str = "last",
+    keep_answers: bool = False,
+    parent: str | None = None,
+    launched: bool = False,
+) -> str:
+    """The run id of the evaluation of a trained model in all suites; done if it is not there.
+
+    checkpoints: `last`, `all` or steps such as `100,200`, logged with their step; keep_answers:
+    store every question with its generation as answers.parquet.
+    """
+    settings = stored_settings(store, model_run)
+    maker = maker_of(settings)
+    steps = choose_steps(store, model_run, settings, checkpoints)
+    choice = checkpoints if checkpoints == "last" else steps
+    model = model_run.tags["worldrep.fingerprint"]
+    fingerprint = evaluation_fingerprint(maker, settings, model, choice, keep_answers)
+    name = run_name("evaluate", settings) + ("" if checkpoints == "last" else " " + checkpoints)
+    done = store.finished(fingerprint)
+    if done:
+        store.adopt(done.id, parent)
+        print(f"{name}: already done, run {done.id}")
+        return done.id
+    tags = identity_tags(settings) | downstream_tags(model_run) | {"checkpoints": checkpoints}
+    spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
+    with store.run(spec, launched=launched) as run:
+        log_rows(run, maker, list(test_sets(settings).values()), "test")
+        answers: list[pd.DataFrame] = []
+        for step in steps:
+            with model_at(store, model_run, step, checkpoints) as weights:
+                metrics, rows = evaluate(weights, maker, settings)
+            run.metrics(step, metrics)
+            answers.append(rows.assign(step=step))
+        if keep_answers:
+            with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+                path = Path(folder) / ANSWERS
+                pd.concat(answers).to_parquet(path, index=False)
+                run.artifact(path)
+    print(f"{name}: done, run {run.id}")
+    return run.id
+
+
+def downstream_tags(model_run: StoredRun) -> dict[str, str]:
+    """Tags by which a run names the training that it stands on, and that one's base."""
+    base = model_run.tags.get("worldrep.base_run_id")
+    return {"model_run_id": model_run.id} | ({"base_run_id": base} if base else {})

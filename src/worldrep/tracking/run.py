@@ -1,0 +1,126 @@
+"""An open MLflow run: buffered metrics, a heartbeat, artifacts, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from worldrep.checkpoint import MANIFEST
+from worldrep.tracking.liveness import HEARTBEAT_SECONDS, heartbeat_tag
+
+FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
+CHECKPOINTS = "checkpoints"
+
+
+class OpenRun:
+    """Writes to one run until it is closed. A Recorder for the training core.
+
+    resumed: the run was begun by an earlier process; metrics that it logged are not logged again.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, *, resumed: bool) -> None:
+        self.id = run_id
+        self.resumed = resumed
+        self._client = client
+        self._points: list[Metric] = []
+        self._flushed = time.monotonic()
+        self._last_steps: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._pulse = threading.Thread(target=self._beat, daemon=True)
+        self._pulse.start()
+
+    def _beat(self) -> None:
+        while not self._closing.wait(HEARTBEAT_SECONDS):
+            try:
+                self.tags(heartbeat_tag())
+            except Exception:  # noqa: BLE001 - a missed beat must not end the work
+                continue
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """Log settings as params `cfg.*`, unless an earlier process did, and as settings.json."""
+        known = self._client.get_run(self.id).data.params
+        params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
+        self._client.log_batch(self.id, params=params)
+        self._client.log_text(self.id, json.dumps(dict(settings), indent=1), "settings.json")
+
+    def dataset(self, name: str, digest: str, context: str, source: Mapping[str, Any]) -> None:
+        """Log a data set as an input of the run."""
+        data = MetaDataset(CodeDatasetSource(dict(source)), name=name, digest=digest)
+        tag = InputTag("mlflow.data.context", context)
+        self._client.log_inputs(self.id, [DatasetInput(data._to_mlflow_entity(), [tag])])
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Buffer numbers of one step; infinite ones become NaN."""
+        now = int(time.time() * 1000)
+        for key, value in values.items():
+            if step > self._last_step(key):
+                number = value if math.isfinite(value) else math.nan
+                self._points.append(Metric(key, number, now, step))
+        waited = time.monotonic() - self._flushed
+        if len(self._points) >= FLUSH_POINTS or waited >= FLUSH_SECONDS:
+            self.flush(required=False)
+
+    def _last_step(self, key: str) -> int:
+        """The last step at which an earlier process logged this metric, -1 for never."""
+        if not self.resumed:
+            return -1
+        if key not in self._last_steps:
+            history = self._client.get_metric_history(self.id, key)
+            self._last_steps[key] = max((point.step for point in history), default=-1)
+        return self._last_steps[key]
+
+    def flush(self, *, required: bool = True) -> None:
+        """Send buffered numbers; if not required, a failure keeps them for the next time."""
+        self._flushed = time.monotonic()
+        with self._lock:
+            try:
+                while self._points:
+                    self._client.log_batch(self.id, metrics=self._points[:BATCH_POINTS])
+                    del self._points[:BATCH_POINTS]
+            except MlflowException as fault:
+                if required:
+                    raise
+                print(f"metrics are kept until the store answers again: {fault}", file=sys.stderr)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Store a file, in a folder of the run's artifacts."""
+        self._client.log_artifact(self.id, str(path), folder)
+
+    def artifacts(self, source: Path, folder: str) -> None:
+        """Store a folder's files, its manifest last if it has one: whole or not whole shows."""
+        files = [path for path in sorted(source.iterdir()) if path.name != MANIFEST]
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
+            for path in files:
+                (Path(temporary) / path.name).hardlink_to(path)
+            self._client.log_artifacts(self.id, temporary, folder)
+        if (source / MANIFEST).exists():
+            self.artifact(source / MANIFEST, folder)
+
+    def checkpoint(self, folder: Path) -> None:
+        """Store a checkpoint after the numbers that belong to it."""
+        self.flush()
+        self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
+
+    def close(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        self._closing.set()
+        self._pulse.join()
+        self.flush()
+        self._client.set_terminated(self.id, status)

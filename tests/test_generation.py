@@ -1,0 +1,71 @@
+"""Greedy decoding against `model.generate(do_sample=False)` of transformers."""
+
+import numpy as np
+import pytest
+import torch
+
+from worldrep.generation import generate, generate_tokens
+from worldrep.model import build_model
+from worldrep.names import ModelName
+from worldrep.scales import resolve
+from worldrep.tokenizer import EOS, decode, encode_prompts
+
+NEW_TOKENS = 8
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Random weights scaled up, so that answers differ from row to row and some of them end."""
+    model = build_model(resolve(ModelName("pt1"), scale="mini"))
+    with torch.no_grad():
+        model.lm_head.weight[EOS] *= 2.5
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(0)
+    ids = [f"{i:02d}" for i in range(100)]
+    forms = ("dist(c_{},c_{})=", "inside(c_{};c_{},c_{},c_{})=", "perimeter(c_{},c_{},c_{})=")
+    return [forms[i % 3].format(*rng.choice(ids, form_size(forms[i % 3]))) for i in range(60)]
+
+
+def form_size(form):
+    return form.count("{}")
+
+
+def transformers_text(model, prompt):
+    tokens = torch.from_numpy(encode_prompts([prompt])[0]).long()[None]
+    produced = model.generate(
+        tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=NEW_TOKENS
+    )
+    return decode(produced[0, tokens.shape[1] :].numpy())
+
+
+def test_text_equals_that_of_transformers_row_for_row(model, prompts):
+    expected = [transformers_text(model, prompt) for prompt in prompts]
+    assert len(set(expected)) > 10
+    assert any(len(text) < NEW_TOKENS for text in expected), "no row ended early"
+    assert generate(model, prompts, NEW_TOKENS) == expected
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7, 60])
+def test_text_does_not_depend_on_the_batch(model, prompts, batch_rows):
+    assert generate(model, prompts, NEW_TOKENS, batch_rows) == generate(model, prompts, NEW_TOKENS)
+
+
+def test_nothing_follows_the_end(model, prompts):
+    rows = generate_tokens(model, encode_prompts(prompts), NEW_TOKENS)
+    for row in rows:
+        end = np.flatnonzero(row == EOS)
+        assert len(end) <= 1
+        assert (row[end[0] + 1 :] == 0).all() if len(end) else True
+
+
+def test_no_prompts_give_no_texts(model):
+    assert generate(model, [], NEW_TOKENS) == []
+
+
+def test_a_prompt_beyond_the_models_positions_is_refused(model):
+    with pytest.raises(ValueError, match="128 positions"):
+        generate(model, ["9" * 130], NEW_TOKENS)

@@ -1,5 +1,8 @@
 """What several test files share."""
 
+import shutil
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -25,3 +28,26 @@ def paper_world():
 @pytest.fixture(scope="session")
 def mini_world():
     return build_world("mini")
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A SQLite file with MLflow's tables, made once because that takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store_uri(empty_database, tmp_path, monkeypatch):
+    """An empty MLflow store that this test and its child processes use."""
+    root = Path(__file__).parents[1]
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'src'}:{root}")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    return uri

@@ -14,7 +14,7 @@ CHOICE_TASKS = ["compass", "inside", "crossing"]
 
 
 def test_tasks_stand_in_their_order_everywhere():
-    expected = "distance trianglearea angle compass inside perimeter crossing".split()
+    expected = ["distance", "trianglearea", "angle", "compass", "inside", "perimeter", "crossing"]
     assert list(TASKS) == expected == list(TASK_NAMES)
     assert [task.name for task in TASKS.values()] == expected
 

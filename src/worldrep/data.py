@@ -38,7 +38,7 @@ def validation_sets(settings: Settings) -> dict[str, RowSet]:
     return _held_out(splits, "val", settings.val_rows)
 
 
-def test_sets(settings: Settings) -> dict[str, RowSet]:
+def suite_sets(settings: Settings) -> dict[str, RowSet]:
     """The 14 test sets by suite, such as `atlantis/angle`."""
     return _held_out(SPLIT_POOLS, "test", settings.test_rows)
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data import load_rows, test_sets
+from worldrep.data import load_rows, suite_sets
 from worldrep.digests import random_stream
 from worldrep.encoding import Tokens
 from worldrep.errors import InputError
@@ -45,9 +45,9 @@ def suite_of(name: str, rows: Tokens) -> Suite:
     return Suite(name, prompts, decode_rows(answers))
 
 
-def test_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
+def build_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
     """The 14 generated suites of section `standard` and `atlantis`, in order."""
-    return [suite_of(name, load_rows(maker, rows)) for name, rows in test_sets(settings).items()]
+    return [suite_of(name, load_rows(maker, rows)) for name, rows in suite_sets(settings).items()]
 
 
 def answer_suites(
@@ -115,7 +115,7 @@ def evaluate(
     model: Qwen2ForCausalLM, maker: RowMaker, settings: Settings
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """All 21 named metrics groups (15 suites) of a model, and the answers that they summarize."""
-    answers = answer_suites(model, test_suites(maker, settings))
+    answers = answer_suites(model, build_suites(maker, settings))
     answers = pd.concat([answers, multi_rows(answers, settings)], ignore_index=True)
     return summarize(answers), answers
 

@@ -12,17 +12,25 @@ from worldrep.digests import random_stream
 from worldrep.encoding import Tokens
 from worldrep.packed import Layout
 from worldrep.settings import Settings
-from worldrep.tokenizer import EQUALS, PAD
+from worldrep.tokenizer import EQUALS, PAD, VOCABULARY
+
+BRACKET = VOCABULARY.index("(")
+CITY_MARK = "c_"  # stands before the digits of every city
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows laid end to end: T input tokens, of which M predict a token that the loss covers."""
+    """Rows laid end to end: T input tokens, at M of which the loss asks for what follows.
 
-    tokens: torch.Tensor  # (T,)
+    tokens: (T,); at: (M,) places among the T; asked: (K,) which of the M each target belongs to,
+    for rows that share a prefix but go on differently; targets: (K,).
+    """
+
+    tokens: torch.Tensor
     layout: Layout
-    at: torch.Tensor  # (M,) places among the T
-    targets: torch.Tensor  # (M,)
+    at: torch.Tensor
+    asked: torch.Tensor
+    targets: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class RowFeed:
         self._tokens = torch.from_numpy(np.array(rows)).to(device)
         self._lengths = (rows != PAD).sum(axis=1).astype(np.int64)
         starts = (rows == EQUALS).argmax(axis=1) if settings.loss == "answer" else 0
+        self._prefix_lengths = (rows == BRACKET).argmax(axis=1) + 1 + len(CITY_MARK)
+        self._prefixes = _prefix_keys(rows, self._prefix_lengths)
         self._first_targets = np.broadcast_to(starts, len(rows)).astype(np.int64)
         self._seed, self._epoch, self._order = settings.seed, -1, np.empty(0, dtype=np.int64)
 
@@ -79,17 +89,42 @@ class RowFeed:
         return int(self._lengths[batch].sum())
 
     def tensors(self, batch: NDArray[np.int64]) -> PackedBatch:
-        """Rows of the batch, packed: their tokens but the last, and what the loss asks for."""
+        """Rows of the batch, packed: their tokens but the last, and what the loss asks for.
+
+        Rows of one task begin alike, up to the digits of the first city: the first of them holds
+        that prefix for all.
+        """
         lengths = self._lengths[batch] - 1
-        rows = np.repeat(np.arange(len(batch)), lengths)
-        columns = np.arange(len(rows)) - np.repeat(lengths.cumsum() - lengths, lengths)
-        due = np.flatnonzero(columns >= self._first_targets[batch][rows])
-        device = self._tokens.device
-        places = batch[rows] * self._tokens.shape[1] + columns
-        flat, at, place, row, column = (
-            torch.from_numpy(array).to(device, non_blocking=True)
-            for array in (places, due, places[due] + 1, rows, columns)
+        n, longest = len(batch), int(lengths.max())
+        columns = np.broadcast_to(np.arange(longest), (n, longest))
+        present = columns < lengths[:, None]
+        _, first, group = np.unique(
+            self._prefixes[batch], return_index=True, return_inverse=True
         )
-        layout = Layout(row, column, (len(batch), int(lengths.max())))
+        owner = np.where(
+            columns < self._prefix_lengths[batch][:, None], first[group][:, None], np.arange(n)[:, None]
+        )
+        own = present & (owner == np.arange(n)[:, None])
+        number = own.cumsum().reshape(n, longest) - 1  # of each packed token
+        gather = np.where(present, number[owner, columns], 0)
+        places = np.flatnonzero(own)
+        due = present & (columns >= self._first_targets[batch][:, None])
+        at, asked = np.unique(gather[due], return_inverse=True)
+        cells = batch[:, None] * self._tokens.shape[1] + columns
+        arrays = gather, places, places % longest, cells.ravel()[places], cells[due] + 1, at, asked
+        to = self._tokens.device
+        gather, places, place_columns, inputs, targets, at, asked = (
+            torch.from_numpy(np.ascontiguousarray(array)).to(to, non_blocking=True)
+            for array in arrays
+        )
         tokens = self._tokens.view(-1)
-        return PackedBatch(tokens[flat].long(), layout, at, tokens[place].long())
+        layout = Layout(gather, places, place_columns)
+        return PackedBatch(tokens[inputs].long(), layout, at, asked, tokens[targets].long())
+
+
+def _prefix_keys(rows: Tokens, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) a number for the first tokens of each row; equal prefixes, equal numbers."""
+    keys = np.zeros(len(rows), dtype=np.int64)
+    for column in range(int(lengths.max())):
+        keys = keys * 131 + np.where(column < lengths, rows[:, column], 0)
+    return keys

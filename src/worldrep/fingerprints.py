@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from worldrep.data import test_sets, training_digest, validation_sets
+from worldrep.data import suite_sets, training_digest, validation_sets
 from worldrep.digests import digest
 from worldrep.rows import RowMaker
 from worldrep.scales import base_settings
@@ -34,7 +34,7 @@ def evaluation_fingerprint(
     keep_answers: bool = False,
 ) -> str:
     """Fingerprint of an evaluation of the model with fingerprint `model`."""
-    rows = [maker.digest(rowset) for rowset in test_sets(settings).values()]
+    rows = [maker.digest(rowset) for rowset in suite_sets(settings).values()]
     asked = [settings.multi_rows, checkpoints, keep_answers]
     return digest([SEMANTICS, "evaluate", model, rows, *asked])
 

@@ -1,9 +1,10 @@
-"""The forward pass of a Qwen2 model over rows of different lengths, with no work on padding.
+"""The forward pass of a Qwen2 model over many rows, each token computed once.
 
-Everything but attention runs on the real tokens of all rows laid end to end (packed); attention
-alone sees rows side by side. The result equals that of the `transformers` model on each row.
+Everything but attention runs on distinct tokens laid end to end (packed): no padding, and a prefix
+that several rows share only once. Attention alone sees rows side by side. After the last attention
+only the places that are asked for go on. The logits equal those of the `transformers` model.
 
-Shapes: N rows, L their longest length, T tokens in all, D hidden size, H heads.
+Shapes: N rows, L their longest length, T packed tokens, M places asked for, D hidden size.
 """
 
 from __future__ import annotations
@@ -19,34 +20,33 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 @dataclass(frozen=True)
 class Layout:
-    """Where packed tokens stand in the rows: token t is column `columns[t]` of row `rows[t]`."""
+    """How packed tokens stand in rows.
 
-    rows: Tensor  # (T,)
-    columns: Tensor  # (T,)
-    shape: tuple[int, int]  # N, L
+    gather: (N, L) the packed token in each column of each row, any behind a row's end; several rows
+    may name the same token, if all columns before it agree too. places: (T,) one of the columns
+    of the rows laid flat where each token stands. columns: (T,) its position in its row.
+    """
+
+    gather: Tensor
+    places: Tensor
+    columns: Tensor
 
     @staticmethod
     def of(lengths: Tensor) -> Layout:
-        """The layout of rows with these lengths (N,)."""
-        longest = int(lengths.max())
-        columns = torch.arange(longest, device=lengths.device)
-        rows, columns = (columns < lengths[:, None]).nonzero(as_tuple=True)
-        return Layout(rows, columns, (len(lengths), longest))
-
-    @property
-    def places(self) -> Tensor:
-        """(T,) index of each token in the rows laid flat, padding included."""
-        return self.rows * self.shape[1] + self.columns
+        """The layout of rows with these lengths (N,) that share nothing."""
+        columns = torch.arange(int(lengths.max()), device=lengths.device)
+        present = columns < lengths[:, None]
+        gather = (present.flatten().cumsum(0) - 1).clamp(min=0).view_as(present)
+        places = present.flatten().nonzero()[:, 0]
+        return Layout(gather, places, places % len(columns))
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """(T, ...) -> (N, L, ...), zero where there is no token."""
-        n, length = self.shape
-        flat = packed.new_zeros(n * length, *packed.shape[1:])
-        return flat.index_copy(0, self.places, packed).unflatten(0, (n, length))
+        """(T, C) -> (N, L, C)."""
+        return F.embedding(self.gather, packed)  # its backward is faster than index_select's
 
     def pack(self, rows: Tensor) -> Tensor:
-        """(N, L, ...) -> (T, ...)."""
-        return rows.flatten(0, 1).index_select(0, self.places)
+        """(N, L, C) -> (T, C)."""
+        return F.embedding(self.places, rows.flatten(0, 1))
 
 
 class PackedQwen2(nn.Module):
@@ -57,20 +57,15 @@ class PackedQwen2(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
-        """Logits (T, vocabulary) of packed tokens (T,), or only of the places `at` among them."""
-        hidden = self.hidden(tokens, layout)
-        hidden = hidden if at is None else hidden.index_select(0, at)
-        return self.model.lm_head(_norm(hidden, self.model.model.norm))
-
-    def hidden(self, tokens: Tensor, layout: Layout) -> Tensor:
-        """Residual stream (T, D) after the last layer, before the final norm."""
+        """Logits (M, vocabulary) of packed tokens (T,) at the places `at` (M,), or at all T."""
         decoder = self.model.model
         x = decoder.embed_tokens(tokens)
         cos, sin = decoder.rotary_emb(x, layout.columns[None])
         rotation = cos[0, :, None], sin[0, :, None]
-        for layer in decoder.layers:
-            x = _layer(layer, x, rotation, layout)
-        return x
+        last = len(decoder.layers) - 1
+        for i, layer in enumerate(decoder.layers):
+            x = _layer(layer, x, rotation, layout, at if i == last else None)
+        return self.model.lm_head(_norm(x, decoder.norm))
 
 
 def _norm(x: Tensor, norm: nn.Module) -> Tensor:
@@ -85,20 +80,36 @@ def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _layer(
-    layer: Qwen2DecoderLayer, x: Tensor, rotation: tuple[Tensor, Tensor], layout: Layout
+    layer: Qwen2DecoderLayer,
+    x: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    layout: Layout,
+    at: Tensor | None,
 ) -> Tensor:
-    attention, mlp = layer.self_attn, layer.mlp
-    projections = attention.q_proj, attention.k_proj, attention.v_proj
-    weight = torch.cat([p.weight for p in projections])
-    bias = torch.cat([p.bias for p in projections])
-    qkv = F.linear(_norm(x, layer.input_layernorm), weight, bias)
-    qkv = qkv.unflatten(-1, (3, -1, attention.head_dim))
-    rotated = _rotate(qkv[:, :2].flatten(1, 2), rotation)
-    heads = torch.cat((rotated, qkv[:, 2]), dim=1)  # (T, 3H, head size)
-    q, k, v = layout.unpack(heads).transpose(1, 2).chunk(3, dim=1)
-    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    x = x + attention.o_proj(layout.pack(mixed.transpose(1, 2)).flatten(1))
+    """(T, D) -> (T, D), or (M, D) at the places `at`."""
+    mixed = _attention(layer, _norm(x, layer.input_layernorm), rotation, layout)
+    if at is not None:
+        x, mixed = x.index_select(0, at), mixed.index_select(0, at)
+    x = x + layer.self_attn.o_proj(mixed)
+    mlp = layer.mlp
     normed = _norm(x, layer.post_attention_layernorm)
     gate_up = F.linear(normed, torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
     gate, up = gate_up.chunk(2, dim=-1)
     return x + mlp.down_proj(F.silu(gate) * up)
+
+
+def _attention(
+    layer: Qwen2DecoderLayer, x: Tensor, rotation: tuple[Tensor, Tensor], layout: Layout
+) -> Tensor:
+    """Causal attention within rows, before the output projection: (T, D) -> (T, D)."""
+    attention = layer.self_attn
+    projections = attention.q_proj, attention.k_proj, attention.v_proj
+    weight = torch.cat([p.weight for p in projections])
+    bias = torch.cat([p.bias for p in projections])
+    qkv = F.linear(x, weight, bias).unflatten(-1, (3, -1, attention.head_dim))
+    rotated = _rotate(qkv[:, :2].flatten(1, 2), rotation)
+    heads = torch.cat((rotated, qkv[:, 2]), dim=1)  # (T, 3 * heads, head size)
+    rows = layout.unpack(heads.flatten(1)).unflatten(-1, (-1, attention.head_dim))
+    q, k, v = rows.transpose(1, 2).chunk(3, dim=1)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return layout.pack(mixed.transpose(1, 2).flatten(2))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, embedding
 from transformers import Qwen2ForCausalLM
 
 from worldrep.checkpoint import read_checkpoint, write_checkpoint
@@ -171,6 +171,7 @@ def _accumulate_gradients(
         packed = feed.tensors(part)
         with training.gradient_sync(last=i == len(parts) - 1):
             logits = training.model(packed.tokens, packed.layout, packed.at).float()
+            logits = embedding(packed.asked, logits)
             loss = weight * cross_entropy(logits, packed.targets, reduction="sum")
             accelerator.backward(loss * accelerator.num_processes)  # processes average gradients
         total += loss.detach()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from worldrep.data import test_sets
+from worldrep.data import suite_sets
 from worldrep.evaluation import evaluate
 from worldrep.fingerprints import evaluation_fingerprint
 from worldrep.stages.common import identity_tags, log_rows, maker_of, run_name
@@ -47,7 +47,7 @@ def evaluate_model(
     tags = identity_tags(settings) | downstream_tags(model_run) | {"checkpoints": checkpoints}
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
     with store.run(spec, launched=launched) as run:
-        log_rows(run, maker, list(test_sets(settings).values()), "test")
+        log_rows(run, maker, list(suite_sets(settings).values()), "test")
         answers: list[pd.DataFrame] = []
         for step in steps:
             with model_at(store, model_run, step, checkpoints) as weights:

@@ -161,6 +161,8 @@ class Store:
 
     def _reopen(self, run_id: str) -> str:
         self.client.update_run(run_id, status="RUNNING")
+        if "worldrep.error" in self.get(run_id).tags:
+            self.client.delete_tag(run_id, "worldrep.error")
         for key, value in owner_tags().items():
             self.client.set_tag(run_id, key, value)
         return run_id

@@ -1,0 +1,91 @@
+"""Sentences about what a reader of the numbers has to know: what was chosen, and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+from mlflow.entities import Run
+
+from worldrep.names import NO_FT
+from worldrep.settings import FIELDS, SHARED_GROUPS
+
+_OWN = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] == "training")
+_SHARED = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] in SHARED_GROUPS)
+
+
+def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, Run]) -> list[str]:
+    """One sentence for each model that was evaluated more than once.
+
+    runs: a table with model, seed and chosen, indexed by run id; found: run id -> run.
+    """
+    caveats = []
+    for (model, seed), group in runs.groupby(["model", "seed"]):
+        chosen, older = group.index[group["chosen"]], group.index[~group["chosen"]]
+        if len(older):
+            differing = _differences((found[run_id] for run_id in group.index), _SHARED + _OWN)
+            how = f"; they differ in {', '.join(differing)}" if differing else ""
+            caveats.append(
+                f"{model} seed {seed} has {len(group)} finished evaluations: the newest is used "
+                f"({', '.join(chosen)}), not {', '.join(older)}{how}"
+            )
+    return caveats
+
+
+def base_caveats(runs: pd.DataFrame) -> list[str]:
+    """One sentence for each seed with several bases, and each model that does not name its own."""
+    chosen = runs[runs["chosen"]]
+    bases, models = chosen[chosen["ft"] == NO_FT], chosen[chosen["ft"] != NO_FT]
+    caveats = [
+        f"seed {seed} has {count} bases ({', '.join(bases.index[bases['seed'] == seed])}): "
+        "every model is compared with the one that it started from"
+        for seed, count in bases["seed"].value_counts(sort=False).items()
+        if count > 1
+    ]
+    silent = models[(models["base_run_id"] == "") & (models["base_evaluation_id"] != "")]
+    caveats += [
+        f"{run.model} seed {run.seed} does not say which base it started from: compared with the "
+        f"newest evaluation of its seed's base ({run.base_evaluation_id})"
+        for run in silent.itertuples()
+    ]
+    return caveats
+
+
+def setting_caveats(runs: Iterable[Run]) -> list[str]:
+    """One sentence for each setting in which models differ that are compared with each other.
+
+    World, rows and model are compared among all of them, the training among those that are
+    trained alike: the bases, and the models with equally many tasks.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        family = run.data.tags["worldrep.ft"].partition("-")[0]
+        label = "bases" if family == NO_FT else f"{family} models"
+        groups.setdefault(label, []).append(run)
+    everything = [run for group in groups.values() for run in group]
+    compared = [("models", everything, _SHARED), *((k, v, _OWN) for k, v in groups.items())]
+    return [
+        f"the {label} differ in {name}: {_in_words(kinds)}"
+        for label, group, names in compared
+        for name, kinds in _differences(group, names).items()
+    ]
+
+
+def _differences(runs: Iterable[Run], names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """Settings that are not the same in all runs: name -> value -> which models have it."""
+    kinds: dict[str, dict[str, list[str]]] = {name: {} for name in names}
+    for run in runs:
+        tags, params = run.data.tags, run.data.params
+        model = f"{tags['worldrep.model']} seed {tags['worldrep.seed']}"
+        for name, values in kinds.items():
+            if f"cfg.{name}" in params:
+                values.setdefault(params[f"cfg.{name}"], []).append(model)
+    return {name: values for name, values in kinds.items() if len(values) > 1}
+
+
+def _in_words(kinds: Mapping[str, list[str]]) -> str:
+    ordered = sorted(kinds.items(), key=lambda item: -len(item[1]))
+    return ", ".join(
+        f"{value} ({models[0] if len(models) == 1 else f'{len(models)} models'})"
+        for value, models in ordered
+    )

@@ -1,0 +1,114 @@
+"""Representations against the hidden states of transformers, and the probe on known ones."""
+
+import numpy as np
+import pytest
+import torch
+
+from worldrep.citymap import draw_map
+from worldrep.errors import InputError
+from worldrep.extraction import (
+    Request,
+    city_prompts,
+    extract,
+    load_representations,
+    save_representations,
+)
+from worldrep.model import build_model
+from worldrep.names import ModelName
+from worldrep.probe import probe_positions
+from worldrep.scales import resolve
+from worldrep.tokenizer import encode_prompts
+from worldrep.world import world_of
+
+
+@pytest.fixture(scope="module")
+def mini():
+    settings = resolve(ModelName("pt1"), scale="mini")
+    return settings, world_of(settings), build_model(settings).eval()
+
+
+@pytest.mark.parametrize("task", ["distance", "inside", "crossing"])
+def test_all_layers_equal_the_hidden_states_of_transformers(mini, task):
+    settings, world, model = mini
+    tables = extract(model, world, Request.parse(settings, "all", task, "default"))
+    assert sorted(tables) == list(range(settings.n_layers + 1))
+    for row, prompt in enumerate(city_prompts(world, task)):
+        tokens = torch.from_numpy(encode_prompts([prompt])[0]).long()[None]
+        with torch.no_grad():
+            states = model(input_ids=tokens, output_hidden_states=True).hidden_states
+        for layer, table in tables.items():
+            digit, delimiter = states[layer][0, -2], states[layer][0, -1]
+            expected = torch.cat((digit, delimiter)).numpy()
+            np.testing.assert_allclose(table[row], expected, rtol=1e-4, atol=1e-5)
+    assert all(t.shape == (len(world.cities), 2 * settings.hidden_size) for t in tables.values())
+    assert all(table.dtype == np.float32 for table in tables.values())
+
+
+def test_prompts_end_behind_the_delimiter_of_the_first_city(mini):
+    _, world, _ = mini
+    first = world.cities["city_id"].iloc[0]
+    assert city_prompts(world, "distance")[0] == f"dist(c_{first},"
+    assert city_prompts(world, "inside")[0] == f"inside(c_{first};"
+    assert city_prompts(world, "crossing")[0] == f"cross(c_{first},"
+
+
+def test_the_default_request_is_that_of_the_contract():
+    paper = resolve(ModelName("pt1"), scale="paper")
+    assert Request.parse(paper, "default", "default", "default") == Request(
+        (5,), "distance", ("last_digit", "delimiter")
+    )
+    tuned = resolve(ModelName("pt1", "ftwb2-13"), scale="mini")
+    assert Request.parse(tuned, "default", "default", "default").task == "distance"
+    tuned = resolve(ModelName("pt1", "ftwb2-2"), scale="mini")
+    assert Request.parse(tuned, "default", "default", "default").task == "angle"
+
+
+@pytest.mark.parametrize(
+    ("layers", "task", "positions", "sentence"),
+    [
+        ("5", "default", "default", "layer '5' is not one of the model's: 0 to 4"),
+        ("-1", "default", "default", "layer '-1'"),
+        ("1,x", "default", "default", "layer 'x'"),
+        ("1", "distnace", "default", "did you mean 'distance'"),
+        ("1", "default", "comma", "unknown position 'comma'"),
+    ],
+)
+def test_unknown_requests_are_refused(mini, layers, task, positions, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Request.parse(mini[0], layers, task, positions)
+
+
+def test_stored_representations_come_back(mini, tmp_path):
+    settings, world, model = mini
+    tables = extract(model, world, Request.parse(settings, "0,3", "default", "delimiter"))
+    save_representations(tmp_path, tables, {"city_ids": world.cities["city_id"].tolist()})
+    loaded, manifest = load_representations(tmp_path)
+    assert sorted(loaded) == [0, 3]
+    np.testing.assert_array_equal(loaded[3], tables[3])
+    assert manifest["city_ids"] == world.cities["city_id"].tolist()
+
+
+def test_the_probe_finds_positions_that_are_linear_in_the_representation(mini):
+    _, world, _ = mini
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(2, 6))
+    probe = probe_positions((world.positions @ mixing + 3).astype(np.float32), world)
+    assert probe.errors.max() < 0.1
+    assert probe.trained.sum() == round(0.8 * (~world.is_atlantis).sum())
+    assert not (probe.trained & (probe.baseline | probe.atlantis)).any()
+    assert (probe.trained | probe.baseline | probe.atlantis).all()
+
+
+def test_the_probe_finds_nothing_in_noise(mini):
+    _, world, _ = mini
+    noise = np.random.default_rng(0).normal(size=(len(world.cities), 4)).astype(np.float32)
+    assert probe_positions(noise, world).summary()["world"] > 300
+
+
+def test_the_map_marks_every_city(mini, tmp_path):
+    _, world, _ = mini
+    probe = probe_positions(world.positions.astype(np.float32), world)
+    figure = draw_map(world, probe, "a map")
+    drawn = sum(len(points.get_offsets()) for points in figure.axes[0].collections)
+    assert drawn == 2 * len(world.cities)
+    figure.savefig(tmp_path / "map.png")

@@ -1,0 +1,212 @@
+"""The store: one run per piece of work, told alive from dead, and nothing logged twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from worldrep.errors import InputError, StateError
+from worldrep.tracking import RunSpec, Store
+from worldrep.tracking.liveness import PID, STARTED
+
+
+@pytest.fixture
+def store(store_uri):
+    return Store.connect()
+
+
+def spec(fingerprint="f1", **tags):
+    return RunSpec("evaluate", "evaluate pt1 seed42", fingerprint, {"model": "pt1", **tags}, {"a": 1})
+
+
+def test_a_run_carries_its_tags_settings_and_status(store):
+    with store.run(spec(seed="42")) as run:
+        run.metrics(3, {"standard/angle/mean": 1.5})
+    stored = store.client.get_run(run.id)
+    assert stored.info.status == "FINISHED" and stored.info.run_name == "evaluate pt1 seed42"
+    tags = stored.data.tags
+    assert tags["worldrep.stage"] == "evaluate" and tags["worldrep.seed"] == "42"
+    assert tags["worldrep.fingerprint"] == "f1"
+    assert stored.data.params["cfg.a"] == "1"
+    assert stored.data.metrics["standard/angle/mean"] == 1.5
+    assert store.finished("f1").id == run.id
+
+
+def test_a_failure_ends_as_failed_and_says_why(store):
+    with pytest.raises(ZeroDivisionError), store.run(spec()) as run:
+        raise ZeroDivisionError("poison")
+    stored = store.get(run.id)
+    assert stored.status == "FAILED" and "poison" in stored.tags["worldrep.error"]
+    assert store.finished("f1") is None
+
+
+def test_an_interrupt_ends_as_killed(store):
+    with pytest.raises(KeyboardInterrupt), store.run(spec()) as run:
+        raise KeyboardInterrupt
+    assert store.get(run.id).status == "KILLED"
+
+
+def test_failed_work_is_carried_on_in_the_same_run(store):
+    with pytest.raises(ZeroDivisionError), store.run(spec()) as first:
+        raise ZeroDivisionError
+    with store.run(spec()) as second:
+        pass
+    assert first.id == second.id and second.resumed
+    assert [run.status for run in store.find(fingerprint="f1")] == ["FINISHED"]
+    assert "worldrep.error" not in store.get(second.id).tags
+
+
+def test_a_resumed_run_does_not_log_a_step_again(store):
+    with pytest.raises(ZeroDivisionError), store.run(spec()) as run:
+        run.metrics(1, {"train/loss": 1.0})
+        run.metrics(2, {"train/loss": 0.9, "val/x": 5})
+        raise ZeroDivisionError
+    with store.run(spec()) as run:
+        run.metrics(2, {"train/loss": 0.9})
+        run.metrics(3, {"train/loss": 0.8, "val/x": 4})
+    history = store.client.get_metric_history(run.id, "train/loss")
+    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.9), (3, 0.8)]
+    assert len(store.client.get_metric_history(run.id, "val/x")) == 2
+
+
+def test_infinite_numbers_become_nan(store):
+    with store.run(spec()) as run:
+        run.metrics(1, {"m": float("inf")})
+    assert store.client.get_run(run.id).data.metrics["m"] != pytest.approx(1.8e308)
+    assert str(store.client.get_run(run.id).data.metrics["m"]) == "nan"
+
+
+def test_a_run_of_a_living_process_is_left_alone(store):
+    with store.run(spec()) as run:
+        with pytest.raises(StateError, match=f"process {os.getpid()}"):
+            store.claim(spec())
+        assert store.get(run.id).status == "RUNNING"
+
+
+def test_a_run_whose_process_number_was_given_to_another_is_dead(store):
+    with store.run(spec()) as run:
+        store.client.set_tag(run.id, STARTED, "1.00")
+        assert not store.get(run.id).alive
+
+
+HOLDER = """
+    import sys, time
+    from worldrep.tracking import RunSpec, Store
+    store = Store.connect()
+    with store.run(RunSpec("pretrain", "pretrain pt1", "f1", {})) as run:
+        print(run.id, flush=True)
+        time.sleep(60)
+"""
+
+
+def python(code, **kwargs):
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **kwargs)
+
+
+@pytest.mark.slow
+def test_a_run_of_a_killed_process_is_taken_over(store):
+    holder = python(HOLDER)
+    run_id = holder.stdout.readline().strip()
+    assert store.get(run_id).alive
+    with pytest.raises(StateError, match=f"process {holder.pid}"):
+        store.claim(spec())
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert store.get(run_id).status == "RUNNING" and not store.get(run_id).alive
+    with store.run(spec()) as run:
+        assert run.id == run_id and store.get(run_id).tags[PID] == str(os.getpid())
+
+
+CLAIMER = """
+    import sys, time
+    from worldrep.errors import StateError
+    from worldrep.tracking import RunSpec, Store
+    store = Store.connect()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    try:
+        run = store.claim(RunSpec("pretrain", "pretrain pt1", "f1", {}))
+        print("mine", flush=True)
+        time.sleep(3)
+        run.close("FINISHED")
+    except StateError:
+        print("taken", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_of_processes_that_start_together_on_a_new_store_one_gets_the_work(store_uri):
+    claimers = [python(CLAIMER, stdin=subprocess.PIPE) for _ in range(4)]
+    assert [claimer.stdout.readline() for claimer in claimers] == ["ready\n"] * 4
+    for claimer in claimers:
+        claimer.stdin.write("go\n")
+        claimer.stdin.flush()
+    answers = sorted(claimer.stdout.readline().strip() for claimer in claimers)
+    assert answers == ["mine", "taken", "taken", "taken"]
+    assert [claimer.wait() for claimer in claimers] == [0] * 4
+    assert [run.status for run in Store.connect().find(fingerprint="f1")] == ["FINISHED"]
+
+
+def launch(store, experiment_id):
+    """A run as `mlflow run` makes it before it starts the command."""
+    return store.client.create_run(experiment_id, tags={"mlflow.source.type": "PROJECT"}).info.run_id
+
+
+def test_the_run_of_mlflow_run_is_used_in_a_named_experiment(store, monkeypatch):
+    launched = launch(store, store.experiment_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", launched)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", store.experiment_id)
+    again = Store.connect()
+    with again.run(spec(), launched=True) as run:
+        assert run.id == launched
+    assert store.get(launched).name == "evaluate pt1 seed42"
+
+
+def test_the_run_of_mlflow_run_points_to_the_result_elsewhere(store, monkeypatch):
+    launched = launch(store, "0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", launched)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    again = Store.connect()
+    with again.run(spec(), launched=True) as run:
+        pass
+    again.point_launch(run.id)
+    assert run.id != launched and again.experiment_name == "worldrep"
+    assert store.get(launched).tags["worldrep.result_run_id"] == run.id
+    assert store.get(run.id).tags["mlflow.source.type"] == "PROJECT"
+
+
+def test_an_experiment_is_made_once_and_named_by_the_user(store_uri):
+    first, second = Store.connect("mine"), Store.connect("mine")
+    assert first.experiment_id == second.experiment_id and first.experiment_name == "mine"
+
+
+def test_a_deleted_experiment_is_named(store):
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(StateError, match="'worldrep' was deleted"):
+        Store.connect()
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:9", "sqlite:////dev/null/mlflow.db", "ftp://somewhere"]
+)
+def test_a_store_that_cannot_be_reached_is_one_sentence(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StateError, match="cannot use the MLflow store at") as caught:
+        Store.connect()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_is_not_there_is_one_sentence(store):
+    with pytest.raises(InputError, match="run_id 'abc' is not in the store"):
+        store.get("abc")
+
+
+def test_an_artifact_that_is_not_there_is_one_sentence(store):
+    with store.run(spec()) as run:
+        pass
+    with pytest.raises(StateError, match="has no artifact model"), store.download(run.id, "model"):
+        pass

@@ -1,0 +1,195 @@
+"""The training core, without MLflow: resuming, accumulation, precision, refusal of bad losses."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from worldrep.checkpoint import WEIGHTS, latest_complete
+from worldrep.data import load_rows, stack_rows, training_sets, validation_sets
+from worldrep.errors import StateError
+from worldrep.evaluation import suite_of, validation_metrics
+from worldrep.model import build_model, load_model, save_model
+from worldrep.names import ModelName
+from worldrep.optimizer import build_optimizer, learning_rate_at
+from worldrep.recording import FolderRecorder
+from worldrep.rows import RowMaker
+from worldrep.scales import resolve
+from worldrep.training import make_accelerator, train
+from worldrep.world import world_of
+
+
+def train_smoke(folder, *, resume=None, stop_after=None, **overrides):
+    """Train at smoke scale into a folder; returns weights and metrics by step."""
+    settings = resolve(ModelName("pt1"), scale="smoke", overrides=overrides)
+    maker = RowMaker(world_of(settings), settings)
+    rows = stack_rows(maker, training_sets(settings, maker.world))
+    recorder = FolderRecorder(folder)
+    if stop_after:
+        recorder = StoppingRecorder(folder, stop_after)
+    model = build_model(settings)
+    model = train(model, rows, settings, make_accelerator(settings), recorder, None, resume)
+    return {name: p.detach().clone() for name, p in model.named_parameters()}, read(folder)
+
+
+class StoppingRecorder(FolderRecorder):
+    """Raises after a number of checkpoints, as a crash would."""
+
+    def __init__(self, folder, count):
+        super().__init__(folder)
+        self.left = count
+
+    def checkpoint(self, folder):
+        super().checkpoint(folder)
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def read(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines}
+
+
+def assert_equal(left, right):
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+def test_the_same_seed_gives_equal_weights_and_another_seed_differs(tmp_path):
+    first, _ = train_smoke(tmp_path / "a")
+    second, _ = train_smoke(tmp_path / "b")
+    assert_equal(first, second)
+    settings = resolve(ModelName("pt1"), scale="smoke", seed=1)
+    assert not torch.equal(build_model(settings).lm_head.weight, first["lm_head.weight"])
+
+
+def test_training_changes_every_weight_and_lowers_the_loss(tmp_path):
+    trained, metrics = train_smoke(tmp_path, epochs=10)
+    initial = dict(build_model(resolve(ModelName("pt1"), scale="smoke")).named_parameters())
+    assert all(not torch.equal(trained[name], value) for name, value in initial.items())
+    losses = [metrics[step]["train/loss"] for step in sorted(metrics)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("checkpoints", [1, 2])
+def test_a_stopped_and_resumed_training_ends_with_the_same_weights(tmp_path, checkpoints):
+    straight, curve = train_smoke(tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        train_smoke(tmp_path / "stopped", stop_after=checkpoints)
+    resume = latest_complete(tmp_path / "stopped" / "checkpoints")
+    assert resume is not None
+    resumed, resumed_curve = train_smoke(tmp_path / "stopped", resume=resume)
+    assert_equal(straight, resumed)
+    assert {s: m["train/loss"] for s, m in curve.items()} == {
+        s: m["train/loss"] for s, m in resumed_curve.items()
+    }
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(tmp_path):
+    whole, curve = train_smoke(tmp_path / "whole")
+    parts, parts_curve = train_smoke(tmp_path / "parts", accumulation=5)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-4)
+    for step, values in curve.items():
+        assert parts_curve[step]["train/loss"] == pytest.approx(values["train/loss"], rel=1e-4)
+
+
+def test_the_first_loss_is_that_of_transformers(tmp_path):
+    settings = resolve(ModelName("pt1"), scale="smoke", overrides={"batch_size": 448})
+    maker = RowMaker(world_of(settings), settings)
+    rows = stack_rows(maker, training_sets(settings, maker.world))
+    assert len(rows) == settings.batch_size
+    tokens = torch.from_numpy(rows).long()
+    labels = tokens.masked_fill(tokens == 0, -100)
+    with torch.no_grad():
+        expected = float(build_model(settings)(input_ids=tokens, labels=labels).loss)
+    _, metrics = train_smoke(tmp_path, batch_size=448)
+    assert metrics[1]["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_answer_loss_covers_answers_only(tmp_path):
+    _, full = train_smoke(tmp_path / "full", batch_size=448)
+    _, answer = train_smoke(tmp_path / "answer", batch_size=448, loss="answer")
+    assert answer[1]["train/loss"] != pytest.approx(full[1]["train/loss"], rel=1e-3)
+
+
+def test_bf16_trains_close_to_float32(tmp_path):
+    from accelerate.state import AcceleratorState
+
+    _, exact = train_smoke(tmp_path / "exact")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        weights, rough = train_smoke(tmp_path / "rough", precision="bf16")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert all(value.dtype == torch.float32 for value in weights.values())
+    last = max(exact)
+    assert rough[last]["train/loss"] != exact[last]["train/loss"]
+    assert rough[last]["train/loss"] == pytest.approx(exact[last]["train/loss"], rel=0.02)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step(tmp_path):
+    with pytest.raises(StateError, match=r"the loss is (nan|inf) at step \d+"):
+        train_smoke(tmp_path, learning_rate=1e30)
+
+
+def test_the_learning_rate_warms_up_and_decays_linearly():
+    settings = resolve(ModelName("pt1"), scale="paper")
+    steps = 328_128
+    assert learning_rate_at(0, steps, settings) == 0
+    assert learning_rate_at(25, steps, settings) == pytest.approx(1.5e-4)
+    assert learning_rate_at(50, steps, settings) == pytest.approx(3e-4)
+    middle = 50 + (steps - 50) // 2
+    assert learning_rate_at(middle, steps, settings) == pytest.approx(1.5e-4)
+    assert learning_rate_at(steps, steps, settings) == 0
+
+
+def test_only_matrices_decay():
+    settings = resolve(ModelName("pt1"), scale="smoke")
+    model = build_model(settings)
+    decayed, kept = build_optimizer(model, settings).param_groups
+    assert decayed["weight_decay"] == 0.01 and kept["weight_decay"] == 0
+    assert {p.ndim for p in decayed["params"]} == {2} and {p.ndim for p in kept["params"]} == {1}
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+
+
+def test_a_checkpoint_is_complete_or_absent(tmp_path):
+    train_smoke(tmp_path)
+    folder = tmp_path / "checkpoints"
+    newest = latest_complete(folder)
+    weights = newest / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-7])
+    older = latest_complete(folder)
+    assert older is not None and older != newest
+    (older / "manifest.json").unlink()
+    assert latest_complete(folder) not in (older, newest)
+
+
+def test_a_saved_model_loads_with_equal_weights(tmp_path):
+    settings = resolve(ModelName("pt1"), scale="smoke")
+    model = build_model(settings)
+    save_model(model, tmp_path)
+    assert_equal(dict(model.named_parameters()), dict(load_model(tmp_path).named_parameters()))
+    assert set(load_file(tmp_path / WEIGHTS)) == set(model.state_dict())
+
+
+def test_a_damaged_or_missing_model_is_named(tmp_path):
+    with pytest.raises(StateError, match="config.json is missing"):
+        load_model(tmp_path)
+    save_model(build_model(resolve(ModelName("pt1"), scale="smoke")), tmp_path)
+    weights = tmp_path / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(StateError, match="damaged"):
+        load_model(tmp_path)
+
+
+def test_validation_gives_every_task_a_number():
+    settings = resolve(ModelName("pt1", "ftwb1-1"), scale="smoke")
+    maker = RowMaker(world_of(settings), settings)
+    sets = validation_sets(settings).items()
+    suites = [suite_of(name, load_rows(maker, rows)) for name, rows in sets]
+    metrics = validation_metrics(build_model(settings).eval(), suites)
+    assert len(metrics) == 2 * 14
+    assert metrics["val/atlantis/distance/mean"] > 0

@@ -112,9 +112,9 @@ def missing_cells(cells: pd.DataFrame, matrix: str, fts: Sequence[str]) -> pd.Da
 def missing_expected(
     cells: pd.DataFrame, matrix: str, fts: Sequence[str], *, actual: bool
 ) -> pd.DataFrame:
-    """The missing cells of an expected matrix; with `actual`, of its difference from the actual one.
+    """The missing cells of an expected matrix, explained by those that they are computed from.
 
-    Each is explained by the cells of the models that it is computed from.
+    actual: of the difference between the actual matrix and the expected one instead.
     """
     gaps = cells[cells["reason"] != ""].set_index(["seed", "ft", "task"])[["reason", "command"]]
     reasons, commands = gaps["reason"].to_dict(), gaps["command"].to_dict()

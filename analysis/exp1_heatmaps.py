@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.panels import Panel
+    from analysis.record import Result
+    from worldrep.tracking import Store
 
 NAME, PRETRAIN = "exp1_heatmaps", "pt1"
 OUT = f"figures/{NAME}"
 ONE = tuple(ft for ft in FINETUNINGS if ft.startswith("ftwb1-"))
 TWO = tuple(ft for ft in FINETUNINGS if ft.startswith("ftwb2-"))
-SHOWN_COMMANDS = 10
 
 
 @analysis_command(OUT)
@@ -52,20 +53,30 @@ def draw_exp1(
 
 def draw(options: Options, *, parent: str | None = None, launched: bool = False) -> Path:
     """Read the store, write tables and figures, record them as a run, and say what came out."""
-    from analysis.cells import improvement_cells
-    from analysis.commands import Commands
-    from analysis.record import Result, publish
-    from analysis.seeds import choose_seeds
-    from analysis.store import read_evaluations
+    from analysis.garbage import sparing_collector
+    from analysis.record import publish
     from worldrep.tracking import Store
 
-    store, names = Store.connect(options.experiment), options.names | {"pretrain": PRETRAIN}
+    with sparing_collector():
+        store = Store.connect(options.experiment)
+        return publish(exp1_result(store, options), store, parent=parent, launched=launched)
+
+
+def exp1_result(store: Store, options: Options) -> Result:
+    """All tables and matrices. Raises StateError when the store has nothing to draw."""
+    from analysis.cells import improvement_cells
+    from analysis.commands import Commands
+    from analysis.record import Result
+    from analysis.seeds import choose_seeds
+    from analysis.store import read_evaluations
+
+    names = options.names | {"pretrain": PRETRAIN}
     evaluations = read_evaluations(store, (*ONE, *TWO), **names)
     seeds, caveats = choose_seeds(evaluations, options, store)
     evaluations = evaluations.of_seeds(seeds)
     models = [ModelName(PRETRAIN, ft, options.width) for ft in (*ONE, *TWO)]
     cells = improvement_cells(evaluations, models, seeds, Commands.of(store, **names))
-    result = Result(
+    return Result(
         name=NAME,
         options=options,
         seeds=seeds,
@@ -76,7 +87,6 @@ def draw(options: Options, *, parent: str | None = None, launched: bool = False)
         caveats=[*caveats, *evaluations.caveats],
         tags={"pretrain": PRETRAIN, "ft": "ftwb1,ftwb2", "tasks": ",".join(TASK_NAMES)},
     )
-    return publish(result, store, parent=parent, launched=launched)
 
 
 def exp1_panels(cells: pd.DataFrame, seeds: Iterable[int]) -> list[Panel]:

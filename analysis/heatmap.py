@@ -7,7 +7,7 @@ telling two colours apart. All lengths are inches.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,21 +15,24 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
+from analysis.canvas import OutlineCanvas
 from analysis.matrices import Aggregate, cell_statistics, in_words, trained_mask
 from analysis.normalize import HIGHEST
 from worldrep.names import FINETUNINGS
 
-CELL_WIDTH, CELL_HEIGHT, TALL_CELL_HEIGHT = 0.86, 0.33, 0.43
+CELL_WIDTH, CELL_HEIGHT, TALL_CELL_HEIGHT, LEAST_HEIGHT = 0.86, 0.33, 0.43, 2.8
 TOP, RIGHT, EDGE, LINE = 1.42, 1.25, 0.2, 0.235
 CHARACTER = 0.074  # width of a letter of a row label, generously
-DPI = 150
+MIDDLE = {"ha": "center", "va": "center"}
+BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue, to the eye
+DPI = 120
 SHOWN_CELLS = ("trained", "transfer")
 HATCH = {"facecolor": "white", "edgecolor": "0.55", "hatch": "/////", "linewidth": 0.0}
 # The same input gives the same bytes; letters stay letters, to be searched and edited.
@@ -99,7 +102,7 @@ def draw_heatmap(
     values = several.mean if several else matrix
     assert isinstance(values, pd.DataFrame)
     notes = _notes(values, several, kind)
-    height = len(values) * (TALL_CELL_HEIGHT if several else CELL_HEIGHT)
+    height = max(LEAST_HEIGHT, len(values) * (TALL_CELL_HEIGHT if several else CELL_HEIGHT))
     figure, axes = _frame(values, height, bottom=LINE * (len(notes) + 2.2))
     _draw_cells(axes, values, kind, several)
     _label_axes(axes, values)
@@ -123,29 +126,35 @@ def _frame(values: pd.DataFrame, height: float, bottom: float) -> tuple[Figure, 
     width = CELL_WIDTH * len(values.columns)
     size = (left + width + RIGHT, TOP + height + bottom)
     figure = Figure(figsize=size)
-    FigureCanvasAgg(figure)
+    OutlineCanvas(figure)
     box = (left / size[0], bottom / size[1], width / size[0], height / size[1])
     return figure, figure.add_axes(box)
 
 
 def _draw_cells(axes: Axes, values: pd.DataFrame, kind: Kind, several: Aggregate | None) -> None:
-    colours, numbers = kind.mappable(), values.to_numpy(dtype=float)
-    mesh = np.ma.masked_invalid(numbers)
-    axes.pcolormesh(mesh, cmap=colours.cmap, norm=colours.norm, edgecolors="white", linewidth=1)
-    inks = {cell: _ink(colours.to_rgba(number)) for cell, number in np.ndenumerate(numbers)}
-    absent = [(row, column) for row, column in inks if math.isnan(numbers[row, column])]
-    holes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in absent]
+    numbers, colours = np.ma.masked_invalid(values.to_numpy(dtype=float)), kind.mappable()
+    axes.pcolormesh(numbers, cmap=colours.cmap, norm=colours.norm, edgecolors="white", linewidth=1)
+    missing = np.ma.getmaskarray(numbers)
+    inks = np.where(missing, "black", _inks(colours.to_rgba(numbers)))
+    holes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in np.argwhere(missing)]
     axes.add_collection(PolyCollection(holes, **HATCH), autolim=False)
-    present = [cell for cell in inks if cell not in absent]
+    present = [(int(row), int(column)) for row, column in np.argwhere(~missing)]
     for row, column in present:
-        text = kind.write(numbers[row, column])
-        _write_number(axes, row, column, text, inks[row, column], several)
+        text, style = kind.write(numbers[row, column]), {"color": inks[row, column], **MIDDLE}
+        axes.text(column + 0.5, row + (0.31 if several else 0.5), text, fontsize=9, **style)
+        if several:
+            below = _spread(several, row, column)
+            axes.text(column + 0.5, row + 0.66, below, fontsize=7, **style)
     if kind.full:
-        bars = [_box(row + 0.86, col + 0.05, 0.07, 0.9 * numbers[row, col] / kind.full)
-                for row, col in present]  # fmt: skip
+        unit = len(values) * axes.figure.dpi / axes.bbox.height  # an inch, in rows
+        sizes = {cell: 0.9 * numbers[cell] / kind.full for cell in present}
+        bars = [
+            _box(row + 1 - 0.06 * unit, column + 0.05, 0.025 * unit, size)
+            for (row, column), size in sizes.items()
+        ]
         inked = [inks[cell] for cell in present]
         axes.add_collection(PolyCollection(bars, facecolors=inked, linewidth=0), autolim=False)
-    _mark_trained(axes, values, inks, absent)
+    _mark_trained(axes, values, inks, missing)
 
 
 def _box(top: float, left: float, height: float, width: float) -> list[tuple[float, float]]:
@@ -153,38 +162,27 @@ def _box(top: float, left: float, height: float, width: float) -> list[tuple[flo
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
+def _spread(several: Aggregate, row: int, column: int) -> str:
+    """What stands below a mean: its spread, and how many seeds it has if not all."""
+    spread, n = several.spread.iat[row, column], several.n.iat[row, column]
+    text = "" if math.isnan(spread) else f"±{spread:.2f}"
+    return f"{text} ({n})".strip() if n < several.n_seeds else text
+
+
 def _mark_trained(
-    axes: Axes,
-    values: pd.DataFrame,
-    inks: Mapping[tuple[int, ...], str],
-    absent: Collection[tuple[int, int]],
+    axes: Axes, values: pd.DataFrame, inks: NDArray[np.str_], missing: NDArray[np.bool_]
 ) -> None:
     """A T in the corner of trained cells, readable on hatching too."""
     style = {"va": "top", "fontsize": 7, "fontweight": "bold"}
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    for row, column in np.argwhere(trained_mask(list(values.index)).to_numpy()).tolist():
-        box = behind if (row, column) in absent else None
+    for row, column in np.argwhere(trained_mask(list(values.index)).to_numpy()):
+        box = behind if missing[row, column] else None
         axes.text(column + 0.05, row + 0.1, "T", color=inks[row, column], bbox=box, **style)
 
 
-def _write_number(
-    axes: Axes, row: int, column: int, text: str, ink: str, several: Aggregate | None
-) -> None:
-    middle = {"ha": "center", "va": "center", "color": ink}
-    if several is None:
-        axes.text(column + 0.5, row + 0.5, text, fontsize=9, **middle)
-        return
-    spread, n = several.spread.iat[row, column], int(several.n.iat[row, column])
-    below = "" if math.isnan(spread) else f"±{spread:.2f}"
-    below += f" ({n})" if n < several.n_seeds else ""
-    axes.text(column + 0.5, row + 0.34, text, fontsize=9, **middle)
-    axes.text(column + 0.5, row + 0.74, below, fontsize=7, **middle)
-
-
-def _ink(colour: Sequence[float]) -> str:
-    """Black or white, whichever can be read on a colour (red, green, blue, opacity)."""
-    red, green, blue, opacity = colour
-    return "white" if opacity and 0.299 * red + 0.587 * green + 0.114 * blue < 0.45 else "black"
+def _inks(colours: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Black or white, whichever can be read on colours (..., red green blue opacity)."""
+    return np.where(colours[..., :3] @ BRIGHTNESS < 0.45, "white", "black")
 
 
 def _row_label(ft: str) -> str:
@@ -198,9 +196,12 @@ def _label_axes(axes: Axes, values: pd.DataFrame) -> None:
     axes.set_xticks(np.arange(columns) + 0.5, values.columns, fontsize=9)
     axes.set_yticks(np.arange(rows) + 0.5, [_row_label(ft) for ft in values.index], fontsize=9)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    width, height = axes.bbox.width / axes.figure.dpi, axes.bbox.height / axes.figure.dpi
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("task that the model is tested on, in questions about Atlantis", labelpad=6)
-    axes.set_ylabel("tasks that the model was fine-tuned on")
+    axes.set_xlabel("tested on (questions about Atlantis)", va="bottom")
+    axes.set_ylabel("fine-tuned on", va="top")
+    axes.xaxis.set_label_coords(0.5, 1 + 0.28 / height)
+    axes.yaxis.set_label_coords((EDGE - axes.bbox.x0 / axes.figure.dpi) / width, 0.5)
     for side in axes.spines.values():
         side.set_visible(False)
 
@@ -234,26 +235,25 @@ def _notes(values: pd.DataFrame, several: Aggregate | None, kind: Kind) -> list[
 
 
 def _write_head(figure: Figure, title: str, lines: Sequence[str]) -> None:
-    width, height = figure.get_size_inches()
-    top = 1 - 0.16 / height
-    figure.text(EDGE / width, top, title, va="top", fontsize=13, fontweight="bold")
+    top, inches = figure.get_figheight() - 0.16, figure.dpi_scale_trans
+    style = {"va": "top", "transform": inches}
+    figure.text(EDGE, top, title, fontsize=13, fontweight="bold", **style)
     for i, line in enumerate(lines):
-        y = top - (0.32 + 0.2 * i) / height
-        figure.text(EDGE / width, y, line, va="top", fontsize=9.5)
+        figure.text(EDGE, top - 0.32 - 0.2 * i, line, fontsize=9.5, **style)
 
 
 def _write_foot(figure: Figure, notes: Sequence[tuple[str, str]], about: str) -> None:
-    width, height = figure.get_size_inches()
-    foot = figure.add_axes((0, 0, 1, LINE * (len(notes) + 2.2) / height))
-    foot.set(xlim=(0, width), ylim=(0, LINE * (len(notes) + 2.2)))
-    foot.axis("off")
+    inches = figure.dpi_scale_trans
+    style = {"va": "center", "transform": inches}
     for i, (sign, text) in enumerate(notes):
         y = LINE * (len(notes) + 1.2 - i)
         if sign == "hatch":
-            foot.add_patch(Rectangle((EDGE, y - 0.075), 0.32, 0.15, **HATCH))
+            box = Rectangle((EDGE, y - 0.075), 0.32, 0.15, transform=inches, **HATCH)
+            figure.add_artist(box)
         elif sign == "bar":
-            foot.add_patch(Rectangle((EDGE, y - 0.015), 0.32, 0.03, color="black", linewidth=0))
+            bar = {"facecolor": "black", "linewidth": 0, "transform": inches}
+            figure.add_artist(Rectangle((EDGE, y - 0.012), 0.32, 0.024, **bar))
         else:
-            foot.text(EDGE, y, sign, va="center", fontsize=8, fontweight="bold")
-        foot.text(EDGE + (0.42 if sign else 0), y, text, va="center", fontsize=9.5)
-    foot.text(EDGE, LINE * 0.6, about, va="center", fontsize=7.5, color="0.35")
+            figure.text(EDGE, y, sign, fontsize=8, fontweight="bold", **style)
+        figure.text(EDGE + (0.42 if sign else 0), y, text, fontsize=9.5, **style)
+    figure.text(EDGE, LINE * 0.6, about, fontsize=7.5, color="0.35", **style)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
@@ -82,6 +83,7 @@ def _write(result: Result, store: Store, folder: Path) -> None:
         about += f"; {len(result.caveats)} caveats, see {STATISTICS}"
     for panel in result.panels:
         panel.write(folder, about)
+        gc.collect(0)  # figures are circular, and large
     result.values.to_csv(folder / "values.csv", index=False)
     result.missing.to_csv(folder / "missing.csv", index=False)
     used.to_csv(folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
@@ -146,7 +148,7 @@ def _log(result: Result, store: Store, folder: Path, parent: str | None, launche
             run.metrics(0, _metrics(result))
         run_id = run.id
     if launched:
-        store.retire_launch(run_id)
+        store.point_launch(run_id)
     return run_id
 
 

@@ -116,6 +116,7 @@ def chosen_model(store, options: dict[str, Any]):
     run_id, model = given(options["run_id"]), given(options["model"])
     if (run_id is None) == (model is None):
         raise InputError("name one model: either model=pt1_ftwb1-3 (with seed) or run_id=ID")
-    if run_id:
+    if run_id is not None:
         return model_by_run_id(store, run_id)
+    assert model is not None
     return find_model(store, settings_from(parse_model(model), options))

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from entrypoints.command import chosen_model, command, connect, flag, name_options, option
-from entrypoints.command import override_options
+from entrypoints.command import (
+    chosen_model,
+    command,
+    connect,
+    flag,
+    name_options,
+    option,
+    override_options,
+)
 
 
 @command

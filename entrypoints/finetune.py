@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from entrypoints.command import command, connect, given, name_options, option, override_options
-from entrypoints.command import settings_from
+from entrypoints.command import (
+    command,
+    connect,
+    given,
+    name_options,
+    option,
+    override_options,
+    settings_from,
+)
 from worldrep.errors import unknown
 from worldrep.names import FINETUNINGS, ModelName
 

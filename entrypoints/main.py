@@ -7,8 +7,14 @@ from typing import Any
 
 import click
 
-from entrypoints.command import command, connect, name_options, option, override_options
-from entrypoints.command import settings_from
+from entrypoints.command import (
+    command,
+    connect,
+    name_options,
+    option,
+    override_options,
+    settings_from,
+)
 from worldrep.studies import study_models
 
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from entrypoints.command import command, connect, name_options, option, override_options
-from entrypoints.command import settings_from
+from entrypoints.command import (
+    command,
+    connect,
+    name_options,
+    option,
+    override_options,
+    settings_from,
+)
 from worldrep.names import ModelName
 
 

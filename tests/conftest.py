@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,15 @@ def own_cache(tmp_path_factory):
     """Row sets of the tests are kept apart from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORLDREP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_sources():
+    """Child processes of the tests import this tree, installed or not."""
+    root = Path(__file__).parents[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(root / "src"), str(root)]))
         yield
 
 

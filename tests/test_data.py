@@ -1,6 +1,7 @@
 """Which rows a model is trained, validated and tested on."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ def settings_of(model, world="standard", **overrides):
     return resolve(parse_model(model), scale="smoke", world=world, overrides=overrides)
 
 
+@cache
 def maker_of(settings):
     return RowMaker(world_of(settings), settings)
 
 
 def training_sets(model, world="standard", **overrides):
     settings = settings_of(model, world, **overrides)
-    return data.training_sets(settings, world_of(settings))
+    return data.training_sets(settings, maker_of(settings_of("pt1", world)).world)
 
 
 def training_texts(model, **overrides):

@@ -34,7 +34,7 @@ def city_tokens(digits):
 
 
 def test_the_vocabulary_is_four_special_tokens_and_94_characters():
-    assert tokenizer.VOCABULARY == ("<pad>", "<unk>", "<bos>", "<eos>", *PRINTABLE)
+    assert ("<pad>", "<unk>", "<bos>", "<eos>", *PRINTABLE) == tokenizer.VOCABULARY
     assert tokenizer.VOCABULARY_SIZE == 98
     assert (PAD, UNK, BOS, EOS) == (0, 1, 2, 3)
 

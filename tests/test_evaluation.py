@@ -5,8 +5,14 @@ import pytest
 
 from worldrep.data import load_rows, suite_sets
 from worldrep.errors import InputError
-from worldrep.evaluation import answer_suites, evaluate, multi_rows, suite_of, summarize
-from worldrep.evaluation import build_suites
+from worldrep.evaluation import (
+    answer_suites,
+    build_suites,
+    evaluate,
+    multi_rows,
+    suite_of,
+    summarize,
+)
 from worldrep.generation import generate
 from worldrep.model import build_model
 from worldrep.names import TASK_NAMES, ModelName

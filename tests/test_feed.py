@@ -7,7 +7,7 @@ import torch
 from worldrep.feed import RowFeed, Schedule
 from worldrep.names import ModelName
 from worldrep.scales import resolve
-from worldrep.tokenizer import BOS, EOS, PAD, decode, encode
+from worldrep.tokenizer import BOS, EOS, PAD, encode
 
 TEXTS = [
     "dist(c_01,c_02)=7",
@@ -112,34 +112,44 @@ def test_the_global_random_state_has_no_influence():
 # Tokens and targets
 
 
-def unpacked(feed, batch):
-    """For each row of a batch, its input tokens and its targets, None where no loss is due."""
-    packed = feed.tensors(batch)
-    targets = dict(zip(packed.at.tolist(), packed.targets.tolist(), strict=True))
-    tokens = packed.tokens.tolist()
-    starts = [i for i, token in enumerate(tokens) if token == BOS] + [len(tokens)]
-    spans = [range(start, stop) for start, stop in zip(starts, starts[1:], strict=False)]
-    return [([tokens[i] for i in span], [targets.get(i) for i in span]) for span in spans]
+def pairs(packed):
+    """Each token that the loss asks for, after the one that it follows."""
+    before = packed.tokens[packed.at][packed.asked]
+    return list(zip(before.tolist(), packed.targets.tolist(), strict=True))
+
+
+def following(tokens):
+    """Each token of a row after the one that it follows."""
+    return list(zip(tokens, tokens[1:], strict=False))
 
 
 def test_inputs_are_the_rows_without_their_ends():
-    feed = feed_of(rows=token_rows(TEXTS))
-    inputs = [row for row, _ in unpacked(feed, np.array([3, 0, 4]))]
-    assert inputs == [[BOS, *encode(TEXTS[i])] for i in (3, 0, 4)]
+    chosen = np.array([3, 0, 1])
+    packed = feed_of(rows=token_rows(TEXTS)).tensors(chosen)
+    for places, i in zip(packed.layout.gather, chosen, strict=True):
+        row = [BOS, *encode(TEXTS[i])]
+        assert packed.tokens[places].tolist()[: len(row)] == row
 
 
 def test_the_full_loss_covers_every_token_but_bos_and_padding():
-    feed = feed_of(rows=token_rows(TEXTS), loss="full")
-    for text, (_, targets) in zip(TEXTS, unpacked(feed, np.arange(5)), strict=True):
-        assert targets == [*encode(text), EOS]
+    packed = feed_of(rows=token_rows(TEXTS), loss="full").tensors(np.arange(5))
+    assert pairs(packed) == sum((following([BOS, *encode(text), EOS]) for text in TEXTS), [])
 
 
 def test_the_answer_loss_covers_the_answer_and_its_end():
-    feed = feed_of(rows=token_rows(TEXTS), loss="answer")
-    for text, (_, targets) in zip(TEXTS, unpacked(feed, np.arange(5)), strict=True):
-        question, answer = text.split("=")
-        assert targets == [*[None] * (len(question) + 1), *encode(answer), EOS]
-        assert decode(np.array(targets[len(question) + 1 :])) == answer
+    packed = feed_of(rows=token_rows(TEXTS), loss="answer").tensors(np.arange(5))
+    answers = [text[text.index("=") :] for text in TEXTS]
+    assert pairs(packed) == sum((following([*encode(text), EOS]) for text in answers), [])
+
+
+@pytest.mark.parametrize("loss", ["full", "answer"])
+def test_a_target_is_asked_for_at_its_place_in_its_own_row(loss):
+    packed = feed_of(rows=token_rows(TEXTS), loss=loss).tensors(np.arange(5))
+    expected = []
+    for places, text in zip(packed.layout.gather.tolist(), TEXTS, strict=True):
+        first = text.index("=") + 1 if loss == "answer" else 0
+        expected += places[first : len(text) + 1]
+    assert packed.at[packed.asked].tolist() == expected
 
 
 @pytest.mark.parametrize("loss", ["full", "answer"])

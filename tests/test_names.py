@@ -44,24 +44,24 @@ def table(prefix, text):
 
 
 def test_finetunings_are_those_of_the_study_with_and_without_warmup():
-    assert FINETUNINGS == {
+    assert {
         name: tasks
         for family in ("ft", "ftwb")
         for size, text in ((1, SINGLES), (2, PAIRS), (3, TRIPLES))
         for name, tasks in table(f"{family}{size}", text).items()
-    }
+    } == FINETUNINGS
 
 
 def test_pretrainings_are_those_of_the_study():
     pairs, triples = table("pt2", PAIRS), table("pt3", TRIPLES)
-    assert PRETRAININGS == {
+    assert {
         "pt1": TASK_NAMES,
         **table("pt1", SINGLES),
         **{f"pt2-{k}": pairs[f"pt2-{k}"] for k in range(1, 8)},
         "pt2-8": ("distance", "angle"),
         **triples,
         "pt3-8": ("distance", "trianglearea", "compass"),
-    }
+    } == PRETRAININGS
 
 
 def test_pairs_are_all_pairs_of_tasks_once():

@@ -19,7 +19,9 @@ def store(store_uri):
 
 
 def spec(fingerprint="f1", **tags):
-    return RunSpec("evaluate", "evaluate pt1 seed42", fingerprint, {"model": "pt1", **tags}, {"a": 1})
+    return RunSpec(
+        "evaluate", "evaluate pt1 seed42", fingerprint, {"model": "pt1", **tags}, {"a": 1}
+    )
 
 
 def test_a_run_carries_its_tags_settings_and_status(store):
@@ -153,7 +155,9 @@ def test_of_processes_that_start_together_on_a_new_store_one_gets_the_work(store
 
 def launch(store, experiment_id):
     """A run as `mlflow run` makes it before it starts the command."""
-    return store.client.create_run(experiment_id, tags={"mlflow.source.type": "PROJECT"}).info.run_id
+    return store.client.create_run(
+        experiment_id, tags={"mlflow.source.type": "PROJECT"}
+    ).info.run_id
 
 
 def test_the_run_of_mlflow_run_is_used_in_a_named_experiment(store, monkeypatch):

@@ -81,7 +81,9 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, to
 
 def latest_complete(parent: Path) -> Path | None:
     """The complete checkpoint of the highest step, or None."""
-    found = [(step, path) for path in parent.glob("step-*") if (step := step_of(path.name)) is not None]
+    found = [
+        (step, path) for path in parent.glob("step-*") if (step := step_of(path.name)) is not None
+    ]
     for _, path in sorted(found, reverse=True):
         try:
             verify(path)

@@ -27,13 +27,11 @@ def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
         error = probe.errors[mask].mean() / 10
         for (x0, y0), (x1, y1) in zip(true[mask], predicted[mask], strict=True):
             axes.plot([x0, x1], [y0, y1], color=colour, linewidth=0.6, alpha=0.6, zorder=1)
-        axes.scatter(
-            *true[mask].T, s=34, marker=marker, facecolors="white", edgecolors=colour, zorder=2
-        )
-        axes.scatter(
-            *predicted[mask].T, s=34, marker=marker, color=colour, zorder=3,
-            label=f"{label}: n={mask.sum()}, mean error {error:.1f}°",
-        )  # fmt: skip
+        x, y = true[mask].T
+        axes.scatter(x, y, s=34, marker=marker, facecolors="white", edgecolors=colour, zorder=2)
+        x, y = predicted[mask].T
+        shown = f"{label}: n={mask.sum()}, mean error {error:.1f}°"
+        axes.scatter(x, y, s=34, marker=marker, color=colour, zorder=3, label=shown)
     axes.set_xlim(-X_LIMIT / 10 - 5, X_LIMIT / 10 + 5)
     axes.set_ylim(-Y_LIMIT / 10 - 5, Y_LIMIT / 10 + 5)
     axes.set_aspect("equal")

@@ -19,7 +19,11 @@ def row_length(task: Task, k: int, city_tokens: Tokens) -> int:
 
 
 def encode_rows(
-    task: Task, city_tokens: Tokens, cities: NDArray[np.integer], values: NDArray[np.int64], width: int
+    task: Task,
+    city_tokens: Tokens,
+    cities: NDArray[np.integer],
+    values: NDArray[np.int64],
+    width: int,
 ) -> Tokens:
     """Token rows (n, width): <bos> question answer <eos>, then <pad>.
 

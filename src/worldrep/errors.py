@@ -11,11 +11,11 @@ class InputError(ValueError):
 
 
 class StateError(RuntimeError):
-    """The store, a file or another process is not in the state that the command needs (exit code 1)."""
+    """The store, a file or another process is not as the command needs it (exit code 1)."""
 
 
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
-    """An InputError that names the unknown value, the nearest allowed one, and all that are allowed."""
+    """An InputError that names the unknown value, the nearest allowed one, and all of them."""
     names = [str(name) for name in allowed]
     nearest = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from worldrep.data import pad_together, load_rows, training_sets
+from worldrep.data import load_rows, pad_together, training_sets
 from worldrep.feed import RowFeed, Schedule
 from worldrep.model import build_model
 from worldrep.rows import RowMaker

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +99,7 @@ def summarize(answers: pd.DataFrame) -> dict[str, float]:
     return metrics
 
 
-def score_summary(scores: NDArray[np.float64]) -> Mapping[str, float]:
+def score_summary(scores: NDArray[np.float64]) -> dict[str, float]:
     """Mean, median, std (ddof=0), min, max and n of scores (n,)."""
     return {
         "mean": scores.mean(),

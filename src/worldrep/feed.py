@@ -58,8 +58,8 @@ class Schedule:
 class RowFeed:
     """All rows on the device; batches are index slices of them.
 
-    The order of rows depends on the seed and the epoch alone, and a step takes the same rows however
-    many processes share it.
+    The order of rows depends on the seed and the epoch alone, and a step takes the same rows
+    however many processes share it.
     """
 
     def __init__(self, rows: Tokens, settings: Settings, device: torch.device) -> None:
@@ -98,11 +98,11 @@ class RowFeed:
         n, longest = len(batch), int(lengths.max())
         columns = np.broadcast_to(np.arange(longest), (n, longest))
         present = columns < lengths[:, None]
-        _, first, group = np.unique(
-            self._prefixes[batch], return_index=True, return_inverse=True
-        )
+        _, first, group = np.unique(self._prefixes[batch], return_index=True, return_inverse=True)
         owner = np.where(
-            columns < self._prefix_lengths[batch][:, None], first[group][:, None], np.arange(n)[:, None]
+            columns < self._prefix_lengths[batch][:, None],
+            first[group][:, None],
+            np.arange(n)[:, None],
         )
         own = present & (owner == np.arange(n)[:, None])
         number = own.cumsum().reshape(n, longest) - 1  # of each packed token
@@ -111,15 +111,14 @@ class RowFeed:
         due = present & (columns >= self._first_targets[batch][:, None])
         at, asked = np.unique(gather[due], return_inverse=True)
         cells = batch[:, None] * self._tokens.shape[1] + columns
-        arrays = gather, places, places % longest, cells.ravel()[places], cells[due] + 1, at, asked
+        arrays = gather, places, places % longest, at, asked, cells.ravel()[places], cells[due] + 1
         to = self._tokens.device
-        gather, places, place_columns, inputs, targets, at, asked = (
+        tensors = [
             torch.from_numpy(np.ascontiguousarray(array)).to(to, non_blocking=True)
             for array in arrays
-        )
-        tokens = self._tokens.view(-1)
-        layout = Layout(gather, places, place_columns)
-        return PackedBatch(tokens[inputs].long(), layout, at, asked, tokens[targets].long())
+        ]
+        inputs, targets = (self._tokens.view(-1)[cell].long() for cell in tensors[5:])
+        return PackedBatch(inputs, Layout(*tensors[:3]), tensors[3], tensors[4], targets)
 
 
 def _prefix_keys(rows: Tokens, lengths: NDArray[np.int64]) -> NDArray[np.int64]:

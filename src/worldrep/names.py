@@ -119,5 +119,7 @@ def parse_model(text: str) -> ModelName:
     base, _, ft = text.partition("_")
     pretrain, _, width = base.partition("@")
     if text.endswith("_") or base.endswith("@"):
-        raise InputError(f"model {text!r} is not of the form pt1, pt1_ftwb2-13 or pt1@wide_ftwb2-13")
+        raise InputError(
+            f"model {text!r} is not of the form pt1, pt1_ftwb2-13 or pt1@wide_ftwb2-13"
+        )
     return ModelName(pretrain, ft or NO_FT, width or "base")

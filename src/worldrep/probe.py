@@ -30,9 +30,7 @@ class ProbeResult:
     def summary(self) -> dict[str, float]:
         """Mean error of the cities fitted on, of held-out world cities and of Atlantis."""
         parts = {"train": self.trained, "world": self.baseline, "atlantis": self.atlantis}
-        return {
-            name: float(self.errors[mask].mean()) for name, mask in parts.items() if mask.any()
-        }
+        return {name: float(self.errors[mask].mean()) for name, mask in parts.items() if mask.any()}
 
 
 def probe_positions(representations: NDArray[np.float32], world: World) -> ProbeResult:

@@ -9,7 +9,7 @@ from worldrep.errors import unknown
 from worldrep.names import NO_FT, TASK_NAMES, ModelName
 from worldrep.settings import OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
 
-# Width by (hidden, intermediate, heads) relative to base, and how many of the base's epochs it gets.
+# Each width's sizes and epochs, relative to those of base.
 _WIDTH_FACTORS = {"base": (1, 1), "wide": (2, 0.5), "narrow": (0.5, 2), "wider": (4, 0.5)}
 
 

@@ -77,8 +77,8 @@ class Settings:
             _check(spec, getattr(self, spec.name))
         if self.hidden_size % (2 * self.n_heads):
             raise InputError(
-                f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding needs "
-                f"hidden_size to be a multiple of 2*n_heads={2 * self.n_heads}"
+                f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding "
+                f"needs hidden_size to be a multiple of 2*n_heads={2 * self.n_heads}"
             )
         if self.accumulation > self.batch_size:
             raise InputError(

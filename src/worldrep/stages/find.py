@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from transformers import Qwen2ForCausalLM
 
 from worldrep.checkpoint import folder_name, verify
+from worldrep.data import training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.feed import Schedule
-from worldrep.data import training_sets
 from worldrep.fingerprints import training_fingerprint
 from worldrep.model import load_model
 from worldrep.settings import Settings
@@ -87,13 +87,9 @@ def choose_steps(store: Store, run: StoredRun, settings: Settings, choice: str) 
 
 
 @contextmanager
-def model_at(
-    store: Store, run: StoredRun, step: int, choice: str
-) -> Iterator[Qwen2ForCausalLM]:
+def model_at(store: Store, run: StoredRun, step: int, choice: str) -> Iterator[Qwen2ForCausalLM]:
     """The model at a step, on the best device. Raises StateError when a file is damaged."""
     path = MODEL if choice == "last" else f"{CHECKPOINTS}/{folder_name(step)}"
     with store.download(run.id, path) as folder:
         verify(folder)
         yield load_model(folder).to(best_device())
-
-

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worldrep.digests import digest
+from worldrep.fingerprints import training_fingerprint
 from worldrep.settings import Settings
 from worldrep.stages.common import maker_of
 from worldrep.stages.evaluate import evaluate_model
 from worldrep.stages.extract import extract_model
 from worldrep.stages.train import train_model
 from worldrep.tracking import OpenRun, RunSpec, Store
-from worldrep.fingerprints import training_fingerprint
 
 
 def study_spec(name: str, models: Sequence[Settings]) -> RunSpec:

@@ -14,8 +14,8 @@ from transformers import Qwen2ForCausalLM
 from worldrep.checkpoint import folder_name, verify, write_manifest
 from worldrep.data import load_rows, stack_rows, training_sets, validation_sets
 from worldrep.errors import InputError, StateError
-from worldrep.evaluation import suite_of, validation_metrics
 from worldrep.estimate import estimate_seconds, in_words
+from worldrep.evaluation import suite_of, validation_metrics
 from worldrep.fingerprints import training_fingerprint
 from worldrep.model import build_model, load_model, save_model
 from worldrep.rows import RowMaker
@@ -58,10 +58,9 @@ def train_model(
     base_id = base.id if base else None
     if settings.is_finetuning and base_id is None:
         base_id = _train_base(store, settings, accelerator, parent)
-    tags = identity_tags(settings) | ({"base_run_id": base_id} if base_id else {})
-    spec = RunSpec(
-        stage, run_name(stage, settings), fingerprint, tags, settings.as_dict(), parent
-    )
+    tags = identity_tags(settings) | {"processes": str(accelerator.num_processes)}
+    tags |= {"base_run_id": base_id} if base_id else {}
+    spec = RunSpec(stage, run_name(stage, settings), fingerprint, tags, settings.as_dict(), parent)
     with ExitStack() as stack:
         main = accelerator.is_main_process
         run = stack.enter_context(store.run(spec, launched=launched) if main else nullcontext())

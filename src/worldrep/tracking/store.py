@@ -95,7 +95,7 @@ class Store:
                 _use_write_ahead_log(uri)
         except StateError:
             raise
-        except Exception as fault:  # noqa: BLE001 - drivers raise errors of their own
+        except Exception as fault:
             reason = str(fault).strip().splitlines()[0][:300]
             raise StateError(f"cannot use the MLflow store at {uri}: {reason}") from None
         return cls(client, uri, experiment_id)

@@ -1,0 +1,625 @@
+"""The first analysis against a store whose every number is known."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from matplotlib.text import Text
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from analysis.exp1_heatmaps import ONE, TWO, draw_exp1, exp1_result, main
+from analysis.heatmap import DIFFERENCE, PERFORMANCE, draw_heatmap
+from analysis.matrices import (
+    aggregate,
+    cell_statistics,
+    expected_matrix,
+    specialists_of,
+    trained_mask,
+)
+from analysis.options import Options, parse_seeds
+from analysis.panels import panels_of
+from worldrep.errors import InputError, StateError
+from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName, parse_model
+from worldrep.scales import resolve
+from worldrep.tasks import TASKS
+from worldrep.tracking import Store
+
+BASE_ACCURACIES, BASE_ERRORS = (0.2, 0.9), (100.0, 1.0)  # on Atlantis, on ordinary cities
+
+
+def score(task: str, improvement: float) -> float:
+    """The Atlantis value that stands for a normalised improvement above these bases."""
+    if TASKS[task].accuracy:
+        return 0.2 + 0.7 * improvement
+    return 100.0 / 100.0**improvement
+
+
+class SyntheticStore:
+    """Writes trainings and evaluations with the tags and metrics that the stages give them."""
+
+    def __init__(self, uri: str, experiment: str = "worldrep") -> None:
+        self.client = MlflowClient(uri)
+        self.experiment_id = self.client.create_experiment(experiment)
+        self.clock = 1_800_000_000_000
+
+    def run(self, stage, model, seed, metrics=None, tags=None, status="FINISHED", **changed):
+        """A run of a stage; what is changed of its names and settings becomes tags and params."""
+        name = parse_model(model)
+        world, scale = changed.pop("world", "standard"), changed.pop("scale", "mini")
+        settings = resolve(name, scale=scale, world=world, seed=seed, overrides=changed)
+        names = {
+            "stage": stage,
+            "model": model,
+            "tasks": ",".join(name.tasks),
+            "seed": seed,
+            **{key: getattr(settings, key) for key in ("pretrain", "ft", "width")},
+            **{"world": world, "scale": scale, **(tags or {})},
+        }
+        self.clock += 1000
+        run = self.client.create_run(
+            self.experiment_id,
+            self.clock,
+            {f"worldrep.{key}": str(value) for key, value in names.items() if value is not None},
+            f"{stage} {model} seed{seed}",
+        )
+        points = [Metric(key, value, self.clock, 1) for key, value in (metrics or {}).items()]
+        params = [Param(f"cfg.{key}", str(value)) for key, value in settings.as_dict().items()]
+        self.client.log_batch(run.info.run_id, points, params)
+        if status != "RUNNING":
+            self.client.set_terminated(run.info.run_id, status, self.clock + 500)
+        return run.info.run_id
+
+    def evaluate(self, model, seed, model_run, metrics, base_run=None, tags=None, **changed):
+        names = {"model_run_id": model_run, "base_run_id": base_run, "checkpoints": "last"}
+        return self.run("evaluate", model, seed, metrics, names | (tags or {}), **changed)
+
+    def base(self, seed=1, evaluated=True, splits=("atlantis", "standard", "multi"), **changed):
+        """A base with the values above; its training's run id."""
+        model_run = self.run("pretrain", "pt1", seed, **changed)
+        if evaluated:
+            metrics = {
+                f"{split}/{task}/mean": pair[split != "atlantis"]
+                for split in splits
+                for task in TASK_NAMES
+                for pair in (BASE_ACCURACIES if TASKS[task].accuracy else BASE_ERRORS,)
+            }
+            self.evaluate("pt1", seed, model_run, metrics, **changed)
+        return model_run
+
+    def tuned(self, ft, base_run, improvements, seed=1, evaluated=True, tags=None, **changed):
+        """A fine-tuned model with these normalised improvements (one for all, or by task)."""
+        model = str(ModelName("pt1", ft))
+        model_run = self.run("finetune", model, seed, tags={"base_run_id": base_run}, **changed)
+        if not evaluated:
+            return model_run
+        return self.evaluate(
+            model, seed, model_run, values(improvements), base_run, tags, **changed
+        )
+
+
+def values(improvements) -> dict[str, float]:
+    if not isinstance(improvements, dict):
+        improvements = dict.fromkeys(TASK_NAMES, improvements)
+    return {f"atlantis/{task}/mean": score(task, x) for task, x in improvements.items()}
+
+
+@pytest.fixture
+def synthetic(store_uri):
+    return SyntheticStore(store_uri)
+
+
+def result(**options):
+    return exp1_result(Store.connect(), Options(out="unused", **options))
+
+
+def matrix(result, name) -> pd.DataFrame:
+    return next(panel for panel in result.panels if panel.name == name).values
+
+
+def rows(result, model) -> pd.DataFrame:
+    return result.values[result.values["ft"] == model].set_index("task")
+
+
+# Numbers
+
+
+def test_matrices_of_one_seed_equal_hand_computed_ones(synthetic):
+    base = synthetic.base()
+    by_task = dict(zip(TASK_NAMES, (1.0, 0.8, 0.6, 0.5, 0.4, 0.2, 0.0), strict=True))
+    synthetic.tuned("ftwb1-1", base, by_task)
+    synthetic.tuned("ftwb1-6", base, 0.7)
+    synthetic.tuned("ftwb2-13", base, 0.9)  # distance + perimeter
+    found = result()
+
+    one = matrix(found, "ftwb1_seed1")
+    assert list(one.index) == list(ONE) and list(one.columns) == list(TASK_NAMES)
+    assert one.loc["ftwb1-1"].to_dict() == pytest.approx(by_task)
+    assert one.loc["ftwb1-2"].isna().all()
+    expected = matrix(found, "ftwb2_expected_seed1").loc["ftwb2-13"]
+    assert expected.tolist() == pytest.approx([1.0, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7])
+    difference = matrix(found, "ftwb2_difference_seed1").loc["ftwb2-13"]
+    assert difference.tolist() == pytest.approx([-0.1, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2])
+    statistics = found.statistics["ftwb2_difference_seed1"]
+    assert statistics["trained"]["mean"] == pytest.approx(0.05)  # -0.1 and 0.2
+    assert statistics["trained"]["std"] == pytest.approx(0.15)
+    assert statistics["transfer"]["mean"] == pytest.approx(0.18)  # 0.1, 0.2, 0.2, 0.2, 0.2
+    assert [statistics[kind]["n"] for kind in ("trained", "transfer", "all")] == [2, 5, 7]
+    assert [statistics[kind]["missing"] for kind in ("trained", "transfer", "all")] == [
+        40,
+        100,
+        140,
+    ]
+
+
+def test_values_are_clipped_in_matrices_and_kept_in_the_table(synthetic):
+    base = synthetic.base()
+    synthetic.tuned("ftwb1-4", base, {**dict.fromkeys(TASK_NAMES, 2.0), "compass": -1.0})
+    found = result()
+    assert matrix(found, "ftwb1_seed1").loc["ftwb1-4"].tolist() == [1.5, 1.5, 1.5, 0, 1.5, 1.5, 1.5]
+    table = rows(found, "ftwb1-4")
+    assert table["normalised_unclipped"]["compass"] == pytest.approx(-1.0)
+    assert table["normalised_unclipped"]["distance"] == pytest.approx(2.0)
+    assert table["value"]["distance"] == pytest.approx(0.01)
+    assert table["base_atlantis"]["distance"] == 100 and table["base_standard"]["distance"] == 1
+    assert table["trained"].tolist() == [task == "compass" for task in TASK_NAMES]
+
+
+def test_the_aggregate_is_the_mean_of_the_seeds_matrices(synthetic):
+    for seed, improvement in ((1, 0.2), (2, 0.4), (3, 0.9)):
+        base = synthetic.base(seed)
+        synthetic.tuned("ftwb1-1", base, improvement, seed)
+        if seed != 3:
+            synthetic.tuned("ftwb1-2", base, improvement, seed)
+    found = result()
+    assert list(found.seeds) == [1, 2, 3]
+    panel = next(panel for panel in found.panels if panel.name == "ftwb1_aggregate")
+    assert panel.matrix.mean.loc["ftwb1-1"].tolist() == pytest.approx([0.5] * 7)
+    assert panel.matrix.spread.loc["ftwb1-1"].tolist() == pytest.approx([0.294392] * 7)
+    assert panel.matrix.mean.loc["ftwb1-2"].tolist() == pytest.approx([0.3] * 7)
+    assert panel.matrix.n.loc["ftwb1-2"].tolist() == [2] * 7
+    assert panel.matrix.n.loc["ftwb1-3"].tolist() == [0] * 7
+    assert panel.partial == 7
+    assert panel.statistics["trained"]["n"] == 2 and panel.statistics["trained"]["missing"] == 5
+
+
+def test_seeds_can_be_chosen(synthetic):
+    for seed in (1, 2):
+        synthetic.tuned("ftwb1-1", synthetic.base(seed), 0.1 * seed, seed)
+    found = result(seeds=(2,))
+    assert {panel.name.split("_")[-1] for panel in found.panels} == {"seed2", "aggregate"}
+    assert matrix(found, "ftwb1_aggregate").loc["ftwb1-1", "angle"] == pytest.approx(0.2)
+    titles = [panel.title for panel in found.panels if panel.name.endswith("aggregate")]
+    assert all("seed 2 only" in title for title in titles)
+    assert set(found.runs["seed"]) == {2}
+
+
+# What must not be mixed in
+
+
+def test_only_finished_evaluations_of_this_kind_count(synthetic):
+    base = synthetic.base()
+    good = synthetic.tuned("ftwb1-1", base, 0.5)
+    synthetic.tuned("ftwb1-1", base, 0.9, tags={"checkpoints": "all"})
+    synthetic.tuned("ftwb1-1", base, 0.9, tags={"checkpoints": "100,200"})
+    for other in ({"world": "scattered"}, {"scale": "smoke"}):
+        synthetic.base(**other)
+        synthetic.tuned("ftwb1-1", base, 0.9, **other)
+    for status in ("FAILED", "KILLED", "RUNNING"):
+        synthetic.evaluate("pt1_ftwb1-1", 1, "m", values(0.9), base, status=status)
+    synthetic.evaluate("pt1@wide_ftwb1-1", 1, "m", values(0.9), base)
+    synthetic.evaluate("pt2-1_ftwb1-1", 1, "m", values(0.9), base)
+    synthetic.tuned("ftwb3-1", base, 0.9)
+    found = result()
+    assert set(rows(found, "ftwb1-1")["run_id"]) == {good}
+    assert matrix(found, "ftwb1_seed1").loc["ftwb1-1"].tolist() == pytest.approx([0.5] * 7)
+    assert found.caveats == []
+    assert len(found.runs_used) == 2
+
+
+def test_the_newest_of_several_evaluations_is_used_and_named(synthetic):
+    base = synthetic.base()
+    older = synthetic.tuned("ftwb1-2", base, 0.3, epochs=2)
+    newer = synthetic.tuned("ftwb1-2", base, 0.6)
+    found = result()
+    assert matrix(found, "ftwb1_seed1").loc["ftwb1-2", "angle"] == pytest.approx(0.6)
+    (caveat,) = found.caveats
+    assert "pt1_ftwb1-2 seed 1 has 2 finished evaluations" in caveat
+    assert caveat.index(newer) < caveat.index(older) and "differ in epochs" in caveat
+    assert found.runs_used.loc[newer, "why"] == "the newest of 2 finished evaluations"
+    assert older not in found.runs_used.index
+
+
+def test_a_model_is_compared_with_the_base_that_it_started_from(synthetic):
+    first = synthetic.base()
+    model = synthetic.tuned("ftwb1-1", first, 0.5)
+    newer = synthetic.base(n_checkpoints=2)
+    synthetic.tuned("ftwb1-2", newer, 0.7)
+    found = result()
+    assert set(rows(found, "ftwb1-1")["base_run_id"]) == {first}
+    assert set(rows(found, "ftwb1-2")["base_run_id"]) == {newer}
+    assert matrix(found, "ftwb1_seed1").loc["ftwb1-1", "angle"] == pytest.approx(0.5)
+    assert any(caveat.startswith("seed 1 has 2 bases") for caveat in found.caveats)
+    assert model in found.runs_used.index
+
+
+def test_a_model_without_its_own_base_is_missing(synthetic):
+    unevaluated = synthetic.base(evaluated=False)
+    synthetic.tuned("ftwb1-1", unevaluated, 0.5)
+    other = synthetic.base()
+    synthetic.tuned("ftwb1-2", other, 0.5)
+    found = result()
+    assert matrix(found, "ftwb1_seed1").loc["ftwb1-1"].isna().all()
+    missing = found.missing[(found.missing["matrix"] == "ftwb1")].set_index("model").loc["ftwb1-1"]
+    assert missing["reason"].str.contains("not evaluated, only another one").all()
+    command = f"mlflow run . -e evaluate -P run_id={unevaluated} --env-manager local"
+    assert set(missing["command"]) == {command}
+
+
+def test_a_model_that_does_not_name_its_base_is_noted(synthetic):
+    synthetic.base()
+    synthetic.evaluate("pt1_ftwb1-1", 1, "m", values(0.5))
+    found = result()
+    assert matrix(found, "ftwb1_seed1").loc["ftwb1-1", "inside"] == pytest.approx(0.5)
+    assert any("does not say which base" in caveat for caveat in found.caveats)
+
+
+def test_a_base_without_its_standard_suite_leaves_cells_missing(synthetic):
+    base = synthetic.base(splits=("atlantis",))
+    synthetic.tuned("ftwb1-1", base, 0.5)
+    found = result()
+    assert matrix(found, "ftwb1_seed1").isna().all(axis=None)
+    missing = found.missing.iloc[0]
+    assert re.search("evaluation [0-9a-f]{32} has no number standard/distance/mean", missing.reason)
+    assert "mlflow runs delete --run-id" in missing.command and base in missing.command
+    assert found.statistics["ftwb1_seed1"]["all"] == {
+        "mean": None, "std": None, "n": 0, "missing": 49,
+    }  # fmt: skip
+
+
+def test_a_number_that_is_none_is_missing(synthetic):
+    base = synthetic.base()
+    run = synthetic.tuned("ftwb1-1", base, 0.5)
+    synthetic.client.log_metric(run, "atlantis/angle/mean", float("nan"), step=2)
+    table = rows(result(), "ftwb1-1")
+    assert np.isnan(table["normalised"]["angle"]) and table["reason"]["angle"]
+    assert table["normalised"]["distance"] == pytest.approx(0.5)
+
+
+def test_models_trained_with_other_settings_are_noted(synthetic):
+    base = synthetic.base()
+    synthetic.tuned("ftwb1-1", base, 0.5)
+    synthetic.tuned("ftwb1-2", base, 0.5)
+    synthetic.tuned("ftwb1-3", base, 0.5, epochs=3)
+    (caveat,) = result().caveats
+    assert caveat == "the ftwb1 models differ in epochs: 20 (2 models), 3 (pt1_ftwb1-3 seed 1)"
+
+
+# What is missing, and the commands that fill it
+
+
+def test_missing_cells_come_with_the_command_that_fills_them(synthetic):
+    base = synthetic.base()
+    synthetic.tuned("ftwb1-1", base, 0.5)
+    synthetic.tuned("ftwb1-2", base, 0.5, evaluated=False)
+    changed = synthetic.tuned("ftwb1-3", base, 0.5, evaluated=False, epochs=3)
+    found = result()
+    commands = found.missing.drop_duplicates(["matrix", "model"]).set_index(["matrix", "model"])
+    assert set(found.missing["task"]) == set(TASK_NAMES)
+    evaluate = "mlflow run . -e evaluate -P model=pt1_ftwb1-2 -P seed=1 -P scale=mini"
+    assert commands.loc[("ftwb1", "ftwb1-2"), "command"] == f"{evaluate} --env-manager local"
+    by_id = f"mlflow run . -e evaluate -P run_id={changed} --env-manager local"
+    assert commands.loc[("ftwb1", "ftwb1-3"), "command"] == by_id
+    assert commands.loc[("ftwb2", "ftwb2-3"), "command"] == (
+        "mlflow run . -e finetune -P ft=ftwb2-3 -P seed=1 -P scale=mini --env-manager local && "
+        "mlflow run . -e evaluate -P model=pt1_ftwb2-3 -P seed=1 -P scale=mini --env-manager local"
+    )
+    assert ("ftwb1", "ftwb1-1") not in commands.index
+    expected = commands.loc[("ftwb2_expected", "ftwb2-1")]  # distance + trianglearea
+    assert expected["reason"] == "ftwb1-2: the model is not evaluated"
+    assert expected["command"] == f"{evaluate} --env-manager local"
+    assert "ftwb2-1:" in commands.loc[("ftwb2_difference", "ftwb2-1"), "reason"]
+    counts = found.missing.groupby("matrix").size()
+    for name in ("ftwb1", "ftwb2", "ftwb2_expected", "ftwb2_difference"):
+        assert counts[name] == found.statistics[f"{name}_seed1"]["all"]["missing"]
+
+
+def test_a_seed_without_a_base_is_missing_as_a_whole(synthetic):
+    synthetic.tuned("ftwb1-1", synthetic.base(1), 0.5, 1)
+    synthetic.tuned("ftwb1-1", synthetic.base(2, evaluated=False), 0.5, 2)
+    synthetic.base(3)
+    found = result()
+    assert list(found.seeds) == [1, 2]
+    assert matrix(found, "ftwb1_seed2").isna().all(axis=None)
+    assert "seed 2 has no evaluated base" in found.caveats
+    assert "seed 3 is left out: only its base is evaluated" in found.caveats
+    assert matrix(found, "ftwb1_aggregate").loc["ftwb1-1", "angle"] == pytest.approx(0.5)
+
+
+def test_commands_name_a_world_and_an_experiment_of_their_own(store_uri):
+    synthetic = SyntheticStore(store_uri, "mine two")
+    base = synthetic.base(world="scattered")
+    synthetic.tuned("ftwb1-1", base, 0.5, world="scattered")
+    found = exp1_result(Store.connect("mine two"), Options(out="unused", world="scattered"))
+    command = found.missing["command"].iloc[0]
+    assert command.startswith(
+        "mlflow run . -e finetune -P ft=ftwb1-2 -P seed=1 -P scale=mini -P world=scattered "
+        "--experiment-name 'mine two' --env-manager local && "
+    )
+
+
+# Pure functions
+
+
+def test_trained_cells_are_those_of_the_names():
+    mask = trained_mask(TWO)
+    assert mask.to_numpy().sum() == 42
+    for ft in TWO:
+        assert set(mask.columns[mask.loc[ft]]) == set(FINETUNINGS[ft])
+
+
+def test_specialists_have_warm_up_rows_if_the_model_has():
+    assert specialists_of(FINETUNINGS["ftwb2-13"], "ftwb2-13") == ("ftwb1-1", "ftwb1-6")
+    assert specialists_of(FINETUNINGS["ft3-7"], "ft3-7") == ("ft1-5", "ft1-6", "ft1-7")
+
+
+def test_expected_is_missing_if_any_specialist_is():
+    specialists = pd.DataFrame(0.5, index=ONE, columns=TASK_NAMES)
+    specialists.loc["ftwb1-6", "angle"] = np.nan
+    expected = expected_matrix(TWO, specialists)
+    assert np.isnan(expected.loc["ftwb2-13", "angle"])
+    assert expected.loc["ftwb2-13", "distance"] == 0.5
+    assert expected.loc["ftwb2-1"].tolist() == [0.5] * 7
+
+
+def test_statistics_count_what_is_missing():
+    values = pd.DataFrame(1.0, index=["ftwb1-1", "ftwb1-2"], columns=TASK_NAMES)
+    values.loc["ftwb1-1", ["distance", "angle"]] = np.nan
+    statistics = cell_statistics(values)
+    assert statistics["trained"] == {"mean": 1.0, "std": 0.0, "n": 1, "missing": 1}
+    assert statistics["transfer"] == {"mean": 1.0, "std": 0.0, "n": 11, "missing": 1}
+
+
+@pytest.mark.parametrize("text", ["", "1,", "a", "1;2", "-1", "1.5", "1-3", "²"])
+def test_seeds_that_do_not_parse_are_refused(text):
+    with pytest.raises(InputError, match="seeds="):
+        parse_seeds(text)
+
+
+def test_seeds_parse():
+    assert parse_seeds("3, 1") == (3, 1) and parse_seeds("all") == ()
+    assert Options(out="o", seeds=(3, 1, 3)).seeds == (1, 3)
+
+
+# Figures
+
+
+def synthetic_matrix(fts, offset=0.0) -> pd.DataFrame:
+    numbers = np.arange(len(fts) * 7).reshape(-1, 7) / 100 + offset
+    return pd.DataFrame(numbers, index=pd.Index(fts, name="model"), columns=TASK_NAMES)
+
+
+def cell_texts(figure) -> dict[tuple[int, int], str]:
+    """(row, column) -> the number in the cell."""
+    return {
+        (int(y), int(x)): text.get_text()
+        for text in figure.axes[0].texts
+        for x, y in (text.get_position(),)
+        if re.fullmatch(r"[+-]?\d\.\d\d", text.get_text())
+    }
+
+
+def test_a_figure_shows_the_numbers_of_its_matrix():
+    numbers = synthetic_matrix(TWO)
+    numbers.loc["ftwb2-3"] = np.nan
+    figure = draw_heatmap(numbers, PERFORMANCE, "title")
+    shown = cell_texts(figure)
+    assert len(shown) == 140 and not any(row == 2 for row, _ in shown)
+    assert all(text == f"{numbers.iat[cell]:.2f}" for cell, text in shown.items())
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[12] == "distance + perimeter   ftwb2-13"
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list(TASK_NAMES)
+    marks = {
+        (int(text.get_position()[1]), int(text.get_position()[0]))
+        for text in figure.axes[0].texts
+        if text.get_text() == "T"
+    }
+    assert marks == set(map(tuple, np.argwhere(trained_mask(TWO).to_numpy()).tolist()))
+    foot = " ".join(text.get_text() for text in figure.texts)
+    assert "(n = 40, missing: 2)" in foot and "(n = 100, missing: 5)" in foot
+    assert "missing.csv" in foot
+
+
+def test_differences_carry_their_sign():
+    numbers = synthetic_matrix(ONE, -0.1)
+    shown = cell_texts(draw_heatmap(numbers, DIFFERENCE, "title"))
+    assert (shown[0, 0], shown[1, 3], shown[2, 0]) == ("-0.10", "0.00", "+0.04")
+
+
+def test_the_mean_of_seeds_shows_its_spread():
+    low, high = synthetic_matrix(ONE), synthetic_matrix(ONE, 0.2)
+    high.loc["ftwb1-2"] = np.nan
+    figure = draw_heatmap(aggregate([low, high]), PERFORMANCE, "title")
+    assert cell_texts(figure)[0, 0] == "0.10"
+    below = [text.get_text() for text in figure.axes[0].texts]
+    assert below.count("±0.10") == 42 and below.count("(1)") == 7
+    assert "only n of the 2 seeds have this cell" in [text.get_text() for text in figure.texts]
+
+
+@pytest.mark.parametrize("fts", [ONE, TWO, tuple(f"ftwb3-{k}" for k in range(1, 8)), ONE[:1]])
+@pytest.mark.parametrize("kind", [PERFORMANCE, DIFFERENCE])
+def test_no_text_is_cut_off_or_overlaps_another(fts, kind):
+    matrices = [synthetic_matrix(fts, offset) for offset in (-0.2, 0.3, 0.1)]
+    matrices[0].iloc[0] = np.nan
+    about = "scale mini, width base, world with_atlantis, experiment worldrep; " + "x" * 60
+    title = "Fine-tuned on two tasks (ftwb2): actual - expected, mean of 6 seeds 1, 2, 3, 4, 5, 42"
+    for shown in (matrices[0], aggregate(matrices)):
+        figure = draw_heatmap(shown, kind, title, about)
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()
+        drawn = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+        boxes = [text.get_window_extent(renderer) for text in drawn]
+        for text, box in zip(drawn, boxes, strict=True):
+            inside = box.x0 >= 0 and box.y0 >= 0
+            inside &= box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+            assert inside, text.get_text()
+        for (one, a), (other, b) in itertools.combinations(zip(drawn, boxes, strict=True), 2):
+            assert not _overlap(a, b), (one.get_text(), other.get_text())
+
+
+def _overlap(a, b) -> bool:
+    return min(a.x1, b.x1) - max(a.x0, b.x0) > 0.5 and min(a.y1, b.y1) - max(a.y0, b.y0) > 0.5
+
+
+def test_panels_of_many_seeds_keep_a_short_title():
+    matrices = {seed: synthetic_matrix(ONE) for seed in range(10, 30)}
+    assert panels_of("a", "A", PERFORMANCE, matrices)[-1].title == "A, mean of 20 seeds"
+
+
+# The command
+
+
+def test_files_figures_and_run_of_a_drawn_store(synthetic, tmp_path):
+    base = synthetic.base()
+    model = synthetic.tuned("ftwb1-1", base, 0.25)
+    study = synthetic.run("study", "pt1", 1, status="RUNNING")
+    out = draw_exp1(out=tmp_path / "figures", seeds=[1], parent_run_id=study)
+
+    stems = ["ftwb1", "ftwb2", "ftwb2_expected", "ftwb2_difference"]
+    names = {f"{stem}_{which}" for stem in stems for which in ("seed1", "aggregate")}
+    files = {path.name for path in out.iterdir()}
+    assert {f"{name}.{kind}" for name in names for kind in ("csv", "png", "svg")} < files
+    statistics = json.loads((out / "statistics.json").read_text())
+    assert set(statistics["files"]) == files and set(statistics["matrices"]) == names
+    assert statistics["runs_used"] == 2 and statistics["seeds"] == [1]
+    assert statistics["matrices"]["ftwb1_seed1"]["trained"] == {
+        "mean": pytest.approx(0.25), "std": 0.0, "n": 1, "missing": 6,
+    }  # fmt: skip
+    table = pd.read_csv(out / "ftwb1_seed1.csv", index_col=0)
+    assert list(table.columns) == list(TASK_NAMES) and list(table.index) == list(ONE)
+    assert table.loc["ftwb1-1"].tolist() == pytest.approx([0.25] * 7)
+    assert model in pd.read_csv(out / "runs_used.csv")["run_id"].tolist()
+
+    store = Store.connect()
+    (run,) = store.find(stage="analysis")
+    assert run.status == "FINISHED" and run.tags["mlflow.parentRunId"] == study
+    assert run.tags["worldrep.runs_used"] == "2" and run.tags["worldrep.seed"] == "1"
+    logged = store.client.list_artifacts(run.id, "exp1_heatmaps")
+    assert {entry.path.rsplit("/", 1)[-1] for entry in logged} == files
+    metrics = store.client.get_run(run.id).data.metrics
+    assert metrics["ftwb1_seed1/trained/mean"] == pytest.approx(0.25)
+
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    draw_exp1(out=out, seeds=[1])
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert len(store.find(stage="analysis")) == 1
+
+
+def test_files_of_an_earlier_analysis_do_not_linger(synthetic, tmp_path):
+    base = synthetic.base()
+    synthetic.tuned("ftwb1-1", base, 0.25)
+    out = tmp_path / "figures"
+    out.mkdir()
+    (out / "mine.csv").write_text("kept")
+    (out / "ftwb1_seed2.csv").write_text("of an earlier analysis")
+    facts = {"analysis": "exp1_heatmaps", "files": ["ftwb1_seed2.csv", "../mlflow.db"]}
+    (out / "statistics.json").write_text(json.dumps(facts))
+    draw_exp1(out=out, log=False)
+    assert (out / "mine.csv").exists() and (tmp_path / "mlflow.db").exists()
+    assert not (out / "ftwb1_seed2.csv").exists()
+    assert Store.connect().find(stage="analysis") == []
+
+
+def invoke(*arguments):
+    """Exit code, standard output and standard error of the command."""
+    done = CliRunner().invoke(main, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_says_what_came_out(synthetic, tmp_path):
+    base = synthetic.base()
+    synthetic.tuned("ftwb1-1", base, 0.25)
+    code, text, _ = invoke("--out", str(tmp_path / "f"), "--no-log", "--seeds", "1")
+    assert code == 0
+    assert "ftwb1_seed1: trained 0.250 ± 0.000 (n = 1, missing 6)" in text
+    assert "ftwb2_seed1: trained none (n = 0, missing 42)" in text
+    assert "mlflow run . -e finetune -P ft=ftwb1-2" in text and str(tmp_path / "f") in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--scale", "minni"], "did you mean 'mini'"),
+        (["--world", "flat"], "unknown world 'flat'"),
+        (["--width", "huge"], "unknown width 'huge'"),
+        (["--seeds", "one"], "seeds='one' is neither"),
+        (["--seed", "1"], "No such option"),
+    ],
+)
+def test_what_was_typed_wrongly_ends_with_code_2(arguments, text):
+    code, _, error = invoke(*arguments)
+    assert code == 2 and text in error
+
+
+def test_a_folder_that_cannot_be_written_ends_with_code_2(synthetic, tmp_path):
+    synthetic.tuned("ftwb1-1", synthetic.base(), 0.25)
+    (tmp_path / "file").write_text("")
+    code, _, error = invoke("--out", str(tmp_path / "file"), "--no-log")
+    assert code == 2 and "cannot write to out=" in error
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_an_empty_store_ends_with_one_sentence(store_uri):
+    code, _, error = invoke("--no-log")
+    assert code == 1 and error.count("\n") == 1
+    assert "has no finished evaluation of scale mini" in error and "none at all" in error
+
+
+def test_a_store_of_another_scale_says_so(synthetic):
+    synthetic.tuned("ftwb1-1", synthetic.base(scale="smoke"), 0.25, scale="smoke")
+    code, _, error = invoke()
+    assert code == 1 and "2 of scale smoke, width base, world standard" in error
+
+
+def test_a_store_without_bases_ends_with_one_sentence(synthetic):
+    synthetic.tuned("ftwb1-1", "gone", 0.25)
+    code, _, error = invoke()
+    assert code == 1 and error.count("\n") == 1
+    assert "bases of seeds none; fine-tuned models of seeds 1" in error
+
+
+def test_seeds_that_are_not_there_end_with_one_sentence(synthetic):
+    synthetic.tuned("ftwb1-1", synthetic.base(), 0.25)
+    code, _, error = invoke("--seeds", "7,8")
+    assert code == 1 and "for seeds 7, 8" in error and "bases of seeds 1" in error
+
+
+def test_an_unreachable_store_ends_with_one_sentence(monkeypatch, tmp_path):
+    (tmp_path / "mlflow.db").write_text("this is no database")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    code, _, error = invoke()
+    assert code == 1 and error.count("\n") == 1 and "cannot use the MLflow store" in error
+
+
+def test_help_needs_no_heavy_module():
+    code = (
+        "import sys; import analysis.exp1_heatmaps; "
+        "heavy = {'mlflow', 'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_in_process_calls_raise_instead_of_exiting(store_uri):
+    with pytest.raises(StateError):
+        draw_exp1()
+    with pytest.raises(InputError):
+        draw_exp1(scale="big")

@@ -1,0 +1,217 @@
+"""From an empty store to results, through `mlflow run` and the commands."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+
+from entrypoints import evaluate, extract, finetune, pretrain
+from worldrep.extraction import load_representations
+from worldrep.model import load_model
+from worldrep.tracking import Store
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ["--scale", "smoke"]
+
+
+def run(command, *arguments, code=0):
+    result = CliRunner().invoke(command.main, [*arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def runs(**tags):
+    return Store.connect().find(**tags)
+
+
+def test_a_finetuning_trains_its_base_first_and_each_only_once(store_uri):
+    first = run(finetune, "--ft", "ftwb1-3", *SMOKE)
+    assert "the base pt1 seed 42 (scale smoke, world standard) is not in the store" in first
+    assert "should take about" in first
+    assert "already trained" in run(finetune, "--ft", "ftwb1-3", *SMOKE)
+    (base,), (tuned,) = runs(stage="pretrain"), runs(stage="finetune")
+    assert (base.name, tuned.name) == ("pretrain pt1 seed42", "finetune pt1_ftwb1-3 seed42")
+    assert tuned.tags["worldrep.base_run_id"] == base.id
+    second = run(finetune, "--ft", "ftwb1-4", *SMOKE)
+    assert "not in the store" not in second and len(runs(stage="pretrain")) == 1
+
+
+def test_every_run_has_the_tags_params_and_artifacts_of_the_contract(store_uri):
+    run(finetune, "--ft", "ftwb2-13", *SMOKE)
+    run(evaluate, "--model", "pt1_ftwb2-13", *SMOKE)
+    run(extract, "--model", "pt1_ftwb2-13", *SMOKE)
+    store = Store.connect()
+    (model,) = runs(stage="finetune")
+    names = "stage model pretrain ft tasks width world scale seed fingerprint".split()  # noqa: SIM905
+    for stage in ("pretrain", "finetune", "evaluate", "extract"):
+        (found,) = runs(stage=stage)
+        assert all(f"worldrep.{name}" in found.tags for name in names), stage
+        assert store.client.get_run(found.id).data.params["cfg.hidden_size"] == "16"
+        assert store.client.get_run(found.id).inputs.dataset_inputs, stage
+        if stage in ("evaluate", "extract"):
+            assert found.tags["worldrep.model_run_id"] == model.id
+    assert model.tags["worldrep.tasks"] == "distance,perimeter"
+    assert runs(stage="pretrain")[0].tags["worldrep.ft"] == "none"
+    metrics = store.client.get_run(model.id).data.metrics
+    for key in ("train/loss", "train/lr", "train/grad_norm", "train/tokens_per_second"):
+        assert key in metrics
+    assert "val/atlantis/distance/mean" in metrics
+    with store.download(model.id, "settings.json") as path:
+        assert json.loads(path.read_text())["ft"] == "ftwb2-13"
+    with store.download(model.id, "model") as folder:
+        assert load_model(folder).config.hidden_size == 16
+        from transformers import AutoTokenizer
+
+        assert AutoTokenizer.from_pretrained(folder)("a=")["input_ids"][0] == 2
+    assert len(store.checkpoint_steps(model.id)) == 3
+
+
+def test_an_evaluation_holds_all_suites_and_is_done_once(store_uri):
+    run(pretrain, *SMOKE)
+    run(evaluate, "--model", "pt1", *SMOKE)
+    assert "already done" in run(evaluate, "--model", "pt1", *SMOKE)
+    (found,) = runs(stage="evaluate")
+    metrics = Store.connect().client.get_run(found.id).data.metrics
+    assert len(metrics) == 3 * 7 * 7 and metrics["standard/angle/n"] == 16
+
+
+def test_checkpoints_are_evaluated_by_step_and_answers_kept_on_request(store_uri):
+    run(pretrain, *SMOKE)
+    (model,) = runs(stage="pretrain")
+    output = run(evaluate, "--run_id", model.id, "--checkpoints", "all", "--answers", "true")
+    assert "done" in output
+    (found,) = runs(stage="evaluate")
+    store = Store.connect()
+    steps = [m.step for m in store.client.get_metric_history(found.id, "standard/angle/mean")]
+    assert steps == store.checkpoint_steps(model.id)
+    import pandas as pd
+
+    with store.download(found.id, "answers.parquet") as path:
+        table = pd.read_parquet(path)
+    assert len(table) == len(steps) * (14 * 16 + 32)
+    assert {"prompt", "expected", "generated", "score", "step"} <= set(table)
+    bad = run(evaluate, "--run_id", model.id, "--checkpoints", "5", code=2)
+    assert "checkpoint '5' was not kept" in bad
+
+
+def test_an_extraction_stores_every_city_of_the_layers_asked_for(store_uri):
+    run(pretrain, *SMOKE)
+    run(extract, "--model", "pt1", "--layers", "0,2", "--task", "inside", *SMOKE)
+    (found,) = runs(stage="extract")
+    store = Store.connect()
+    (step,) = [e.path for e in store.client.list_artifacts(found.id, "representations")]
+    with store.download(found.id, step) as folder:
+        tables, manifest = load_representations(folder)
+    assert sorted(tables) == [0, 2] and tables[2].shape == (28, 32)
+    assert len(manifest["city_ids"]) == 28 and manifest["task"] == "inside"
+    maps = [e.path for e in store.client.list_artifacts(found.id, "maps")]
+    assert len(maps) == 2
+    assert "probe/layer-2/atlantis" in store.client.get_run(found.id).data.metrics
+    assert "layer '7'" in run(extract, "--model", "pt1", "--layers", "7", *SMOKE, code=2)
+
+
+def test_a_base_can_be_named_and_must_fit(store_uri):
+    run(pretrain, *SMOKE)
+    (base,) = runs(stage="pretrain")
+    run(finetune, "--ft", "ft1-1", "--base_run", base.id, *SMOKE)
+    (tuned,) = runs(stage="finetune")
+    assert tuned.tags["worldrep.base_run_id"] == base.id
+    message = run(finetune, "--ft", "ft1-2", "--base_run", base.id, *SMOKE, "--seed", "1", code=2)
+    assert "has seed=42, the fine-tuning seed=1" in message
+    message = run(finetune, "--ft", "ft1-2", "--base_run", tuned.id, *SMOKE, code=2)
+    assert "not a finished pretrain run" in message
+    message = run(evaluate, "--run_id", "0" * 32, code=2)
+    assert "is not in the store" in message
+    assert len(runs(stage="finetune")) == 1
+
+
+def test_only_a_finished_training_can_be_evaluated(store_uri):
+    run(pretrain, *SMOKE)
+    run(evaluate, "--model", "pt1", *SMOKE)
+    (evaluation,) = runs(stage="evaluate")
+    message = run(evaluate, "--run_id", evaluation.id, code=2)
+    assert "is a run of stage evaluate (FINISHED)" in message
+    Store.connect().client.update_run(runs(stage="pretrain")[0].id, status="FAILED")
+    message = run(evaluate, "--run_id", runs(stage="pretrain")[0].id, code=2)
+    assert "stage pretrain (FAILED)" in message
+
+
+def test_a_truncated_model_file_is_one_sentence(store_uri, tmp_path):
+    run(pretrain, *SMOKE)
+    (weights,) = tmp_path.glob("mlruns/*/*/artifacts/model/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-10])
+    message = run(evaluate, "--model", "pt1", *SMOKE, code=1)
+    assert "truncated or damaged" in message and message.count("\n") == 1
+    assert [found.status for found in runs(stage="evaluate")] == ["FAILED"]
+
+
+def test_an_own_csv_of_cities_is_the_world(store_uri, tmp_path):
+    rows = [f"City {i},{(617 * i) % 3600 - 1800},{(371 * i) % 1800 - 900}" for i in range(18)]
+    (tmp_path / "mine.csv").write_text("\n".join(["name,x,y", *rows]))
+    run(pretrain, *SMOKE, "--cities", "mine.csv")
+    run(pretrain, *SMOKE)
+    assert len(runs(stage="pretrain")) == 2
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of the project's files, as a fresh clone has them."""
+    folder = tmp_path / "clone"
+    kept = ("src", "entrypoints", "analysis", "MLproject", "conda.yaml")
+    folder.mkdir()
+    for name in kept:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / name)
+    return folder
+
+
+def mlflow_run(clone, entry, *parameters, code=0):
+    command = [Path(sys.executable).with_name("mlflow"), "run", ".", "-e", entry]
+    command += ["--env-manager", "local", "-P", "scale=smoke"]
+    for parameter in parameters:
+        command += ["-P", parameter]
+    result = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+    assert result.returncode == code, result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_mlflow_run_serves_every_entry_point(store_uri, clone, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    mlflow_run(clone, "pretrain", "epochs=1")
+    assert "already trained" in mlflow_run(clone, "pretrain", "epochs=1")
+    assert "not in the store" in mlflow_run(clone, "finetune", "ft=ftwb1-3")
+    (tuned,) = runs(stage="finetune")
+    mlflow_run(clone, "evaluate", f"run_id={tuned.id}")
+    mlflow_run(clone, "extract", "model=pt1_ftwb1-3", "layers=all")
+    stages = {found.tags.get("worldrep.stage"): found.status for found in runs()}
+    assert stages == dict.fromkeys(("pretrain", "finetune", "evaluate", "extract"), "FINISHED")
+    assert len(runs(stage="pretrain")) == 2  # with one epoch, and as the base
+    message = mlflow_run(clone, "finetune", "ft=ftwb1-9", code=1)
+    assert "Error: unknown ft 'ftwb1-9'" in message and "Traceback" not in message
+    client = MlflowClient()
+    everything = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert "RUNNING" not in {found.info.status for found in everything}
+
+
+@pytest.mark.slow
+def test_mlflow_run_main_draws_the_heatmaps(store_uri, clone, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    mlflow_run(clone, "main")
+    figures = clone / "figures" / "exp1_heatmaps"
+    assert (figures / "ftwb1_seed42.png").stat().st_size > 10_000
+    (study,) = runs(stage="study")
+    assert study.status == "FINISHED"
+    children = [r for r in runs() if r.tags.get("mlflow.parentRunId") == study.id]
+    assert len(children) == 3 * 11 + 1
+    assert len(runs(stage="analysis")) == 1
+    again = mlflow_run(clone, "main")
+    assert again.count("already trained") == 11
+    assert len(runs(stage="study")) == 1

@@ -1,0 +1,154 @@
+"""Real processes, killed for real: a training ends the same whatever happened to it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from worldrep.tracking import Store
+
+pytestmark = pytest.mark.slow
+
+LONG = ["--scale", "smoke", "--epochs", "24", "--n_checkpoints", "12"]
+
+
+def pretrain(*arguments):
+    """The command as a process that listens to Ctrl-C, even if the tests run in the background."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "entrypoints.pretrain", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def finish(*arguments):
+    process = pretrain(*arguments)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output
+
+
+def only_run(experiment):
+    """The single run of an experiment: its id and its final weights."""
+    store = Store.connect(experiment)
+    (run,) = store.find(stage="pretrain")
+    assert run.status == "FINISHED"
+    with store.download(run.id, "model/model.safetensors") as path:
+        return run.id, load_file(path)
+
+
+def history(run_id, key="train/loss"):
+    return [(m.step, m.value) for m in MlflowClient().get_metric_history(run_id, key)]
+
+
+def stored_checkpoints(folder):
+    return len(list(Path(folder).glob("mlruns/*/*/artifacts/checkpoints/step-*/manifest.json")))
+
+
+def kill_after(condition, process):
+    """SIGKILL the process when the condition holds; whether it was still running then."""
+    while process.poll() is None and not condition():
+        time.sleep(0.005)
+    alive = process.poll() is None
+    if alive:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return alive
+
+
+def test_a_training_killed_again_and_again_ends_with_the_same_weights(store_uri, tmp_path):
+    finish(*LONG, "--experiment", "straight")
+    straight, weights = only_run("straight")
+    done = stored_checkpoints(tmp_path)
+
+    delays = random.Random(0)
+    kills = 0
+    for extra in (1, 4, 7):
+        process = pretrain(*LONG, "--experiment", "killed")
+        kills += kill_after(lambda n=extra: stored_checkpoints(tmp_path) >= done + n, process)
+        pause = delays.uniform(2, 6)  # at any moment: while it starts, loads, trains or stores
+        started, process = time.time(), pretrain(*LONG, "--experiment", "killed")
+        kills += kill_after(lambda s=started, p=pause: time.time() > s + p, process)
+    assert kills >= 4
+    output = finish(*LONG, "--experiment", "killed")
+    assert "resumed after step" in output or "already trained" in output
+
+    killed, resumed_weights = only_run("killed")
+    assert weights.keys() == resumed_weights.keys()
+    assert all(weights[name].equal(resumed_weights[name]) for name in weights)
+    assert history(killed) == history(straight)
+    assert history(killed, "val/standard/angle/mean") == history(
+        straight, "val/standard/angle/mean"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_kill_closes_the_run_and_the_same_command_carries_it_on(
+    store_uri, tmp_path, number
+):
+    process = pretrain(*LONG)
+    while process.poll() is None and stored_checkpoints(tmp_path) < 2:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in errors
+    store = Store.connect()
+    (run,) = store.find(stage="pretrain")
+    assert run.status == "KILLED"
+    assert f"{run.name}: resumed after step" in finish(*LONG)
+    assert [r.status for r in store.find(stage="pretrain")] == ["FINISHED"]
+
+
+def test_a_damaged_checkpoint_is_passed_over(store_uri, tmp_path):
+    process = pretrain(*LONG)
+    kill_after(lambda: stored_checkpoints(tmp_path) >= 3, process)
+    manifests = tmp_path.glob("mlruns/*/*/artifacts/checkpoints/step-*/manifest.json")
+    newest = max(manifests, key=lambda path: int(path.parent.name.removeprefix("step-"))).parent
+    state = newest / "training_state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1])
+    output = finish(*LONG)
+    assert "resumed after step" in output
+    assert f"resumed after step {newest.name.removeprefix('step-')}\n" not in output
+
+
+def test_two_processes_give_the_curve_of_one_and_log_once(store_uri):
+    finish("--scale", "smoke", "--experiment", "one")
+    launcher = Path(sys.executable).with_name("accelerate")
+    launch = [launcher, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [*launch, "-m", "entrypoints.pretrain", "--scale", "smoke", "--experiment", "two"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (one, weights), (two, shared_weights) = only_run("one"), only_run("two")
+    assert MlflowClient().get_run(two).data.tags["worldrep.processes"] == "2"
+    alone, together = history(one), history(two)
+    assert [step for step, _ in alone] == [step for step, _ in together]
+    assert [loss for _, loss in together] == pytest.approx([loss for _, loss in alone], rel=1e-4)
+    for name, value in weights.items():
+        assert value.allclose(shared_weights[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_that_fails_leaves_a_failed_run_and_one_sentence(store_uri):
+    process = pretrain("--scale", "smoke", "--learning_rate", "1e30")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "the loss is" in errors and "Traceback" not in errors
+    (run,) = Store.connect().find(stage="pretrain")
+    assert run.status == "FAILED" and "at step" in run.tags["worldrep.error"]
+
+
+def test_progress_is_silent_without_a_terminal(store_uri):
+    process = pretrain("--scale", "smoke")
+    output, errors = process.communicate()
+    assert output.count("\n") == 1 and "trained, run" in output
+    assert "it/s" not in errors and "step/s" not in errors

@@ -228,7 +228,8 @@ def _notes(values: pd.DataFrame, several: Aggregate | None, kind: Kind) -> list[
     if several and several.n_seeds > 1:
         notes.append(("±", f"standard deviation over the {several.n_seeds} seeds"))
     if several and several.partial:
-        notes.append(("(n)", f"only n of the {several.n_seeds} seeds have this cell"))
+        partial = f"only n of the {several.n_seeds} seeds have this cell ({several.partial} cells)"
+        notes.append(("(n)", partial))
     if statistics["all"]["missing"]:
         notes.append(("hatch", "missing in the store; missing.csv has the command that fills it"))
     return notes

@@ -50,8 +50,11 @@ def panels_of(
 ) -> list[Panel]:
     """The panels of each seed's matrix and of their mean."""
     seeds = list(matrices)
-    listed = f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= MANY_SEEDS else "seeds"
-    which = f"mean of {len(seeds)} {listed}" if len(seeds) > 1 else f"seed {seeds[0]} only"
+    which = f"mean of seeds {', '.join(map(str, seeds))}"
+    if len(seeds) == 1:
+        which = f"seed {seeds[0]} only: no spread"
+    elif len(seeds) > MANY_SEEDS:
+        which = f"mean of {len(seeds)} seeds"
     panels = [
         Panel(f"{name}_seed{seed}", f"{title}, seed {seed}", kind, matrix)
         for seed, matrix in matrices.items()

@@ -80,7 +80,8 @@ def _write(result: Result, store: Store, folder: Path) -> None:
     about = ", ".join(f"{name} {value}" for name, value in names.items())
     about += f"; {len(used)} evaluations, see {RUNS_USED}"
     if result.caveats:
-        about += f"; {len(result.caveats)} caveats, see {STATISTICS}"
+        word = "caveat" if len(result.caveats) == 1 else "caveats"
+        about += f"; {len(result.caveats)} {word}, see {STATISTICS}"
     for panel in result.panels:
         panel.write(folder, about)
         gc.collect(0)  # figures are circular, and large

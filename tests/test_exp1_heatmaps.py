@@ -197,7 +197,7 @@ def test_seeds_can_be_chosen(synthetic):
     assert {panel.name.split("_")[-1] for panel in found.panels} == {"seed2", "aggregate"}
     assert matrix(found, "ftwb1_aggregate").loc["ftwb1-1", "angle"] == pytest.approx(0.2)
     titles = [panel.title for panel in found.panels if panel.name.endswith("aggregate")]
-    assert all("seed 2 only" in title for title in titles)
+    assert all(title.endswith("seed 2 only: no spread") for title in titles)
     assert set(found.runs["seed"]) == {2}
 
 
@@ -450,7 +450,8 @@ def test_the_mean_of_seeds_shows_its_spread():
     assert cell_texts(figure)[0, 0] == "0.10"
     below = [text.get_text() for text in figure.axes[0].texts]
     assert below.count("±0.10") == 42 and below.count("(1)") == 7
-    assert "only n of the 2 seeds have this cell" in [text.get_text() for text in figure.texts]
+    foot = [text.get_text() for text in figure.texts]
+    assert "only n of the 2 seeds have this cell (7 cells)" in foot
 
 
 @pytest.mark.parametrize("fts", [ONE, TWO, tuple(f"ftwb3-{k}" for k in range(1, 8)), ONE[:1]])

@@ -34,6 +34,7 @@ def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
             np.save(file, make())
             file.flush()
             os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)  # a cache may be shared
             os.replace(file.name, path)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)

@@ -15,7 +15,6 @@ from worldrep.digests import random_stream
 from worldrep.encoding import Tokens
 from worldrep.errors import InputError
 from worldrep.generation import BATCH_ROWS, generate_tokens
-from worldrep.names import TASK_NAMES
 from worldrep.rows import RowMaker
 from worldrep.settings import Settings
 from worldrep.tasks import TASKS
@@ -126,5 +125,3 @@ def validation_metrics(model: Qwen2ForCausalLM, suites: Iterable[Suite]) -> dict
     kept = ("/mean", "/valid_ratio")
     return {f"val/{name}": value for name, value in metrics.items() if name.endswith(kept)}
 
-
-assert tuple(TASKS) == TASK_NAMES

@@ -122,7 +122,10 @@ class RowFeed:
 
 
 def _prefix_keys(rows: Tokens, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) a number for the first tokens of each row; equal prefixes, equal numbers."""
+    """(n,) a number for the first tokens of each row; equal prefixes, equal numbers.
+
+    A polynomial hash modulo 2**64; a task's prefix is one of seven.
+    """
     keys = np.zeros(len(rows), dtype=np.int64)
     for column in range(int(lengths.max())):
         keys = keys * 131 + np.where(column < lengths, rows[:, column], 0)

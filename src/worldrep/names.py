@@ -115,11 +115,9 @@ class ModelName:
 
 
 def parse_model(text: str) -> ModelName:
-    """`pt1@wide_ftwb2-13` -> ModelName. Raises InputError for anything else."""
+    """`pt1@wide_ftwb2-13` -> ModelName; `pt1@base` is `pt1`. Raises InputError for anything else."""
     base, _, ft = text.partition("_")
     pretrain, _, width = base.partition("@")
     if text.endswith("_") or base.endswith("@"):
-        raise InputError(
-            f"model {text!r} is not of the form pt1, pt1_ftwb2-13 or pt1@wide_ftwb2-13"
-        )
+        raise InputError(f"model {text!r} is not of the form pt1, pt1_ftwb2-13 or pt1@wide_ft1-2")
     return ModelName(pretrain, ft or NO_FT, width or "base")

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from worldrep import geometry
+from worldrep.names import TASK_NAMES
 
 COMPASS = ("E", "NE", "N", "NW", "W", "SW", "S", "SE")
 FALSE_TRUE = ("FALSE", "TRUE")
@@ -163,3 +164,4 @@ _ALL: tuple[Task, ...] = (
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+assert tuple(TASKS) == TASK_NAMES

@@ -74,7 +74,13 @@ def world_of(settings: Settings) -> World:
         found = _read_cities(Path(settings.cities), settings.id_digits)
     else:
         found = _real_cities(settings)
-    if not (found["region"] == ATLANTIS).any():
+    own_atlantis = bool((found["region"] == ATLANTIS).any())
+    if own_atlantis and settings.world == "scattered":
+        raise InputError(
+            f"cities={settings.cities} has an Atlantis of its own, which world=scattered would "
+            "replace; allowed with it: standard, with_atlantis"
+        )
+    if not own_atlantis:
         found = pd.concat([found, _atlantis(settings)], ignore_index=True)
     found = found.sort_values("region", key=lambda r: r == ATLANTIS, kind="stable")
     return World(settings.world, _with_ids(found.reset_index(drop=True), settings))

@@ -42,7 +42,7 @@ def _key(font: FontProperties) -> tuple[tuple[str, ...], Any, float]:
 class OutlineRenderer(RendererAgg):
     """Draws plain text as outlines."""
 
-    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None) -> None:  # noqa: PLR0913 - matplotlib's own signature
+    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None) -> None:
         scale = self.dpi / POINTS
         place = Affine2D().scale(scale).rotate_deg(angle).translate(x, self.height - y)
         gc.set_linewidth(0)

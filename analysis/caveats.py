@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from mlflow.entities import Run
@@ -12,6 +12,7 @@ from worldrep.settings import FIELDS, SHARED_GROUPS
 
 _OWN = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] == "training")
 _SHARED = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] in SHARED_GROUPS)
+SHOWN_MODELS = 3
 
 
 def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, Run]) -> list[str]:
@@ -33,7 +34,7 @@ def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, Run]) -> list[str]
 
 
 def base_caveats(runs: pd.DataFrame) -> list[str]:
-    """One sentence for each seed with several bases, and each model that does not name its own."""
+    """One sentence for each seed with several bases, and one for models that name none."""
     chosen = runs[runs["chosen"]]
     bases, models = chosen[chosen["ft"] == NO_FT], chosen[chosen["ft"] != NO_FT]
     caveats = [
@@ -43,11 +44,12 @@ def base_caveats(runs: pd.DataFrame) -> list[str]:
         if count > 1
     ]
     silent = models[(models["base_run_id"] == "") & (models["base_evaluation_id"] != "")]
-    caveats += [
-        f"{run.model} seed {run.seed} does not say which base it started from: compared with the "
-        f"newest evaluation of its seed's base ({run.base_evaluation_id})"
-        for run in silent.itertuples()
-    ]
+    if len(silent):
+        which = _listed([f"{run.model} seed {run.seed}" for run in silent.itertuples()])
+        caveats.append(
+            f"{which} not said to have started from a certain base: compared with the newest "
+            "evaluation of a base of the same seed"
+        )
     return caveats
 
 
@@ -81,6 +83,14 @@ def _differences(runs: Iterable[Run], names: Iterable[str]) -> dict[str, dict[st
             if f"cfg.{name}" in params:
                 values.setdefault(params[f"cfg.{name}"], []).append(model)
     return {name: values for name, values in kinds.items() if len(values) > 1}
+
+
+def _listed(models: Sequence[str]) -> str:
+    """`a is`, `a, b are`, or `a, b, c and 4 others are`."""
+    if len(models) == 1:
+        return f"{models[0]} is"
+    others = f" and {len(models) - SHOWN_MODELS} others" if len(models) > SHOWN_MODELS else ""
+    return f"{', '.join(models[:SHOWN_MODELS])}{others} are"
 
 
 def _in_words(kinds: Mapping[str, list[str]]) -> str:

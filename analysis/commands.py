@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from analysis.store import is_named, search
+from worldrep.errors import InputError
 from worldrep.names import NO_FT, ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.tracking import Store
@@ -42,8 +43,11 @@ def _is_plain(run: Run) -> bool:
     """Whether no setting of a training was overridden."""
     tags, params = run.data.tags, run.data.params
     names = {"scale": tags["worldrep.scale"], "world": tags["worldrep.world"]}
-    model = parse_model(tags["worldrep.model"])
-    settings = resolve(model, **names, seed=int(tags["worldrep.seed"])).as_dict()
+    try:
+        model = parse_model(tags["worldrep.model"])
+        settings = resolve(model, **names, seed=int(tags["worldrep.seed"])).as_dict()
+    except InputError:  # of another version, which knew other names
+        return False
     as_named = {f"cfg.{name}": str(value) for name, value in settings.items()}
     return all(params.get(name, value) == value for name, value in as_named.items())
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,11 +31,16 @@ from worldrep.names import FINETUNINGS
 CELL_WIDTH, CELL_HEIGHT, TALL_CELL_HEIGHT, LEAST_HEIGHT = 0.86, 0.33, 0.43, 2.8
 TOP, RIGHT, EDGE, LINE = 1.42, 1.25, 0.2, 0.235
 CHARACTER = 0.074  # width of a letter of a row label, generously
-MIDDLE = {"ha": "center", "va": "center"}
+MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue, to the eye
 DPI = 120
 SHOWN_CELLS = ("trained", "transfer")
-HATCH = {"facecolor": "white", "edgecolor": "0.55", "hatch": "/////", "linewidth": 0.0}
+HATCH: dict[str, Any] = {
+    "facecolor": "white",
+    "edgecolor": "0.55",
+    "hatch": "/////",
+    "linewidth": 0.0,
+}
 # The same input gives the same bytes; letters stay letters, to be searched and edited.
 SAVING = {"svg.hashsalt": "worldrep", "svg.fonttype": "none", "hatch.linewidth": 0.7}
 
@@ -98,9 +104,8 @@ def draw_heatmap(
 
     about: where the numbers come from, in small print.
     """
-    several = matrix if isinstance(matrix, Aggregate) else None
-    values = several.mean if several else matrix
-    assert isinstance(values, pd.DataFrame)
+    several = matrix if isinstance(matrix, Aggregate) and matrix.n_seeds > 1 else None
+    values = matrix.mean if isinstance(matrix, Aggregate) else matrix
     notes = _notes(values, several, kind)
     height = max(LEAST_HEIGHT, len(values) * (TALL_CELL_HEIGHT if several else CELL_HEIGHT))
     figure, axes = _frame(values, height, bottom=LINE * (len(notes) + 2.2))
@@ -115,7 +120,7 @@ def draw_heatmap(
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write name.png and name.svg; the same figure always gives the same files."""
     with matplotlib.rc_context(SAVING):
-        png = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
+        png: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
         figure.savefig(folder / f"{name}.png", dpi=DPI, **png)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
@@ -133,7 +138,9 @@ def _frame(values: pd.DataFrame, height: float, bottom: float) -> tuple[Figure, 
 
 def _draw_cells(axes: Axes, values: pd.DataFrame, kind: Kind, several: Aggregate | None) -> None:
     numbers, colours = np.ma.masked_invalid(values.to_numpy(dtype=float)), kind.mappable()
-    axes.pcolormesh(numbers, cmap=colours.cmap, norm=colours.norm, edgecolors="white", linewidth=1)
+    lowest, highest = kind.limits
+    mesh: dict[str, Any] = {"cmap": kind.colours, "vmin": lowest, "vmax": highest}
+    axes.pcolormesh(numbers, edgecolors="white", linewidth=1, **mesh)
     missing = np.ma.getmaskarray(numbers)
     inks = np.where(missing, "black", _inks(colours.to_rgba(numbers)))
     holes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in np.argwhere(missing)]
@@ -173,7 +180,7 @@ def _mark_trained(
     axes: Axes, values: pd.DataFrame, inks: NDArray[np.str_], missing: NDArray[np.bool_]
 ) -> None:
     """A T in the corner of trained cells, readable on hatching too."""
-    style = {"va": "top", "fontsize": 7, "fontweight": "bold"}
+    style: dict[str, Any] = {"va": "top", "fontsize": 7, "fontweight": "bold"}
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     for row, column in np.argwhere(trained_mask(list(values.index)).to_numpy()):
         box = behind if missing[row, column] else None
@@ -225,7 +232,7 @@ def _notes(values: pd.DataFrame, several: Aggregate | None, kind: Kind) -> list[
     if kind.full:
         notes.append(("bar", f"the number as a length, as wide as its cell for {kind.full}"))
     notes.append(("T", "trained: the model was fine-tuned on this task (all others are transfer)"))
-    if several and several.n_seeds > 1:
+    if several:
         notes.append(("±", f"standard deviation over the {several.n_seeds} seeds"))
     if several and several.partial:
         partial = f"only n of the {several.n_seeds} seeds have this cell ({several.partial} cells)"
@@ -237,7 +244,7 @@ def _notes(values: pd.DataFrame, several: Aggregate | None, kind: Kind) -> list[
 
 def _write_head(figure: Figure, title: str, lines: Sequence[str]) -> None:
     top, inches = figure.get_figheight() - 0.16, figure.dpi_scale_trans
-    style = {"va": "top", "transform": inches}
+    style: dict[str, Any] = {"va": "top", "transform": inches}
     figure.text(EDGE, top, title, fontsize=13, fontweight="bold", **style)
     for i, line in enumerate(lines):
         figure.text(EDGE, top - 0.32 - 0.2 * i, line, fontsize=9.5, **style)
@@ -245,14 +252,14 @@ def _write_head(figure: Figure, title: str, lines: Sequence[str]) -> None:
 
 def _write_foot(figure: Figure, notes: Sequence[tuple[str, str]], about: str) -> None:
     inches = figure.dpi_scale_trans
-    style = {"va": "center", "transform": inches}
+    style: dict[str, Any] = {"va": "center", "transform": inches}
     for i, (sign, text) in enumerate(notes):
         y = LINE * (len(notes) + 1.2 - i)
         if sign == "hatch":
             box = Rectangle((EDGE, y - 0.075), 0.32, 0.15, transform=inches, **HATCH)
             figure.add_artist(box)
         elif sign == "bar":
-            bar = {"facecolor": "black", "linewidth": 0, "transform": inches}
+            bar: dict[str, Any] = {"facecolor": "black", "linewidth": 0, "transform": inches}
             figure.add_artist(Rectangle((EDGE, y - 0.012), 0.32, 0.024, **bar))
         else:
             figure.text(EDGE, y, sign, fontsize=8, fontweight="bold", **style)

@@ -14,16 +14,18 @@ from typing import Any
 
 import click
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
+from analysis.heatmap import SHOWN_CELLS
 from analysis.matrices import Summary
 from analysis.options import Options
 from analysis.panels import Panel
 from worldrep.digests import digest
-from worldrep.errors import InputError
+from worldrep.errors import InputError, StateError
 from worldrep.tracking import RunSpec, Store
 
 STATISTICS, RUNS_USED = "statistics.json", "runs_used.csv"
-SHOWN_COMMANDS = 10
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,13 @@ def publish(
         folder = Path(temporary)
         _write(result, store, folder)
         _copy(folder, result.options.out, result.name)
-        run_id = _log(result, store, folder, parent, launched) if result.options.log else None
+        try:
+            run_id = _log(result, store, folder, parent, launched) if result.options.log else None
+        except MlflowException as fault:
+            raise StateError(
+                f"the files are in {result.options.out}, but the store at {store.uri} did not "
+                f"record them: {fault}"
+            ) from None
     _print(result, run_id)
     return result.options.out
 
@@ -167,19 +175,21 @@ def _metrics(result: Result) -> dict[str, float]:
 def _print(result: Result, run_id: str | None) -> None:
     """Say what came out: statistics, caveats, what is missing, where the files are."""
     for panel in result.panels:
-        cells = "; ".join(
-            f"{kind} {_short(panel.statistics[kind])}" for kind in ("trained", "transfer")
-        )
-        click.echo(f"{panel.name}: {cells}")
-    for caveat in result.caveats:
+        statistics = panel.statistics
+        parts = [f"{kind} {_short(statistics[kind])}" for kind in SHOWN_CELLS]
+        parts += [f"{panel.partial} cells of some seeds only"] if panel.partial else []
+        click.echo(f"{panel.name}: {'; '.join(parts)}")
+    for caveat in result.caveats[:SHOWN]:
         click.echo(f"note: {caveat}")
+    if len(result.caveats) > SHOWN:
+        click.echo(f"note: {len(result.caveats) - SHOWN} more in {STATISTICS}")
     commands = list(dict.fromkeys(result.missing["command"]))
     if commands:
         click.echo(f"missing: {len(result.missing)} cells; to fill them:")
-        for command in commands[:SHOWN_COMMANDS]:
+        for command in commands[:SHOWN]:
             click.echo(f"  {command}")
-        if len(commands) > SHOWN_COMMANDS:
-            click.echo(f"  and {len(commands) - SHOWN_COMMANDS} more, in missing.csv")
+        if len(commands) > SHOWN:
+            click.echo(f"  and {len(commands) - SHOWN} more, in missing.csv")
     click.echo(f"figures and tables: {result.options.out.resolve()}")
     if run_id:
         click.echo(f"run: {run_id}")

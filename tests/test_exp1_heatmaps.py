@@ -268,7 +268,7 @@ def test_a_model_that_does_not_name_its_base_is_noted(synthetic):
     synthetic.evaluate("pt1_ftwb1-1", 1, "m", values(0.5))
     found = result()
     assert matrix(found, "ftwb1_seed1").loc["ftwb1-1", "inside"] == pytest.approx(0.5)
-    assert any("does not say which base" in caveat for caveat in found.caveats)
+    assert any("not said to have started from a certain base" in caveat for caveat in found.caveats)
 
 
 def test_a_base_without_its_standard_suite_leaves_cells_missing(synthetic):

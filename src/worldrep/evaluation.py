@@ -124,4 +124,3 @@ def validation_metrics(model: Qwen2ForCausalLM, suites: Iterable[Suite]) -> dict
     metrics = summarize(answer_suites(model, suites))
     kept = ("/mean", "/valid_ratio")
     return {f"val/{name}": value for name, value in metrics.items() if name.endswith(kept)}
-

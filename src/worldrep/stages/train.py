@@ -57,7 +57,7 @@ def train_model(
         return done
     base_id = base.id if base else None
     if settings.is_finetuning and base_id is None:
-        base_id = _train_base(store, settings, accelerator, parent)
+        base_id = _find_or_train_base(store, settings, accelerator, parent)
     tags = identity_tags(settings) | {"processes": str(accelerator.num_processes)}
     tags |= {"base_run_id": base_id} if base_id else {}
     spec = RunSpec(stage, run_name(stage, settings), fingerprint, tags, settings.as_dict(), parent)
@@ -109,17 +109,20 @@ def _from_main(accelerator: Accelerator, ask) -> str | None:
     return broadcast_object_list(answer)[0]
 
 
-def _train_base(
+def _find_or_train_base(
     store: Store, settings: Settings, accelerator: Accelerator, parent: str | None
 ) -> str:
+    """The run id of the base that the settings describe, trained if it is not there."""
     base, maker = base_settings(settings), maker_of(settings)
     fingerprint = training_fingerprint(maker, base)
-    if _from_main(accelerator, lambda: _finished_id(store, fingerprint)) is None:
-        expected = in_words(estimate_seconds(base, maker)) if accelerator.is_main_process else ""
-        accelerator.print(
-            f"the base {describe(base)} is not in the store: it is trained first, "
-            f"in a run of its own, which should take {expected}"
-        )
+    done = _from_main(accelerator, lambda: _finished_id(store, fingerprint))
+    if done:
+        return done
+    expected = in_words(estimate_seconds(base, maker)) if accelerator.is_main_process else ""
+    accelerator.print(
+        f"the base {describe(base)} is not in the store: it is trained first, "
+        f"in a run of its own, which should take {expected}"
+    )
     return train_model(store, base, parent=parent)
 
 

@@ -33,6 +33,7 @@ TOP, RIGHT, EDGE, LINE = 1.42, 1.25, 0.2, 0.235
 CHARACTER = 0.074  # width of a letter of a row label, generously
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue, to the eye
+GAP = "\u2002\u2002"  # wide spaces, as SVG makes one of several ordinary ones
 DPI = 120
 SHOWN_CELLS = ("trained", "transfer")
 HATCH: dict[str, Any] = {
@@ -193,7 +194,7 @@ def _inks(colours: NDArray[np.float64]) -> NDArray[np.str_]:
 
 
 def _row_label(ft: str) -> str:
-    return f"{' + '.join(FINETUNINGS[ft])}   {ft}"
+    return f"{' + '.join(FINETUNINGS[ft])}{GAP}{ft}"
 
 
 def _label_axes(axes: Axes, values: pd.DataFrame) -> None:

@@ -37,42 +37,38 @@ def paper() -> dict[str, Any]:
         "batch_size": 128,
         "warmup_steps": 50,
         "n_checkpoints": 10,
-        "n_validations": 100,
-        "pretrain_epochs": 6,
-        "ft_epochs": {1: 30, 2: 30, 3: 20},
-        "pretrain_learning_rate": 3e-4,
-        "ft_learning_rate": 1e-5,
+        "loss": "full",
+        "pretrain": {"epochs": 6, "learning_rate": 3e-4, "n_validations": 100},
+        "finetune": {"epochs": (30, 30, 20), "learning_rate": 1e-5, "n_validations": 20},
     }
 
 
 def mini() -> dict[str, Any]:
     """The default: does the study's effect show in minutes on two CPU cores?
 
-    48 real cities and 12 of Atlantis with 2-digit ids.
+    40 real cities and 12 of Atlantis with 2-digit ids.
     """
     return {
         **paper(),
-        "n_cities": 48,
+        "n_cities": 40,
         "max_per_country": 1,
         "n_atlantis": 12,
         "id_digits": 2,
-        "pretrain_rows": 8_000,
+        "pretrain_rows": 36_000,
         "val_rows": 32,
         "test_rows": 200,
         "multi_rows": 500,
-        "ft_atlantis_rows": 1_200,
-        "ft_world_rows": 240,
-        "ft_warmup_rows": 32,
+        "ft_atlantis_rows": 960,
+        "ft_world_rows": 160,
+        "ft_warmup_rows": 24,
         "hidden_size": 64,
         "intermediate_size": 256,
         "n_heads": 2,
         "n_layers": 4,
         "n_checkpoints": 4,
-        "n_validations": 10,
-        "pretrain_epochs": 8,
-        "ft_epochs": {1: 20, 2: 20, 3: 14},
-        "pretrain_learning_rate": 2e-3,
-        "ft_learning_rate": 5e-4,
+        "loss": "answer",
+        "pretrain": {"epochs": 2, "learning_rate": 1.1e-3, "n_validations": 10},
+        "finetune": {"epochs": (18, 18, 12), "learning_rate": 6e-4, "n_validations": 3},
     }
 
 
@@ -96,9 +92,9 @@ def smoke() -> dict[str, Any]:
         "batch_size": 32,
         "warmup_steps": 4,
         "n_checkpoints": 3,
-        "n_validations": 2,
-        "pretrain_epochs": 2,
-        "ft_epochs": {1: 2, 2: 2, 3: 2},
+        "loss": "full",
+        "pretrain": {"epochs": 2, "learning_rate": 2e-3, "n_validations": 2},
+        "finetune": {"epochs": (2, 2, 2), "learning_rate": 5e-4, "n_validations": 2},
     }
 
 
@@ -123,13 +119,12 @@ def resolve(
     size, patience = _WIDTH_FACTORS[model.width]
     for name in ("hidden_size", "intermediate_size", "n_heads"):
         values[name] = max(1, round(values[name] * size))
-    pretrain_epochs, ft_epochs = values.pop("pretrain_epochs"), values.pop("ft_epochs")
-    rates = values.pop("pretrain_learning_rate"), values.pop("ft_learning_rate")
+    pretrain, finetune = values.pop("pretrain"), values.pop("finetune")
     if model.ft == NO_FT:
         share = len(TASK_NAMES) / len(model.tasks)  # fewer tasks, fewer rows: equally many steps
-        values |= {"epochs": round(pretrain_epochs * share * patience), "learning_rate": rates[0]}
+        values |= pretrain | {"epochs": round(pretrain["epochs"] * share * patience)}
     else:
-        values |= {"epochs": ft_epochs[len(model.tasks)], "learning_rate": rates[1]}
+        values |= finetune | {"epochs": finetune["epochs"][len(model.tasks) - 1]}
     for name in overrides or {}:
         if name not in OVERRIDABLE:
             raise unknown("setting", name, OVERRIDABLE)
@@ -139,7 +134,6 @@ def resolve(
         "accumulation": 1,
         "weight_decay": 0.01,
         "clip_norm": 1.0,
-        "loss": "full",
         "precision": "auto",
     }
     names = {"scale": scale, "world": world, "seed": seed}

@@ -32,8 +32,9 @@ SHOWN = 10
 class Result:
     """The outcome of an analysis.
 
-    values: tidy table behind the matrices, with columns run_id and base_evaluation_id; missing:
-    the missing cells, with a column command; runs: the evaluations that were read, by run id;
+    values: tidy table behind the matrices, with columns run_id, base_evaluation_id and command
+    (which fills the cell if it is missing); missing: the missing cells of all matrices; runs: the
+    evaluations that were read, by run id;
     caveats: sentences that a reader has to know; tags: for its run, without prefix.
     """
 
@@ -183,7 +184,7 @@ def _print(result: Result, run_id: str | None) -> None:
         click.echo(f"note: {caveat}")
     if len(result.caveats) > SHOWN:
         click.echo(f"note: {len(result.caveats) - SHOWN} more in {STATISTICS}")
-    commands = list(dict.fromkeys(result.missing["command"]))
+    commands = [command for command in result.values["command"].unique() if command]
     if commands:
         click.echo(f"missing: {len(result.missing)} cells; to fill them:")
         for command in commands[:SHOWN]:

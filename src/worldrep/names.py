@@ -115,7 +115,7 @@ class ModelName:
 
 
 def parse_model(text: str) -> ModelName:
-    """`pt1@wide_ftwb2-13` -> ModelName; `pt1@base` is `pt1`. Raises InputError for anything else."""
+    """`pt1@wide_ftwb2-13` -> ModelName; `pt1@base` is `pt1`. Raises InputError otherwise."""
     base, _, ft = text.partition("_")
     pretrain, _, width = base.partition("@")
     if text.endswith("_") or base.endswith("@"):

@@ -118,7 +118,7 @@ def _find_or_train_base(
     done = _from_main(accelerator, lambda: _finished_id(store, fingerprint))
     if done:
         return done
-    expected = in_words(estimate_seconds(base, maker)) if accelerator.is_main_process else ""
+    expected = in_words(estimate_seconds(base, maker))  # all processes take part
     accelerator.print(
         f"the base {describe(base)} is not in the store: it is trained first, "
         f"in a run of its own, which should take {expected}"

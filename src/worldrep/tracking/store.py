@@ -96,7 +96,7 @@ class Store:
         except StateError:
             raise
         except Exception as fault:
-            reason = str(fault).strip().splitlines()[0][:300]
+            reason = _first_line(fault)
             raise StateError(f"cannot use the MLflow store at {uri}: {reason}") from None
         return cls(client, uri, experiment_id)
 
@@ -125,19 +125,24 @@ class Store:
         """Open the run of a piece of work, new or carried on, and close it as it ended.
 
         launched: this is the work that `mlflow run` was asked for; the run that it made is used.
-        Raises StateError when a living process already works on it.
+        Raises StateError when a living process already works on it, or when the store fails.
         """
         run = self.claim(spec, launched=launched)
         try:
             yield run
+            run.close("FINISHED")
         except (KeyboardInterrupt, SystemExit):
-            run.close("KILLED")
+            _abandon(run, "KILLED")
             raise
+        except MlflowException as fault:
+            _abandon(run, "FAILED", fault)
+            raise StateError(
+                f"the MLflow store at {self.uri} failed: {_first_line(fault)}; "
+                "when it answers again, the same command goes on from the last checkpoint"
+            ) from None
         except BaseException as fault:
-            run.tags({"worldrep.error": f"{type(fault).__name__}: {fault}"[:500]})
-            run.close("FAILED")
+            _abandon(run, "FAILED", fault)
             raise
-        run.close("FINISHED")
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run for a piece of work."""
@@ -220,6 +225,20 @@ class Store:
         entries = self.client.list_artifacts(run_id, CHECKPOINTS)
         steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
         return sorted(step for step in steps if step is not None)
+
+
+def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:
+    """End a run that did not finish, as far as the store still answers."""
+    try:
+        if fault is not None:
+            run.tags({"worldrep.error": f"{type(fault).__name__}: {fault}"[:500]})
+        run.close(status)
+    except MlflowException:
+        return
+
+
+def _first_line(fault: BaseException) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
 
 
 def _stored(run: Run) -> StoredRun:

@@ -58,7 +58,7 @@ def draw(options: Options, *, parent: str | None = None, launched: bool = False)
     from worldrep.tracking import Store
 
     with sparing_collector():
-        store = Store.connect(options.experiment)
+        store = Store.connect(options.experiment, create=False)
         return publish(exp1_result(store, options), store, parent=parent, launched=launched)
 
 

@@ -46,29 +46,29 @@ def paper() -> dict[str, Any]:
 def mini() -> dict[str, Any]:
     """The default: does the study's effect show in minutes on two CPU cores?
 
-    40 real cities and 12 of Atlantis with 2-digit ids.
+    48 real cities and 12 of Atlantis with 2-digit ids.
     """
     return {
         **paper(),
-        "n_cities": 40,
+        "n_cities": 48,
         "max_per_country": 1,
         "n_atlantis": 12,
         "id_digits": 2,
-        "pretrain_rows": 36_000,
+        "pretrain_rows": 60_000,
         "val_rows": 32,
         "test_rows": 200,
         "multi_rows": 500,
-        "ft_atlantis_rows": 960,
-        "ft_world_rows": 160,
-        "ft_warmup_rows": 24,
+        "ft_atlantis_rows": 3_600,
+        "ft_world_rows": 600,
+        "ft_warmup_rows": 80,
         "hidden_size": 64,
         "intermediate_size": 256,
         "n_heads": 2,
         "n_layers": 4,
         "n_checkpoints": 4,
         "loss": "answer",
-        "pretrain": {"epochs": 2, "learning_rate": 1.1e-3, "n_validations": 10},
-        "finetune": {"epochs": (18, 18, 12), "learning_rate": 6e-4, "n_validations": 3},
+        "pretrain": {"epochs": 2, "learning_rate": 1.2e-3, "n_validations": 10},
+        "finetune": {"epochs": (6, 6, 4), "learning_rate": 2e-3, "n_validations": 3},
     }
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from transformers import Qwen2ForCausalLM
 
-from worldrep.checkpoint import folder_name, verify
 from worldrep.data import training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.feed import Schedule
 from worldrep.fingerprints import training_fingerprint
+from worldrep.manifest import folder_name, verify
 from worldrep.model import load_model
 from worldrep.settings import Settings
 from worldrep.stages.common import best_device, describe, maker_of

@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.checkpoint import folder_name, verify, write_manifest
 from worldrep.data import load_rows, stack_rows, training_sets, validation_sets
 from worldrep.errors import InputError, StateError
 from worldrep.estimate import estimate_seconds, in_words
 from worldrep.evaluation import suite_of, validation_metrics
 from worldrep.fingerprints import training_fingerprint
+from worldrep.manifest import folder_name, verify, write_manifest
 from worldrep.model import build_model, load_model, save_model
 from worldrep.rows import RowMaker
 from worldrep.scales import base_settings

@@ -18,7 +18,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from worldrep.checkpoint import MANIFEST
+from worldrep.manifest import MANIFEST
 from worldrep.tracking.liveness import HEARTBEAT_SECONDS, heartbeat_tag
 
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000

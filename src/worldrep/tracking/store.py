@@ -29,9 +29,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from worldrep.cache import cache_folder
-from worldrep.checkpoint import step_of
 from worldrep.digests import digest
-from worldrep.errors import InputError, StateError
+from worldrep.errors import InputError, StateError, unknown
+from worldrep.manifest import step_of
 from worldrep.tracking.liveness import HOST, PID, is_alive, owner_tags
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
 
@@ -79,11 +79,12 @@ class Store:
         self._lock = FileLock(_lock_path(uri))
 
     @classmethod
-    def connect(cls, experiment: str | None = None) -> Store:
-        """Open the store at MLflow's tracking URI, creating database and experiment if needed.
+    def connect(cls, experiment: str | None = None, *, create: bool = True) -> Store:
+        """Open the store at MLflow's tracking URI, creating the database if needed.
 
         experiment: its name; else the one that `mlflow run` or the environment names, else
-        "worldrep". Raises StateError when the store cannot be reached or read.
+        "worldrep"; create: make it if it is not there. Raises StateError when the store cannot be
+        reached or read, InputError when the experiment is missing.
         """
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -91,9 +92,9 @@ class Store:
         try:
             with FileLock(_lock_path(uri)):  # two processes must not both create the database
                 client = MlflowClient(uri)
-                experiment_id = _experiment_id(client, experiment)
+                experiment_id = _experiment_id(client, experiment, create)
                 _use_write_ahead_log(uri)
-        except StateError:
+        except (InputError, StateError):
             raise
         except Exception as fault:
             reason = _first_line(fault)
@@ -103,10 +104,17 @@ class Store:
     def find(self, **tags: str) -> list[StoredRun]:
         """Runs of the experiment with all these tags (without prefix), the newest first."""
         terms = [f"tags.`worldrep.{key}` = '{value}'" for key, value in tags.items()]
-        pages = self.client.search_runs(
-            [self.experiment_id], " and ".join(terms), order_by=["attributes.start_time DESC"]
-        )
-        return [_stored(run) for run in pages]
+        query, newest = " and ".join(terms), ["attributes.start_time DESC"]
+        runs: list[StoredRun] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], query, order_by=newest, page_token=token
+            )
+            runs += [_stored(run) for run in page]
+            token = page.token
+            if not token:
+                return runs
 
     def finished(self, fingerprint: str) -> StoredRun | None:
         """The finished run with this fingerprint, if there is one."""
@@ -252,12 +260,15 @@ def _all_tags(spec: RunSpec) -> dict[str, str]:
     return tags | ({MLFLOW_PARENT_RUN_ID: spec.parent} if spec.parent else {})
 
 
-def _experiment_id(client: MlflowClient, name: str | None) -> str:
+def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
     launched = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if name is None and launched and launched != UNNAMED_EXPERIMENT:
         return launched
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     found = client.get_experiment_by_name(name)
+    if found is None and not create:
+        names = [experiment.name for experiment in client.search_experiments()]
+        raise unknown("experiment", name, names)
     if found is None:
         return client.create_experiment(name)
     if found.lifecycle_stage != ViewType.to_string(ViewType.ACTIVE_ONLY).removesuffix("_only"):

@@ -38,6 +38,8 @@ test: lint fast-test slow-test
 
 bench: $(VENV)/runtime
 	python -m benchmarks.data
+	python -m benchmarks.training --loss full
+	python -m benchmarks.training --loss answer
 
 clean:
 	rm -rf $(VENV) figures mlruns mlflow.db*

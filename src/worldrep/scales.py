@@ -46,21 +46,21 @@ def paper() -> dict[str, Any]:
 def mini() -> dict[str, Any]:
     """The default: does the study's effect show in minutes on two CPU cores?
 
-    48 real cities and 12 of Atlantis with 2-digit ids.
+    44 real cities and 12 of Atlantis with 2-digit ids.
     """
     return {
         **paper(),
-        "n_cities": 48,
+        "n_cities": 44,
         "max_per_country": 1,
         "n_atlantis": 12,
         "id_digits": 2,
-        "pretrain_rows": 60_000,
+        "pretrain_rows": 64_000,
         "val_rows": 32,
         "test_rows": 200,
         "multi_rows": 500,
-        "ft_atlantis_rows": 3_600,
-        "ft_world_rows": 600,
-        "ft_warmup_rows": 80,
+        "ft_atlantis_rows": 3_000,
+        "ft_world_rows": 500,
+        "ft_warmup_rows": 70,
         "hidden_size": 64,
         "intermediate_size": 256,
         "n_heads": 2,

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from entrypoints import evaluate, extract, finetune, pretrain
 from worldrep.extraction import load_representations
 from worldrep.model import load_model
+from worldrep.studies import DEMO
 from worldrep.tracking import Store
 
 ROOT = Path(__file__).parents[1]
@@ -210,8 +211,8 @@ def test_mlflow_run_main_draws_the_heatmaps(store_uri, clone, monkeypatch):
     (study,) = runs(stage="study")
     assert study.status == "FINISHED"
     children = [r for r in runs() if r.tags.get("mlflow.parentRunId") == study.id]
-    assert len(children) == 3 * 11 + 1
+    assert len(children) == 3 * len(DEMO) + 1
     assert len(runs(stage="analysis")) == 1
     again = mlflow_run(clone, "main")
-    assert again.count("already trained") == 11
+    assert again.count("already trained") == len(DEMO)
     assert len(runs(stage="study")) == 1

@@ -8,7 +8,7 @@ from worldrep.names import ModelName
 DEMO = (
     ModelName("pt1"),
     *(ModelName("pt1", f"ftwb1-{k}") for k in range(1, 8)),
-    *(ModelName("pt1", f"ftwb2-{k}") for k in (2, 12, 13)),
+    *(ModelName("pt1", f"ftwb2-{k}") for k in (2, 13)),
 )
 STUDIES = {"demo": DEMO}
 

@@ -42,4 +42,4 @@ bench: $(VENV)/runtime
 	python -m benchmarks.training --loss answer
 
 clean:
-	rm -rf $(VENV) figures mlruns mlflow.db*
+	rm -rf $(VENV)

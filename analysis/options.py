@@ -6,7 +6,6 @@ Only light modules are imported here, so that `--help` answers at once.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 import click
 
-from worldrep.errors import InputError, StateError, unknown
+from worldrep.endings import one_sentence
+from worldrep.errors import InputError, unknown
 from worldrep.names import WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 
@@ -71,13 +71,10 @@ def analysis_command(out: str) -> Callable[[Callable[..., None]], click.Command]
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def wrapped(**typed: Any) -> None:
-            try:
-                function(_options(typed), **typed)
-            except (InputError, StateError) as fault:
-                click.echo(f"Error: {fault}", err=True)
-                sys.exit(2 if isinstance(fault, InputError) else 1)
+            function(_options(typed), **typed)
 
-        return click.command(context_settings={"max_content_width": 100})(_declare(wrapped, out))
+        declared = _declare(one_sentence(wrapped), out)
+        return click.command(context_settings={"max_content_width": 100})(declared)
 
     return decorate
 

@@ -5,15 +5,13 @@ Only light modules are imported here, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import functools
-import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from worldrep.errors import InputError, StateError
+from worldrep.endings import one_sentence
+from worldrep.errors import InputError
 from worldrep.names import ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
@@ -22,29 +20,8 @@ NONE = "none"  # what MLproject passes for an option that was not given
 
 
 def command(function: Callable[..., None]) -> click.Command:
-    """A click command that ends in one sentence and the right exit code when something is wrong.
-
-    2: what the user typed; 1: the state of the store, of a file or of another process. A polite
-    kill (SIGTERM) is treated like Ctrl-C, so that the open run is closed as KILLED.
-    """
-
-    @functools.wraps(function)
-    def wrapped(**options: Any) -> None:
-        signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            function(**options)
-        except (InputError, StateError) as fault:
-            click.echo(f"Error: {fault}", err=True)
-            sys.exit(2 if isinstance(fault, InputError) else 1)
-        except KeyboardInterrupt:
-            click.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
-            sys.exit(130)
-
-    return click.command(context_settings={"max_content_width": 100})(wrapped)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    """A click command that ends in one sentence and the right exit code when something is wrong."""
+    return click.command(context_settings={"max_content_width": 100})(one_sentence(function))
 
 
 def option(name: str, default: str, text: str) -> Callable:
@@ -117,6 +94,9 @@ def chosen_model(store, options: dict[str, Any]):
     if (run_id is None) == (model is None):
         raise InputError("name one model: either model=pt1_ftwb1-3 (with seed) or run_id=ID")
     if run_id is not None:
+        overrides = [name for name in OVERRIDABLE if options.get(name) is not None]
+        if overrides:
+            raise InputError(f"run_id has settings of its own; leave out {', '.join(overrides)}")
         return model_by_run_id(store, run_id)
     assert model is not None
     return find_model(store, settings_from(parse_model(model), options))

@@ -15,6 +15,7 @@ from entrypoints.command import (
     override_options,
     settings_from,
 )
+from worldrep.errors import InputError
 from worldrep.studies import study_models
 
 
@@ -25,6 +26,10 @@ from worldrep.studies import study_models
 @override_options
 def main(study: str, out: str, **options: Any) -> None:
     """Train, evaluate and extract every model of a study, then draw its heatmaps."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise InputError(f"cannot write to out={out!r}: {fault.strerror}") from None
     settings = [settings_from(model, options) for model in study_models(study)]
     store = connect(options)
     from analysis.exp1_heatmaps import draw_exp1

@@ -580,7 +580,16 @@ def test_a_folder_that_cannot_be_written_ends_with_code_2(synthetic, tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
+def test_a_store_without_the_experiment_ends_with_one_sentence(store_uri):
+    code, _, error = invoke("--no-log")
+    assert code == 1 and error.count("\n") == 1
+    assert "has no experiment 'worldrep'" in error
+    code, _, error = invoke("--experiment", "wolrdrep")
+    assert code == 2 and "unknown experiment 'wolrdrep'" in error
+
+
 def test_an_empty_store_ends_with_one_sentence(store_uri):
+    Store.connect()
     code, _, error = invoke("--no-log")
     assert code == 1 and error.count("\n") == 1
     assert "has no finished evaluation of scale mini" in error and "none at all" in error

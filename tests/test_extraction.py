@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 
 from worldrep.citymap import draw_map
 from worldrep.errors import InputError
@@ -109,6 +110,7 @@ def test_the_map_marks_every_city(mini, tmp_path):
     _, world, _ = mini
     probe = probe_positions(world.positions.astype(np.float32), world)
     figure = draw_map(world, probe, "a map")
-    drawn = sum(len(points.get_offsets()) for points in figure.axes[0].collections)
+    found = figure.axes[0].collections
+    drawn = sum(len(c.get_offsets()) for c in found if isinstance(c, PathCollection))
     assert drawn == 2 * len(world.cities)
     figure.savefig(tmp_path / "map.png")

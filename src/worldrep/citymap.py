@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from worldrep.probe import ProbeResult
@@ -25,8 +27,8 @@ def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
         if not mask.any():
             continue
         error = probe.errors[mask].mean() / 10
-        for (x0, y0), (x1, y1) in zip(true[mask], predicted[mask], strict=True):
-            axes.plot([x0, x1], [y0, y1], color=colour, linewidth=0.6, alpha=0.6, zorder=1)
+        lines = np.stack([true[mask], predicted[mask]], axis=1)
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.6, alpha=0.6))
         x, y = true[mask].T
         axes.scatter(x, y, s=34, marker=marker, facecolors="white", edgecolors=colour, zorder=2)
         x, y = predicted[mask].T

@@ -13,7 +13,6 @@ from transformers import Qwen2ForCausalLM
 from worldrep.data import load_rows, suite_sets
 from worldrep.digests import random_stream
 from worldrep.encoding import Tokens
-from worldrep.errors import InputError
 from worldrep.generation import BATCH_ROWS, generate_tokens
 from worldrep.rows import RowMaker
 from worldrep.settings import Settings
@@ -45,7 +44,7 @@ def suite_of(name: str, rows: Tokens) -> Suite:
 
 
 def build_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
-    """The 14 generated suites of section `standard` and `atlantis`, in order."""
+    """The 14 suites `standard/<task>` and `atlantis/<task>`, in order."""
     return [suite_of(name, load_rows(maker, rows)) for name, rows in suite_sets(settings).items()]
 
 
@@ -75,15 +74,8 @@ def answer_suites(
 
 
 def multi_rows(answers: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """The fixed sample of the standard answers' union, as suites `multi/<task>`.
-
-    Raises InputError when more rows are asked for than the union has.
-    """
+    """The fixed sample of the standard answers' union, as suites `multi/<task>`."""
     union = answers[answers["suite"].str.startswith("standard/")]
-    if settings.multi_rows > len(union):
-        raise InputError(
-            f"multi_rows={settings.multi_rows} is more than the {len(union)} standard test rows"
-        )
     rng = random_stream(settings.world_seed, "multi")
     chosen = union.iloc[np.sort(rng.permutation(len(union))[: settings.multi_rows])]
     return chosen.assign(suite="multi/" + chosen["task"])
@@ -113,7 +105,7 @@ def score_summary(scores: NDArray[np.float64]) -> dict[str, float]:
 def evaluate(
     model: Qwen2ForCausalLM, maker: RowMaker, settings: Settings
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """All 21 named metrics groups (15 suites) of a model, and the answers that they summarize."""
+    """The metrics of all suites of a model, and the answers that they summarize."""
     answers = answer_suites(model, build_suites(maker, settings))
     answers = pd.concat([answers, multi_rows(answers, settings)], ignore_index=True)
     return summarize(answers), answers

@@ -62,7 +62,8 @@ class Request:
 
 
 def _layer(text: str, deepest: int) -> int:
-    if not text.strip().isdigit() or int(text) > deepest:
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdecimal()) or int(digits) > deepest:
         raise InputError(f"layer {text!r} is not one of the model's: 0 to {deepest}, or all")
     return int(text)
 

@@ -22,7 +22,11 @@ def folder_name(step: int) -> str:
 def step_of(name: str) -> int | None:
     """The step of a checkpoint's folder name, or None for another name."""
     number = name.removeprefix("step-")
-    return int(number) if name.startswith("step-") and number.isdigit() else None
+    return (
+        int(number)
+        if name.startswith("step-") and number.isascii() and number.isdecimal()
+        else None
+    )
 
 
 def write_manifest(folder: Path) -> None:

@@ -46,7 +46,10 @@ def paper() -> dict[str, Any]:
 def mini() -> dict[str, Any]:
     """The default: does the study's effect show in minutes on two CPU cores?
 
-    44 real cities and 12 of Atlantis with 2-digit ids.
+    44 real cities, at most one of a country, and 12 of Atlantis, with 2-digit ids. The base takes 6
+    to 7 minutes and has, at seed 42, a distance error of 13 on its own cities and 651 on Atlantis
+    (guessing gives 443), compass 0.85 and 0.21; each fine-tuning takes 10 to 20 seconds. Other
+    seeds differ; their spread has not been measured.
     """
     return {
         **paper(),
@@ -144,12 +147,13 @@ def resolve(
 def base_settings(settings: Settings) -> Settings:
     """Settings of the pretraining that a fine-tuning starts from.
 
-    The world, the rows and the model are the same; the training is the scale's own.
+    The world, the rows, the model and the arithmetic are the same; the rest of the training is the
+    scale's own.
     """
     return resolve(
         settings.model_name.base,
         scale=settings.scale,
         world=settings.world,
         seed=settings.seed,
-        overrides=settings.group(*SHARED_GROUPS),
+        overrides=settings.group(*SHARED_GROUPS) | {"precision": settings.precision},
     )

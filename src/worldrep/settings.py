@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worldrep.errors import InputError, unknown
-from worldrep.names import NO_FT, ModelName
+from worldrep.names import NO_FT, TASK_NAMES, ModelName
 
 VARIANTS = ("standard", "scattered", "with_atlantis")
 SCALES = ("paper", "mini", "smoke")
@@ -37,14 +37,14 @@ class Settings:
     ft: str = _setting("name", "fine-tuning mixture, such as ftwb1-3, or none")
     width: str = _setting("name", "model size within the scale: base, wide, narrow, wider")
     world: str = _setting("name", "where Atlantis lies, and when it is seen", allowed=VARIANTS)
-    seed: int = _setting("name", "initial weights and order of rows", least=0)
+    seed: int = _setting("name", "initial weights and order of rows", least=0, most=2**63 - 1)
 
     cities: str = _setting("world", "CSV of cities to use instead of the real ones, or none")
     n_cities: int = _setting("world", "real cities, most populous first", least=6)
     max_per_country: int = _setting("world", "most cities of one country, 0 for no limit", least=0)
     n_atlantis: int = _setting("world", "invented cities", least=1)
     id_digits: int = _setting("world", "digits of a city id", least=1, most=6)
-    world_seed: int = _setting("world", "city ids, Atlantis and all rows", least=0)
+    world_seed: int = _setting("world", "city ids, Atlantis and all rows", least=0, most=2**63 - 1)
 
     pretrain_rows: int = _setting("rows", "pretraining rows per task", least=1)
     val_rows: int = _setting("rows", "validation rows per task", least=1)
@@ -65,7 +65,7 @@ class Settings:
     learning_rate: float = _setting("training", "peak learning rate", least=0.0)
     warmup_steps: int = _setting("training", "steps of linear warm-up", least=0)
     weight_decay: float = _setting("training", "AdamW decay of matrices", least=0.0)
-    clip_norm: float = _setting("training", "largest gradient norm", least=0.0)
+    clip_norm: float = _setting("training", "largest gradient norm, 0 for no limit", least=0.0)
     loss: str = _setting("training", "tokens that the loss covers", allowed=LOSSES)
     precision: str = _setting("training", "arithmetic; auto is bf16 on CUDA", allowed=PRECISIONS)
     n_checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
@@ -79,6 +79,11 @@ class Settings:
             raise InputError(
                 f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding "
                 f"needs hidden_size to be a multiple of 2*n_heads={2 * self.n_heads}"
+            )
+        suites = len(TASK_NAMES) * self.test_rows
+        if self.multi_rows > suites:
+            raise InputError(
+                f"multi_rows={self.multi_rows} is more than the {suites} standard test rows"
             )
         if self.accumulation > self.batch_size:
             raise InputError(

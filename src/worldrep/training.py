@@ -21,7 +21,7 @@ from transformers import Qwen2ForCausalLM
 
 from worldrep.checkpoint import read_checkpoint, write_checkpoint
 from worldrep.encoding import Tokens
-from worldrep.errors import StateError
+from worldrep.errors import InputError, StateError
 from worldrep.feed import RowFeed
 from worldrep.optimizer import build_optimizer, learning_rate_at, load_optimizer, optimizer_tensors
 from worldrep.packed import PackedQwen2
@@ -30,16 +30,22 @@ from worldrep.recording import Recorder
 from worldrep.settings import Settings
 
 LOG_POINTS = 200  # points of the training curves
+SCALER_STATE = ("scale", "_growth_tracker")  # what fp16 changes from step to step
 
 Validate = Callable[[Qwen2ForCausalLM], dict[str, float]]
 
 
 def make_accelerator(settings: Settings) -> Accelerator:
-    """The device and its arithmetic; `auto` is bf16 on a CUDA device that has it, else float32."""
+    """The device and its arithmetic; `auto` is bf16 on a CUDA device that has it, else float32.
+
+    Raises InputError for an arithmetic that the device lacks.
+    """
     precision = settings.precision
+    cuda = torch.cuda.is_available()
     if precision == "auto":
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        precision = "bf16" if bf16 else "no"
+        precision = "bf16" if cuda and torch.cuda.is_bf16_supported() else "no"
+    if precision == "fp16" and not cuda:
+        raise InputError("precision=fp16 needs a CUDA device; allowed here: auto, no, bf16")
     return Accelerator(mixed_precision=precision)
 
 
@@ -56,7 +62,8 @@ class Training:
         """Position, optimizer and random state; the weights are saved as a model beside them."""
         state = {"step": torch.tensor(self.step), "rng": torch.get_rng_state()}
         if self.accelerator.scaler is not None:
-            state["scale"] = torch.tensor(self.accelerator.scaler.get_scale())
+            scaler = self.accelerator.scaler.state_dict()
+            state |= {f"scaler/{key}": torch.tensor(scaler[key]) for key in SCALER_STATE}
         return state | optimizer_tensors(self.plain, self.optimizer)
 
     def resume(self, folder: Path) -> None:
@@ -65,8 +72,10 @@ class Training:
         self.plain.load_state_dict(weights)
         load_optimizer(self.plain, self.optimizer, state)
         torch.set_rng_state(state["rng"])
-        if self.accelerator.scaler is not None and "scale" in state:
-            self.accelerator.scaler.update(float(state["scale"]))
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            saved = {key: state[f"scaler/{key}"].item() for key in SCALER_STATE}
+            scaler.load_state_dict(scaler.state_dict() | saved)
         self.step = int(state["step"])
 
     def gradient_sync(self, last: bool) -> AbstractContextManager:
@@ -113,7 +122,7 @@ def train(
         batch = feed.batch(training.step)
         loss, numbers = train_step(training, feed, batch)
         meter.add(loss, feed.token_count(batch))
-        if training.step % log_every == 0 or training.step == steps:
+        if training.step % log_every == 0 or training.step in checkpoint_steps:
             numbers |= meter.flush()
             if recorder:
                 recorder.metrics(training.step, numbers)

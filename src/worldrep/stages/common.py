@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from functools import lru_cache
@@ -11,10 +12,14 @@ from typing import Any
 import torch
 
 from worldrep import __version__
+from worldrep.errors import StateError
 from worldrep.rows import RowMaker, RowSet
-from worldrep.settings import Settings
-from worldrep.tracking import OpenRun
+from worldrep.settings import Settings, from_dict
+from worldrep.tracking import OpenRun, Store, StoredRun
 from worldrep.world import world_of
+
+MODEL = "model"  # artifact folder of the final weights
+TRAINING_STAGES = ("pretrain", "finetune")
 
 
 def maker_of(settings: Settings) -> RowMaker:
@@ -30,6 +35,34 @@ def _maker(scale: str, world: str, shared: tuple[tuple[str, Any], ...]) -> RowMa
 
     settings = resolve(ModelName("pt1"), scale=scale, world=world, overrides=dict(shared))
     return RowMaker(world_of(settings), settings)
+
+
+def stored_settings(store: Store, run: StoredRun) -> Settings:
+    """The resolved settings that a training run stored."""
+    with store.download(run.id, "settings.json") as path:
+        return from_dict(json.loads(path.read_text()))
+
+
+def maker_for(run: StoredRun, settings: Settings) -> RowMaker:
+    """The row maker of a stored model. Raises StateError when its cities are no longer the same."""
+    maker = maker_of(settings)
+    if maker.world.digest != run.tags.get("worldrep.world_digest"):
+        raise StateError(
+            f"run {run.id} was trained on other cities than cities={settings.cities} has now; "
+            "its own are in the run's artifact cities.csv"
+        )
+    return maker
+
+
+def kind_of(run: StoredRun) -> str:
+    """A run in words, such as `a run of stage evaluate (FAILED)`."""
+    return f"a run of stage {run.tags.get('worldrep.stage', 'unknown')} ({run.status})"
+
+
+def downstream_tags(model_run: StoredRun) -> dict[str, str]:
+    """Tags by which a run names the training that it stands on, and that one's base."""
+    base = model_run.tags.get("worldrep.base_run_id")
+    return {"model_run_id": model_run.id} | ({"base_run_id": base} if base else {})
 
 
 def identity_tags(settings: Settings) -> dict[str, str]:

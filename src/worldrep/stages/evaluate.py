@@ -10,9 +10,15 @@ import pandas as pd
 from worldrep.data import suite_sets
 from worldrep.evaluation import evaluate
 from worldrep.fingerprints import evaluation_fingerprint
-from worldrep.stages.common import identity_tags, log_rows, maker_of, run_name
+from worldrep.stages.common import (
+    downstream_tags,
+    identity_tags,
+    log_rows,
+    maker_for,
+    run_name,
+    stored_settings,
+)
 from worldrep.stages.find import choose_steps, model_at
-from worldrep.stages.train import stored_settings
 from worldrep.tracking import RunSpec, Store, StoredRun
 
 ANSWERS = "answers.parquet"
@@ -33,7 +39,7 @@ def evaluate_model(
     store every question with its generation as answers.parquet.
     """
     settings = stored_settings(store, model_run)
-    maker = maker_of(settings)
+    maker = maker_for(model_run, settings)
     steps = choose_steps(store, model_run, settings, checkpoints)
     choice = checkpoints if checkpoints == "last" else steps
     model = model_run.tags["worldrep.fingerprint"]
@@ -61,9 +67,3 @@ def evaluate_model(
                 run.artifact(path)
     print(f"{name}: done, run {run.id}")
     return run.id
-
-
-def downstream_tags(model_run: StoredRun) -> dict[str, str]:
-    """Tags by which a run names the training that it stands on, and that one's base."""
-    base = model_run.tags.get("worldrep.base_run_id")
-    return {"model_run_id": model_run.id} | ({"base_run_id": base} if base else {})

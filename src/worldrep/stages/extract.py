@@ -9,10 +9,14 @@ from worldrep.citymap import draw_map
 from worldrep.extraction import Request, extract, save_representations
 from worldrep.fingerprints import extraction_fingerprint
 from worldrep.probe import probe_positions
-from worldrep.stages.common import identity_tags, maker_of, run_name
-from worldrep.stages.evaluate import downstream_tags
+from worldrep.stages.common import (
+    downstream_tags,
+    identity_tags,
+    maker_for,
+    run_name,
+    stored_settings,
+)
 from worldrep.stages.find import choose_steps, model_at
-from worldrep.stages.train import stored_settings
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 from worldrep.world import World
 
@@ -39,7 +43,7 @@ def extract_model(
     request = Request.parse(settings, layers, task, positions)
     steps = choose_steps(store, model_run, settings, checkpoints)
     choice = checkpoints if checkpoints == "last" else steps
-    maker = maker_of(settings)
+    maker = maker_for(model_run, settings)
     model = model_run.tags["worldrep.fingerprint"]
     fingerprint = extraction_fingerprint(maker, model, request.as_dict(), choice)
     name = run_name("extract", settings)

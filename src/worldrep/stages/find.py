@@ -13,9 +13,16 @@ from worldrep.feed import Schedule
 from worldrep.fingerprints import training_fingerprint
 from worldrep.manifest import folder_name, verify
 from worldrep.model import load_model
-from worldrep.settings import Settings
-from worldrep.stages.common import best_device, describe, maker_of
-from worldrep.stages.train import MODEL, TRAINING_STAGES, kind_of
+from worldrep.scales import resolve
+from worldrep.settings import OVERRIDABLE, Settings
+from worldrep.stages.common import (
+    MODEL,
+    TRAINING_STAGES,
+    best_device,
+    describe,
+    kind_of,
+    maker_of,
+)
 from worldrep.tracking import Store, StoredRun
 from worldrep.tracking.run import CHECKPOINTS
 
@@ -28,15 +35,22 @@ def find_model(store: Store, settings: Settings) -> StoredRun:
     found = store.finished(training_fingerprint(maker_of(settings), settings))
     if found:
         return found
-    entry, name = ("finetune", "ft") if settings.is_finetuning else ("pretrain", "pretrain")
-    command = f"mlflow run . -e {entry} -P {name}={getattr(settings, name)}"
-    for extra in ("pretrain", "seed", "scale", "width", "world"):
-        if extra != name:
-            command += f" -P {extra}={getattr(settings, extra)}"
     raise StateError(
         f"{describe(settings)} is not in the store{_others(store, settings)}; "
-        f"train it with: {command} --env-manager local"
+        f"train it with: {training_command(settings)}"
     )
+
+
+def training_command(settings: Settings) -> str:
+    """The command that trains this very model, with every setting that is not its scale's."""
+    entry, name = ("finetune", "ft") if settings.is_finetuning else ("pretrain", "pretrain")
+    usual = resolve(
+        settings.model_name, scale=settings.scale, world=settings.world, seed=settings.seed
+    )
+    changed = [key for key in OVERRIDABLE if getattr(settings, key) != getattr(usual, key)]
+    names = dict.fromkeys([name, "pretrain", "seed", "scale", "width", "world", *changed])
+    given = " ".join(f"-P {key}={getattr(settings, key)}" for key in names)
+    return f"mlflow run . -e {entry} {given} --env-manager local"
 
 
 def _others(store: Store, settings: Settings) -> str:
@@ -77,7 +91,8 @@ def choose_steps(store: Store, run: StoredRun, settings: Settings, choice: str) 
         return sorted({*kept, last})
     steps = []
     for text in choice.split(","):
-        if not text.strip().isdigit() or int(text) not in {*kept, last}:
+        digits = text.strip()
+        if not (digits.isascii() and digits.isdecimal()) or int(digits) not in {*kept, last}:
             raise InputError(
                 f"checkpoint {text!r} was not kept; allowed: last, all, "
                 f"or steps among {', '.join(map(str, kept))}"

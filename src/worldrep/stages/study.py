@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from worldrep.digests import digest
 from worldrep.fingerprints import training_fingerprint
-from worldrep.settings import Settings
+from worldrep.names import TASK_NAMES
+from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.common import maker_of
 from worldrep.stages.evaluate import evaluate_model
 from worldrep.stages.extract import extract_model
@@ -17,18 +18,35 @@ from worldrep.tracking import OpenRun, RunSpec, Store
 def study_spec(name: str, models: Sequence[Settings]) -> RunSpec:
     """The run of a study: one for each name and list of models."""
     fingerprints = [training_fingerprint(maker_of(settings), settings) for settings in models]
-    common = {key: getattr(models[0], key) for key in ("scale", "world", "width")}
-    seeds = ",".join(str(seed) for seed in dict.fromkeys(settings.seed for settings in models))
-    tags = {"study": name, **common, "seed": seeds, "models": str(len(models))}
-    title = f"study {name} {models[0].scale}"
-    return RunSpec("study", title, digest(["study", name, fingerprints]), tags)
+    keys = ("pretrain", "ft", "width", "world", "scale", "seed")
+    tags = {key: _joined(getattr(settings, key) for settings in models) for key in keys}
+    tags |= {
+        "study": name,
+        "model": _joined(settings.model_name for settings in models),
+        "tasks": ",".join(TASK_NAMES),
+    }
+    facts = {"study": name, "n_models": len(models)} | models[0].group(*SHARED_GROUPS)
+    title, fingerprint = f"study {name} {models[0].scale}", digest(["study", name, fingerprints])
+    return RunSpec("study", title, fingerprint, tags, facts, repeatable=True)
+
+
+def _joined(values: Iterable[object]) -> str:
+    return ",".join(dict.fromkeys(str(value) for value in values))
 
 
 def run_study(store: Store, run: OpenRun, models: Sequence[Settings]) -> None:
-    """Train, evaluate and extract every model in order, as children of the study's run."""
+    """Train, evaluate and extract every model in order, as children of the study's run.
+
+    A fine-tuned model starts from the study's own base, whose settings may have been overridden.
+    """
+    bases: dict[tuple[str, int], str] = {}
     for done, settings in enumerate(models):
         print(f"[{done + 1}/{len(models)}] {settings.model_name} seed {settings.seed}")
-        trained = store.get(train_model(store, settings, parent=run.id))
+        key = str(settings.model_name.base), settings.seed
+        base = bases.get(key) if settings.is_finetuning else None
+        trained = store.get(train_model(store, settings, base_run=base, parent=run.id))
+        if not settings.is_finetuning:
+            bases[key] = trained.id
         evaluate_model(store, trained, parent=run.id)
         extract_model(store, trained, parent=run.id)
         run.metrics(done + 1, {"study/models_done": done + 1})

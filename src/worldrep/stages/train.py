@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data import load_rows, stack_rows, training_sets, validation_sets
+from worldrep.encoding import Tokens
 from worldrep.errors import InputError, StateError
 from worldrep.estimate import estimate_seconds, in_words
 from worldrep.evaluation import suite_of, validation_metrics
@@ -20,14 +23,20 @@ from worldrep.manifest import folder_name, verify, write_manifest
 from worldrep.model import build_model, load_model, save_model
 from worldrep.rows import RowMaker
 from worldrep.scales import base_settings
-from worldrep.settings import SHARED_GROUPS, Settings, from_dict
-from worldrep.stages.common import describe, identity_tags, log_rows, maker_of, run_name
+from worldrep.settings import SHARED_GROUPS, Settings
+from worldrep.stages.common import (
+    MODEL,
+    describe,
+    identity_tags,
+    kind_of,
+    log_rows,
+    maker_of,
+    run_name,
+    stored_settings,
+)
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 from worldrep.tracking.run import CHECKPOINTS
 from worldrep.training import Validate, make_accelerator, train
-
-MODEL = "model"
-TRAINING_STAGES = ("pretrain", "finetune")
 
 
 def train_model(
@@ -52,19 +61,23 @@ def train_model(
     done = _from_main(accelerator, lambda: _finished_id(store, fingerprint))
     stage = "finetune" if settings.is_finetuning else "pretrain"
     if done:
-        store.adopt(done, parent)
+        if accelerator.is_main_process:
+            store.adopt(done, parent)
         accelerator.print(f"{stage} {describe(settings)}: already trained, run {done}")
         return done
     base_id = base.id if base else None
     if settings.is_finetuning and base_id is None:
         base_id = _find_or_train_base(store, settings, accelerator, parent)
-    tags = identity_tags(settings) | {"processes": str(accelerator.num_processes)}
+    work = Work(store, settings, accelerator, maker, base_id, run_name(stage, settings))
+    data = work.prepare()  # before the run is opened: the world may have too few questions
+    tags = identity_tags(settings) | {"world_digest": maker.world.digest}
+    tags |= {"processes": str(accelerator.num_processes)}
     tags |= {"base_run_id": base_id} if base_id else {}
-    spec = RunSpec(stage, run_name(stage, settings), fingerprint, tags, settings.as_dict(), parent)
-    with ExitStack() as stack:
-        main = accelerator.is_main_process
-        run = stack.enter_context(store.run(spec, launched=launched) if main else nullcontext())
-        return _train_in_run(store, settings, accelerator, maker, run, base_id, spec.name)
+    spec = RunSpec(stage, work.title, fingerprint, tags, settings.as_dict(), parent)
+    if not accelerator.is_main_process:
+        return work.train(None, *data)
+    with store.run(spec, launched=launched) as run:
+        return work.train(run, *data)
 
 
 def check_base(store: Store, run_id: str, settings: Settings, maker: RowMaker) -> StoredRun:
@@ -87,23 +100,12 @@ def check_base(store: Store, run_id: str, settings: Settings, maker: RowMaker) -
     return base
 
 
-def kind_of(run: StoredRun) -> str:
-    """A run in words, such as `an evaluate run (FAILED)`."""
-    return f"a run of stage {run.tags.get('worldrep.stage', 'unknown')} ({run.status})"
-
-
-def stored_settings(store: Store, run: StoredRun) -> Settings:
-    """The resolved settings that a training run stored."""
-    with store.download(run.id, "settings.json") as path:
-        return from_dict(json.loads(path.read_text()))
-
-
 def _finished_id(store: Store, fingerprint: str) -> str | None:
     done = store.finished(fingerprint)
     return done.id if done else None
 
 
-def _from_main(accelerator: Accelerator, ask) -> str | None:
+def _from_main(accelerator: Accelerator, ask: Callable[[], Any]) -> Any:
     """The main process's answer, in all processes."""
     answer = [ask() if accelerator.is_main_process else None]
     return broadcast_object_list(answer)[0]
@@ -126,46 +128,68 @@ def _find_or_train_base(
     return train_model(store, base, parent=parent)
 
 
-def _train_in_run(
-    store: Store,
-    settings: Settings,
-    accelerator: Accelerator,
-    maker: RowMaker,
-    run: OpenRun | None,
-    base_id: str | None,
-    title: str,
-) -> str:
-    """Train and store the model; `run` is None on all processes but the main one."""
-    run_id = str(_from_main(accelerator, lambda: run.id if run else None))
-    rowsets, held_out = training_sets(settings, maker.world), validation_sets(settings)
-    with accelerator.main_process_first():
-        rows = stack_rows(maker, rowsets)
-    if run:
-        log_rows(run, maker, rowsets, "training")
-        log_rows(run, maker, list(held_out.values()), "validation")
-    with ExitStack() as stack:
-        step = _from_main(accelerator, lambda: _last_whole_checkpoint(store, run_id))
-        resume = None
-        if step is not None:
-            accelerator.print(f"{title}: resumed after step {step}")
-            path = f"{CHECKPOINTS}/{folder_name(int(step))}"
-            resume = stack.enter_context(store.download(run_id, path))
-        model = _initial_model(store, settings, base_id)
-        validate = _validation(settings, maker)
-        model = train(model, rows, settings, accelerator, run, validate, resume, title)
-    if run:
-        _store_model(run, model)
-        accelerator.print(f"{title}: trained, run {run_id}")
-    return run_id
+@dataclass(frozen=True)
+class Work:
+    """One training: what it needs, and how it is done within its run."""
 
+    store: Store
+    settings: Settings
+    accelerator: Accelerator
+    maker: RowMaker
+    base_id: str | None
+    title: str
 
-def _initial_model(store: Store, settings: Settings, base_id: str | None) -> Qwen2ForCausalLM:
-    """New weights, or the base's final ones. (A checkpoint of this run replaces either.)"""
-    if base_id is None:
-        return build_model(settings)
-    with store.download(base_id, MODEL) as folder:
-        verify(folder)
-        return load_model(folder)
+    def prepare(self) -> tuple[Tokens, Validate]:
+        """Training rows, made by the main process first, and the validation."""
+        with self.accelerator.main_process_first():
+            rows = stack_rows(self.maker, training_sets(self.settings, self.maker.world))
+            sets = validation_sets(self.settings).items()
+            suites = [suite_of(name, load_rows(self.maker, held_out)) for name, held_out in sets]
+        return rows, lambda model: validation_metrics(model, suites)
+
+    def train(self, run: OpenRun | None, rows: Tokens, validate: Validate) -> str:
+        """Train and store the model; `run` is None on all processes but the main one."""
+        run_id = str(_from_main(self.accelerator, lambda: run.id if run else None))
+        if run:
+            self._log_inputs(run)
+        with ExitStack() as stack:
+            step = _from_main(self.accelerator, lambda: _last_whole_checkpoint(self.store, run_id))
+            resume = None
+            if step is not None:
+                self.accelerator.print(f"{self.title}: resumed after step {step}")
+                path = f"{CHECKPOINTS}/{folder_name(step)}"
+                resume = stack.enter_context(self.store.download(run_id, path))
+            model = train(
+                self._initial_model(),
+                rows,
+                self.settings,
+                self.accelerator,
+                run,
+                validate,
+                resume,
+                self.title,
+            )
+        if run:
+            _store_model(run, model)
+        self.accelerator.print(f"{self.title}: trained, run {run_id}")
+        return run_id
+
+    def _log_inputs(self, run: OpenRun) -> None:
+        rowsets = training_sets(self.settings, self.maker.world)
+        log_rows(run, self.maker, rowsets, "training")
+        log_rows(run, self.maker, list(validation_sets(self.settings).values()), "validation")
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+            path = Path(folder) / "cities.csv"
+            self.maker.world.cities.to_csv(path, index=False)
+            run.artifact(path)
+
+    def _initial_model(self) -> Qwen2ForCausalLM:
+        """New weights, or the base's final ones. (A checkpoint of this run replaces either.)"""
+        if self.base_id is None:
+            return build_model(self.settings)
+        with self.store.download(self.base_id, MODEL) as folder:
+            verify(folder)
+            return load_model(folder)
 
 
 def _last_whole_checkpoint(store: Store, run_id: str) -> int | None:
@@ -178,12 +202,6 @@ def _last_whole_checkpoint(store: Store, run_id: str) -> int | None:
                 continue
             return step
     return None
-
-
-def _validation(settings: Settings, maker: RowMaker) -> Validate:
-    sets = validation_sets(settings).items()
-    suites = [suite_of(name, load_rows(maker, rows)) for name, rows in sets]
-    return lambda model: validation_metrics(model, suites)
 
 
 def _store_model(run: OpenRun, model: Qwen2ForCausalLM) -> None:

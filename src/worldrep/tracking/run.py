@@ -38,7 +38,6 @@ class OpenRun:
         self._points: list[Metric] = []
         self._flushed = time.monotonic()
         self._last_steps: dict[str, int] = {}
-        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._pulse = threading.Thread(target=self._beat, daemon=True)
         self._pulse.start()
@@ -89,15 +88,14 @@ class OpenRun:
     def flush(self, *, required: bool = True) -> None:
         """Send buffered numbers; if not required, a failure keeps them for the next time."""
         self._flushed = time.monotonic()
-        with self._lock:
-            try:
-                while self._points:
-                    self._client.log_batch(self.id, metrics=self._points[:BATCH_POINTS])
-                    del self._points[:BATCH_POINTS]
-            except MlflowException as fault:
-                if required:
-                    raise
-                print(f"metrics are kept until the store answers again: {fault}", file=sys.stderr)
+        try:
+            while self._points:
+                self._client.log_batch(self.id, metrics=self._points[:BATCH_POINTS])
+                del self._points[:BATCH_POINTS]
+        except MlflowException:
+            if required:
+                raise
+            print("metrics are kept until the store answers again", file=sys.stderr)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, in a folder of the run's artifacts."""

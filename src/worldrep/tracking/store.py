@@ -58,7 +58,8 @@ class StoredRun:
 class RunSpec:
     """A piece of work: what its run is called, and what identifies its result.
 
-    tags: without the prefix `worldrep.`; parent: run id of a study.
+    tags: without the prefix `worldrep.`; parent: run id of a study; repeatable: a finished run may
+    be opened again, as a study's is.
     """
 
     stage: str
@@ -67,6 +68,7 @@ class RunSpec:
     tags: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
+    repeatable: bool = False
 
 
 class Store:
@@ -75,7 +77,8 @@ class Store:
     def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
         self.client, self.uri, self.experiment_id = client, uri, experiment_id
         self.experiment_name = client.get_experiment(experiment_id).name
-        self._launch_id = os.environ.pop("MLFLOW_RUN_ID", None)
+        launch_id = os.environ.pop("MLFLOW_RUN_ID", None)
+        self._launch_id = launch_id if os.environ.get("RANK", "0") == "0" else None
         self._lock = FileLock(_lock_path(uri))
 
     @classmethod
@@ -153,7 +156,11 @@ class Store:
             raise
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
-        """Make this process the owner of the run for a piece of work."""
+        """Make this process the owner of the run for a piece of work.
+
+        Raises StateError when a living process has it, or when it was finished meanwhile (except
+        for a spec that may be repeated).
+        """
         with self._lock:
             earlier = self.find(fingerprint=spec.fingerprint)
             for run in earlier:
@@ -162,14 +169,20 @@ class Store:
                         f"{spec.name} is being done by process {run.tags[PID]} on "
                         f"{run.tags[HOST]} (run {run.id}); wait for it or stop it"
                     )
+                if run.status == "FINISHED" and not spec.repeatable:
+                    raise StateError(f"{spec.name} was finished meanwhile, in run {run.id}")
             for run in earlier[1:]:
                 if run.status == "RUNNING":
                     self.client.set_terminated(run.id, "KILLED")
             run_id = self._reopen(earlier[0].id) if earlier else self._create(spec, launched)
         opened = OpenRun(self.client, run_id, resumed=bool(earlier))
-        opened.tags(_all_tags(spec))
-        if spec.settings:
-            opened.settings(spec.settings)
+        try:
+            opened.tags(_all_tags(spec))
+            if spec.settings:
+                opened.settings(spec.settings)
+        except BaseException as fault:
+            _abandon(opened, "FAILED", fault)
+            raise
         return opened
 
     def _reopen(self, run_id: str) -> str:
@@ -264,8 +277,11 @@ def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
     launched = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if name is None and launched and launched != UNNAMED_EXPERIMENT:
         return launched
+    named = name is not None
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     found = client.get_experiment_by_name(name)
+    if found is None and not create and not named:
+        raise StateError(f"the store has no experiment {name!r}: nothing was recorded yet")
     if found is None and not create:
         names = [experiment.name for experiment in client.search_experiments()]
         raise unknown("experiment", name, names)

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from entrypoints import evaluate, extract, finetune, pretrain
+from entrypoints import evaluate, extract, finetune, main, pretrain
 from worldrep.extraction import load_representations
 from worldrep.model import load_model
-from worldrep.studies import DEMO
+from worldrep.stages.common import _maker
+from worldrep.studies import DEMO, STUDIES
 from worldrep.tracking import Store
 
 ROOT = Path(__file__).parents[1]
@@ -150,6 +151,38 @@ def test_a_truncated_model_file_is_one_sentence(store_uri, tmp_path):
     message = run(evaluate, "--model", "pt1", *SMOKE, code=1)
     assert "truncated or damaged" in message and message.count("\n") == 1
     assert [found.status for found in runs(stage="evaluate")] == ["FAILED"]
+
+
+def test_a_study_starts_from_its_own_base(store_uri, monkeypatch):
+    monkeypatch.setitem(STUDIES, "demo", DEMO[:2])
+    run(main, *SMOKE, "--epochs", "1")
+    (base,), (tuned,) = runs(stage="pretrain"), runs(stage="finetune")
+    assert tuned.tags["worldrep.base_run_id"] == base.id
+    again = run(main, *SMOKE, "--epochs", "1")
+    assert again.count("already trained") == 2 and len(runs(stage="study")) == 1
+    assert "cannot write to out=" in run(main, *SMOKE, "--out", "/dev/null/x", code=2)
+    assert runs(stage="study")[0].status == "FINISHED"
+
+
+def test_a_changed_csv_is_not_taken_for_the_models_cities(store_uri, tmp_path):
+    rows = [f"City {i},{(617 * i) % 3600 - 1800},{(371 * i) % 1800 - 900}" for i in range(18)]
+    (tmp_path / "mine.csv").write_text("\n".join(["name,x,y", *rows]))
+    run(pretrain, *SMOKE, "--cities", "mine.csv")
+    (model,) = runs(stage="pretrain")
+    (tmp_path / "mine.csv").write_text("\n".join(["name,x,y", *rows[1:]]))
+    _maker.cache_clear()
+    assert "trained on other cities" in run(evaluate, "--run_id", model.id, code=1)
+    assert runs(stage="evaluate") == []
+
+
+def test_a_run_id_does_not_go_with_overrides(store_uri):
+    message = run(evaluate, "--run_id", "abc", "--test_rows", "5", code=2)
+    assert "leave out test_rows" in message
+
+
+def test_the_command_offered_for_a_missing_model_trains_that_model(store_uri):
+    message = run(evaluate, "--model", "pt1", *SMOKE, "--epochs", "1", code=1)
+    assert "-P epochs=1" in message and "-P scale=smoke" in message
 
 
 def test_an_own_csv_of_cities_is_the_world(store_uri, tmp_path):

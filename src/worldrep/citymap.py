@@ -27,7 +27,7 @@ def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
         if not mask.any():
             continue
         error = probe.errors[mask].mean() / 10
-        lines = np.stack([true[mask], predicted[mask]], axis=1)
+        lines = [*np.stack([true[mask], predicted[mask]], axis=1)]
         axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.6, alpha=0.6))
         x, y = true[mask].T
         axes.scatter(x, y, s=34, marker=marker, facecolors="white", edgecolors=colour, zorder=2)

@@ -21,7 +21,7 @@ def cache_folder() -> Path:
 def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
     """The read-only array stored under `name`, made and stored first if it is not there.
 
-    A file appears under its name only when it is complete; one damaged later is made again.
+    A file appears under its name only when it is complete; one truncated later is made again.
     """
     path = cache_folder() / f"{name}.npy"
     try:

@@ -6,7 +6,7 @@ expected of ftwb2 models from the ftwb1 models of their tasks, and the differenc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,17 +41,25 @@ def draw_exp1(
     world: str = "standard",
     seeds: Iterable[int] = (),
     log: bool = True,
+    runs: Collection[str] | None = None,
     parent_run_id: str | None = None,
 ) -> Path:
     """Draw from within another program; the folder of the files.
 
-    parent_run_id: run that the analysis is listed below. Raises InputError and StateError.
+    runs: the evaluations to use, by run id, instead of all that fit; parent_run_id: run that the
+    analysis is listed below. Raises InputError and StateError.
     """
     options = Options(Path(out), experiment, scale, width, world, tuple(seeds), log)
-    return draw(options, parent=parent_run_id)
+    return draw(options, runs=runs, parent=parent_run_id)
 
 
-def draw(options: Options, *, parent: str | None = None, launched: bool = False) -> Path:
+def draw(
+    options: Options,
+    *,
+    runs: Collection[str] | None = None,
+    parent: str | None = None,
+    launched: bool = False,
+) -> Path:
     """Read the store, write tables and figures, record them as a run, and say what came out."""
     from analysis.garbage import sparing_collector
     from analysis.record import publish
@@ -59,10 +67,11 @@ def draw(options: Options, *, parent: str | None = None, launched: bool = False)
 
     with sparing_collector():
         store = Store.connect(options.experiment, create=False)
-        return publish(exp1_result(store, options), store, parent=parent, launched=launched)
+        result = exp1_result(store, options, runs)
+        return publish(result, store, parent=parent, launched=launched)
 
 
-def exp1_result(store: Store, options: Options) -> Result:
+def exp1_result(store: Store, options: Options, runs: Collection[str] | None = None) -> Result:
     """All tables and matrices. Raises StateError when the store has nothing to draw."""
     from analysis.cells import improvement_cells
     from analysis.commands import Commands
@@ -71,7 +80,7 @@ def exp1_result(store: Store, options: Options) -> Result:
     from analysis.store import read_evaluations
 
     names = options.names | {"pretrain": PRETRAIN}
-    evaluations = read_evaluations(store, (*ONE, *TWO), **names)
+    evaluations = read_evaluations(store, (*ONE, *TWO), runs, **names)
     seeds, caveats = choose_seeds(evaluations, options, store)
     evaluations = evaluations.of_seeds(seeds)
     models = [ModelName(PRETRAIN, ft, options.width) for ft in (*ONE, *TWO)]

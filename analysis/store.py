@@ -67,11 +67,13 @@ class Evaluations:
         return Evaluations(values, runs, self.sources)
 
 
-def read_evaluations(store: Store, fts: Collection[str], **names: str) -> Evaluations:
+def read_evaluations(
+    store: Store, fts: Collection[str], only: Collection[str] | None = None, **names: str
+) -> Evaluations:
     """Read the evaluations of some fine-tunings, and of their bases.
 
-    names: what they have in common: scale, width, world, pretrain. Raises StateError when the
-    store cannot be read.
+    only: run ids to which the choice is limited; names: what they have in common: scale, width,
+    world, pretrain. Raises StateError when the store cannot be read.
     """
     found = {
         run.info.run_id: run
@@ -79,6 +81,7 @@ def read_evaluations(store: Store, fts: Collection[str], **names: str) -> Evalua
         if run.data.tags.get("worldrep.checkpoints", "last") == "last"
         and run.data.tags.get("worldrep.ft") in (NO_FT, *fts)
         and is_named(run)
+        and (only is None or run.info.run_id in only)
     }
     runs = _with_bases(_choose(_run_table(found.values())))
     chosen = [found[run_id] for run_id in runs.index[runs["chosen"]]]

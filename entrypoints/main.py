@@ -36,13 +36,14 @@ def main(study: str, out: str, **options: Any) -> None:
     from worldrep.stages.study import run_study, study_spec
 
     with store.run(study_spec(study, settings), launched=True) as run:
-        run_study(store, run, settings)
+        evaluations = run_study(store, run, settings)
         draw_exp1(
             scale=settings[0].scale,
             world=settings[0].world,
             seeds=[settings[0].seed],
             out=Path(out) / "exp1_heatmaps",
             experiment=store.experiment_name,
+            runs=evaluations,
             parent_run_id=run.id,
         )
     store.point_launch(run.id)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
@@ -92,8 +93,6 @@ def test_checkpoints_are_evaluated_by_step_and_answers_kept_on_request(store_uri
     store = Store.connect()
     steps = [m.step for m in store.client.get_metric_history(found.id, "standard/angle/mean")]
     assert steps == store.checkpoint_steps(model.id)
-    import pandas as pd
-
     with store.download(found.id, "answers.parquet") as path:
         table = pd.read_parquet(path)
     assert len(table) == len(steps) * (14 * 16 + 32)
@@ -158,8 +157,13 @@ def test_a_study_starts_from_its_own_base(store_uri, monkeypatch):
     run(main, *SMOKE, "--epochs", "1")
     (base,), (tuned,) = runs(stage="pretrain"), runs(stage="finetune")
     assert tuned.tags["worldrep.base_run_id"] == base.id
+    run(main, *SMOKE)  # its evaluations are newer, but not those of the study with one epoch
+    Path("figures/exp1_heatmaps/values.csv").unlink()
     again = run(main, *SMOKE, "--epochs", "1")
-    assert again.count("already trained") == 2 and len(runs(stage="study")) == 1
+    values = pd.read_csv("figures/exp1_heatmaps/values.csv")
+    models = [r.tags["worldrep.model_run_id"] for r in runs() if r.id in set(values["run_id"])]
+    assert models == [tuned.id]
+    assert again.count("already trained") == 2 and len(runs(stage="study")) == 2
     assert "cannot write to out=" in run(main, *SMOKE, "--out", "/dev/null/x", code=2)
     assert runs(stage="study")[0].status == "FINISHED"
 

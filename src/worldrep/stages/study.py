@@ -34,12 +34,14 @@ def _joined(values: Iterable[object]) -> str:
     return ",".join(dict.fromkeys(str(value) for value in values))
 
 
-def run_study(store: Store, run: OpenRun, models: Sequence[Settings]) -> None:
+def run_study(store: Store, run: OpenRun, models: Sequence[Settings]) -> list[str]:
     """Train, evaluate and extract every model in order, as children of the study's run.
 
-    A fine-tuned model starts from the study's own base, whose settings may have been overridden.
+    Returns the run ids of the evaluations. A fine-tuned model starts from the study's own base,
+    whose settings may have been overridden.
     """
     bases: dict[tuple[str, int], str] = {}
+    evaluations: list[str] = []
     for done, settings in enumerate(models):
         print(f"[{done + 1}/{len(models)}] {settings.model_name} seed {settings.seed}")
         key = str(settings.model_name.base), settings.seed
@@ -47,6 +49,7 @@ def run_study(store: Store, run: OpenRun, models: Sequence[Settings]) -> None:
         trained = store.get(train_model(store, settings, base_run=base, parent=run.id))
         if not settings.is_finetuning:
             bases[key] = trained.id
-        evaluate_model(store, trained, parent=run.id)
+        evaluations.append(evaluate_model(store, trained, parent=run.id))
         extract_model(store, trained, parent=run.id)
         run.metrics(done + 1, {"study/models_done": done + 1})
+    return evaluations

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from worldrep.errors import InputError, StateError
+from worldrep.errors import InputError, StateError, first_line
 
 STORE_PACKAGES = ("mlflow", "requests", "sqlalchemy")  # whose errors mean that the store failed
 
@@ -33,11 +33,11 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             click.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
             sys.exit(130)
+        except OSError as fault:
+            _end(f"a file could not be read or written: {fault}", 1)
         except Exception as fault:
-            if isinstance(fault, OSError):
-                _end(f"a file could not be read or written: {fault}", 1)
             if type(fault).__module__.split(".")[0] in STORE_PACKAGES:
-                _end(f"the MLflow store failed: {str(fault).strip().splitlines()[0]}", 1)
+                _end(f"the MLflow store failed: {first_line(fault)}", 1)
             raise
 
     return wrapped

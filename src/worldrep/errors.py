@@ -22,6 +22,11 @@ def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
     return InputError(f"unknown {kind} {str(value)!r}{hint}; allowed: {', '.join(_ranges(names))}")
 
 
+def first_line(fault: BaseException) -> str:
+    """The first line of a fault's message, or its kind if it has none; at most 300 characters."""
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
+
+
 def _ranges(names: list[str]) -> list[str]:
     """Names with runs such as ft2-1, ft2-2, ... written as ft2-1..21."""
     highest = {stem: number for stem, _, number in (name.rpartition("-") for name in names)}

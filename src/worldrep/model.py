@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from worldrep.errors import StateError
+from worldrep.errors import StateError, first_line
 from worldrep.settings import Settings
 from worldrep.tokenizer import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
 
@@ -64,9 +64,5 @@ def load_model(folder: str | Path) -> Qwen2ForCausalLM:
     try:
         model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (SafetensorError, OSError, ValueError, RuntimeError) as fault:
-        raise StateError(f"the model in {folder} is damaged: {_first_line(fault)}") from None
+        raise StateError(f"the model in {folder} is damaged: {first_line(fault)}") from None
     return model.eval()
-
-
-def _first_line(fault: Exception) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]

@@ -59,6 +59,16 @@ def kind_of(run: StoredRun) -> str:
     return f"a run of stage {run.tags.get('worldrep.stage', 'unknown')} ({run.status})"
 
 
+def reuse(store: Store, name: str, fingerprint: str, parent: str | None) -> str | None:
+    """The run id of finished work, listed below the study's run; None if it is still to do."""
+    done = store.finished(fingerprint)
+    if done is None:
+        return None
+    store.adopt(done.id, parent)
+    print(f"{name}: already done, run {done.id}")
+    return done.id
+
+
 def downstream_tags(model_run: StoredRun) -> dict[str, str]:
     """Tags by which a run names the training that it stands on, and that one's base."""
     base = model_run.tags.get("worldrep.base_run_id")

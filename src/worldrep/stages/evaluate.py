@@ -15,6 +15,7 @@ from worldrep.stages.common import (
     identity_tags,
     log_rows,
     maker_for,
+    reuse,
     run_name,
     stored_settings,
 )
@@ -45,11 +46,8 @@ def evaluate_model(
     model = model_run.tags["worldrep.fingerprint"]
     fingerprint = evaluation_fingerprint(maker, settings, model, choice, keep_answers)
     name = run_name("evaluate", settings) + ("" if checkpoints == "last" else " " + checkpoints)
-    done = store.finished(fingerprint)
-    if done:
-        store.adopt(done.id, parent)
-        print(f"{name}: already done, run {done.id}")
-        return done.id
+    if done := reuse(store, name, fingerprint, parent):
+        return done
     tags = identity_tags(settings) | downstream_tags(model_run) | {"checkpoints": checkpoints}
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
     with store.run(spec, launched=launched) as run:

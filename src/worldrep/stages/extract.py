@@ -13,6 +13,7 @@ from worldrep.stages.common import (
     downstream_tags,
     identity_tags,
     maker_for,
+    reuse,
     run_name,
     stored_settings,
 )
@@ -49,11 +50,8 @@ def extract_model(
     name = run_name("extract", settings)
     name += "".join(f" {v}" for v in (layers, task, positions) if v != "default")
     name += "" if checkpoints == "last" else f" {checkpoints}"
-    done = store.finished(fingerprint)
-    if done:
-        store.adopt(done.id, parent)
-        print(f"{name}: already done, run {done.id}")
-        return done.id
+    if done := reuse(store, name, fingerprint, parent):
+        return done
     tags = identity_tags(settings) | downstream_tags(model_run) | {"checkpoints": checkpoints}
     params = settings.as_dict() | {f"extract_{k}": v for k, v in request.as_dict().items()}
     spec = RunSpec("extract", name, fingerprint, tags, params, parent)

@@ -31,7 +31,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from worldrep.cache import cache_folder
 from worldrep.digests import digest
-from worldrep.errors import InputError, StateError, unknown
+from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.manifest import step_of
 from worldrep.tracking.liveness import HOST, PID, is_alive, owner_tags
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
@@ -101,7 +101,7 @@ class Store:
         except (InputError, StateError):
             raise
         except Exception as fault:
-            reason = _first_line(fault)
+            reason = first_line(fault)
             raise StateError(f"cannot use the MLflow store at {uri}: {reason}") from None
         return cls(client, uri, experiment_id)
 
@@ -149,7 +149,7 @@ class Store:
         except MlflowException as fault:
             _abandon(run, "FAILED", fault)
             raise StateError(
-                f"the MLflow store at {self.uri} failed: {_first_line(fault)}; "
+                f"the MLflow store at {self.uri} failed: {first_line(fault)}; "
                 "when it answers again, the same command goes on from the last checkpoint"
             ) from None
         except BaseException as fault:
@@ -257,10 +257,6 @@ def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> N
         run.close(status)
     except MlflowException:
         return
-
-
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
 
 
 def _stored(run: Run) -> StoredRun:

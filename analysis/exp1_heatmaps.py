@@ -61,8 +61,8 @@ def draw(
     launched: bool = False,
 ) -> Path:
     """Read the store, write tables and figures, record them as a run, and say what came out."""
-    from analysis.garbage import sparing_collector
     from analysis.record import publish
+    from worldrep.collector import sparing_collector
     from worldrep.tracking import Store
 
     with sparing_collector():

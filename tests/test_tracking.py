@@ -10,7 +10,7 @@ import pytest
 
 from worldrep.errors import InputError, StateError
 from worldrep.tracking import RunSpec, Store
-from worldrep.tracking.liveness import PID, STARTED
+from worldrep.tracking.liveness import OWNER
 
 
 @pytest.fixture
@@ -90,7 +90,8 @@ def test_a_run_of_a_living_process_is_left_alone(store):
 
 def test_a_run_whose_process_number_was_given_to_another_is_dead(store):
     with store.run(spec()) as run:
-        store.client.set_tag(run.id, STARTED, "1.00")
+        owner = store.get(run.id).claim.owner
+        store.client.set_tag(run.id, OWNER, f"{owner.pid} {owner.host} 1.00 1")
         assert not store.get(run.id).alive
 
 
@@ -120,7 +121,7 @@ def test_a_run_of_a_killed_process_is_taken_over(store):
     holder.wait()
     assert store.get(run_id).status == "RUNNING" and not store.get(run_id).alive
     with store.run(spec()) as run:
-        assert run.id == run_id and store.get(run_id).tags[PID] == str(os.getpid())
+        assert run.id == run_id and store.get(run_id).claim.owner.pid == os.getpid()
 
 
 CLAIMER = """

@@ -1,6 +1,8 @@
 """The only part of worldrep that talks to MLflow."""
 
+from worldrep.tracking.claims import TakenError
+from worldrep.tracking.records import RunSpec, StoredRun
 from worldrep.tracking.run import OpenRun
-from worldrep.tracking.store import RunSpec, Store, StoredRun
+from worldrep.tracking.store import Store
 
-__all__ = ["OpenRun", "RunSpec", "Store", "StoredRun"]
+__all__ = ["OpenRun", "RunSpec", "Store", "StoredRun", "TakenError"]

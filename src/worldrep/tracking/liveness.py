@@ -1,10 +1,16 @@
-"""Whether the process that opened a run is still at work on it."""
+"""Who works on a run, and whether that process is still at work.
+
+A process owns a run by the newest claim on it. The first claim is a tag that the run is made with;
+each later one is a param `claim.N`, because a param is the one thing of which every MLflow store
+accepts a single value: of two processes that make the same claim one is refused.
+"""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import psutil
 
@@ -12,36 +18,77 @@ HEARTBEAT_SECONDS = 15
 CLOCK_SECONDS = 5.0  # by which a correction of the clock may move a process's start
 SILENCE_SECONDS = 120  # a run of another host that was silent for longer is dead
 
-HEARTBEAT = "worldrep.heartbeat"
-HOST, PID, STARTED = "worldrep.host", "worldrep.pid", "worldrep.process_started"
+HEARTBEAT, OWNER = "worldrep.heartbeat", "worldrep.owner"
+CLAIM = "claim."
 
 
-def owner_tags() -> dict[str, str]:
-    """Who works on a run: this process, now."""
-    process = psutil.Process()
-    return {
-        HOST: socket.gethostname(),
-        PID: str(process.pid),
-        STARTED: f"{process.create_time():.2f}",
-        **heartbeat_tag(),
-    }
+@dataclass(frozen=True)
+class Owner:
+    """A process: its number, its host, and when it started in seconds since 1970."""
+
+    pid: int
+    host: str
+    started: float
+
+    @classmethod
+    def here(cls) -> Owner:
+        process = psutil.Process()
+        return cls(process.pid, socket.gethostname(), round(process.create_time(), 2))
+
+    @classmethod
+    def parse(cls, text: str) -> Owner | None:
+        """The owner that a text such as `123 node1 1700000000.25` names; None for another text."""
+        try:
+            pid, host, started = text.split()
+            return cls(int(pid), host, float(started))
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.host} {self.started:.2f}"
+
+    def exists(self, heard: float) -> bool:
+        """Whether the process lives. One of another host must have been heard of lately.
+
+        heard: when it last gave a sign of life, in seconds since 1970.
+        """
+        if self.host != socket.gethostname():
+            return time.time() - heard < SILENCE_SECONDS
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) < CLOCK_SECONDS
+        except psutil.Error:
+            return False
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The newest claim on a run: its number (0 for the one that made the run), owner and time."""
+
+    number: int
+    owner: Owner
+    heard: float
+
+    @classmethod
+    def newest(cls, tags: Mapping[str, str], params: Mapping[str, str]) -> Claim | None:
+        """The claim that holds now; None for a run that nobody ever claimed."""
+        numbers = [int(key.removeprefix(CLAIM)) for key in params if key.startswith(CLAIM)]
+        number = max(numbers, default=0)
+        text = params[f"{CLAIM}{number}"] if number else tags.get(OWNER, "")
+        process, _, made = text.rpartition(" ")
+        owner = Owner.parse(process)
+        if owner is None:
+            return None
+        return cls(number, owner, max(float(tags.get(HEARTBEAT, "0")), float(made)))
+
+    @property
+    def alive(self) -> bool:
+        return self.owner.exists(self.heard)
+
+
+def claim_text(owner: Owner) -> str:
+    """A claim of an owner, made now."""
+    return f"{owner} {time.time():.0f}"
 
 
 def heartbeat_tag() -> dict[str, str]:
     return {HEARTBEAT: f"{time.time():.0f}"}
-
-
-def is_alive(tags: Mapping[str, str]) -> bool:
-    """Whether the run with these tags is being worked on.
-
-    On this host the process itself is looked up; for another one the heartbeat has to do.
-    """
-    if HEARTBEAT not in tags:
-        return False
-    if tags.get(HOST) == socket.gethostname():
-        try:
-            started = psutil.Process(int(tags[PID])).create_time()
-        except (psutil.Error, KeyError, ValueError):
-            return False
-        return abs(started - float(tags.get(STARTED, "0"))) < CLOCK_SECONDS
-    return time.time() - float(tags[HEARTBEAT]) < SILENCE_SECONDS

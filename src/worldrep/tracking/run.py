@@ -18,8 +18,9 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from worldrep.errors import StateError
 from worldrep.manifest import MANIFEST
-from worldrep.tracking.liveness import HEARTBEAT_SECONDS, heartbeat_tag
+from worldrep.tracking.liveness import HEARTBEAT_SECONDS, Claim, Owner, heartbeat_tag
 
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 CHECKPOINTS = "checkpoints"
@@ -29,6 +30,7 @@ class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
     resumed: the run was begun by an earlier process; metrics that it logged are not logged again.
+    Methods raise StateError when another process, which took this one for dead, has the run now.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, *, resumed: bool) -> None:
@@ -38,6 +40,8 @@ class OpenRun:
         self._points: list[Metric] = []
         self._flushed = time.monotonic()
         self._last_steps: dict[str, int] = {}
+        self._owner = Owner.here()
+        self._lost = False
         self._closing = threading.Event()
         self._pulse = threading.Thread(target=self._beat, daemon=True)
         self._pulse.start()
@@ -45,9 +49,18 @@ class OpenRun:
     def _beat(self) -> None:
         while not self._closing.wait(HEARTBEAT_SECONDS):
             try:
+                run = self._client.get_run(self.id)
+                claim = Claim.newest(run.data.tags, run.data.params)
+                self._lost = claim is not None and claim.owner != self._owner
                 self.tags(heartbeat_tag())
             except Exception:
                 continue
+
+    def _check(self) -> None:
+        if self._lost:
+            raise StateError(
+                f"run {self.id} was taken over by another process: this one was silent"
+            )
 
     def tags(self, tags: Mapping[str, str]) -> None:
         self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
@@ -67,6 +80,7 @@ class OpenRun:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Buffer numbers of one step; infinite ones become NaN."""
+        self._check()
         now = int(time.time() * 1000)
         for key, value in values.items():
             if step > self._last_step(key):
@@ -103,6 +117,7 @@ class OpenRun:
 
     def artifacts(self, source: Path, folder: str) -> None:
         """Store a folder's files, its manifest last if it has one: whole or not whole shows."""
+        self._check()
         files = [path for path in sorted(source.iterdir()) if path.name != MANIFEST]
         with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
             for path in files:
@@ -120,5 +135,6 @@ class OpenRun:
         """End the run as FINISHED, FAILED or KILLED."""
         self._closing.set()
         self._pulse.join()
+        self._check()
         self.flush()
         self._client.set_terminated(self.id, status)

@@ -10,11 +10,9 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 # Read by mlflow: an absent server is reported in seconds, not minutes, and copies are silent.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -25,51 +23,24 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep.cache import cache_folder
+from worldrep.collector import sparing_collector
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.manifest import step_of
-from worldrep.tracking.liveness import HOST, PID, is_alive, owner_tags
+from worldrep.tracking.claims import TakenError, claim_run, take_over
+from worldrep.tracking.launch import Launch
+from worldrep.tracking.liveness import Owner
+from worldrep.tracking.records import RunSpec, StoredRun
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
 
 DEFAULT_EXPERIMENT = "worldrep"
 UNNAMED_EXPERIMENT = "0"  # where `mlflow run` puts a run when the user names no experiment
-LAUNCH_TAGS = ("mlflow.source.", "mlflow.project.", "mlflow.gitRepoURL", "mlflow.user")
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """What the store knows of a run."""
-
-    id: str
-    name: str
-    status: str
-    tags: Mapping[str, str]
-
-    @property
-    def alive(self) -> bool:
-        return self.status == "RUNNING" and is_alive(self.tags)
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """A piece of work: what its run is called, and what identifies its result.
-
-    tags: without the prefix `worldrep.`; parent: run id of a study; repeatable: a finished run may
-    be opened again, as a study's is.
-    """
-
-    stage: str
-    name: str
-    fingerprint: str
-    tags: Mapping[str, str]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    parent: str | None = None
-    repeatable: bool = False
+PAGE_RUNS = 5_000
 
 
 class Store:
@@ -78,9 +49,8 @@ class Store:
     def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
         self.client, self.uri, self.experiment_id = client, uri, experiment_id
         self.experiment_name = client.get_experiment(experiment_id).name
-        launch_id = os.environ.pop("MLFLOW_RUN_ID", None)
-        self._launch_id = launch_id if os.environ.get("RANK", "0") == "0" else None
-        self._lock = FileLock(_lock_path(uri))
+        self.launch = Launch(client)
+        self._dead: set[Owner] = set()
 
     @classmethod
     def connect(cls, experiment: str | None = None, *, create: bool = True) -> Store:
@@ -111,14 +81,19 @@ class Store:
         query, newest = " and ".join(terms), ["attributes.start_time DESC"]
         runs: list[StoredRun] = []
         token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], query, order_by=newest, page_token=token
-            )
-            runs += [_stored(run) for run in page]
-            token = page.token
-            if not token:
-                return runs
+        with sparing_collector():
+            while True:
+                page = self.client.search_runs(
+                    [self.experiment_id],
+                    query,
+                    max_results=PAGE_RUNS,
+                    order_by=newest,
+                    page_token=token,
+                )
+                runs += [StoredRun.of(run) for run in page]
+                token = page.token
+                if not token:
+                    return runs
 
     def finished(self, fingerprint: str) -> StoredRun | None:
         """The finished run with this fingerprint, if there is one."""
@@ -128,7 +103,7 @@ class Store:
     def get(self, run_id: str) -> StoredRun:
         """A run by its id. Raises InputError when there is none."""
         try:
-            return _stored(self.client.get_run(run_id))
+            return StoredRun.of(self.client.get_run(run_id))
         except MlflowException:
             raise InputError(f"run_id {run_id!r} is not in the store at {self.uri}") from None
 
@@ -159,26 +134,14 @@ class Store:
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run for a piece of work.
 
-        Raises StateError when a living process has it, or when it was finished meanwhile (except
+        Raises TakenError when a living process has it, or when it was finished meanwhile (except
         for a spec that may be repeated).
         """
-        with self._lock:
-            earlier = self.find(fingerprint=spec.fingerprint)
-            for run in earlier:
-                if run.alive:
-                    raise StateError(
-                        f"{spec.name} is being done by process {run.tags[PID]} on "
-                        f"{run.tags[HOST]} (run {run.id}); wait for it or stop it"
-                    )
-                if run.status == "FINISHED" and not spec.repeatable:
-                    raise StateError(f"{spec.name} was finished meanwhile, in run {run.id}")
-            for run in earlier[1:]:
-                if run.status == "RUNNING":
-                    self.client.set_terminated(run.id, "KILLED")
-            run_id = self._reopen(earlier[0].id) if earlier else self._create(spec, launched)
-        opened = OpenRun(self.client, run_id, resumed=bool(earlier))
+        run_id, resumed = claim_run(self, spec, launched)
+        self.adopt(run_id, spec.parent)
+        opened = OpenRun(self.client, run_id, resumed=resumed)
         try:
-            opened.tags(_all_tags(spec))
+            opened.tags(spec.all_tags)
             if spec.settings:
                 opened.settings(spec.settings)
         except BaseException as fault:
@@ -186,47 +149,31 @@ class Store:
             raise
         return opened
 
-    def _reopen(self, run_id: str) -> str:
-        self.client.update_run(run_id, status="RUNNING")
-        if "worldrep.error" in self.get(run_id).tags:
-            self.client.delete_tag(run_id, "worldrep.error")
-        for key, value in owner_tags().items():
-            self.client.set_tag(run_id, key, value)
-        return run_id
+    def is_alive(self, run: StoredRun) -> bool:
+        """Whether a process is at work on a run, as far as it can be known here."""
+        return run.alive and run.claim is not None and run.claim.owner not in self._dead
 
-    def _create(self, spec: RunSpec, launched: bool) -> str:
-        tags = _all_tags(spec) | owner_tags()
-        launch = self.client.get_run(self._launch_id) if launched and self._launch_id else None
-        if launch and launch.info.experiment_id == self.experiment_id:
-            self._launch_id = None
-            self.client.update_run(launch.info.run_id, name=spec.name)
-            for key, value in tags.items():
-                self.client.set_tag(launch.info.run_id, key, value)
-            return launch.info.run_id
-        if launch:
-            origin = launch.data.tags.items()
-            tags = {key: value for key, value in origin if key.startswith(LAUNCH_TAGS)} | tags
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=spec.name)
-        return run.info.run_id
+    def bury(self, owner: Owner) -> None:
+        """Learn for certain that a process, perhaps of another host, is dead."""
+        self._dead.add(owner)
+
+    def close_dead(self, run: StoredRun) -> None:
+        """End a run as KILLED whose process is dead; nothing happens if it is not dead."""
+        if run.status != "RUNNING" or self.is_alive(run):
+            return
+        try:
+            take_over(self.client, run, run.name)
+        except TakenError:
+            return
+        self.client.set_terminated(run.id, "KILLED")
 
     def point_launch(self, run_id: str) -> None:
-        """Make the run that `mlflow run` made a pointer to `run_id`, where the result lies.
-
-        It is needed when the result was there before, or lies in another experiment. (It cannot be
-        deleted: `mlflow run` ends it when the command has ended.)
-        """
-        if self._launch_id is None:
-            return
-        result = self.get(run_id)
-        note = f"This command's result is run {run_id}, {result.name}."
-        for key, value in (("worldrep.result_run_id", run_id), ("mlflow.note.content", note)):
-            self.client.set_tag(self._launch_id, key, value)
-        self.client.update_run(self._launch_id, name=f"launch of {result.name}")
-        self._launch_id = None
+        """Make the run that `mlflow run` made, if it is not the result's, a pointer to it."""
+        self.launch.point_to(self.get(run_id))
 
     def adopt(self, run_id: str, parent: str | None) -> None:
-        """List a run below a study's run."""
-        if parent:
+        """List a run below a study's run, unless it is below another one already."""
+        if parent and self.get(run_id).parent is None:
             self.client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent)
 
     @contextmanager
@@ -259,17 +206,6 @@ def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> N
         return
 
 
-def _stored(run: Run) -> StoredRun:
-    return StoredRun(run.info.run_id, run.info.run_name, run.info.status, run.data.tags)
-
-
-def _all_tags(spec: RunSpec) -> dict[str, str]:
-    named = {"stage": spec.stage, "fingerprint": spec.fingerprint, **spec.tags}
-    tags = {f"worldrep.{key}": str(value) for key, value in named.items()}
-    tags[MLFLOW_RUN_NAME] = spec.name
-    return tags | ({MLFLOW_PARENT_RUN_ID: spec.parent} if spec.parent else {})
-
-
 def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
     launched = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if name is None and launched and launched != UNNAMED_EXPERIMENT:
@@ -283,10 +219,20 @@ def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
         names = [experiment.name for experiment in client.search_experiments()]
         raise unknown("experiment", name, names)
     if found is None:
-        return client.create_experiment(name)
+        return _create_experiment(client, name)
     if found.lifecycle_stage != ViewType.to_string(ViewType.ACTIVE_ONLY).removesuffix("_only"):
         raise StateError(f"experiment {name!r} was deleted; restore it or name another")
     return found.experiment_id
+
+
+def _create_experiment(client: MlflowClient, name: str) -> str:
+    try:
+        return client.create_experiment(name)
+    except MlflowException:
+        found = client.get_experiment_by_name(name)  # another process may have been quicker
+        if found is None:
+            raise
+        return found.experiment_id
 
 
 def _use_write_ahead_log(uri: str) -> None:

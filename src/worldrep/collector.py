@@ -1,4 +1,4 @@
-"""Keeping Python's garbage collector from taking a third of the time of an analysis."""
+"""Keeping Python's garbage collector from taking most of the time of a long search."""
 
 from __future__ import annotations
 

@@ -1,0 +1,118 @@
+"""Becoming the one process that works on a piece of work, whatever other hosts do meanwhile.
+
+The store is the only judge. Who makes a run looks for others of the same fingerprint afterwards,
+and whoever finds one takes its own back: of two that begin together at least one sees the other, so
+two never both go on. Who takes over a dead run adds the next claim to it, which one process alone
+can do (see `liveness`).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from worldrep.errors import StateError
+from worldrep.tracking.liveness import CLAIM, OWNER, Owner, claim_text, heartbeat_tag
+from worldrep.tracking.records import RunSpec, StoredRun
+
+if TYPE_CHECKING:
+    from worldrep.tracking.store import Store
+
+ATTEMPTS = 20
+LONGEST_WAIT = 1.0  # seconds between two attempts
+
+
+class TakenError(StateError):
+    """Another process is doing the work, or has just done it."""
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+def claim_run(store: Store, spec: RunSpec, launched: bool) -> tuple[str, bool]:
+    """The id of the run that this process now owns, and whether it was there before.
+
+    Raises TakenError when a living process has it, or when it was finished meanwhile (except for a
+    spec that may be repeated).
+    """
+    for attempt in range(ATTEMPTS):
+        earlier = store.find(fingerprint=spec.fingerprint)
+        if earlier:
+            run = _free_run(store, spec, earlier)
+            take_over(store.client, run, spec.name)
+            _reopen(store.client, run)
+            return run.id, True
+        made = _create(store, spec, launched)
+        if [run.id for run in store.find(fingerprint=spec.fingerprint)] == [made]:
+            return made, False
+        _take_back(store, made)
+        time.sleep(random.uniform(0, LONGEST_WAIT * (attempt + 1) / ATTEMPTS))
+    raise TakenError(f"{spec.name} is being begun by several processes; try again", made)
+
+
+def take_over(client: MlflowClient, run: StoredRun, name: str) -> None:
+    """Add this process's claim to a run that nobody works on. Raises TakenError if another did."""
+    number = run.claim.number + 1 if run.claim else 1
+    text = claim_text(Owner.here())
+    refused = None
+    try:
+        client.log_param(run.id, f"{CLAIM}{number}", text)
+    except MlflowException as fault:
+        refused = fault
+    params = client.get_run(run.id).data.params
+    held = params.get(f"{CLAIM}{number}")
+    if held is None and refused is not None:
+        raise refused
+    if held != text:
+        raise TakenError(f"{name} was taken up by another process meanwhile", run.id)
+
+
+def _free_run(store: Store, spec: RunSpec, earlier: Sequence[StoredRun]) -> StoredRun:
+    """The run to carry on. Raises TakenError when there is nothing to do, or somebody does it."""
+    for run in earlier:
+        if store.is_alive(run):
+            assert run.claim is not None
+            owner = run.claim.owner
+            raise TakenError(
+                f"{spec.name} is being done by process {owner.pid} on {owner.host} "
+                f"(run {run.id}); wait for it or stop it",
+                run.id,
+            )
+        if run.status == "FINISHED" and not spec.repeatable:
+            raise TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)
+    for run in earlier[1:]:
+        if run.status == "RUNNING":
+            store.client.set_terminated(run.id, "KILLED")
+    return earlier[0]
+
+
+def _reopen(client: MlflowClient, run: StoredRun) -> None:
+    if run.tag("error"):
+        client.delete_tag(run.id, "worldrep.error")
+    client.update_run(run.id, status="RUNNING")
+
+
+def _create(store: Store, spec: RunSpec, launched: bool) -> str:
+    tags = spec.all_tags | {OWNER: claim_text(Owner.here())} | heartbeat_tag()
+    if spec.parent:
+        tags[MLFLOW_PARENT_RUN_ID] = spec.parent
+    if launched:
+        if run_id := store.launch.become(spec, tags, store.experiment_id):
+            return run_id
+        tags = store.launch.origin() | tags
+    run = store.client.create_run(store.experiment_id, tags=tags, run_name=spec.name)
+    return run.info.run_id
+
+
+def _take_back(store: Store, run_id: str) -> None:
+    """Undo the making of a run, so that it stands in nobody's way."""
+    store.client.delete_tag(run_id, "worldrep.fingerprint")
+    if not store.launch.take_back(run_id):
+        store.client.delete_run(run_id)

@@ -5,13 +5,14 @@ Only light modules are imported here, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from worldrep.endings import one_sentence
-from worldrep.errors import InputError
+from worldrep.errors import InputError, unknown
 from worldrep.names import ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
@@ -51,25 +52,50 @@ def override_options(function: Callable) -> Callable:
     return function
 
 
-def settings_from(model: ModelName, options: dict[str, Any]) -> Settings:
-    """Settings of a named model from the command's options."""
-    overrides = {
+def executor_options(function: Callable) -> Callable:
+    """Where the steps of a study run."""
+    for decorate in reversed(
+        (
+            option("executor", "inline", "inline, processes, or ray."),
+            option("workers", "1", "Steps at once."),
+            option("cpus", "auto", "Cores of each worker; auto: an equal part of them (ray: 1)."),
+            option("gpus", "auto", "GPUs of each worker, such as 0.25; auto: an equal part."),
+            option("address", "local", "Of a Ray cluster: local, auto, HOST:PORT."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def overrides_from(options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were given a value."""
+    return {
         name: parse_value(name, options[name])
         for name in OVERRIDABLE
         if options.get(name) is not None
     }
+
+
+def settings_from(model: ModelName, options: dict[str, Any]) -> Settings:
+    """Settings of a named model from the command's options."""
     return resolve(
         model,
         scale=options["scale"],
         world=options["world"],
         seed=parse_value("seed", options["seed"]),
-        overrides=overrides,
+        overrides=overrides_from(options),
     )
 
 
 def given(value: str) -> str | None:
     """None for an option that was left at `none`."""
     return None if value == NONE else value
+
+
+def named(kind: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise InputError when an option is none of its names."""
+    if value not in allowed:
+        raise unknown(kind, value, allowed)
 
 
 def flag(name: str, value: str) -> bool:
@@ -84,6 +110,19 @@ def connect(options: dict[str, Any]):
     from worldrep.tracking import Store
 
     return Store.connect(given(options["experiment"]))
+
+
+def announce(store, run_id: str, began: float) -> None:
+    """Say where the result is, and let the run that `mlflow run` made point there.
+
+    began: when the command began, in seconds since 1970; what ended before was there already.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    store.point_launch(run_id)
+    run = store.get(run_id)
+    word = "already done" if run.ended < began else "done"
+    click.echo(f"{run.name}: {word}, run {run.id}")
 
 
 def chosen_model(store, options: dict[str, Any]):

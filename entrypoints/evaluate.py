@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from entrypoints.command import (
+    announce,
     chosen_model,
     command,
     connect,
@@ -24,6 +26,7 @@ from entrypoints.command import (
 @override_options
 def main(checkpoints: str, answers: str, **options: Any) -> None:
     """Evaluate a trained model on standard, Atlantis and multi-task rows."""
+    began = time.time()
     keep_answers = flag("answers", answers)
     store = connect(options)
     from worldrep.stages import evaluate_model
@@ -32,7 +35,7 @@ def main(checkpoints: str, answers: str, **options: Any) -> None:
     run_id = evaluate_model(
         store, run, checkpoints=checkpoints, keep_answers=keep_answers, launched=True
     )
-    store.point_launch(run_id)
+    announce(store, run_id, began)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from entrypoints.command import (
+    announce,
     chosen_model,
     command,
     connect,
@@ -25,13 +27,14 @@ from entrypoints.command import (
 @override_options
 def main(checkpoints: str, layers: str, task: str, positions: str, **options: Any) -> None:
     """Extract hidden states of all cities, and draw where a linear probe puts them."""
+    began = time.time()
     store = connect(options)
     from worldrep.stages import extract_model
 
     run = chosen_model(store, options)
     chosen = {"layers": layers, "task": task, "positions": positions}
     run_id = extract_model(store, run, checkpoints=checkpoints, **chosen, launched=True)
-    store.point_launch(run_id)
+    announce(store, run_id, began)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from entrypoints.command import (
+    announce,
     command,
     connect,
     given,
@@ -28,12 +30,13 @@ def main(ft: str, pretrain: str, width: str, base_run: str, **options: Any) -> N
     """Fine-tune a model; done before, it is reused; interrupted, it is resumed."""
     if ft not in FINETUNINGS:
         raise unknown("ft", ft, FINETUNINGS)
+    began = time.time()
     settings = settings_from(ModelName(pretrain, ft, width), options)
     store = connect(options)
     from worldrep.stages import train_model
 
     run_id = train_model(store, settings, base_run=given(base_run), launched=True)
-    store.point_launch(run_id)
+    announce(store, run_id, began)
 
 
 if __name__ == "__main__":

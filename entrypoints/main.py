@@ -13,40 +13,51 @@ from entrypoints.command import (
     name_options,
     option,
     override_options,
-    settings_from,
+    overrides_from,
 )
 from worldrep.errors import InputError
-from worldrep.studies import study_models
 
 
 @command
-@option("study", "demo", "Which study.")
+@option("study", "demo", "Which study: demo, exp1..6, ftset, or a YAML file.")
 @option("out", "figures", "Folder for the figures.")
 @name_options
 @override_options
 def main(study: str, out: str, **options: Any) -> None:
     """Train, evaluate and extract every model of a study, then draw its heatmaps."""
+    from worldrep.executors import Choice
+    from worldrep.studies import expand, load_definition
+    from worldrep.studies.definition import parse_seeds
+
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise InputError(f"cannot write to out={out!r}: {fault.strerror}") from None
-    settings = [settings_from(model, options) for model in study_models(study)]
+    definition = load_definition(study)
+    definition = definition.changed(
+        scale=options["scale"],
+        worlds=(options["world"],),
+        seeds=parse_seeds(options["seed"]),
+        settings={**definition.settings, **overrides_from(options)},
+    )
+    graph = expand(definition)
     store = connect(options)
     from analysis.exp1_heatmaps import draw_exp1
-    from worldrep.stages.study import run_study, study_spec
+    from worldrep.studies.drive import run_study
 
-    with store.run(study_spec(study, settings), launched=True) as run:
-        evaluations = run_study(store, run, settings)
-        draw_exp1(
-            scale=settings[0].scale,
-            world=settings[0].world,
-            seeds=[settings[0].seed],
-            out=Path(out) / "exp1_heatmaps",
-            experiment=store.experiment_name,
-            runs=evaluations,
-            parent_run_id=run.id,
-        )
-    store.point_launch(run.id)
+    result = run_study(store, graph, Choice(), launched=True)
+    store.point_launch(result.run_id)
+    result.check()
+    steps = graph.steps.values()
+    draw_exp1(
+        scale=definition.scale,
+        world=options["world"],
+        seeds=definition.seeds,
+        out=Path(out) / "exp1_heatmaps",
+        experiment=store.experiment_name,
+        runs=[result.run_ids[s.fingerprint] for s in steps if s.kind == "evaluate"],
+        parent_run_id=result.run_id,
+    )
     click.echo(f"figures: {Path(out).resolve()}; store: {store.uri}")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from entrypoints.command import (
+    announce,
     command,
     connect,
     name_options,
@@ -22,11 +24,12 @@ from worldrep.names import ModelName
 @override_options
 def main(pretrain: str, width: str, **options: Any) -> None:
     """Pretrain a model; done before, it is reused; interrupted, it is resumed."""
+    began = time.time()
     settings = settings_from(ModelName(pretrain, width=width), options)
     store = connect(options)
     from worldrep.stages import train_model
 
-    store.point_launch(train_model(store, settings, launched=True))
+    announce(store, train_model(store, settings, launched=True), began)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from matplotlib.collections import PathCollection
 from worldrep.citymap import draw_map
 from worldrep.errors import InputError
 from worldrep.extraction import (
-    Request,
     city_prompts,
     extract,
     load_representations,
@@ -17,6 +16,7 @@ from worldrep.extraction import (
 from worldrep.model import build_model
 from worldrep.names import ModelName
 from worldrep.probe import probe_positions
+from worldrep.request import Request
 from worldrep.scales import resolve
 from worldrep.tokenizer import encode_prompts
 from worldrep.world import world_of

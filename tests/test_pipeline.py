@@ -13,10 +13,9 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from entrypoints import evaluate, extract, finetune, main, pretrain
+from worldrep.data import _maker
 from worldrep.extraction import load_representations
 from worldrep.model import load_model
-from worldrep.stages.common import _maker
-from worldrep.studies import DEMO, STUDIES
 from worldrep.tracking import Store
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +36,7 @@ def test_a_finetuning_trains_its_base_first_and_each_only_once(store_uri):
     first = run(finetune, "--ft", "ftwb1-3", *SMOKE)
     assert "the base pt1 seed 42 (scale smoke, world standard) is not in the store" in first
     assert "should take about" in first
-    assert "already trained" in run(finetune, "--ft", "ftwb1-3", *SMOKE)
+    assert "already done" in run(finetune, "--ft", "ftwb1-3", *SMOKE)
     (base,), (tuned,) = runs(stage="pretrain"), runs(stage="finetune")
     assert (base.name, tuned.name) == ("pretrain pt1 seed42", "finetune pt1_ftwb1-3 seed42")
     assert tuned.tags["worldrep.base_run_id"] == base.id
@@ -152,31 +151,42 @@ def test_a_truncated_model_file_is_one_sentence(store_uri, tmp_path):
     assert [found.status for found in runs(stage="evaluate")] == ["FAILED"]
 
 
-def test_a_study_starts_from_its_own_base(store_uri, monkeypatch):
-    monkeypatch.setitem(STUDIES, "demo", DEMO[:2])
-    run(main, *SMOKE, "--epochs", "1")
+def test_a_study_starts_from_its_own_base(store_uri):
+    Path("two.yaml").write_text("models: [pt1, pt1_ftwb1-1]")
+    two = ["--study", "two.yaml", *SMOKE]
+    run(main, *two, "--epochs", "1")
     (base,), (tuned,) = runs(stage="pretrain"), runs(stage="finetune")
     assert tuned.tags["worldrep.base_run_id"] == base.id
-    run(main, *SMOKE)  # its evaluations are newer, but not those of the study with one epoch
+    run(main, *two)  # its evaluations are newer, but not those of the study with one epoch
     Path("figures/exp1_heatmaps/values.csv").unlink()
-    again = run(main, *SMOKE, "--epochs", "1")
+    again = run(main, *two, "--epochs", "1")
     values = pd.read_csv("figures/exp1_heatmaps/values.csv")
     models = [r.tags["worldrep.model_run_id"] for r in runs() if r.id in set(values["run_id"])]
     assert models == [tuned.id]
-    assert again.count("already trained") == 2 and len(runs(stage="study")) == 2
-    assert "cannot write to out=" in run(main, *SMOKE, "--out", "/dev/null/x", code=2)
+    assert "6 of 6 steps are done already" in again and len(runs(stage="study")) == 2
+    assert "cannot write to out=" in run(main, *two, "--out", "/dev/null/x", code=2)
     assert runs(stage="study")[0].status == "FINISHED"
 
 
-def test_a_changed_csv_is_not_taken_for_the_models_cities(store_uri, tmp_path):
+def test_a_model_is_evaluated_on_its_own_cities_whatever_became_of_the_csv(store_uri, tmp_path):
     rows = [f"City {i},{(617 * i) % 3600 - 1800},{(371 * i) % 1800 - 900}" for i in range(18)]
     (tmp_path / "mine.csv").write_text("\n".join(["name,x,y", *rows]))
     run(pretrain, *SMOKE, "--cities", "mine.csv")
     (model,) = runs(stage="pretrain")
     (tmp_path / "mine.csv").write_text("\n".join(["name,x,y", *rows[1:]]))
     _maker.cache_clear()
-    assert "trained on other cities" in run(evaluate, "--run_id", model.id, code=1)
-    assert runs(stage="evaluate") == []
+    assert "done" in run(evaluate, "--run_id", model.id)
+    (tmp_path / "mine.csv").unlink()
+    assert "done" in run(extract, "--run_id", model.id)
+    (extraction,) = runs(stage="extract")
+    store = Store.connect()
+    with store.download(extraction.id, "representations") as folder:
+        (step,) = folder.iterdir()
+        _, manifest = load_representations(step)
+    with store.download(model.id, "cities.csv") as path:
+        cities = pd.read_csv(path, dtype={"city_id": str})
+    assert manifest["city_ids"] == cities["city_id"].tolist()
+    assert manifest["world_digest"] == model.tags["worldrep.world_digest"]
 
 
 def test_a_run_id_does_not_go_with_overrides(store_uri):
@@ -224,7 +234,7 @@ def mlflow_run(clone, entry, *parameters, code=0):
 def test_mlflow_run_serves_every_entry_point(store_uri, clone, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     mlflow_run(clone, "pretrain", "epochs=1")
-    assert "already trained" in mlflow_run(clone, "pretrain", "epochs=1")
+    assert "already done" in mlflow_run(clone, "pretrain", "epochs=1")
     assert "not in the store" in mlflow_run(clone, "finetune", "ft=ftwb1-3")
     (tuned,) = runs(stage="finetune")
     mlflow_run(clone, "evaluate", f"run_id={tuned.id}")
@@ -248,8 +258,8 @@ def test_mlflow_run_main_draws_the_heatmaps(store_uri, clone, monkeypatch):
     (study,) = runs(stage="study")
     assert study.status == "FINISHED"
     children = [r for r in runs() if r.tags.get("mlflow.parentRunId") == study.id]
-    assert len(children) == 3 * len(DEMO) + 1
+    assert len(children) == 3 * 10 + 10 + 1  # steps, summaries, the analysis
     assert len(runs(stage="analysis")) == 1
     again = mlflow_run(clone, "main")
-    assert again.count("already trained") == len(DEMO)
+    assert "30 of 30 steps are done already" in again
     assert len(runs(stage="study")) == 1

@@ -80,7 +80,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(store_uri,
         kills += kill_after(lambda s=started, p=pause: time.time() > s + p, process)
     assert kills >= 4
     output = finish(*LONG, "--experiment", "killed")
-    assert "resumed after step" in output or "already trained" in output
+    assert "resumed after step" in output or "already done" in output
 
     killed, resumed_weights = only_run("killed")
     assert weights.keys() == resumed_weights.keys()
@@ -150,5 +150,5 @@ def test_a_training_that_fails_leaves_a_failed_run_and_one_sentence(store_uri):
 def test_progress_is_silent_without_a_terminal(store_uri):
     process = pretrain("--scale", "smoke")
     output, errors = process.communicate()
-    assert output.count("\n") == 1 and "trained, run" in output
+    assert output.count("\n") == 1 and "done, run" in output
     assert "it/s" not in errors and "step/s" not in errors

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from worldrep.cache import cached
 from worldrep.digests import digest
 from worldrep.encoding import Tokens
-from worldrep.names import TASK_NAMES, has_warmup_rows
+from worldrep.names import TASK_NAMES, ModelName, has_warmup_rows
 from worldrep.rows import RowMaker, RowSet
+from worldrep.scales import resolve
 from worldrep.settings import Settings
 from worldrep.tokenizer import PAD
-from worldrep.world import World
+from worldrep.world import World, world_of
 
 SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # suite prefix -> pool
+
+
+def maker_of(settings: Settings) -> RowMaker:
+    """The row maker of the settings' world, one for all models that share it."""
+    shared = settings.group("world", "rows")
+    return _maker(settings.scale, settings.world, tuple(shared.items()))
+
+
+@lru_cache(maxsize=8)
+def _maker(scale: str, world: str, shared: tuple[tuple[str, Any], ...]) -> RowMaker:
+    settings = resolve(ModelName("pt1"), scale=scale, world=world, overrides=dict(shared))
+    return RowMaker(world_of(settings), settings)
 
 
 def training_sets(settings: Settings, world: World) -> list[RowSet]:

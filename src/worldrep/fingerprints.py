@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from worldrep.data import suite_sets, training_digest, validation_sets
 from worldrep.digests import digest
@@ -24,6 +25,14 @@ def training_fingerprint(maker: RowMaker, settings: Settings, base: str | None =
     rows += [maker.digest(rowset) for rowset in validation_sets(settings).values()]
     own = settings.group("name", "model", "training")
     return digest([SEMANTICS, "training", own, rows, base])
+
+
+def seedless(settings: Settings) -> Settings:
+    """Settings that models which differ in their seed alone have in common.
+
+    Fingerprints of these are what the tag `configuration` holds; no model is trained with them.
+    """
+    return replace(settings, seed=0)
 
 
 def evaluation_fingerprint(

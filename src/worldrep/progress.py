@@ -3,17 +3,65 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
+LOOK_SECONDS = 0.2  # least time between two signs of progress
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a piece of work is: steps done of all, and what they are like."""
+
+    title: str
+    done: int
+    total: int
+    text: str = ""
+
+
+Watch = Callable[[Progress], None]
+
+
+class Bar:
+    """A Watch that draws a bar, when on a terminal.
+
+    position: line of the screen, counted from the first bar.
+    """
+
+    def __init__(self, position: int = 0) -> None:
+        self._position = position
+        self._bar: tqdm | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self._bar is None or self._bar.desc != progress.title:
+            self.close()
+            self._bar = tqdm(
+                desc=progress.title,
+                total=progress.total,
+                initial=progress.done,
+                position=self._position,
+                leave=self._position == 0,
+                unit="step",
+                disable=None,
+            )
+            self._bar.desc = progress.title  # tqdm adds a colon
+        self._bar.set_postfix_str(progress.text, refresh=False)
+        self._bar.update(progress.done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
 
 class Meter:
-    """Averages the loss, counts real tokens per second, and draws a bar when on a terminal."""
+    """Averages the loss, counts real tokens per second, and tells a watch how far it is."""
 
-    def __init__(self, steps: int, done: int, title: str, visible: bool) -> None:
-        self._bar = tqdm(
-            total=steps, initial=done, desc=title, unit="step", disable=None if visible else True
-        )
+    def __init__(self, steps: int, done: int, title: str, watch: Watch | None) -> None:
+        self._steps, self._done, self._title, self._watch = steps, done, title, watch
+        self._text, self._told = "", 0.0
         self._clear()
 
     def _clear(self) -> None:
@@ -26,7 +74,9 @@ class Meter:
         self._losses.append(loss)
         self._tokens += tokens
         self._seconds, self._since = self._seconds + now - self._since, now
-        self._bar.update()
+        self._done += 1
+        if now - self._told >= LOOK_SECONDS or self._done == self._steps:
+            self._tell()
 
     def skip(self) -> None:
         """Leave out the time since the last step: it was not spent on training."""
@@ -36,9 +86,11 @@ class Meter:
         """Mean loss and tokens per second since the last flush."""
         loss = sum(self._losses) / len(self._losses)
         speed = self._tokens / max(self._seconds, 1e-9)
-        self._bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s")
+        self._text = f"loss {loss:.3f}, {speed:,.0f} tokens/s"
         self._clear()
         return {"train/loss": loss, "train/tokens_per_second": speed}
 
-    def close(self) -> None:
-        self._bar.close()
+    def _tell(self) -> None:
+        self._told = time.perf_counter()
+        if self._watch:
+            self._watch(Progress(self._title, self._done, self._steps, self._text))

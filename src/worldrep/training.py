@@ -25,7 +25,7 @@ from worldrep.errors import InputError, StateError
 from worldrep.feed import RowFeed
 from worldrep.optimizer import build_optimizer, learning_rate_at, load_optimizer, optimizer_tensors
 from worldrep.packed import PackedQwen2
-from worldrep.progress import Meter
+from worldrep.progress import Meter, Watch
 from worldrep.recording import Recorder
 from worldrep.settings import Settings
 
@@ -92,11 +92,13 @@ def train(
     validate: Validate | None = None,
     resume: Path | None = None,
     title: str = "training",
+    watch: Watch | None = None,
 ) -> Qwen2ForCausalLM:
     """Train a model on token rows (n, length) and return it with its final weights.
 
     recorder: where numbers and checkpoints go, None on all processes but the main one; validate:
-    called with the model at the validation steps; resume: checkpoint folder to continue from.
+    called with the model at the validation steps; resume: checkpoint folder to continue from;
+    title, watch: what it is called to whom is told how far it is.
     Raises StateError, naming the step, when the loss is not finite.
     """
     training = Training(model, settings, accelerator)
@@ -107,7 +109,7 @@ def train(
     log_every = max(1, steps // LOG_POINTS)
     checkpoint_steps = feed.schedule.marks(settings.n_checkpoints)
     validation_steps = {0} | feed.schedule.marks(settings.n_validations)
-    meter = Meter(steps, training.step, title, visible=accelerator.is_main_process)
+    meter = Meter(steps, training.step, title, watch)
 
     def look() -> None:
         """Validate where that is due, on the main process."""
@@ -130,7 +132,6 @@ def train(
         if recorder and training.step in checkpoint_steps:
             _record_checkpoint(training, recorder)
             meter.skip()
-    meter.close()
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
     accelerator.free_memory()

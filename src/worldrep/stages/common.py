@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shutil
 import subprocess
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from worldrep import __version__
+from worldrep.cache import cache_folder
+from worldrep.data import maker_of
 from worldrep.errors import StateError
 from worldrep.rows import RowMaker, RowSet
 from worldrep.settings import Settings, from_dict
 from worldrep.tracking import OpenRun, Store, StoredRun
-from worldrep.world import world_of
 
 MODEL = "model"  # artifact folder of the final weights
+CITIES = "cities.csv"  # artifact: the world that a model was trained on
 TRAINING_STAGES = ("pretrain", "finetune")
-
-
-def maker_of(settings: Settings) -> RowMaker:
-    """The row maker of the settings' world, one for all models that share it."""
-    shared = settings.group("world", "rows")
-    return _maker(settings.scale, settings.world, tuple(shared.items()))
-
-
-@lru_cache(maxsize=4)
-def _maker(scale: str, world: str, shared: tuple[tuple[str, Any], ...]) -> RowMaker:
-    from worldrep.names import ModelName
-    from worldrep.scales import resolve
-
-    settings = resolve(ModelName("pt1"), scale=scale, world=world, overrides=dict(shared))
-    return RowMaker(world_of(settings), settings)
 
 
 def stored_settings(store: Store, run: StoredRun) -> Settings:
@@ -43,15 +32,29 @@ def stored_settings(store: Store, run: StoredRun) -> Settings:
         return from_dict(json.loads(path.read_text()))
 
 
-def maker_for(run: StoredRun, settings: Settings) -> RowMaker:
-    """The row maker of a stored model. Raises StateError when its cities are no longer the same."""
+def maker_for(store: Store, run: StoredRun, settings: Settings) -> RowMaker:
+    """The row maker of a stored model, of the cities that its run keeps.
+
+    Raises StateError when they are no longer the cities of its settings.
+    """
+    if settings.cities != "none":
+        settings = replace(settings, cities=_kept_cities(store, run))
     maker = maker_of(settings)
-    if maker.world.digest != run.tags.get("worldrep.world_digest"):
-        raise StateError(
-            f"run {run.id} was trained on other cities than cities={settings.cities} has now; "
-            "its own are in the run's artifact cities.csv"
-        )
+    if maker.world.digest != run.tag("world_digest"):
+        raise StateError(f"run {run.id} was trained on other cities than its settings describe")
     return maker
+
+
+def _kept_cities(store: Store, run: StoredRun) -> str:
+    """A copy of the cities that a run was trained on: the file of its settings may be elsewhere."""
+    path = cache_folder() / "cities" / f"{run.tag('world_digest')}.csv"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with store.download(run.id, CITIES) as found:
+            part = path.with_suffix(f".{os.getpid()}.part")
+            shutil.copy(found, part)
+            part.replace(path)
+    return str(path)
 
 
 def kind_of(run: StoredRun) -> str:
@@ -59,13 +62,12 @@ def kind_of(run: StoredRun) -> str:
     return f"a run of stage {run.tags.get('worldrep.stage', 'unknown')} ({run.status})"
 
 
-def reuse(store: Store, name: str, fingerprint: str, parent: str | None) -> str | None:
-    """The run id of finished work, listed below the study's run; None if it is still to do."""
+def reuse(store: Store, fingerprint: str, parent: str | None) -> str | None:
+    """The run id of finished work, listed below a study's run; None if it is still to do."""
     done = store.finished(fingerprint)
     if done is None:
         return None
     store.adopt(done.id, parent)
-    print(f"{name}: already done, run {done.id}")
     return done.id
 
 

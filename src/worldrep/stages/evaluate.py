@@ -40,15 +40,19 @@ def evaluate_model(
     store every question with its generation as answers.parquet.
     """
     settings = stored_settings(store, model_run)
-    maker = maker_for(model_run, settings)
-    steps = choose_steps(store, model_run, settings, checkpoints)
+    maker = maker_for(store, model_run, settings)
+    steps = choose_steps(store, model_run, settings, maker, checkpoints)
     choice = checkpoints if checkpoints == "last" else steps
-    model = model_run.tags["worldrep.fingerprint"]
-    fingerprint = evaluation_fingerprint(maker, settings, model, choice, keep_answers)
+    asked = choice, keep_answers
+    fingerprint, configuration = (
+        evaluation_fingerprint(maker, settings, model, *asked)
+        for model in (model_run.fingerprint, model_run.tag("configuration"))
+    )
     name = run_name("evaluate", settings) + ("" if checkpoints == "last" else " " + checkpoints)
-    if done := reuse(store, name, fingerprint, parent):
+    if done := reuse(store, fingerprint, parent):
         return done
-    tags = identity_tags(settings) | downstream_tags(model_run) | {"checkpoints": checkpoints}
+    tags = identity_tags(settings) | downstream_tags(model_run)
+    tags |= {"checkpoints": checkpoints, "configuration": configuration}
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
     with store.run(spec, launched=launched) as run:
         log_rows(run, maker, list(suite_sets(settings).values()), "test")
@@ -63,5 +67,4 @@ def evaluate_model(
                 path = Path(folder) / ANSWERS
                 pd.concat(answers).to_parquet(path, index=False)
                 run.artifact(path)
-    print(f"{name}: done, run {run.id}")
     return run.id

@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 
 from worldrep.citymap import draw_map
-from worldrep.extraction import Request, extract, save_representations
+from worldrep.extraction import extract, save_representations
 from worldrep.fingerprints import extraction_fingerprint
 from worldrep.probe import probe_positions
+from worldrep.request import Request
 from worldrep.stages.common import (
     downstream_tags,
     identity_tags,
@@ -42,15 +43,15 @@ def extract_model(
     """
     settings = stored_settings(store, model_run)
     request = Request.parse(settings, layers, task, positions)
-    steps = choose_steps(store, model_run, settings, checkpoints)
+    maker = maker_for(store, model_run, settings)
+    steps = choose_steps(store, model_run, settings, maker, checkpoints)
     choice = checkpoints if checkpoints == "last" else steps
-    maker = maker_for(model_run, settings)
-    model = model_run.tags["worldrep.fingerprint"]
+    model = model_run.fingerprint
     fingerprint = extraction_fingerprint(maker, model, request.as_dict(), choice)
     name = run_name("extract", settings)
     name += "".join(f" {v}" for v in (layers, task, positions) if v != "default")
     name += "" if checkpoints == "last" else f" {checkpoints}"
-    if done := reuse(store, name, fingerprint, parent):
+    if done := reuse(store, fingerprint, parent):
         return done
     tags = identity_tags(settings) | downstream_tags(model_run) | {"checkpoints": checkpoints}
     params = settings.as_dict() | {f"extract_{k}": v for k, v in request.as_dict().items()}
@@ -61,7 +62,6 @@ def extract_model(
             with model_at(store, model_run, step, checkpoints) as weights:
                 tables = extract(weights, maker.world, request)
             _record(run, step, tables, request, maker.world, model_run)
-    print(f"{name}: done, run {run.id}")
     return run.id
 
 

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data import training_sets
+from worldrep.data import maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.feed import Schedule
 from worldrep.fingerprints import training_fingerprint
 from worldrep.manifest import folder_name, verify
 from worldrep.model import load_model
+from worldrep.rows import RowMaker
 from worldrep.scales import resolve
 from worldrep.settings import OVERRIDABLE, Settings
 from worldrep.stages.common import (
@@ -21,7 +22,6 @@ from worldrep.stages.common import (
     best_device,
     describe,
     kind_of,
-    maker_of,
 )
 from worldrep.tracking import Store, StoredRun
 from worldrep.tracking.run import CHECKPOINTS
@@ -76,12 +76,14 @@ def model_by_run_id(store: Store, run_id: str) -> StoredRun:
     return run
 
 
-def choose_steps(store: Store, run: StoredRun, settings: Settings, choice: str) -> list[int]:
+def choose_steps(
+    store: Store, run: StoredRun, settings: Settings, maker: RowMaker, choice: str
+) -> list[int]:
     """Steps of `last`, `all` or a list such as `100,200`.
 
     Raises InputError for anything else, and for a step that was not kept.
     """
-    rowsets = training_sets(settings, maker_of(settings).world)
+    rowsets = training_sets(settings, maker.world)
     rows = sum(rowset.rows for rowset in rowsets)
     last = Schedule(rows, settings.batch_size, settings.epochs).steps
     if choice == "last":

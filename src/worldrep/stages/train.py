@@ -13,24 +13,26 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data import load_rows, stack_rows, training_sets, validation_sets
+from worldrep.data import load_rows, maker_of, stack_rows, training_sets, validation_sets
+from worldrep.durations import in_words
 from worldrep.encoding import Tokens
 from worldrep.errors import InputError, StateError
-from worldrep.estimate import estimate_seconds, in_words
+from worldrep.estimate import estimate_seconds
 from worldrep.evaluation import suite_of, validation_metrics
-from worldrep.fingerprints import training_fingerprint
+from worldrep.fingerprints import seedless, training_fingerprint
 from worldrep.manifest import folder_name, verify, write_manifest
 from worldrep.model import build_model, load_model, save_model
+from worldrep.progress import Bar, Watch
 from worldrep.rows import RowMaker
 from worldrep.scales import base_settings
 from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.common import (
+    CITIES,
     MODEL,
     describe,
     identity_tags,
     kind_of,
     log_rows,
-    maker_of,
     run_name,
     stored_settings,
 )
@@ -46,12 +48,14 @@ def train_model(
     base_run: str | None = None,
     parent: str | None = None,
     launched: bool = False,
+    watch: Watch | None = None,
 ) -> str:
     """The run id of the trained model; it is trained, and its base before it, if it is not there.
 
     base_run: run id of the pretrained model to start from, instead of the one that the settings
-    describe; parent: run id of a study; launched: this is what `mlflow run` was asked for.
-    Raises InputError for a base that does not fit, StateError for one that is damaged.
+    describe; parent: run id of a study; launched: this is what `mlflow run` was asked for; watch:
+    who is told how far it is, else a bar shows it. Raises InputError for a base that does not fit,
+    StateError for one that is damaged.
     """
     accelerator = make_accelerator(settings)
     maker = maker_of(settings)
@@ -63,14 +67,14 @@ def train_model(
     if done:
         if accelerator.is_main_process:
             store.adopt(done, parent)
-        accelerator.print(f"{stage} {describe(settings)}: already trained, run {done}")
         return done
     base_id = base.id if base else None
     if settings.is_finetuning and base_id is None:
-        base_id = _find_or_train_base(store, settings, accelerator, parent)
-    work = Work(store, settings, accelerator, maker, base_id, run_name(stage, settings))
+        base_id = _find_or_train_base(store, settings, accelerator, parent, watch)
+    work = Work(store, settings, accelerator, maker, base_id, run_name(stage, settings), watch)
     data = work.prepare()  # before the run is opened: the world may have too few questions
     tags = identity_tags(settings) | {"world_digest": maker.world.digest}
+    tags |= {"configuration": _configuration(settings, maker, base)}
     tags |= {"processes": str(accelerator.num_processes)}
     tags |= {"base_run_id": base_id} if base_id else {}
     spec = RunSpec(stage, work.title, fingerprint, tags, settings.as_dict(), parent)
@@ -78,6 +82,11 @@ def train_model(
         return work.train(None, *data)
     with store.run(spec, launched=launched) as run:
         return work.train(run, *data)
+
+
+def _configuration(settings: Settings, maker: RowMaker, base: StoredRun | None) -> str:
+    """What the model has in common with those of other seeds."""
+    return training_fingerprint(maker, seedless(settings), base and base.tag("configuration"))
 
 
 def check_base(store: Store, run_id: str, settings: Settings, maker: RowMaker) -> StoredRun:
@@ -112,7 +121,11 @@ def _from_main(accelerator: Accelerator, ask: Callable[[], Any]) -> Any:
 
 
 def _find_or_train_base(
-    store: Store, settings: Settings, accelerator: Accelerator, parent: str | None
+    store: Store,
+    settings: Settings,
+    accelerator: Accelerator,
+    parent: str | None,
+    watch: Watch | None,
 ) -> str:
     """The run id of the base that the settings describe, trained if it is not there."""
     base, maker = base_settings(settings), maker_of(settings)
@@ -125,7 +138,7 @@ def _find_or_train_base(
         f"the base {describe(base)} is not in the store: it is trained first, "
         f"in a run of its own, which should take {expected}"
     )
-    return train_model(store, base, parent=parent)
+    return train_model(store, base, parent=parent, watch=watch)
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,7 @@ class Work:
     maker: RowMaker
     base_id: str | None
     title: str
+    watch: Watch | None
 
     def prepare(self) -> tuple[Tokens, Validate]:
         """Training rows, made by the main process first, and the validation."""
@@ -168,10 +182,10 @@ class Work:
                 validate,
                 resume,
                 self.title,
+                (self.watch or Bar()) if run else None,
             )
         if run:
             _store_model(run, model)
-        self.accelerator.print(f"{self.title}: trained, run {run_id}")
         return run_id
 
     def _log_inputs(self, run: OpenRun) -> None:
@@ -179,7 +193,7 @@ class Work:
         log_rows(run, self.maker, rowsets, "training")
         log_rows(run, self.maker, list(validation_sets(self.settings).values()), "validation")
         with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-            path = Path(folder) / "cities.csv"
+            path = Path(folder) / CITIES
             self.maker.world.cities.to_csv(path, index=False)
             run.artifact(path)
 

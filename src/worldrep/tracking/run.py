@@ -90,6 +90,11 @@ class OpenRun:
         if len(self._points) >= FLUSH_POINTS or waited >= FLUSH_SECONDS:
             self.flush(required=False)
 
+    def replace_metrics(self, values: Mapping[str, float]) -> None:
+        """Numbers that hold from now on in place of earlier ones of their names."""
+        now = int(time.time() * 1000)
+        self._points += [Metric(key, value, now, 0) for key, value in values.items()]
+
     def _last_step(self, key: str) -> int:
         """The last step at which an earlier process logged this metric, -1 for never."""
         if not self.resumed:

@@ -1,0 +1,33 @@
+"""One step after the other in this process."""
+
+from __future__ import annotations
+
+from worldrep.executors.work import Outcome, Task, Tell, Workplace, attempt
+from worldrep.tracking import Store
+from worldrep.tracking.liveness import Owner
+
+
+class Inline:
+    """The executor of a single machine, without any further process."""
+
+    def __init__(self, store: Store, workplace: Workplace, tell: Tell) -> None:
+        self._store, self._workplace, self._tell = store, workplace, tell
+        self._task: Task | None = None
+
+    @property
+    def free(self) -> int:
+        return 0 if self._task else 1
+
+    def submit(self, task: Task) -> None:
+        self._task = task
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Do the step that was submitted."""
+        task, self._task = self._task, None
+        if task is None:
+            return []
+        return [attempt(self._store, task, self._workplace, lambda news: self._tell(1, news))]
+
+    def stop(self) -> list[Owner]:
+        """Nothing goes on behind this process's back."""
+        return []

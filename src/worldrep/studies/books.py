@@ -1,0 +1,141 @@
+"""The study's own run: the parent of its steps, and its counts while it goes on.
+
+One driver at a time keeps the books. Another one that works on the same study lists its steps below
+the same run, and takes the books over if the first one dies.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from worldrep.digests import digest
+from worldrep.names import TASK_NAMES
+from worldrep.settings import SHARED_GROUPS
+from worldrep.studies.graph import Graph, Step
+from worldrep.studies.scheduler import BLOCKED, Scheduler
+from worldrep.studies.states import DONE, FAILED
+from worldrep.tracking import OpenRun, RunSpec, Store, TakenError
+
+WRITE_SECONDS = 5.0  # between two entries
+TRY_SECONDS = 30.0  # between two attempts to take the books over
+SHOWN_FAILURES = 20
+STEPS_TABLE = "steps.csv"
+
+
+def study_spec(graph: Graph) -> RunSpec:
+    """The run of a study: one for each name and set of steps."""
+    definition, models = graph.definition, graph.definition.resolved
+    keys = ("pretrain", "ft", "width", "world", "scale", "seed")
+    tags = {key: _joined(getattr(settings, key) for settings in models) for key in keys}
+    tags |= {
+        "study": definition.name,
+        "model": _joined(settings.model_name for settings in models),
+        "tasks": ",".join(TASK_NAMES),
+    }
+    widths = _joined(settings.width for settings in models).split(",")
+    groups = SHARED_GROUPS if len(widths) == 1 else ("world", "rows")
+    facts = {"study": definition.name, "n_models": len(models), "n_steps": len(graph.steps)}
+    facts |= models[0].group(*groups)
+    fingerprint = digest(["study", definition.name, sorted(graph.steps)])
+    title = f"study {definition.name} {definition.scale}"
+    return RunSpec("study", title, fingerprint, tags, facts, repeatable=True)
+
+
+def _joined(values: Iterable[object]) -> str:
+    return ",".join(dict.fromkeys(str(value) for value in values))[:4000]
+
+
+class Books:
+    """Keeps the study's run, or leaves that to the driver that does."""
+
+    def __init__(self, store: Store, graph: Graph, *, launched: bool = False) -> None:
+        self._store, self._graph, self._spec = store, graph, study_spec(graph)
+        self._run: OpenRun | None = None
+        self.run_id = self._claim(launched)
+        self._begun = store.get(self.run_id).started
+        self._written = self._tried = time.monotonic()
+
+    def _claim(self, launched: bool = False) -> str:
+        try:
+            self._run = self._store.claim(self._spec, launched=launched)
+            return self._run.id
+        except TakenError as fault:
+            return fault.run_id
+
+    def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
+        """Enter the counts as `study/<state>`, by seconds since the study first began."""
+        now = time.monotonic()
+        if self._run is None and (at_once or now - self._tried >= TRY_SECONDS):
+            self._tried = now
+            self._claim()
+        if self._run and (at_once or now - self._written >= WRITE_SECONDS):
+            self._written = now
+            entries = {f"study/{state}": float(n) for state, n in counts.items()}
+            entries["study/total"] = float(sum(counts.values()))
+            self._run.metrics(int(time.time() - self._begun), entries)
+            self._run.flush(required=False)
+
+    def close(self, scheduler: Scheduler, interrupted: bool) -> None:
+        """Enter how it ended, with a table that names the run of every step."""
+        counts = scheduler.counts()
+        self.write(counts, at_once=True)
+        if self._run is None:
+            return
+        self._run.tags({"mlflow.note.content": _note(self._store, scheduler)})
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+            path = Path(folder) / STEPS_TABLE
+            steps_table(scheduler).to_csv(path, index=False)
+            self._run.artifact(path)
+        self._run.close(_status(counts, interrupted))
+
+
+def _status(counts: Mapping[str, int], interrupted: bool) -> str:
+    if interrupted:
+        return "KILLED"
+    if counts[FAILED] or counts[BLOCKED]:
+        return "FAILED"
+    finished = counts[DONE] == sum(counts.values())
+    return "FINISHED" if finished else "SCHEDULED"  # other shards have yet to do theirs
+
+
+def steps_table(scheduler: Scheduler) -> pd.DataFrame:
+    """One row per step: what it is, its state, its run, why it failed."""
+    rows = [
+        {
+            "step": step.title,
+            "kind": step.kind,
+            "model": str(step.settings.model_name),
+            "seed": step.settings.seed,
+            "world": step.settings.world,
+            "state": scheduler.state[fingerprint],
+            "run_id": scheduler.run_ids.get(fingerprint, ""),
+            "error": scheduler.messages.get(fingerprint, ""),
+            "fingerprint": fingerprint,
+        }
+        for fingerprint, step in scheduler.graph.steps.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _note(store: Store, scheduler: Scheduler) -> str:
+    """The study's description in the UI: counts, failures, and where the runs are listed."""
+    definition = scheduler.graph.definition
+    counts = ", ".join(f"{n} {state}" for state, n in scheduler.counts().items() if n)
+    lines = [f"**{definition.name}**: {definition.about}", "", f"Steps: {counts}."]
+    lines += [f"Every step with its run: artifact `{STEPS_TABLE}`.", ""]
+    failed = [(f, s) for f, s in scheduler.graph.steps.items() if f in scheduler.messages]
+    lines += [_failure(store, scheduler, f, step) for f, step in failed[:SHOWN_FAILURES]]
+    if len(failed) > SHOWN_FAILURES:
+        lines.append(f"- and {len(failed) - SHOWN_FAILURES} more")
+    return "\n".join(lines)
+
+
+def _failure(store: Store, scheduler: Scheduler, fingerprint: str, step: Step) -> str:
+    run_id, name = scheduler.run_ids.get(fingerprint), step.title
+    link = f"[{name}](#/experiments/{store.experiment_id}/runs/{run_id})" if run_id else name
+    return f"- failed: {link}: {scheduler.messages[fingerprint][:200]}"

@@ -1,0 +1,198 @@
+"""What a study consists of, read from a YAML file: a user's, or one that comes with worldrep.
+
+about: One sentence.
+models: [pt1, pt1_ftwb1-1..7, pt1_ftwb2-13]
+seeds: [42, 1]              # default: 42
+widths: [wide, narrow]      # default: as the models are named
+worlds: [standard]          # default: standard
+scale: mini                 # default: mini
+steps: [evaluate, extract]  # default: both; a model that is missing is always trained
+settings: {epochs: 2}       # overrides for every model that is listed
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from worldrep.errors import InputError, first_line, unknown
+from worldrep.names import WIDTHS, ModelName, parse_model
+from worldrep.scales import resolve
+from worldrep.settings import OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
+
+LIBRARY = Path(__file__).parent / "library"
+SUFFIXES = (".yaml", ".yml")
+STEPS = ("train", "evaluate", "extract")
+
+_RANGE = re.compile(r"(.*-)(\d+)\.\.(\d+)")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """The names that span a study; building one checks every one of them.
+
+    widths: empty for those in the models' names; settings: overrides for every listed model.
+    Raises InputError for a name that is not known, or nothing to do.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    about: str = ""
+    seeds: tuple[int, ...] = (42,)
+    widths: tuple[str, ...] = ()
+    worlds: tuple[str, ...] = ("standard",)
+    scale: str = "mini"
+    steps: tuple[str, ...] = STEPS
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in ("models", "seeds", "worlds", "steps"):
+            if not getattr(self, key):
+                raise InputError(f"study {self.name!r} has no {key}")
+        if any(seed < 0 for seed in self.seeds):
+            raise InputError(f"seeds={_listed(self.seeds)} must be at least 0")
+        allowed = {"widths": WIDTHS, "worlds": VARIANTS, "steps": STEPS}
+        for key, names in allowed.items():
+            for value in getattr(self, key):
+                if value not in names:
+                    raise unknown(key.removesuffix("s"), value, names)
+        if self.scale not in SCALES:
+            raise unknown("scale", self.scale, SCALES)
+        _ = self.resolved
+
+    def changed(self, **values: Any) -> Definition:
+        """The same study with other seeds, widths, worlds, scale or settings; None leaves it."""
+        return replace(self, **{key: value for key, value in values.items() if value is not None})
+
+    @property
+    def resolved(self) -> tuple[Settings, ...]:
+        """The complete settings of every model: seed by seed, each once, in the order named."""
+        models = [
+            resolve(
+                model, scale=self.scale, world=world, seed=seed, overrides=self.settings
+            )
+            for seed, world, model in product(self.seeds, self.worlds, self._model_names())
+        ]  # fmt: skip
+        return tuple(dict.fromkeys(models))
+
+    def _model_names(self) -> list[ModelName]:
+        names = [parse_model(text) for entry in self.models for text in _names_of(entry)]
+        if not self.widths:
+            return names
+        for name in names:
+            if name.width != "base":
+                raise InputError(f"model {name} names a width, and widths are given beside it")
+        return [replace(name, width=width) for width in self.widths for name in names]
+
+
+def builtin_names() -> list[str]:
+    """The studies that come with worldrep."""
+    return sorted(path.stem for path in LIBRARY.glob("*.yaml"))
+
+
+def load_definition(name: str) -> Definition:
+    """A built-in study by its name, or one of a YAML file by its path.
+
+    Raises InputError for a study that is not known, and for a file that is not one.
+    """
+    if Path(name).suffix not in SUFFIXES:
+        if name not in builtin_names():
+            fault = unknown("study", name, builtin_names())
+            raise InputError(f"{fault}, or a file whose name ends with .yaml")
+        return _read(LIBRARY / f"{name}.yaml", name)
+    stem = Path(name).stem
+    if stem in builtin_names() or not _NAME.fullmatch(stem):
+        raise InputError(
+            f"a study is called after its file, and {stem!r} is taken or not made of letters, "
+            "digits, - and _; give the file another name"
+        )
+    return _read(Path(name), stem)
+
+
+def _read(path: Path, name: str) -> Definition:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(f"cannot read study {path}: {fault}") from None
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        reason = getattr(fault, "problem", None) or first_line(fault)
+        raise InputError(f"study {path}{where} is not YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"study {path} is not a list of keys with values such as `models: [pt1]`")
+    try:
+        return _parse(name, content)
+    except InputError as fault:
+        raise InputError(f"study {path}: {fault}") from None
+
+
+def _parse(name: str, content: Mapping[str, Any]) -> Definition:
+    keys = ("about", "models", "seeds", "widths", "worlds", "scale", "steps", "settings")
+    for key in content:
+        if key not in keys:
+            raise unknown("key", key, keys)
+    values: dict[str, Any] = {
+        key: str(content[key]) for key in ("about", "scale") if key in content
+    }
+    for key in ("models", "widths", "worlds", "steps"):
+        if key in content:
+            values[key] = tuple(str(item) for item in _items(key, content[key]))
+    if "seeds" in content:
+        values["seeds"] = parse_seeds(_listed(_items("seeds", content["seeds"])))
+    if "settings" in content:
+        values["settings"] = parse_settings(content["settings"])
+    return Definition(name, **{"models": ()} | values)
+
+
+def parse_settings(values: Any) -> dict[str, Any]:
+    """Overrides by name, each of its setting's type. Raises InputError for an unknown one."""
+    if not isinstance(values, dict):
+        raise InputError("settings is not a list of names with values such as `{epochs: 2}`")
+    for key in values:
+        if key not in OVERRIDABLE:
+            raise unknown("setting", key, OVERRIDABLE)
+    return {key: parse_value(key, str(value)) for key, value in values.items()}
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`1,2,3` -> (1, 2, 3), each once. Raises InputError for anything else."""
+    return tuple(dict.fromkeys(parse_value("seed", part.strip()) for part in text.split(",")))
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """`wide,narrow` -> ("wide", "narrow"), each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
+def _items(key: str, value: Any) -> Sequence[Any]:
+    """A YAML list, or the single value that stands for a list of one."""
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        if isinstance(item, dict | list) or item is None:
+            raise InputError(f"{key} is not a list of names or numbers")
+    return items
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ",".join(map(str, values))
+
+
+def _names_of(entry: str) -> list[str]:
+    """`pt1_ftwb1-1..3` -> its three models; any other entry is one model."""
+    found = _RANGE.fullmatch(entry)
+    if not found:
+        return [entry]
+    stem, first, last = found[1], int(found[2]), int(found[3])
+    if first > last:
+        raise InputError(f"models {entry!r} run backwards")
+    if last - first > 1000:
+        raise InputError(f"models {entry!r} are too many")
+    return [f"{stem}{k}" for k in range(first, last + 1)]

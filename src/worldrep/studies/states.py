@@ -1,0 +1,73 @@
+"""How far a study is: the state of every step, from the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from worldrep.studies.graph import Graph, Step
+from worldrep.tracking import Store, StoredRun
+
+DONE, RUNNING, DEAD, FAILED, MISSING = STATES = ("done", "running", "dead", "failed", "missing")
+STAGES = ("pretrain", "finetune", "evaluate", "extract")
+MOST_QUERIES = 100
+
+
+@dataclass(frozen=True)
+class StepState:
+    """One step: done; running in a living process; dead, that is begun and interrupted; failed;
+    or missing. run: the one that says so, None if there is none.
+    """
+
+    step: Step
+    state: str
+    run: StoredRun | None
+
+    @property
+    def error(self) -> str:
+        """Why it failed; empty if it did not."""
+        return self.run.tag("error") if self.run and self.state == FAILED else ""
+
+
+def read_runs(store: Store, graph: Graph) -> list[StoredRun]:
+    """All runs of the study's stages, worlds, widths, seeds and scale, the newest first."""
+    models = graph.by_model()
+    worlds, widths, seeds = (
+        sorted({getattr(settings, name) for settings in models})
+        for name in ("world", "width", "seed")
+    )
+    filters: list[dict[str, str]] = [
+        {"stage": stage, "world": world, "width": width}
+        for stage, world, width in product(STAGES, worlds, widths)
+    ]
+    if len(filters) * len(seeds) <= MOST_QUERIES:
+        filters = [names | {"seed": str(seed)} for names in filters for seed in seeds]
+    scale = graph.definition.scale
+    return [run for names in filters for run in store.find(scale=scale, **names)]
+
+
+def read_states(
+    store: Store, graph: Graph, runs: Sequence[StoredRun] | None = None
+) -> dict[str, StepState]:
+    """The state of every step by fingerprint. runs: what `read_runs` gave, else it is read."""
+    found: dict[str, list[StoredRun]] = {}
+    for run in read_runs(store, graph) if runs is None else runs:
+        found.setdefault(run.fingerprint, []).append(run)
+    return {
+        fingerprint: state_of(store, step, found.get(fingerprint, ()))
+        for fingerprint, step in graph.steps.items()
+    }
+
+
+def state_of(store: Store, step: Step, runs: Sequence[StoredRun]) -> StepState:
+    """The state of a step from all runs with its fingerprint, the newest first."""
+    for run in runs:
+        if run.status == "FINISHED":
+            return StepState(step, DONE, run)
+    for run in runs:
+        if store.is_alive(run):
+            return StepState(step, RUNNING, run)
+    if not runs:
+        return StepState(step, MISSING, None)
+    return StepState(step, FAILED if runs[0].status == "FAILED" else DEAD, runs[0])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from entrypoints import evaluate, extract, finetune, main, pretrain
+from entrypoints import evaluate, extract, finetune, main, pretrain, study
 from entrypoints.command import command
 from worldrep.errors import InputError, StateError
 from worldrep.settings import OVERRIDABLE
@@ -18,6 +18,7 @@ from worldrep.settings import OVERRIDABLE
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "main": main.main,
+    "study": study.main,
     "pretrain": pretrain.main,
     "finetune": finetune.main,
     "evaluate": evaluate.main,

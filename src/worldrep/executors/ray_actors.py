@@ -77,14 +77,14 @@ class RayActors:
     def __init__(
         self, workplace: Workplace, workers: int, gpus: float, address: str, tell: Tell
     ) -> None:
-        self._ray = _join(address)
+        environment = {"env_vars": _environment(workplace), "py_modules": [_package()]}
+        self._ray = _join(address, environment)
         self._workplace, self._tell, self._looked = workplace, tell, 0.0
         self._room(workers, workplace.cpus, gpus)
         self._class = self._ray.remote(RemoteWorker).options(
             num_cpus=workplace.cpus,
             num_gpus=gpus,
             max_concurrency=2,  # it tells how far it is while it works
-            runtime_env={"env_vars": _environment(workplace), "py_modules": [_package()]},
         )
         self._actors = {number: self._place(number) for number in range(1, workers + 1)}
 
@@ -189,7 +189,7 @@ def _places(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     return int(min(room))
 
 
-def _join(address: str) -> Any:
+def _join(address: str, environment: dict[str, Any]) -> Any:
     """Ray, connected to a running cluster, or to one of its own for the address `local`.
 
     Raises InputError when ray is not installed, StateError when nothing answers.
@@ -205,11 +205,9 @@ def _join(address: str) -> Any:
     try:
         if port.isdecimal() and "/" not in host:
             socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
-        quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
-        if address == "local":
-            ray.init(include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        own = {"include_dashboard": False} if address == "local" else {}
+        quiet = {"log_to_driver": False, "logging_level": "error"}
+        ray.init(address=address, runtime_env=environment, **quiet, **own)
     except (OSError, ValueError, RuntimeError) as fault:
         raise StateError(
             f"no Ray cluster answers at address={address!r} ({first_line(fault)}); "

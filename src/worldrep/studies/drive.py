@@ -53,6 +53,7 @@ def run_study(
     mine: fingerprints of the steps of this shard; launched: this is what `mlflow run` was asked
     for. A failed step does not raise; see `Result.check`.
     """
+    store.check_writable()
     board = Board(f"study {graph.definition.name}", choice.workers)
     states = read_states(store, graph)
     for found in states.values():

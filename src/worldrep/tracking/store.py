@@ -27,6 +27,7 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from worldrep import __version__
 from worldrep.cache import cache_folder
 from worldrep.collector import sparing_collector
 from worldrep.digests import digest
@@ -62,6 +63,7 @@ class Store:
         """
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we say it in words
         uri = mlflow.get_tracking_uri()
         try:
             with FileLock(_lock_path(uri)):  # two processes must not both create the database
@@ -74,6 +76,16 @@ class Store:
             reason = first_line(fault)
             raise StateError(f"cannot use the MLflow store at {uri}: {reason}") from None
         return cls(client, uri, experiment_id)
+
+    def check_writable(self) -> None:
+        """Raise StateError when nothing can be recorded."""
+        try:
+            self.client.set_experiment_tag(self.experiment_id, "worldrep.version", __version__)
+        except MlflowException as fault:
+            reason = first_line(fault)
+            raise StateError(
+                f"the MLflow store at {self.uri} cannot be written: {reason}"
+            ) from None
 
     def find(self, **tags: str) -> list[StoredRun]:
         """Runs of the experiment with all these tags (without prefix), the newest first."""

@@ -1,0 +1,17 @@
+"""Steps for tests of studies: real ones, but for the one that is poisoned."""
+
+from worldrep.executors.perform import perform
+
+POISONED = "finetune pt1_ftwb1-2 seed42"
+
+
+def poisoned(store, task, watch):
+    """As a real step; one of them raises in the middle of its run."""
+    if task.title != POISONED:
+        return perform(store, task, watch)
+
+    def watch_and_raise(progress):
+        if progress.done > 1:
+            raise ZeroDivisionError("poison")
+
+    return perform(store, task, watch_and_raise)

@@ -1,0 +1,112 @@
+"""The order of steps, whatever becomes of each: no store, no worker, only outcomes."""
+
+import pytest
+
+from worldrep.executors import Outcome
+from worldrep.studies import Shard, expand, load_definition
+from worldrep.studies.scheduler import MOST_LOSSES, Scheduler
+from worldrep.tracking.liveness import Owner
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return expand(load_definition("demo").changed(scale="smoke"))
+
+
+@pytest.fixture
+def scheduler(graph):
+    return Scheduler(graph, {}, "parent")
+
+
+def done(task):
+    return Outcome(task.fingerprint, "done", run_id=f"run of {task.title}")
+
+
+def work_through(scheduler, outcome=done):
+    """Do everything with one worker; the titles in order."""
+    titles = []
+    while scheduler.going_on:
+        task = scheduler.next_task()
+        titles.append(task.title)
+        scheduler.settle(outcome(task))
+    return titles
+
+
+def test_all_steps_are_done_once_each_after_what_it_needs(graph, scheduler):
+    titles = work_through(scheduler)
+    assert sorted(titles) == sorted(step.title for step in graph.steps.values())
+    place = {title: i for i, title in enumerate(titles)}
+    for step in graph.steps.values():
+        if step.needs:
+            assert place[graph.steps[step.needs].title] < place[step.title]
+    assert scheduler.counts() == dict(done=30, running=0, waiting=0, failed=0, blocked=0)
+
+
+def test_a_step_is_given_the_run_that_it_stands_on(scheduler):
+    base = scheduler.next_task()
+    assert base.model_run == "" and scheduler.next_task() is None
+    scheduler.settle(done(base))
+    tuned = scheduler.next_task()
+    assert tuned.model_run == "run of pretrain pt1 seed42" and tuned.parent == "parent"
+
+
+def test_a_failure_blocks_what_needs_it_and_nothing_else(scheduler):
+    def poisoned(task):
+        failed = Outcome(task.fingerprint, "failed", message="poison")
+        return failed if task.title == "finetune pt1_ftwb1-3 seed42" else done(task)
+
+    titles = work_through(scheduler, poisoned)
+    assert scheduler.counts() == dict(done=27, running=0, waiting=0, failed=1, blocked=2)
+    assert "evaluate pt1_ftwb1-3 seed42" not in titles
+    assert list(scheduler.messages.values()) == ["poison"]
+
+
+def test_a_failed_base_blocks_everything(scheduler):
+    work_through(scheduler, lambda task: Outcome(task.fingerprint, "failed", message="poison"))
+    assert scheduler.counts() == dict(done=0, running=0, waiting=0, failed=1, blocked=29)
+
+
+def test_a_lost_step_is_tried_again_and_the_dead_are_named(scheduler):
+    task = scheduler.next_task()
+    owner = Owner(1, "elsewhere", 2.0)
+    scheduler.settle(Outcome(task.fingerprint, "lost", message="died", owner=owner))
+    again = scheduler.next_task()
+    assert again.fingerprint == task.fingerprint and again.dead == (owner,)
+    scheduler.settle(done(again))
+    assert scheduler.counts()["done"] == 1
+
+
+def test_a_step_that_kills_its_workers_fails_in_the_end(scheduler):
+    for _ in range(MOST_LOSSES):
+        task = scheduler.next_task()
+        scheduler.settle(Outcome(task.fingerprint, "lost", message="died"))
+    assert scheduler.next_task() is None and not scheduler.going_on
+    assert scheduler.counts()["failed"] == 1 and scheduler.counts()["blocked"] == 29
+
+
+def test_a_taken_step_is_waited_for(scheduler):
+    task = scheduler.next_task()
+    scheduler.settle(Outcome(task.fingerprint, "taken", run_id="theirs"))
+    assert scheduler.next_task() is None and scheduler.going_on
+    assert scheduler.elsewhere == {task.fingerprint}
+
+
+def test_the_costliest_branch_is_begun_first(graph, scheduler):
+    scheduler.settle(done(scheduler.next_task()))
+    first = graph.steps[scheduler.next_task().fingerprint]
+    assert first.settings.ft.startswith("ftwb2")  # two tasks: the longest training
+
+
+def test_a_shard_does_its_own_and_borrows_only_what_it_needs(graph):
+    parts = [Shard(index, 4).steps_of(graph) for index in range(1, 5)]
+    (base,) = [step for step in graph.steps.values() if not step.needs]
+    for part in parts:
+        titles = work_through(Scheduler(graph, {}, "parent", part))
+        assert len(titles) == len(part | {base.fingerprint})
+
+
+def test_a_plan_is_the_order_of_one_worker(graph, scheduler):
+    plan = [step.title for step in scheduler.order()]
+    assert plan == work_through(Scheduler(graph, {}, "parent"))
+    work_through(scheduler)
+    assert scheduler.order() == []

@@ -1,0 +1,215 @@
+"""Studies that really run, in this process: results, reuse, failures, status, wrong input."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from entrypoints import finetune, study
+from worldrep.executors import Choice
+from worldrep.studies import expand, load_definition
+from worldrep.studies.drive import run_study
+from worldrep.studies.states import read_states
+from worldrep.tracking import Store
+
+TWO = "models: [pt1, pt1_ftwb1-1]\nscale: smoke\n"
+THREE = "models: [pt1, pt1_ftwb1-1..2]\nscale: smoke\n"
+
+
+def run(*arguments, code=0, command=study):
+    result = CliRunner().invoke(command.main, list(arguments), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def two(store_uri):
+    Path("two.yaml").write_text(TWO)
+    return ["--name", "two.yaml"]
+
+
+def runs(**tags):
+    return Store.connect().find(**tags)
+
+
+def graph_of(path, **changes):
+    return expand(load_definition(path).changed(**changes))
+
+
+def test_a_study_leaves_one_finished_run_for_every_step(two):
+    run(*two)
+    graph = graph_of("two.yaml")
+    found = [r for r in runs() if r.fingerprint in graph.steps]
+    assert sorted(r.fingerprint for r in found) == sorted(graph.steps)
+    assert {r.status for r in runs()} == {"FINISHED"}
+    (parent,) = runs(stage="study")
+    assert {r.parent for r in found} == {parent.id}
+    assert parent.metrics["study/done"] == parent.metrics["study/total"] == 6
+    store = Store.connect()
+    with store.download(parent.id, "steps.csv") as path:
+        table = pd.read_csv(path)
+    assert sorted(table["run_id"]) == sorted(r.id for r in found)
+    assert set(table["state"]) == {"done"}
+    note = parent.tags["mlflow.note.content"]
+    assert "Steps: 6 done." in note
+
+
+def test_run_again_nothing_is_repeated(two):
+    run(*two)
+    before = {r.id: r.ended for r in runs() if r.tag("stage") != "study"}
+    assert "6 of 6 steps are done already" in run(*two)
+    assert {r.id: r.ended for r in runs() if r.tag("stage") != "study"} == before
+    assert len(runs(stage="study")) == 1
+
+
+def test_steps_are_shared_with_single_commands_and_other_studies(two):
+    run("--ft", "ftwb1-1", "--scale", "smoke", command=finetune)
+    run(*two)
+    Path("three.yaml").write_text(THREE)
+    assert "three: 6 of 9 steps" in run("--name", "three.yaml")
+    assert len(runs(stage="pretrain")) == 1 and len(runs(stage="finetune")) == 2
+    first, second = (next(r for r in runs(stage="study") if r.tag("study") == name)
+                     for name in ("two", "three"))  # fmt: skip
+    parents = {r.name: r.parent for r in runs()}
+    assert parents["pretrain pt1 seed42"] == first.id  # adopted once, and kept
+    assert parents["finetune pt1_ftwb1-2 seed42"] == second.id
+
+
+def poisoned_study(executor="inline", workers=1):
+    Path("three.yaml").write_text(THREE)
+    graph, store = graph_of("three.yaml"), Store.connect()
+    choice = Choice(executor, workers, cpus=1, perform="steps:poisoned")
+    return store, graph, run_study(store, graph, choice)
+
+
+def test_a_poisoned_step_fails_alone_and_is_retried_alone(store_uri, capsys):
+    store, graph, result = poisoned_study()
+    assert result.failed == ["finetune pt1_ftwb1-2 seed42"]
+    assert result.counts == dict(done=6, running=0, waiting=0, failed=1, blocked=2)
+    assert "FAILED: ZeroDivisionError: poison" in capsys.readouterr().out
+    (parent,) = runs(stage="study")
+    assert parent.status == "FAILED" and "poison" in parent.tags["mlflow.note.content"]
+    (poison,) = [r for r in runs() if r.status == "FAILED" and r.id != parent.id]
+    assert poison.tag("error") == "ZeroDivisionError: poison"
+    states = read_states(store, graph)
+    assert sorted(s.state for s in states.values()) == ["done"] * 6 + ["failed"] + ["missing"] * 2
+
+    before = {r.id for r in runs() if r.status == "FINISHED"}
+    assert "6 of 9 steps are done already" in run("--name", "three.yaml")
+    assert {r.status for r in runs()} == {"FINISHED"}
+    again = [r for r in runs() if r.id not in before and r.tag("stage") not in ("study", "summary")]
+    assert sorted(r.tag("stage") for r in again) == ["evaluate", "extract", "finetune"]
+    assert poison.id in {r.id for r in again}  # carried on, not begun anew
+
+
+def test_the_command_ends_with_1_and_names_what_failed(two, monkeypatch):
+    message = run(*two, "--learning_rate", "1e30", code=1)
+    sentence = message.strip().splitlines()[-1]
+    assert sentence.startswith("Error: 1 steps failed (pretrain pt1 seed42) and 5 that need them")
+    status = json.loads(
+        run(*two, "--learning_rate", "1e30", "--action", "status", "--format", "json")
+    )
+    assert status["totals"] == dict(done=0, running=0, dead=0, failed=1, missing=5)
+    assert "the loss is" in status["models"][0]["steps"]["train"]["error"]
+
+
+def test_status_and_plan_tell_the_truth_and_write_nothing(two):
+    run("--name", "two.yaml", "--seeds", "1")
+    before = [(r.id, r.status) for r in runs()]
+    status = run(*two, "--seeds", "1,2", "--action", "status")
+    assert "pt1_ftwb1-1  1     standard  done     done      done" in status
+    assert "pt1_ftwb1-1  2     standard  missing  missing   missing" in status
+    assert "4 models, 12 steps: 6 done, 0 running, 0 dead, 0 failed, 6 missing" in status
+    assert "left: 6 steps" in status and "tokens of training, about" in status
+    found = json.loads(run(*two, "--seeds", "1,2", "--action", "plan", "--format", "json"))
+    assert [s["step"] for s in found["steps"]] == [
+        "pretrain pt1 seed2", "finetune pt1_ftwb1-1 seed2", "evaluate pt1 seed2",
+        "evaluate pt1_ftwb1-1 seed2", "extract pt1 seed2", "extract pt1_ftwb1-1 seed2",
+    ]  # fmt: skip
+    assert found["left"]["seconds"] > 0 and found["left"]["unknown"] == 0
+    assert [(r.id, r.status) for r in runs()] == before
+
+
+def test_tokens_left_are_those_that_training_counts(store_uri):
+    from worldrep.data import load_rows, maker_of, training_sets
+    from worldrep.scales import resolve
+    from worldrep.studies.estimates import training_tokens
+    from worldrep.tokenizer import PAD
+
+    for name in ("pt1", "pt1_ftwb2-13"):
+        from worldrep.names import parse_model
+
+        settings = resolve(parse_model(name), scale="mini")
+        maker = maker_of(settings)
+        rows = training_sets(settings, maker.world)
+        exact = settings.epochs * sum(int((load_rows(maker, r) != PAD).sum()) for r in rows)
+        assert training_tokens(settings) == pytest.approx(exact, rel=0.01)
+
+
+def test_summaries_hold_all_seeds_and_are_kept_up_to_date(two):
+    run(*two, "--seeds", "1,2")
+    metric = "standard/distance/mean"
+    values = [r.metrics[metric] for r in runs(stage="evaluate", model="pt1_ftwb1-1")]
+    (summary,) = runs(stage="summary", model="pt1_ftwb1-1")
+    assert summary.metrics[f"{metric}/mean_over_seeds"] == pytest.approx(statistics.mean(values))
+    assert summary.metrics[f"{metric}/std_over_seeds"] == pytest.approx(statistics.stdev(values))
+    reach = 12.7062047 * statistics.stdev(values) / 2**0.5  # Student's t, one degree of freedom
+    assert summary.metrics[f"{metric}/high_over_seeds"] == pytest.approx(
+        statistics.mean(values) + reach
+    )
+    assert summary.metrics[f"{metric}/n_over_seeds"] == 2 and summary.tag("seed") == "1,2"
+    run(*two, "--seeds", "3")  # another study, another seed
+    values = [r.metrics[metric] for r in runs(stage="evaluate", model="pt1_ftwb1-1")]
+    (updated,) = runs(stage="summary", model="pt1_ftwb1-1")
+    assert updated.id == summary.id and updated.tag("seed") == "1,2,3"
+    assert updated.metrics[f"{metric}/n_over_seeds"] == 3
+    assert updated.metrics[f"{metric}/mean_over_seeds"] == pytest.approx(statistics.mean(values))
+    assert len(runs(stage="summary")) == 2
+
+
+def test_models_of_other_settings_have_summaries_of_their_own(two):
+    run(*two, "--seeds", "1")
+    run(*two, "--seeds", "2", "--epochs", "1")
+    summaries = runs(stage="summary", model="pt1")
+    assert sorted(r.tag("seed") for r in summaries) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (["--name", "exp9"], "unknown study 'exp9'", 2),
+        (["--name", "exp1", "--seeds", "1;2"], "seed='1;2' is not a whole number", 2),
+        (["--widths", "tall"], "unknown width 'tall'", 2),
+        (["--worlds", "round"], "unknown world 'round'", 2),
+        (["--scale", "tiny"], "unknown scale 'tiny'", 2),
+        (["--action", "stats"], "unknown action 'stats' (did you mean 'status'?)", 2),
+        (["--format", "xml"], "unknown format 'xml'", 2),
+        (["--executor", "slurm"], "unknown executor 'slurm'", 2),
+        (["--workers", "2"], "executor=inline does one step at a time", 2),
+        (["--workers", "0"], "workers=0 is too small", 2),
+        (["--workers", "two"], "workers='two' is not a whole number", 2),
+        (["--gpus", "nan"], "gpus='nan' is not a number", 2),
+        (["--gpus", "1.5"], "must be a share of one GPU or a whole number", 2),
+        (["--shard", "3/2"], "shard='3/2'", 2),
+        (["--executor", "ray", "--address", "127.0.0.1:9"], "no Ray cluster answers at", 1),
+        (["--executor", "ray", "--address", "nonsense"], "no Ray cluster answers at", 1),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_starts_nothing(store_uri, arguments, message, code):
+    output = run("--scale", "smoke", *arguments, code=code)
+    assert message in output and output.count("\n") == 1
+    assert runs() == []
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(two, tmp_path, monkeypatch):
+    Store.connect()
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"
+    )
+    output = run(*two, code=1)
+    assert "store" in output and "readonly" in output and output.count("\n") == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert runs() == []

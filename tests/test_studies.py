@@ -11,6 +11,7 @@ from worldrep.studies.definition import parse_seeds
 
 FTWB1 = [f"ftwb1-{k}" for k in range(1, 8)]
 FTWB2 = [f"ftwb2-{k}" for k in range(1, 22)]
+WIDE = ("pt1@wide", "pt1@narrow")
 EXP3 = [f"ftwb2-{k}" for k in (2, 4, 9, 12, 13, 15)]
 
 
@@ -33,7 +34,7 @@ FTSET = [f"ft{w}{m}-{k}" for w in ("", "wb") for m, n in ((1, 7), (2, 21), (3, 7
 CONTENT = {
     "exp1": (87, expected(tuned("pt1", FTWB1 + FTWB2), (1, 2, 3))),
     "exp2": (42, expected([f"pt{m}-{k}" for m in (2, 3) for k in range(1, 8)], (42, 1, 2))),
-    "exp3": (28, expected([n for w in ("wide", "narrow") for n in tuned(f"pt1@{w}", FTWB1 + EXP3)], (42,))),
+    "exp3": (28, expected([n for w in WIDE for n in tuned(w, FTWB1 + EXP3)], (42,))),
     "exp4": (21, expected([f"pt1-{k}" for k in range(1, 8)], (42, 1, 2))),
     "exp5": (1, expected(["pt1"], (42,), "with_atlantis")),
     "exp6": (29, expected(tuned("pt1", FTWB1 + FTWB2), (42,), "scattered")),

@@ -32,7 +32,7 @@ class Executor(Protocol):
         """Steps that ended, after `seconds` at the latest if none has."""
 
     def stop(self) -> Sequence[Owner]:
-        """End all that is going on; the processes that it ended."""
+        """End all that is going on; the processes whose work was ended."""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,9 @@ def attempt(
         return Outcome(task.fingerprint, state, run_id, message, seconds, Owner.here())
 
     try:
+        if done := store.finished(task.fingerprint):
+            store.adopt(done.id, task.parent)
+            return outcome("done", done.id, "it was done meanwhile by another process")
         perform: Perform = getattr(importlib.import_module(module), function)
         with redirect_stdout(Lines(tell)):
             return outcome("done", perform(store, task, tell))

@@ -42,8 +42,9 @@ class Board:
     def ended(self, step: Step, outcome: Outcome, counts: Mapping[str, int]) -> None:
         """Say how a step ended."""
         done, total = counts["done"], sum(counts.values())
+        how = outcome.message or f"done in {outcome.seconds:.1f} s"
         words = {
-            "done": f"done in {outcome.seconds:.1f} s, run {outcome.run_id}",
+            "done": f"{how}, run {outcome.run_id}",
             "failed": f"FAILED: {outcome.message}",
             "taken": f"left to another process: {outcome.message}",
             "lost": f"{outcome.message}; it is tried again from its last checkpoint",

@@ -15,6 +15,7 @@ from worldrep.studies.scheduler import BLOCKED, Scheduler
 from worldrep.studies.states import DONE, FAILED, read_states
 from worldrep.studies.summaries import Summaries
 from worldrep.tracking import Store
+from worldrep.tracking.liveness import Owner
 
 WAIT_SECONDS = 1.0
 ELSEWHERE_SECONDS = 3.0  # between two looks at steps that other processes do
@@ -76,9 +77,7 @@ def run_study(
         interrupted = False
     finally:
         board.close()
-        for owner in executor.stop():
-            store.bury(owner)
-        _close_left(store, scheduler)
+        _close_left(store, scheduler, executor.stop())
         books.close(scheduler, interrupted)
     failed = [step.title for f, step in graph.steps.items() if scheduler.state[f] == FAILED]
     return Result(books.run_id, scheduler.run_ids, scheduler.counts(), failed)
@@ -110,8 +109,8 @@ def _work(
         summaries.update(scheduler.state, scheduler.run_ids, configurations)
 
 
-def _close_left(store: Store, scheduler: Scheduler) -> None:
+def _close_left(store: Store, scheduler: Scheduler, ended: Collection[Owner]) -> None:
     """End the runs of workers that were stopped in the middle of a step."""
     for fingerprint in scheduler.in_flight:
         for run in store.find(fingerprint=fingerprint):
-            store.close_dead(run)
+            store.close_dead(run, ended)

@@ -54,7 +54,7 @@ def claim_run(store: Store, spec: RunSpec, launched: bool) -> tuple[str, bool]:
             return made, False
         _take_back(store, made)
         time.sleep(random.uniform(0, LONGEST_WAIT * (attempt + 1) / ATTEMPTS))
-    raise TakenError(f"{spec.name} is being begun by several processes; try again", made)
+    raise StateError(f"{spec.name} is being begun by too many processes at once; try again")
 
 
 def take_over(client: MlflowClient, run: StoredRun, name: str) -> None:

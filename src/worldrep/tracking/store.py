@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -156,6 +156,9 @@ class Store:
             opened.tags(spec.all_tags)
             if spec.settings:
                 opened.settings(spec.settings)
+        except (KeyboardInterrupt, SystemExit):
+            _abandon(opened, "KILLED")
+            raise
         except BaseException as fault:
             _abandon(opened, "FAILED", fault)
             raise
@@ -169,9 +172,13 @@ class Store:
         """Learn for certain that a process, perhaps of another host, is dead."""
         self._dead.add(owner)
 
-    def close_dead(self, run: StoredRun) -> None:
-        """End a run as KILLED whose process is dead; nothing happens if it is not dead."""
-        if run.status != "RUNNING" or self.is_alive(run):
+    def close_dead(self, run: StoredRun, ended: Collection[Owner] = ()) -> None:
+        """End a run as KILLED whose process is dead, or is one of those that ended their work.
+
+        Nothing happens to any other run.
+        """
+        owner = run.claim.owner if run.claim else None
+        if run.status != "RUNNING" or (self.is_alive(run) and owner not in ended):
             return
         try:
             take_over(self.client, run, run.name)

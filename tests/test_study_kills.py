@@ -1,0 +1,218 @@
+"""Drivers and workers as real processes, killed for real, alone and side by side."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from worldrep.studies import expand, load_definition
+from worldrep.tracking import Store
+
+pytestmark = pytest.mark.slow
+
+LONG = """
+models: [pt1, pt1_ftwb1-1..2]
+scale: smoke
+settings: {epochs: 16, n_checkpoints: 8}
+"""
+
+
+@pytest.fixture
+def long_study(store_uri, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("long.yaml").write_text(LONG)
+    return expand(load_definition("long.yaml"))
+
+
+@pytest.fixture(scope="module")
+def straight(empty_database, tmp_path_factory):
+    """Weights of the study when nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("straight")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        Path("long.yaml").write_text(LONG)
+        finish()
+        return weights(expand(load_definition("long.yaml")))
+
+
+def driver(*arguments):
+    """The command as a process that listens to Ctrl-C, even if the tests run in the background."""
+    command = [sys.executable, "-m", "entrypoints.study", "--name", "long.yaml"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+PROCESSES = ("--executor", "processes", "--workers", "2")
+
+
+def finish(*arguments):
+    process = driver(*arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_until(condition, process=None, seconds=120):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, "waited in vain"
+        if process is not None and process.poll() is not None:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def weights(graph):
+    """Final weights of every trained model by its name."""
+    store = Store.connect()
+    found = {}
+    for step in graph.steps.values():
+        if step.kind == "train":
+            run = store.finished(step.fingerprint)
+            with store.download(run.id, "model/model.safetensors") as path:
+                found[step.title] = load_file(path)
+    return found
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for title, tensors in one.items():
+        assert all(tensors[name].equal(other[title][name]) for name in tensors), title
+
+
+def check_store(graph):
+    """Exactly one finished run for every fingerprint, and nothing left running."""
+    runs = Store.connect().find()
+    assert "RUNNING" not in {run.status for run in runs}
+    counts = Counter(run.fingerprint for run in runs if run.fingerprint in graph.steps)
+    assert counts == dict.fromkeys(graph.steps, 1)
+    assert {run.status for run in runs if run.fingerprint in graph.steps} == {"FINISHED"}
+    (study,) = [run for run in runs if run.tag("stage") == "study"]
+    assert study.status == "FINISHED"
+
+
+def processes_gone(pids):
+    return wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def children(process):
+    return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+
+
+def test_a_driver_killed_at_random_moments_leaves_one_run_for_each_step(long_study, straight):
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(4):
+        process = driver(*PROCESSES)
+        pause = moments.uniform(3, 9)  # while it starts, trains, stores, evaluates
+        begun = time.time()
+        wait_until(lambda: time.time() > begun + pause, process)  # noqa: B023
+        if process.poll() is None:
+            workers = children(process)
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+            processes_gone(workers)  # they follow their driver, closing their runs
+        process.communicate()
+    assert kills >= 2
+    finish(*PROCESSES)
+    check_store(long_study)
+    assert_equal(weights(long_study), straight)
+
+
+def test_a_killed_workers_step_goes_on_from_its_checkpoint(long_study, straight):
+    process = driver(*PROCESSES)
+    store = Store.connect()
+
+    def base_run():
+        runs = store.find(stage="pretrain")
+        return runs[0] if runs and len(store.checkpoint_steps(runs[0].id)) >= 2 else None
+
+    assert wait_until(base_run, process)
+    victim = base_run().claim.owner.pid
+    os.kill(victim, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "its worker died (exit code -9); it is tried again" in output
+    assert "resumed after step" in output
+    check_store(long_study)
+    assert_equal(weights(long_study), straight)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", [(), PROCESSES])
+def test_a_polite_stop_closes_every_run(long_study, stop, where):
+    process = driver(*where)
+    store = Store.connect()
+    assert wait_until(lambda: any(r.alive for r in store.find(stage="finetune")), process)
+    process.send_signal(stop)
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    assert "Interrupted: the same command goes on from the last checkpoint." in output
+    assert "Traceback" not in output
+    statuses = Counter(run.status for run in store.find())
+    assert statuses["RUNNING"] == 0 and statuses["KILLED"] >= 2  # the step and the study
+    finish(*where)
+    check_store(long_study)
+
+
+def test_two_drivers_at_once_do_no_step_twice(long_study):
+    drivers = [driver(*PROCESSES), driver()]
+    outputs = [process.communicate()[0] for process in drivers]
+    assert [process.returncode for process in drivers] == [0, 0], outputs
+    check_store(long_study)
+    done = "\n".join(outputs).count(": done in")
+    assert done == len(long_study.steps)  # each by one of the two
+
+
+def test_when_the_driver_with_the_books_dies_the_other_takes_them(long_study):
+    first = driver()
+    store = Store.connect()
+    assert wait_until(lambda: any(r.alive for r in store.find(stage="pretrain")), first)
+    second = driver()
+    time.sleep(6)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    output, _ = second.communicate()
+    assert second.returncode == 0, output
+    check_store(long_study)
+
+
+def test_shards_side_by_side_make_the_whole(long_study):
+    shards = [driver("--shard", f"{index}/3") for index in (1, 2, 3)]
+    outputs = [process.communicate()[0] for process in shards]
+    assert [process.returncode for process in shards] == [0, 0, 0], outputs
+    runs = [r for r in Store.connect().find() if r.fingerprint in long_study.steps]
+    assert Counter(r.fingerprint for r in runs) == dict.fromkeys(long_study.steps, 1)
+    assert {r.status for r in runs} == {"FINISHED"}
+
+
+def test_a_single_shard_borrows_its_base_and_leaves_the_rest(long_study):
+    from worldrep.studies import Shard
+
+    (base,) = [f for f, step in long_study.steps.items() if not step.needs]
+    index = next(i for i in (1, 2, 3) if base not in Shard(i, 3).steps_of(long_study))
+    finish("--shard", f"{index}/3")
+    store = Store.connect()
+    finished = {r.fingerprint for r in store.find() if r.status == "FINISHED"}
+    assert finished & set(long_study.steps) == Shard(index, 3).steps_of(long_study) | {base}
+    (study,) = store.find(stage="study")
+    assert study.status == "SCHEDULED"  # it goes on when the other shards come
+    finish()
+    check_store(long_study)

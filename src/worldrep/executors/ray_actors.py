@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -207,7 +208,9 @@ def _join(address: str, environment: dict[str, Any]) -> Any:
             socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
         own = {"include_dashboard": False} if address == "local" else {}
         quiet = {"log_to_driver": False, "logging_level": "error"}
+        polite_stop = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, runtime_env=environment, **quiet, **own)
+        signal.signal(signal.SIGTERM, polite_stop)  # Ray puts its own in its place
     except (OSError, ValueError, RuntimeError) as fault:
         raise StateError(
             f"no Ray cluster answers at address={address!r} ({first_line(fault)}); "

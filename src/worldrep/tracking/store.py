@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from worldrep.tracking.launch import Launch
 from worldrep.tracking.liveness import Owner
 from worldrep.tracking.records import RunSpec, StoredRun
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
+from worldrep.tracking.sqlite import use_write_ahead_log
 
 DEFAULT_EXPERIMENT = "worldrep"
 UNNAMED_EXPERIMENT = "0"  # where `mlflow run` puts a run when the user names no experiment
@@ -69,7 +69,7 @@ class Store:
             with FileLock(_lock_path(uri)):  # two processes must not both create the database
                 client = MlflowClient(uri)
                 experiment_id = _experiment_id(client, experiment, create)
-                _use_write_ahead_log(uri)
+                use_write_ahead_log(uri)
         except (InputError, StateError):
             raise
         except Exception as fault:
@@ -252,14 +252,6 @@ def _create_experiment(client: MlflowClient, name: str) -> str:
         if found is None:
             raise
         return found.experiment_id
-
-
-def _use_write_ahead_log(uri: str) -> None:
-    """Let readers and writers of a SQLite store work side by side."""
-    path = uri.removeprefix("sqlite:///")
-    if path != uri and Path(path).is_file():
-        with sqlite3.connect(path) as connection:
-            connection.execute("pragma journal_mode=wal")
 
 
 def _lock_path(uri: str) -> Path:

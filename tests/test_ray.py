@@ -1,0 +1,138 @@
+"""A real Ray cluster of two nodes on this machine; one node is killed in the middle of a step."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from worldrep.studies import expand, load_definition
+from worldrep.tracking import Store
+
+pytestmark = pytest.mark.slow
+
+LONG = """
+models: [pt1, pt1_ftwb1-1..2]
+scale: smoke
+settings: {epochs: 16, n_checkpoints: 8}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head that runs nothing, and two nodes with one core each."""
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster):
+    added = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    yield added
+    for node in added:
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node)
+
+
+@pytest.fixture
+def long_study(store_uri, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("long.yaml").write_text(LONG)
+    return expand(load_definition("long.yaml"))
+
+
+def driver(*arguments):
+    command = [sys.executable, "-m", "entrypoints.study", "--name", "long.yaml", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def on_ray(cluster, *arguments):
+    return driver("--executor", "ray", "--address", cluster.address, *arguments)
+
+
+def weights(graph):
+    store, found = Store.connect(), {}
+    for step in graph.steps.values():
+        if step.kind == "train":
+            run = store.finished(step.fingerprint)
+            with store.download(run.id, "model/model.safetensors") as path:
+                found[step.title] = load_file(path)
+    return found
+
+
+def node_of(pid, nodes):
+    """The node under whose raylet a worker runs."""
+    above = {parent.pid for parent in psutil.Process(pid).parents()}
+    for node in nodes:
+        if above & {info.process.pid for info in node.all_processes["raylet"]}:
+            return node
+    raise AssertionError(f"process {pid} runs on no node")
+
+
+def test_a_node_that_dies_costs_only_the_work_since_its_checkpoint(
+    cluster, nodes, long_study, empty_database, tmp_path, monkeypatch
+):
+    process = on_ray(cluster, "--workers", "2")
+    store = Store.connect()
+
+    def base_run():
+        runs = store.find(stage="pretrain")
+        return runs[0] if runs and len(store.checkpoint_steps(runs[0].id)) >= 2 else None
+
+    while base_run() is None:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    run = base_run()
+    assert run.status == "RUNNING"
+    cluster.remove_node(node_of(run.claim.owner.pid, nodes), allow_graceful=False)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "its worker or the worker's node died; it is tried again" in output
+    assert "resumed after step" in output
+    runs = store.find()
+    assert {found.status for found in runs} == {"FINISHED"}
+    counts = Counter(found.fingerprint for found in runs if found.fingerprint in long_study.steps)
+    assert counts == dict.fromkeys(long_study.steps, 1)
+    disturbed = weights(long_study)
+
+    folder = tmp_path / "straight"
+    folder.mkdir()
+    shutil.copy(empty_database, folder / "mlflow.db")
+    shutil.copy("long.yaml", folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    process = driver()
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    for title, tensors in weights(long_study).items():
+        assert all(tensors[name].equal(disturbed[title][name]) for name in tensors), title
+
+
+def test_ctrl_c_ends_the_workers_and_closes_their_runs(cluster, nodes, long_study):
+    process = on_ray(cluster, "--workers", "1")
+    store = Store.connect()
+    while not any(found.alive for found in store.find(stage="pretrain")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    assert sorted(found.status for found in store.find()) == ["KILLED", "KILLED"]
+
+
+def test_a_worker_that_fits_nowhere_is_one_sentence(cluster, nodes, long_study):
+    process = on_ray(cluster, "--cpus", "64")
+    output, _ = process.communicate()
+    assert process.returncode == 2 and "no node of the cluster has room" in output
+    assert output.count("\n") == 1 and Store.connect().find() == []

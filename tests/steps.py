@@ -1,5 +1,8 @@
 """Steps for tests of studies: real ones, but for the one that is poisoned."""
 
+import os
+
+from worldrep.data import _maker
 from worldrep.executors.perform import perform
 
 POISONED = "finetune pt1_ftwb1-2 seed42"
@@ -15,3 +18,14 @@ def poisoned(store, task, watch):
             raise ZeroDivisionError("poison")
 
     return perform(store, task, watch_and_raise)
+
+
+def in_another_folder(store, task, watch):
+    """As a real step, where relative paths of the driver lead nowhere."""
+    here = os.getcwd()
+    os.chdir("elsewhere")
+    _maker.cache_clear()
+    try:
+        return perform(store, task, watch)
+    finally:
+        os.chdir(here)

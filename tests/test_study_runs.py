@@ -170,6 +170,20 @@ def test_summaries_hold_all_seeds_and_are_kept_up_to_date(two):
     assert len(runs(stage="summary")) == 2
 
 
+def test_a_worker_without_the_file_takes_the_cities_from_the_study(two, tmp_path, monkeypatch):
+    rows = [f"City {i},{(617 * i) % 3600 - 1800},{(371 * i) % 1800 - 900}" for i in range(18)]
+    (tmp_path / "mine.csv").write_text("\n".join(["name,x,y", *rows]))
+    (tmp_path / "elsewhere").mkdir()
+    definition = load_definition("two.yaml").changed(settings={"cities": "mine.csv"})
+    graph, store = expand(definition), Store.connect()
+    choice = Choice("inline", perform="steps:in_another_folder")
+    assert run_study(store, graph, choice).failed == []
+    assert {r.status for r in runs()} == {"FINISHED"}
+    assert sorted(r.fingerprint for r in runs() if r.fingerprint in graph.steps) == sorted(
+        graph.steps
+    )
+
+
 def test_models_of_other_settings_have_summaries_of_their_own(two):
     run(*two, "--seeds", "1")
     run(*two, "--seeds", "2", "--epochs", "1")

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
 from worldrep.errors import InputError, StateError
-from worldrep.tracking import RunSpec, Store
-from worldrep.tracking.liveness import OWNER
+from worldrep.tracking import RunSpec, Store, TakenError
+from worldrep.tracking.claims import take_over
+from worldrep.tracking.liveness import HEARTBEAT, OWNER, SILENCE_SECONDS, Owner
 
 
 @pytest.fixture
@@ -97,7 +99,8 @@ def test_a_run_whose_process_number_was_given_to_another_is_dead(store):
 
 HOLDER = """
     import sys, time
-    from worldrep.tracking import RunSpec, Store
+    from worldrep.tracking import RunSpec, Store, TakenError
+from worldrep.tracking.claims import take_over
     store = Store.connect()
     with store.run(RunSpec("pretrain", "pretrain pt1", "f1", {})) as run:
         print(run.id, flush=True)
@@ -127,7 +130,8 @@ def test_a_run_of_a_killed_process_is_taken_over(store):
 CLAIMER = """
     import sys, time
     from worldrep.errors import StateError
-    from worldrep.tracking import RunSpec, Store
+    from worldrep.tracking import RunSpec, Store, TakenError
+from worldrep.tracking.claims import take_over
     store = Store.connect()
     print("ready", flush=True)
     sys.stdin.readline()
@@ -215,3 +219,75 @@ def test_an_artifact_that_is_not_there_is_one_sentence(store):
         pass
     with pytest.raises(StateError, match="has no artifact model"), store.download(run.id, "model"):
         pass
+
+
+def elsewhere(store, run_id, heard, number=0):
+    """Make a run look like one of a process on another host, heard of at a time."""
+    claim = f"7 another-host 1.00 {heard:.0f}"
+    if number:
+        store.client.log_param(run_id, f"claim.{number}", claim)
+    else:
+        store.client.set_tag(run_id, OWNER, claim)
+    store.client.set_tag(run_id, HEARTBEAT, f"{heard:.0f}")
+
+
+def test_another_host_counts_as_alive_while_it_gives_signs_of_life(store):
+    run_id = store.claim(spec()).id
+    elsewhere(store, run_id, time.time() - SILENCE_SECONDS + 30)
+    assert store.get(run_id).alive
+    with pytest.raises(TakenError, match="process 7 on another-host"):
+        store.claim(spec())
+    elsewhere(store, run_id, time.time() - SILENCE_SECONDS - 1)
+    assert not store.get(run_id).alive
+    assert store.claim(spec()).id == run_id
+
+
+def test_a_dead_worker_of_another_host_need_not_be_waited_for(store):
+    run_id = store.claim(spec()).id
+    elsewhere(store, run_id, time.time())
+    store.bury(Owner(7, "another-host", 1.0))
+    assert store.claim(spec()).id == run_id
+    assert store.get(run_id).claim.owner == Owner.here()
+
+
+def test_of_two_that_take_over_the_same_dead_run_one_is_refused(store, monkeypatch):
+    run_id = store.claim(spec()).id
+    elsewhere(store, run_id, 1.0)
+    dead = store.get(run_id)
+    store.client.log_param(run_id, "claim.1", f"7 another-host 1.00 {time.time():.0f}")
+    with pytest.raises(TakenError, match="taken up by another process"):
+        take_over(store.client, dead, "work")  # what this process knows of the run is old
+    assert store.get(run_id).claim.owner.host == "another-host"
+
+
+def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
+    monkeypatch.setattr("worldrep.tracking.run.HEARTBEAT_SECONDS", 0.05)
+    run = store.claim(spec())
+    run.metrics(1, {"train/loss": 1.0})
+    elsewhere(store, run.id, time.time(), number=1)
+    deadline = time.time() + 30
+    with pytest.raises(StateError, match="taken over by another process"):
+        while time.time() < deadline:
+            run.metrics(2, {"train/loss": 0.9})
+            time.sleep(0.02)
+    with pytest.raises(StateError, match="taken over"):
+        run.close("FINISHED")
+    assert store.get(run.id).status == "RUNNING"  # its new owner's business
+
+
+def test_a_process_that_lost_its_run_does_not_mark_it(store, monkeypatch):
+    monkeypatch.setattr("worldrep.tracking.run.HEARTBEAT_SECONDS", 0.05)
+    with pytest.raises(StateError, match="taken over"), store.run(spec()) as run:
+        elsewhere(store, run.id, time.time(), number=1)
+        while not run.lost:
+            time.sleep(0.02)
+        run.metrics(1, {"train/loss": 1.0})
+    assert store.get(run.id).status == "RUNNING" and store.get(run.id).tag("error") == ""
+
+
+def test_a_run_stays_below_the_study_that_made_it(store):
+    studies = [store.claim(RunSpec("study", f"study {i}", f"s{i}", {})).id for i in range(2)]
+    with store.run(RunSpec("extract", "extract", "f9", {}, parent=studies[0])) as run:
+        pass
+    store.adopt(run.id, studies[1])
+    assert store.get(run.id).parent == studies[0]

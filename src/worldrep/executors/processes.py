@@ -62,7 +62,7 @@ class Processes:
         number = min(set(range(1, self._size + 1)) - set(self._workers))
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (theirs, self._workplace, _device(number, self._gpus))
+        arguments = (theirs, self._workplace, device_of(number, self._gpus))
         process = context.Process(target=serve, args=arguments, name=f"worker {number}")
         process.start()
         theirs.close()
@@ -108,7 +108,7 @@ class Processes:
         return []  # processes of this host: whoever asks can see that they are gone
 
 
-def _device(number: int, gpus: float) -> str | None:
+def device_of(number: int, gpus: float) -> str | None:
     """CUDA_VISIBLE_DEVICES for a worker: its part of those visible here. None to leave it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not gpus:

@@ -92,7 +92,7 @@ class RayActors:
     def _room(self, workers: int, cpus: int, gpus: float) -> None:
         """Raise InputError when no node is large enough for a worker."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        places = sum(_places(node, cpus, gpus) for node in nodes)
+        places = sum(places_on(node, cpus, gpus) for node in nodes)
         if places == 0:
             largest = {k: max(n.get(k, 0) for n in nodes) for k in ("CPU", "GPU")}
             raise InputError(
@@ -182,7 +182,7 @@ class RayActors:
         return owners
 
 
-def _places(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+def places_on(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     """How many workers fit on a node."""
     room = [node.get("CPU", 0) // cpus if cpus else 1_000]
     if gpus:
@@ -206,8 +206,8 @@ def _join(address: str, environment: dict[str, Any]) -> Any:
     try:
         if port.isdecimal() and "/" not in host:
             socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
-        own = {"include_dashboard": False} if address == "local" else {}
-        quiet = {"log_to_driver": False, "logging_level": "error"}
+        own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         polite_stop = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, runtime_env=environment, **quiet, **own)
         signal.signal(signal.SIGTERM, polite_stop)  # Ray puts its own in its place

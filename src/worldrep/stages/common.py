@@ -20,9 +20,9 @@ from worldrep.errors import StateError
 from worldrep.rows import RowMaker, RowSet
 from worldrep.settings import Settings, from_dict
 from worldrep.tracking import OpenRun, Store, StoredRun
+from worldrep.tracking.records import CITIES
 
 MODEL = "model"  # artifact folder of the final weights
-CITIES = "cities.csv"  # artifact: the world that a model was trained on
 TRAINING_STAGES = ("pretrain", "finetune")
 
 
@@ -38,19 +38,20 @@ def maker_for(store: Store, run: StoredRun, settings: Settings) -> RowMaker:
     Raises StateError when they are no longer the cities of its settings.
     """
     if settings.cities != "none":
-        settings = replace(settings, cities=_kept_cities(store, run))
+        # The file of its settings may be on another machine, or changed since.
+        settings = replace(settings, cities=keep_file(store, run.id, CITIES, run.id))
     maker = maker_of(settings)
     if maker.world.digest != run.tag("world_digest"):
         raise StateError(f"run {run.id} was trained on other cities than its settings describe")
     return maker
 
 
-def _kept_cities(store: Store, run: StoredRun) -> str:
-    """A copy of the cities that a run was trained on: the file of its settings may be elsewhere."""
-    path = cache_folder() / "cities" / f"{run.tag('world_digest')}.csv"
+def keep_file(store: Store, run_id: str, artifact: str, name: str) -> str:
+    """The path of a copy of a run's CSV that outlives this process, made the first time."""
+    path = cache_folder() / "cities" / f"{name}.csv"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with store.download(run.id, CITIES) as found:
+        with store.download(run_id, artifact) as found:
             part = path.with_suffix(f".{os.getpid()}.part")
             shutil.copy(found, part)
             part.replace(path)

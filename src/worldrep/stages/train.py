@@ -27,7 +27,6 @@ from worldrep.rows import RowMaker
 from worldrep.scales import base_settings
 from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.common import (
-    CITIES,
     MODEL,
     describe,
     identity_tags,
@@ -37,6 +36,7 @@ from worldrep.stages.common import (
     stored_settings,
 )
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
+from worldrep.tracking.records import CITIES
 from worldrep.tracking.run import CHECKPOINTS
 from worldrep.training import Validate, make_accelerator, train
 
@@ -86,7 +86,8 @@ def train_model(
 
 def _configuration(settings: Settings, maker: RowMaker, base: StoredRun | None) -> str:
     """What the model has in common with those of other seeds."""
-    return training_fingerprint(maker, seedless(settings), base and base.tag("configuration"))
+    shared = base.tag("configuration") if base else None
+    return training_fingerprint(maker, seedless(settings), shared or None)
 
 
 def check_base(store: Store, run_id: str, settings: Settings, maker: RowMaker) -> StoredRun:

@@ -6,6 +6,7 @@ the same run, and takes the books over if the first one dies.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, Scheduler
 from worldrep.studies.states import DONE, FAILED
 from worldrep.tracking import OpenRun, RunSpec, Store, TakenError
+from worldrep.tracking.records import CITIES
 
 WRITE_SECONDS = 5.0  # between two entries
 TRY_SECONDS = 30.0  # between two attempts to take the books over
@@ -57,6 +59,8 @@ class Books:
         self._store, self._graph, self._spec = store, graph, study_spec(graph)
         self._run: OpenRun | None = None
         self.run_id = self._claim(launched)
+        if self._run:
+            self._keep_cities(self._run)
         self._begun = store.get(self.run_id).started
         self._written = self._tried = time.monotonic()
 
@@ -66,6 +70,14 @@ class Books:
             return self._run.id
         except TakenError as fault:
             return fault.run_id
+
+    def _keep_cities(self, run: OpenRun) -> None:
+        """Store a CSV of cities for workers on other machines."""
+        given = self._graph.definition.settings.get("cities", "none")
+        if given != "none":
+            with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+                copy = shutil.copy(given, Path(folder) / CITIES)
+                run.artifact(Path(copy))
 
     def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
         """Enter the counts as `study/<state>`, by seconds since the study first began."""

@@ -12,6 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from worldrep.tracking.liveness import Claim
 
 TAG = "worldrep."
+CITIES = "cities.csv"  # artifact: of a training the world, of a study the file that it was given
 
 
 @dataclass(frozen=True)

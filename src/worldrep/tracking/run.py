@@ -30,7 +30,7 @@ class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
     resumed: the run was begun by an earlier process; metrics that it logged are not logged again.
-    Methods raise StateError when another process, which took this one for dead, has the run now.
+    lost: another process, which took this one for dead, has the run now; methods raise StateError.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, *, resumed: bool) -> None:
@@ -41,7 +41,7 @@ class OpenRun:
         self._flushed = time.monotonic()
         self._last_steps: dict[str, int] = {}
         self._owner = Owner.here()
-        self._lost = False
+        self.lost = False
         self._closing = threading.Event()
         self._pulse = threading.Thread(target=self._beat, daemon=True)
         self._pulse.start()
@@ -51,13 +51,13 @@ class OpenRun:
             try:
                 run = self._client.get_run(self.id)
                 claim = Claim.newest(run.data.tags, run.data.params)
-                self._lost = claim is not None and claim.owner != self._owner
+                self.lost = claim is not None and claim.owner != self._owner
                 self.tags(heartbeat_tag())
             except Exception:
                 continue
 
     def _check(self) -> None:
-        if self._lost:
+        if self.lost:
             raise StateError(
                 f"run {self.id} was taken over by another process: this one was silent"
             )

@@ -218,10 +218,10 @@ class Store:
 def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:
     """End a run that did not finish, as far as the store still answers."""
     try:
-        if fault is not None:
+        if fault is not None and not run.lost:
             run.tags({"worldrep.error": f"{type(fault).__name__}: {fault}"[:500]})
         run.close(status)
-    except MlflowException:
+    except (MlflowException, StateError):
         return
 
 

@@ -1,0 +1,72 @@
+"""Where steps run: shares of cores and GPUs, addresses, and what a worker says."""
+
+import pytest
+
+from worldrep.errors import InputError
+from worldrep.executors import Choice
+from worldrep.executors.choice import absolute_uri, visible_gpus
+from worldrep.executors.processes import device_of
+from worldrep.executors.ray_actors import places_on
+from worldrep.executors.work import Lines
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices"),
+    [
+        (0.25, ["0", "0", "0", "0", "1", "1", "1", "1"]),
+        (0.5, ["0", "0", "1", "1", "0", "0", "1", "1"]),
+        (1.0, ["0", "1", "0", "1", "0", "1", "0", "1"]),
+        (2.0, ["0,1"] * 8),
+        (0.0, [None] * 8),
+    ],
+)
+def test_workers_are_dealt_out_over_the_visible_gpus(monkeypatch, gpus, devices):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert [device_of(number, gpus) for number in range(1, 9)] == devices
+
+
+def test_gpus_keep_the_names_that_the_scheduler_gave_them(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5f")
+    assert [device_of(number, 0.5) for number in (1, 2, 3)] == ["3", "3", "GPU-5f"]
+    assert visible_gpus() == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == 0
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "gpus", "workers"),
+    [
+        ({"CPU": 8.0}, 2, 0.0, 4),
+        ({"CPU": 8.0, "GPU": 1.0}, 1, 0.25, 4),
+        ({"CPU": 2.0, "GPU": 4.0}, 1, 1.0, 2),
+        ({"CPU": 8.0}, 1, 0.25, 0),
+        ({}, 1, 0.0, 0),
+    ],
+)
+def test_a_ray_node_takes_as_many_workers_as_fit(node, cpus, gpus, workers):
+    assert places_on(node, cpus, gpus) == workers
+
+
+def test_a_stores_address_means_the_same_in_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+    assert absolute_uri("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
+    assert absolute_uri("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+
+
+def test_a_choice_is_read_from_what_was_typed():
+    typed = dict(executor="ray", workers="4", cpus="1", gpus="0.25", address="auto")
+    assert Choice.parse(typed) == Choice("ray", 4, 1, 0.25, "auto")
+    typed |= dict(cpus="auto", gpus="auto")
+    assert Choice.parse(typed) == Choice("ray", 4, 0, None, "auto")
+    with pytest.raises(InputError, match="must not be negative"):
+        Choice("ray", cpus=-1)
+
+
+def test_a_worker_tells_whole_lines():
+    told = []
+    lines = Lines(told.append)
+    print("one\ntwo", end="", file=lines)
+    assert told == ["one"]
+    print(" and more", file=lines)
+    assert told == ["one", "two and more"]

@@ -69,7 +69,9 @@ def _run(graph, choice, mine: set[str], options: dict[str, Any]) -> None:
 def _show(action: str, format: str, graph, mine: set[str], options: dict[str, Any]) -> None:
     from worldrep.studies.report import Overview
 
-    found = Overview.read(connect(options), graph, mine)
+    store = connect(options)
+    store.launch.rename(f"{action} of study {graph.definition.name}")
+    found = Overview.read(store, graph, mine)
     if format == "json":
         content = found.status_json() if action == "status" else found.plan_json()
         click.echo(json.dumps(content, indent=1))

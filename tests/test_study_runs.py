@@ -93,6 +93,7 @@ def test_a_poisoned_step_fails_alone_and_is_retried_alone(store_uri, capsys):
     (parent,) = runs(stage="study")
     assert parent.status == "FAILED" and "poison" in parent.tags["mlflow.note.content"]
     (poison,) = [r for r in runs() if r.status == "FAILED" and r.id != parent.id]
+    assert f"runs/{poison.id})" in parent.tags["mlflow.note.content"]
     assert poison.tag("error") == "ZeroDivisionError: poison"
     states = read_states(store, graph)
     assert sorted(s.state for s in states.values()) == ["done"] * 6 + ["failed"] + ["missing"] * 2
@@ -160,6 +161,7 @@ def test_summaries_hold_all_seeds_and_are_kept_up_to_date(two):
     assert summary.metrics[f"{metric}/high_over_seeds"] == pytest.approx(
         statistics.mean(values) + reach
     )
+    assert summary.parent is None  # or the table would hide it below a study
     assert summary.metrics[f"{metric}/n_over_seeds"] == 2 and summary.tag("seed") == "1,2"
     run(*two, "--seeds", "3")  # another study, another seed
     values = [r.metrics[metric] for r in runs(stage="evaluate", model="pt1_ftwb1-1")]

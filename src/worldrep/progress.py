@@ -35,7 +35,10 @@ class Bar:
         self._bar: tqdm | None = None
 
     def __call__(self, progress: Progress) -> None:
-        if self._bar is None or self._bar.desc != progress.title:
+        if self._bar is None or (self._bar.desc, self._bar.total) != (
+            progress.title,
+            progress.total,
+        ):
             self.close()
             self._bar = tqdm(
                 desc=progress.title,

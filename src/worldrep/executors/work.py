@@ -109,8 +109,11 @@ def attempt(
             store.adopt(done.id, task.parent)
             return outcome("done", done.id, "it was done meanwhile by another process")
         perform: Perform = getattr(importlib.import_module(module), function)
+        tell(Progress(task.title, 0, 1))
         with redirect_stdout(Lines(tell)):
-            return outcome("done", perform(store, task, tell))
+            run_id = perform(store, task, tell)
+        tell(Progress(task.title, 1, 1))
+        return outcome("done", run_id)
     except TakenError as fault:
         return outcome("taken", fault.run_id, str(fault))
     except (InputError, StateError) as fault:

@@ -98,12 +98,19 @@ class Books:
         self.write(counts, at_once=True)
         if self._run is None:
             return
+        self._name_failed_runs(scheduler)
         self._run.tags({"mlflow.note.content": _note(self._store, scheduler)})
         with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
             path = Path(folder) / STEPS_TABLE
             steps_table(scheduler).to_csv(path, index=False)
             self._run.artifact(path)
         self._run.close(_status(counts, interrupted))
+
+    def _name_failed_runs(self, scheduler: Scheduler) -> None:
+        """A step that failed did not say in which run."""
+        for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
+            for run in self._store.find(fingerprint=fingerprint)[:1]:
+                scheduler.run_ids[fingerprint] = run.id
 
 
 def _status(counts: Mapping[str, int], interrupted: bool) -> str:

@@ -87,7 +87,7 @@ def _work(
     store: Store, scheduler: Scheduler, executor: Executor, board: Board, books: Books
 ) -> None:
     graph = scheduler.graph
-    summaries = Summaries(store, graph, books.run_id)
+    summaries = Summaries(store, graph)
     looked = time.monotonic()
     summaries.update_all(scheduler.state, scheduler.run_ids)
     while scheduler.going_on:
@@ -107,6 +107,7 @@ def _work(
             ended += scheduler.look_elsewhere(store)
         configurations = {step.configuration for step in ended if step.kind == "evaluate"}
         summaries.update(scheduler.state, scheduler.run_ids, configurations)
+    board.whole(scheduler.counts())
 
 
 def _close_left(store: Store, scheduler: Scheduler, ended: Collection[Owner]) -> None:

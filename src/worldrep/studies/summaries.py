@@ -24,8 +24,8 @@ FACTS = ("mean", "std", "n", "low", "high")
 class Summaries:
     """Keeps the summary runs of a study's models up to date."""
 
-    def __init__(self, store: Store, graph: Graph, parent: str) -> None:
-        self._store, self._parent = store, parent
+    def __init__(self, store: Store, graph: Graph) -> None:
+        self._store = store
         self._scale = graph.definition.scale
         self._groups: dict[str, list[Step]] = {}
         for step in graph.steps.values():
@@ -60,7 +60,7 @@ class Summaries:
         return self._known.get(configuration, set())
 
     def _write(self, settings: Settings, configuration: str, ids: set[str]) -> None:
-        spec = summary_spec(settings, configuration, self._parent)
+        spec = summary_spec(settings, configuration)
         for _ in range(ATTEMPTS):
             try:
                 with self._store.run(spec) as run:
@@ -109,8 +109,11 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def summary_spec(settings: Settings, configuration: str, parent: str) -> RunSpec:
-    """The summary run of a model: one for all seeds."""
+def summary_spec(settings: Settings, configuration: str) -> RunSpec:
+    """The summary run of a model: one for all seeds and studies, so below none of these.
+
+    (MLflow's table shows a child only when its parent is unfolded.)
+    """
     name = str(settings.model_name)
     tags = {
         "model": name,
@@ -125,4 +128,4 @@ def summary_spec(settings: Settings, configuration: str, parent: str) -> RunSpec
     facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}
     fingerprint = digest(["summary", configuration])
     title = f"summary {name} over seeds"
-    return RunSpec("summary", title, fingerprint, tags, facts, parent, repeatable=True)
+    return RunSpec("summary", title, fingerprint, tags, facts, repeatable=True)

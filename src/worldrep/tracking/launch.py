@@ -34,6 +34,11 @@ class Launch:
             self._client.set_tag(run_id, key, value)
         return run_id
 
+    def rename(self, name: str) -> None:
+        """Call it what the command did, when that left no run of its own."""
+        if self._run_id is not None:
+            self._client.update_run(self._run_id, name=name)
+
     def take_back(self, run_id: str) -> bool:
         """Let it be used anew, if this is the run that was used."""
         if run_id != self._used:

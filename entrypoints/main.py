@@ -1,4 +1,4 @@
-"""The demo study: a base, its fine-tuned models, their evaluations, maps and heatmaps."""
+"""A study and its heatmaps; without further words the demo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from entrypoints.command import (
     command,
     connect,
-    name_options,
+    given,
     option,
     override_options,
     overrides_from,
@@ -20,45 +20,60 @@ from worldrep.errors import InputError
 
 @command
 @option("study", "demo", "Which study: demo, exp1..6, ftset, or a YAML file.")
+@option("seed", "none", "Seeds such as 1,2,3; none: the study's own.")
+@option("scale", "none", "paper, mini, smoke; none: the study's own.")
+@option("world", "none", "standard, scattered, with_atlantis; none: the study's own.")
 @option("out", "figures", "Folder for the figures.")
-@name_options
+@option("experiment", "none", "MLflow experiment; none: the one in force, or worldrep.")
 @override_options
 def main(study: str, out: str, **options: Any) -> None:
     """Train, evaluate and extract every model of a study, then draw its heatmaps."""
     from worldrep.executors import Choice
     from worldrep.studies import expand, load_definition
-    from worldrep.studies.definition import parse_seeds
 
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise InputError(f"cannot write to out={out!r}: {fault.strerror}") from None
-    definition = load_definition(study)
-    definition = definition.changed(
-        scale=options["scale"],
-        worlds=(options["world"],),
-        seeds=parse_seeds(options["seed"]),
-        settings={**definition.settings, **overrides_from(options)},
+    definition = load_definition(study).asked_for(
+        seeds=given(options["seed"]),
+        worlds=given(options["world"]),
+        scale=given(options["scale"]),
+        settings=overrides_from(options),
     )
     graph = expand(definition)
     store = connect(options)
-    from analysis.exp1_heatmaps import draw_exp1
     from worldrep.studies.drive import run_study
 
     result = run_study(store, graph, Choice(), launched=True)
     store.point_launch(result.run_id)
     result.check()
-    steps = graph.steps.values()
-    draw_exp1(
-        scale=definition.scale,
-        world=options["world"],
-        seeds=definition.seeds,
-        out=Path(out) / "exp1_heatmaps",
-        experiment=store.experiment_name,
-        runs=[result.run_ids[s.fingerprint] for s in steps if s.kind == "evaluate"],
-        parent_run_id=result.run_id,
-    )
+    draw_heatmaps(graph, result, store.experiment_name, Path(out))
     click.echo(f"figures: {Path(out).resolve()}; store: {store.uri}")
+
+
+def draw_heatmaps(graph, result, experiment: str, out: Path) -> None:
+    """The heatmaps of every world and width in which the study fine-tunes pt1."""
+    from analysis.exp1_heatmaps import draw_exp1
+
+    evaluated = [step for step in graph.steps.values() if step.kind == "evaluate"]
+    found = [step.settings for step in evaluated]
+    tuned = [s for s in found if s.pretrain == "pt1" and s.ft.startswith("ftwb")]
+    kinds = dict.fromkeys((settings.world, settings.width) for settings in tuned)
+    for world, width in kinds:
+        name = "exp1_heatmaps" + ("" if len(kinds) == 1 else f"_{world}_{width}")
+        draw_exp1(
+            scale=graph.definition.scale,
+            world=world,
+            width=width,
+            seeds=graph.definition.seeds,
+            out=out / name,
+            experiment=experiment,
+            runs=[result.run_ids[step.fingerprint] for step in evaluated],
+            parent_run_id=result.run_id,
+        )
+    if not kinds:
+        click.echo("no heatmaps: the study has no model that is fine-tuned from pt1")
 
 
 if __name__ == "__main__":

@@ -39,15 +39,10 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
     named("format", format, ("table", "json"))
     from worldrep.executors import Choice
     from worldrep.studies import Shard, expand, load_definition
-    from worldrep.studies.definition import parse_names, parse_seeds
 
-    definition = load_definition(name)
-    asked: dict[str, Any] = {"scale": given(options["scale"])}
-    for key, parse in (("seeds", parse_seeds), ("widths", parse_names), ("worlds", parse_names)):
-        text = given(options[key])
-        asked[key] = None if text is None else parse(text)
-    settings = {**definition.settings, **overrides_from(options)}
-    graph = expand(definition.changed(settings=settings, **asked))
+    names = {key: given(options[key]) for key in ("seeds", "widths", "worlds", "scale")}
+    definition = load_definition(name).asked_for(**names, settings=overrides_from(options))
+    graph = expand(definition)
     mine = Shard.parse(shard).steps_of(graph)
     choice = Choice.parse(options)
     if action == "run":

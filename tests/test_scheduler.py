@@ -5,7 +5,8 @@ import pytest
 from worldrep.executors import Outcome
 from worldrep.studies import Shard, expand, load_definition
 from worldrep.studies.scheduler import MOST_LOSSES, Scheduler
-from worldrep.tracking.liveness import Owner
+from worldrep.studies.states import StepState
+from worldrep.tracking import StoredRun
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,11 @@ def test_a_failed_base_blocks_everything(scheduler):
     assert scheduler.counts() == dict(done=0, running=0, waiting=0, failed=1, blocked=29)
 
 
-def test_a_lost_step_is_tried_again_and_the_dead_are_named(scheduler):
+def test_a_lost_step_is_tried_again(scheduler):
     task = scheduler.next_task()
-    owner = Owner(1, "elsewhere", 2.0)
-    scheduler.settle(Outcome(task.fingerprint, "lost", message="died", owner=owner))
+    scheduler.settle(Outcome(task.fingerprint, "lost", message="died"))
     again = scheduler.next_task()
-    assert again.fingerprint == task.fingerprint and again.dead == (owner,)
+    assert again == task
     scheduler.settle(done(again))
     assert scheduler.counts()["done"] == 1
 
@@ -110,3 +110,26 @@ def test_a_plan_is_the_order_of_one_worker(graph, scheduler):
     assert plan == work_through(Scheduler(graph, {}, "parent"))
     work_through(scheduler)
     assert scheduler.order() == []
+
+
+def test_what_other_shards_have_done_is_learnt(graph):
+    mine = Shard(1, 2).steps_of(graph)
+    scheduler = Scheduler(graph, {}, "parent", mine)
+    work_through(scheduler)
+    assert scheduler.counts()["waiting"] > 0 and scheduler.waits_for_others
+    run = StoredRun("theirs", "", "FINISHED", {}, {}, None, 0.0, 0.0)
+    scheduler.learn({f: StepState(step, "done", run) for f, step in graph.steps.items()})
+    assert scheduler.counts()["done"] == 30 and not scheduler.waits_for_others
+
+
+def test_a_failed_base_leaves_what_is_done_done(graph):
+    run = StoredRun("run", "", "FINISHED", {}, {}, None, 0.0, 0.0)
+    tuned = next(s for s in graph.steps.values() if s.stage == "finetune")
+    states = {tuned.fingerprint: StepState(tuned, "done", run)}
+    scheduler = Scheduler(graph, states, "parent")
+    base = scheduler.next_task()
+    while base.title != "pretrain pt1 seed42":
+        scheduler.settle(done(base))
+        base = scheduler.next_task()
+    scheduler.settle(Outcome(base.fingerprint, "failed", message="poison"))
+    assert scheduler.state[tuned.fingerprint] == "done"

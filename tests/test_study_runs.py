@@ -137,7 +137,7 @@ def test_status_and_plan_tell_the_truth_and_write_nothing(two):
 def test_tokens_left_are_those_that_training_counts(store_uri):
     from worldrep.data import load_rows, maker_of, training_sets
     from worldrep.scales import resolve
-    from worldrep.studies.estimates import training_tokens
+    from worldrep.studies.remaining import training_tokens
     from worldrep.tokenizer import PAD
 
     for name in ("pt1", "pt1_ftwb2-13"):

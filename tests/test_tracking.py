@@ -12,7 +12,7 @@ import pytest
 from worldrep.errors import InputError, StateError
 from worldrep.tracking import RunSpec, Store, TakenError
 from worldrep.tracking.claims import take_over
-from worldrep.tracking.liveness import HEARTBEAT, OWNER, SILENCE_SECONDS, Owner
+from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, SILENCE_SECONDS, Owner
 
 
 @pytest.fixture
@@ -99,8 +99,7 @@ def test_a_run_whose_process_number_was_given_to_another_is_dead(store):
 
 HOLDER = """
     import sys, time
-    from worldrep.tracking import RunSpec, Store, TakenError
-from worldrep.tracking.claims import take_over
+    from worldrep.tracking import RunSpec, Store
     store = Store.connect()
     with store.run(RunSpec("pretrain", "pretrain pt1", "f1", {})) as run:
         print(run.id, flush=True)
@@ -130,8 +129,7 @@ def test_a_run_of_a_killed_process_is_taken_over(store):
 CLAIMER = """
     import sys, time
     from worldrep.errors import StateError
-    from worldrep.tracking import RunSpec, Store, TakenError
-from worldrep.tracking.claims import take_over
+    from worldrep.tracking import RunSpec, Store
     store = Store.connect()
     print("ready", flush=True)
     sys.stdin.readline()
@@ -242,12 +240,34 @@ def test_another_host_counts_as_alive_while_it_gives_signs_of_life(store):
     assert store.claim(spec()).id == run_id
 
 
-def test_a_dead_worker_of_another_host_need_not_be_waited_for(store):
+def test_a_worker_that_is_known_to_be_dead_need_not_be_waited_for(store):
     run_id = store.claim(spec()).id
     elsewhere(store, run_id, time.time())
-    store.bury(Owner(7, "another-host", 1.0))
+    store.close_dead(store.get(run_id))
+    assert store.get(run_id).status == "RUNNING"  # for all that is known it lives
+    store.close_dead(store.get(run_id), [Owner(7, "another-host", 1.0)])
+    assert store.get(run_id).status == "KILLED"
     assert store.claim(spec()).id == run_id
-    assert store.get(run_id).claim.owner == Owner.here()
+
+
+def test_a_run_can_be_given_up_for_a_reason(store):
+    run_id = store.claim(spec()).id
+    elsewhere(store, run_id, 1.0)
+    store.close_dead(store.get(run_id), error="its worker died, 3 times")
+    found = store.get(run_id)
+    assert found.status == "FAILED" and "died, 3 times" in found.tag("error")
+
+
+def test_a_claim_holds_before_the_status_is_set(store):
+    """The moment between a claim on a dead run and its reopening."""
+    with pytest.raises(KeyboardInterrupt), store.run(spec()):
+        raise KeyboardInterrupt
+    (dead,) = store.find(fingerprint="f1")
+    assert dead.status == "KILLED" and dead.tags[CLOSED] == "0" and not dead.alive
+    take_over(store.client, dead, "work")
+    assert store.get(dead.id).status == "KILLED" and store.get(dead.id).alive
+    with pytest.raises(TakenError, match="is being done"):
+        store.claim(spec())
 
 
 def test_of_two_that_take_over_the_same_dead_run_one_is_refused(store, monkeypatch):
@@ -266,18 +286,18 @@ def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
     run.metrics(1, {"train/loss": 1.0})
     elsewhere(store, run.id, time.time(), number=1)
     deadline = time.time() + 30
-    with pytest.raises(StateError, match="taken over by another process"):
+    with pytest.raises(TakenError, match="taken over by another process"):
         while time.time() < deadline:
             run.metrics(2, {"train/loss": 0.9})
             time.sleep(0.02)
-    with pytest.raises(StateError, match="taken over"):
+    with pytest.raises(TakenError, match="taken over"):
         run.close("FINISHED")
     assert store.get(run.id).status == "RUNNING"  # its new owner's business
 
 
 def test_a_process_that_lost_its_run_does_not_mark_it(store, monkeypatch):
     monkeypatch.setattr("worldrep.tracking.run.HEARTBEAT_SECONDS", 0.05)
-    with pytest.raises(StateError, match="taken over"), store.run(spec()) as run:
+    with pytest.raises(TakenError, match="taken over"), store.run(spec()) as run:
         elsewhere(store, run.id, time.time(), number=1)
         while not run.lost:
             time.sleep(0.02)

@@ -89,7 +89,7 @@ class Choice:
         if self.executor == "ray":
             from worldrep.executors.ray_actors import RayActors
 
-            return RayActors(workplace, self.workers, self._gpus, self.address, tell)
+            return RayActors(workplace, self.workers, self.gpus, self.address, tell)
         from worldrep.executors.inline import Inline
 
         return Inline(store, workplace, tell)
@@ -104,8 +104,7 @@ class Choice:
     def _gpus(self) -> float:
         if self.gpus is not None:
             return self.gpus
-        visible = visible_gpus() if self.executor == "processes" else 0
-        return min(1.0, visible / self.workers)
+        return min(1.0, visible_gpus() / self.workers)
 
 
 def _number(name: str, text: str, kind: type) -> float:

@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from worldrep.executors.work import (
+    News,
     Outcome,
     Task,
     Tell,
@@ -64,7 +66,9 @@ class Processes:
         ours, theirs = context.Pipe()
         arguments = (theirs, self._workplace, device_of(number, self._gpus))
         process = context.Process(target=serve, args=arguments, name=f"worker {number}")
-        process.start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a Ctrl-C is for the driver,
+        process.start()  # which ends its workers; they inherit the mask
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
         self._workers[number] = Worker(number, process, ours)
         return self._workers[number]
@@ -120,22 +124,27 @@ def device_of(number: int, gpus: float) -> str | None:
 
 def serve(connection: Connection, workplace: Workplace, device: str | None) -> None:
     """Do steps until no more come, or until the driver is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the driver, which ends us
     signal.signal(signal.SIGTERM, _interrupt)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     limit_threads(workplace.cpus)
     threading.Thread(target=_follow_driver, daemon=True).start()
+
+    def tell(news: News) -> None:
+        with suppress(OSError):  # the driver may be gone; the step does not fail for that
+            connection.send(news)
+
     try:
         store = connect(workplace)
         while True:
             task = connection.recv()
-            connection.send(attempt(store, task, workplace, connection.send))
+            connection.send(attempt(store, task, workplace, tell))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 
 
 def _interrupt(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the run is being closed
     raise KeyboardInterrupt
 
 

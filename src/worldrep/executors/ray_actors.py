@@ -28,6 +28,8 @@ from worldrep.tracking.liveness import Owner
 
 LOOK_SECONDS = 1.0  # between two looks at how far the workers are
 ANSWER_SECONDS = 5.0  # that the address of a cluster is given to answer
+ROOM_SECONDS = 60.0  # that all workers may be without a place before that is said
+MOST_STILLBORN = 10  # workers that may fail to start one after another
 KEPT_BACK = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
 
 
@@ -76,11 +78,14 @@ class RayActors:
     """Workers on a cluster. One that dies loses its step; another is placed where there is room."""
 
     def __init__(
-        self, workplace: Workplace, workers: int, gpus: float, address: str, tell: Tell
+        self, workplace: Workplace, workers: int, gpus: float | None, address: str, tell: Tell
     ) -> None:
         environment = {"env_vars": _environment(workplace), "py_modules": [_package()]}
         self._ray = _join(address, environment)
         self._workplace, self._tell, self._looked = workplace, tell, 0.0
+        self._stillborn, self._staffed = 0, time.monotonic()
+        if gpus is None:
+            gpus = min(1.0, self._ray.cluster_resources().get("GPU", 0) / workers)
         self._room(workers, workplace.cpus, gpus)
         self._class = self._ray.remote(RemoteWorker).options(
             num_cpus=workplace.cpus,
@@ -117,6 +122,7 @@ class RayActors:
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Steps that ended, after `seconds` at the latest."""
+        self._complain_of_no_room()
         pending = {a.work or a.hello: a for a in self._actors.values() if a.task or not a.owner}
         if not pending:
             time.sleep(seconds)
@@ -133,7 +139,7 @@ class RayActors:
 
         try:
             if actor.owner is None:
-                actor.owner = self._ray.get(actor.hello)
+                actor.owner, self._stillborn = self._ray.get(actor.hello), 0
                 return None
             outcome = self._ray.get(actor.work)
         except RayError as fault:
@@ -143,12 +149,25 @@ class RayActors:
         return outcome
 
     def _replace(self, actor: Actor, fault: Exception) -> Outcome | None:
-        """Put another worker in the place of one that died."""
+        """Put another worker in the place of one that died, or that cannot be reached."""
+        self._ray.kill(actor.handle)
         self._actors[actor.number] = self._place(actor.number)
-        if actor.task is None:
-            raise StateError(f"a worker could not start on the Ray cluster: {first_line(fault)}")
-        reason = "its worker or the worker's node died"
-        return Outcome(actor.task.fingerprint, "lost", message=reason, owner=actor.owner)
+        if actor.task is not None:
+            reason = "its worker or the worker's node died"
+            return Outcome(actor.task.fingerprint, "lost", message=reason, owner=actor.owner)
+        self._stillborn += 1
+        if self._stillborn > MOST_STILLBORN:
+            raise StateError(f"workers cannot start on the Ray cluster: {first_line(fault)}")
+        return None
+
+    def _complain_of_no_room(self) -> None:
+        """Say so when no worker has had a place for long: the cluster may have shrunk."""
+        now = time.monotonic()
+        if any(actor.owner for actor in self._actors.values()):
+            self._staffed = now
+        elif now - self._staffed > ROOM_SECONDS:
+            self._staffed = now
+            self._tell(0, "no worker has a place on the cluster; waiting for one")
 
     def _look(self) -> None:
         """Ask the busy workers for news, and tell what they answered to the last question."""

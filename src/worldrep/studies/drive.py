@@ -1,24 +1,25 @@
-"""Running a study: the one loop that begins steps, takes in how they ended, and keeps the books."""
+"""Running a study: the loop that begins steps, takes in how they ended, and records it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from worldrep.errors import StateError
-from worldrep.executors import Choice, Executor
-from worldrep.studies.board import Board
-from worldrep.studies.books import Books
-from worldrep.studies.graph import Graph
+from worldrep.errors import StateError, first_line
+from worldrep.executors import Choice, Executor, Outcome
+from worldrep.studies.display import Display
+from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, Scheduler
-from worldrep.studies.states import DONE, FAILED, read_states
+from worldrep.studies.states import DONE, FAILED, StepState, read_states
+from worldrep.studies.study_run import StudyRun
 from worldrep.studies.summaries import Summaries
-from worldrep.tracking import Store
+from worldrep.tracking import Store, StoreFault
 from worldrep.tracking.liveness import Owner
 
 WAIT_SECONDS = 1.0
 ELSEWHERE_SECONDS = 3.0  # between two looks at steps that other processes do
+READ_SECONDS = 120.0  # between two looks at the whole study, of which this driver does a part
 
 
 @dataclass(frozen=True)
@@ -55,63 +56,110 @@ def run_study(
     for. A failed step does not raise; see `Result.check`.
     """
     store.check_writable()
-    board = Board(f"study {graph.definition.name}", choice.workers)
+    display = Display(f"study {graph.definition.name}", choice.workers)
     states = read_states(store, graph)
     for found in states.values():
         if found.run:
             store.close_dead(found.run)
-    executor = choice.open(store, board.tell)
+    executor = choice.open(store, display.tell)
+    drive: Drive | None = None
     try:
-        books = Books(store, graph, launched=launched)
-    except BaseException:
-        executor.stop()
-        raise
-    scheduler = Scheduler(graph, states, books.run_id, mine)
-    for found in states.values():
-        if found.state == DONE and found.run and found.run.parent is None:
-            store.adopt(found.run.id, books.run_id)
-    board.begun(scheduler.counts())
-    interrupted = True
-    try:
-        _work(store, scheduler, executor, board, books)
-        interrupted = False
+        study_run = StudyRun(store, graph, launched=launched)
+        drive = Drive(store, graph, executor, display, study_run, states, mine)
+        drive.work()
+        drive.interrupted = False
     finally:
-        board.close()
-        _close_left(store, scheduler, executor.stop())
-        books.close(scheduler, interrupted)
+        ended = executor.stop()
+        display.close()
+        if drive:
+            drive.close(ended)
+    scheduler = drive.scheduler
     failed = [step.title for f, step in graph.steps.items() if scheduler.state[f] == FAILED]
-    return Result(books.run_id, scheduler.run_ids, scheduler.counts(), failed)
+    return Result(study_run.run_id, scheduler.run_ids, scheduler.counts(), failed)
 
 
-def _work(
-    store: Store, scheduler: Scheduler, executor: Executor, board: Board, books: Books
-) -> None:
-    graph = scheduler.graph
-    summaries = Summaries(store, graph)
-    looked = time.monotonic()
-    summaries.update_all(scheduler.state, scheduler.run_ids)
-    while scheduler.going_on:
-        while executor.free and (task := scheduler.next_task()):
-            executor.submit(task)
-        counts = scheduler.counts()
-        board.whole(counts)
-        books.write(counts)
-        ended = []
-        for outcome in executor.wait(WAIT_SECONDS):
-            step = graph.steps[outcome.fingerprint]
-            scheduler.settle(outcome)
-            board.ended(step, outcome, scheduler.counts())
-            ended.append(step)
-        if scheduler.elsewhere and time.monotonic() - looked >= ELSEWHERE_SECONDS:
-            looked = time.monotonic()
-            ended += scheduler.look_elsewhere(store)
+class Drive:
+    """One driver's work on a study."""
+
+    def __init__(
+        self,
+        store: Store,
+        graph: Graph,
+        executor: Executor,
+        display: Display,
+        study_run: StudyRun,
+        states: Mapping[str, StepState],
+        mine: Collection[str] | None,
+    ) -> None:
+        self._store, self._graph, self._executor = store, graph, executor
+        self._display, self._study_run = display, study_run
+        self._states = states
+        self.scheduler = Scheduler(graph, states, study_run.run_id, mine)
+        self._summaries = Summaries(store, graph)
+        self._looked = self._read = time.monotonic()
+        self.interrupted = True
+
+    def work(self) -> None:
+        """Begin steps and take in how they ended, until nothing is left."""
+        self._adopt()
+        self._display.begun(self.scheduler.counts())
+        while self.scheduler.going_on:
+            while self._executor.free and (task := self.scheduler.next_task()):
+                self._executor.submit(task)
+            self._display.whole(self.scheduler.counts())
+            ended = [self._settle(outcome) for outcome in self._executor.wait(WAIT_SECONDS)]
+            try:
+                self._record(ended)
+            except StoreFault as fault:
+                self._display.say(f"the store does not answer, waiting: {first_line(fault)}")
+                time.sleep(ELSEWHERE_SECONDS)
+        self._display.whole(self.scheduler.counts())
+
+    def _adopt(self) -> None:
+        """List steps that were done before, by single commands, below the study."""
+        for found in self._states.values():
+            if found.state == DONE and found.run and found.run.parent is None:
+                self._store.adopt(found.run.id, self._study_run.run_id)
+
+    def _settle(self, outcome: Outcome) -> Step:
+        step = self._graph.steps[outcome.fingerprint]
+        self.scheduler.settle(outcome)
+        self._display.ended(step, outcome, self.scheduler.counts())
+        if outcome.state == "lost":
+            given_up = self.scheduler.messages.get(outcome.fingerprint)
+            owners = [outcome.owner] if outcome.owner else []
+            self._close_dead(outcome.fingerprint, owners, given_up)
+        return step
+
+    def _close_dead(
+        self, fingerprint: str, ended: Collection[Owner], error: str | None = None
+    ) -> None:
+        for run in self._store.find(fingerprint=fingerprint):
+            self._store.close_dead(run, ended, error)
+
+    def _record(self, ended: list[Step]) -> None:
+        """Everything that is asked of the store, and may be asked again later."""
+        scheduler, now = self.scheduler, time.monotonic()
+        if scheduler.elsewhere and now - self._looked >= ELSEWHERE_SECONDS:
+            self._looked = now
+            ended = ended + scheduler.look_elsewhere(self._store)
+        if scheduler.waits_for_others and now - self._read >= READ_SECONDS:
+            self._read = now
+            scheduler.learn(read_states(self._store, self._graph))
+        self._study_run.write(scheduler.counts())
         configurations = {step.configuration for step in ended if step.kind == "evaluate"}
-        summaries.update(scheduler.state, scheduler.run_ids, configurations)
-    board.whole(scheduler.counts())
+        self._summaries.update(scheduler.state, scheduler.run_ids, configurations)
 
+    def close(self, ended: Collection[Owner]) -> None:
+        """Leave the store as it is true: no run open, summaries and counts up to date.
 
-def _close_left(store: Store, scheduler: Scheduler, ended: Collection[Owner]) -> None:
-    """End the runs of workers that were stopped in the middle of a step."""
-    for fingerprint in scheduler.in_flight:
-        for run in store.find(fingerprint=fingerprint):
-            store.close_dead(run, ended)
+        ended: the processes of the executor that was stopped.
+        """
+        scheduler = self.scheduler
+        for fingerprint in scheduler.in_flight:
+            self._close_dead(fingerprint, ended)
+        if scheduler.counts()[DONE] < len(self._graph.steps):  # perhaps others did the rest
+            scheduler.learn(read_states(self._store, self._graph))
+        if not self.interrupted:
+            self._summaries.update_all(scheduler.state, scheduler.run_ids)
+        self._study_run.close(scheduler, self.interrupted)

@@ -10,8 +10,8 @@ from typing import Any
 from worldrep.durations import in_words
 from worldrep.settings import Settings
 from worldrep.studies.definition import STEPS
-from worldrep.studies.estimates import Left, what_is_left
 from worldrep.studies.graph import Graph, Step
+from worldrep.studies.remaining import Left, what_is_left
 from worldrep.studies.scheduler import Scheduler
 from worldrep.studies.states import DONE, FAILED, STATES, StepState, read_runs, read_states
 from worldrep.tracking import Store

@@ -14,7 +14,6 @@ from worldrep.executors.work import Outcome, Task
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.states import DONE, FAILED, RUNNING, StepState, state_of
 from worldrep.tracking import Store
-from worldrep.tracking.liveness import Owner
 
 WAITING, BLOCKED = "waiting", "blocked"
 MOST_LOSSES = 3  # workers that a step may take with it
@@ -44,7 +43,6 @@ class Scheduler:
         self.elsewhere: set[str] = set()
         self.in_flight: set[str] = set()
         self._losses: Counter[str] = Counter()
-        self._dead: tuple[Owner, ...] = ()
         self._ready: list[tuple[bool, float, int, str]] = []
         self._pushed = 0
         for fingerprint, found in states.items():
@@ -62,6 +60,11 @@ class Scheduler:
         waited_for = self.elsewhere & self._needed
         return bool(self._ready or self.in_flight or waited_for)
 
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether other shards have steps to do of which nothing was heard."""
+        return any(state == WAITING for f, state in self.state.items() if f not in self._needed)
+
     def counts(self) -> dict[str, int]:
         """Steps of the whole study by state."""
         counts = Counter(self.state.values())
@@ -78,16 +81,16 @@ class Scheduler:
         for step in self.graph.steps.values():
             trial._push_if_ready(step)
         steps = []
-        while trial._ready:
-            steps.append(self.graph.steps[trial._pop()])
-            trial._finish(steps[-1].fingerprint, "")
+        while fingerprint := trial._pop():
+            steps.append(self.graph.steps[fingerprint])
+            trial._finish(fingerprint, "")
         return steps
 
     def next_task(self) -> Task | None:
         """The step to begin now; None if each of them has to wait."""
-        if not self._ready:
-            return None
         fingerprint = self._pop()
+        if fingerprint is None:
+            return None
         step = self.graph.steps[fingerprint]
         self.state[fingerprint] = RUNNING
         self.in_flight.add(fingerprint)
@@ -99,7 +102,6 @@ class Scheduler:
             fingerprint,
             model_run,
             self._parent,
-            self._dead,
         )
 
     def settle(self, outcome: Outcome) -> None:
@@ -120,7 +122,7 @@ class Scheduler:
         ended = []
         for fingerprint in list(self.elsewhere):
             step = self.graph.steps[fingerprint]
-            found = state_of(store, step, store.find(fingerprint=fingerprint))
+            found = state_of(step, store.find(fingerprint=fingerprint))
             if found.state == RUNNING:
                 continue
             self.elsewhere.discard(fingerprint)
@@ -134,6 +136,12 @@ class Scheduler:
                 self._push_if_ready(step)
         return ended
 
+    def learn(self, states: Mapping[str, StepState]) -> None:
+        """Take in what other drivers have finished, such as other shards."""
+        for fingerprint, found in states.items():
+            if found.state == DONE and found.run and self.state[fingerprint] == WAITING:
+                self._finish(fingerprint, found.run.id)
+
     def _push_if_ready(self, step: Step) -> None:
         fingerprint = step.fingerprint
         if self.state[fingerprint] != WAITING or fingerprint not in self._needed:
@@ -145,8 +153,13 @@ class Scheduler:
         entry = (borrowed, -self.graph.urgency[fingerprint], self._pushed, fingerprint)
         heapq.heappush(self._ready, entry)
 
-    def _pop(self) -> str:
-        return heapq.heappop(self._ready)[-1]
+    def _pop(self) -> str | None:
+        """The most urgent step that is ready, and was not done elsewhere meanwhile."""
+        while self._ready:
+            fingerprint = heapq.heappop(self._ready)[-1]
+            if self.state[fingerprint] == WAITING:
+                return fingerprint
+        return None
 
     def _finish(self, fingerprint: str, run_id: str) -> None:
         self.state[fingerprint], self.run_ids[fingerprint] = DONE, run_id
@@ -159,15 +172,14 @@ class Scheduler:
 
     def _block(self, fingerprint: str) -> None:
         for dependant in self.graph.dependants[fingerprint]:
-            self.state[dependant.fingerprint] = BLOCKED
-            self._block(dependant.fingerprint)
+            if self.state[dependant.fingerprint] == WAITING:
+                self.state[dependant.fingerprint] = BLOCKED
+                self._block(dependant.fingerprint)
 
     def _lose(self, outcome: Outcome) -> None:
         """Try again elsewhere, from the last checkpoint; but not for ever."""
         fingerprint = outcome.fingerprint
         self._losses[fingerprint] += 1
-        if outcome.owner:
-            self._dead = (*self._dead, outcome.owner)
         if self._losses[fingerprint] >= MOST_LOSSES:
             self._fail(fingerprint, f"{outcome.message}, {MOST_LOSSES} times")
             return

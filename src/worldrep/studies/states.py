@@ -55,18 +55,18 @@ def read_states(
     for run in read_runs(store, graph) if runs is None else runs:
         found.setdefault(run.fingerprint, []).append(run)
     return {
-        fingerprint: state_of(store, step, found.get(fingerprint, ()))
+        fingerprint: state_of(step, found.get(fingerprint, ()))
         for fingerprint, step in graph.steps.items()
     }
 
 
-def state_of(store: Store, step: Step, runs: Sequence[StoredRun]) -> StepState:
+def state_of(step: Step, runs: Sequence[StoredRun]) -> StepState:
     """The state of a step from all runs with its fingerprint, the newest first."""
     for run in runs:
         if run.status == "FINISHED":
             return StepState(step, DONE, run)
     for run in runs:
-        if store.is_alive(run):
+        if run.alive:
             return StepState(step, RUNNING, run)
     if not runs:
         return StepState(step, MISSING, None)

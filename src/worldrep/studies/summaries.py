@@ -68,6 +68,7 @@ class Summaries:
                 return
             except TakenError:  # another driver is writing it, perhaps without our evaluations
                 time.sleep(WAIT_SECONDS)
+        print(f"{spec.name}: left as it is, another process is writing it")
 
     def _fill(self, run: OpenRun, configuration: str, ids: set[str]) -> None:
         """Search while the run is ours, so that no older search is written after this one."""

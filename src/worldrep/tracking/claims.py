@@ -18,7 +18,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep.errors import StateError
-from worldrep.tracking.liveness import CLAIM, OWNER, Owner, claim_text, heartbeat_tag
+from worldrep.tracking.liveness import (
+    CLAIM,
+    OWNER,
+    Owner,
+    TakenError,
+    claim_text,
+    heartbeat_tag,
+)
 from worldrep.tracking.records import RunSpec, StoredRun
 
 if TYPE_CHECKING:
@@ -28,16 +35,8 @@ ATTEMPTS = 20
 LONGEST_WAIT = 1.0  # seconds between two attempts
 
 
-class TakenError(StateError):
-    """Another process is doing the work, or has just done it."""
-
-    def __init__(self, message: str, run_id: str) -> None:
-        super().__init__(message)
-        self.run_id = run_id
-
-
-def claim_run(store: Store, spec: RunSpec, launched: bool) -> tuple[str, bool]:
-    """The id of the run that this process now owns, and whether it was there before.
+def claim_run(store: Store, spec: RunSpec, launched: bool) -> tuple[str, int]:
+    """The id of the run that this process now owns, and the number of its claim; 0 for a new run.
 
     Raises TakenError when a living process has it, or when it was finished meanwhile (except for a
     spec that may be repeated).
@@ -46,19 +45,22 @@ def claim_run(store: Store, spec: RunSpec, launched: bool) -> tuple[str, bool]:
         earlier = store.find(fingerprint=spec.fingerprint)
         if earlier:
             run = _free_run(store, spec, earlier)
-            take_over(store.client, run, spec.name)
+            number = take_over(store.client, run, spec.name)
             _reopen(store.client, run)
-            return run.id, True
+            return run.id, number
         made = _create(store, spec, launched)
         if [run.id for run in store.find(fingerprint=spec.fingerprint)] == [made]:
-            return made, False
+            return made, 0
         _take_back(store, made)
         time.sleep(random.uniform(0, LONGEST_WAIT * (attempt + 1) / ATTEMPTS))
     raise StateError(f"{spec.name} is being begun by too many processes at once; try again")
 
 
-def take_over(client: MlflowClient, run: StoredRun, name: str) -> None:
-    """Add this process's claim to a run that nobody works on. Raises TakenError if another did."""
+def take_over(client: MlflowClient, run: StoredRun, name: str) -> int:
+    """Add this process's claim to a run that nobody works on; its number.
+
+    Raises TakenError if another process was quicker.
+    """
     number = run.claim.number + 1 if run.claim else 1
     text = claim_text(Owner.here())
     refused = None
@@ -72,13 +74,13 @@ def take_over(client: MlflowClient, run: StoredRun, name: str) -> None:
         raise refused
     if held != text:
         raise TakenError(f"{name} was taken up by another process meanwhile", run.id)
+    return number
 
 
 def _free_run(store: Store, spec: RunSpec, earlier: Sequence[StoredRun]) -> StoredRun:
     """The run to carry on. Raises TakenError when there is nothing to do, or somebody does it."""
     for run in earlier:
-        if store.is_alive(run):
-            assert run.claim is not None
+        if run.alive and run.claim:
             owner = run.claim.owner
             raise TakenError(
                 f"{spec.name} is being done by process {owner.pid} on {owner.host} "

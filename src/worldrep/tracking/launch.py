@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
+from mlflow.entities import RunTag
 
 from worldrep.tracking.records import RunSpec, StoredRun
 
@@ -30,8 +31,8 @@ class Launch:
         run_id, self._run_id = self._run_id, None
         self._used = run_id
         self._client.update_run(run_id, name=spec.name)
-        for key, value in tags.items():
-            self._client.set_tag(run_id, key, value)
+        # All at once: a fingerprint without an owner would be there for the taking.
+        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
         return run_id
 
     def rename(self, name: str) -> None:

@@ -14,12 +14,22 @@ from dataclasses import dataclass
 
 import psutil
 
+from worldrep.errors import StateError
+
 HEARTBEAT_SECONDS = 15
 CLOCK_SECONDS = 5.0  # by which a correction of the clock may move a process's start
-SILENCE_SECONDS = 120  # a run of another host that was silent for longer is dead
+SILENCE_SECONDS = 120  # a process that was silent for longer is dead, or will stop
 
-HEARTBEAT, OWNER = "worldrep.heartbeat", "worldrep.owner"
+HEARTBEAT, OWNER, CLOSED = "worldrep.heartbeat", "worldrep.owner", "worldrep.closed_claim"
 CLAIM = "claim."
+
+
+class TakenError(StateError):
+    """Another process is doing the work, or has just done it."""
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 @dataclass(frozen=True)
@@ -48,12 +58,14 @@ class Owner:
         return f"{self.pid} {self.host} {self.started:.2f}"
 
     def exists(self, heard: float) -> bool:
-        """Whether the process lives. One of another host must have been heard of lately.
+        """Whether the process lives and was heard of lately; on this host it is looked up as well.
 
         heard: when it last gave a sign of life, in seconds since 1970.
         """
+        if time.time() - heard >= SILENCE_SECONDS:
+            return False
         if self.host != socket.gethostname():
-            return time.time() - heard < SILENCE_SECONDS
+            return True
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < CLOCK_SECONDS
         except psutil.Error:
@@ -62,11 +74,16 @@ class Owner:
 
 @dataclass(frozen=True)
 class Claim:
-    """The newest claim on a run: its number (0 for the one that made the run), owner and time."""
+    """The newest claim on a run.
+
+    number: 0 for the one that made the run; heard: the owner's last sign of life, in seconds since
+    1970; closed: its owner has ended its work on the run.
+    """
 
     number: int
     owner: Owner
     heard: float
+    closed: bool
 
     @classmethod
     def newest(cls, tags: Mapping[str, str], params: Mapping[str, str]) -> Claim | None:
@@ -78,11 +95,13 @@ class Claim:
         owner = Owner.parse(process)
         if owner is None:
             return None
-        return cls(number, owner, max(float(tags.get(HEARTBEAT, "0")), float(made)))
+        heard = max(float(tags.get(HEARTBEAT, "0")), float(made))
+        return cls(number, owner, heard, tags.get(CLOSED) == str(number))
 
     @property
     def alive(self) -> bool:
-        return self.owner.exists(self.heard)
+        """Whether its owner is at work on the run. (The run's status is set after a claim.)"""
+        return not self.closed and self.owner.exists(self.heard)
 
 
 def claim_text(owner: Owner) -> str:

@@ -52,7 +52,7 @@ class StoredRun:
     @property
     def alive(self) -> bool:
         """Whether a process is at work on it."""
-        return self.status == "RUNNING" and self.claim is not None and self.claim.alive
+        return self.claim is not None and self.claim.alive
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from worldrep.errors import StateError
 from worldrep.manifest import MANIFEST
-from worldrep.tracking.liveness import HEARTBEAT_SECONDS, Claim, Owner, heartbeat_tag
+from worldrep.tracking.liveness import CLOSED, HEARTBEAT_SECONDS, Claim, TakenError, heartbeat_tag
 
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 CHECKPOINTS = "checkpoints"
@@ -30,17 +29,17 @@ class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
     resumed: the run was begun by an earlier process; metrics that it logged are not logged again.
-    lost: another process, which took this one for dead, has the run now; methods raise StateError.
+    claim: the number of this process's claim. lost: another process, which took this one for dead,
+    has the run now; methods raise TakenError.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, *, resumed: bool) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, claim: int) -> None:
         self.id = run_id
-        self.resumed = resumed
-        self._client = client
+        self.resumed = claim > 0
+        self._client, self._claim = client, claim
         self._points: list[Metric] = []
         self._flushed = time.monotonic()
         self._last_steps: dict[str, int] = {}
-        self._owner = Owner.here()
         self.lost = False
         self._closing = threading.Event()
         self._pulse = threading.Thread(target=self._beat, daemon=True)
@@ -49,17 +48,24 @@ class OpenRun:
     def _beat(self) -> None:
         while not self._closing.wait(HEARTBEAT_SECONDS):
             try:
-                run = self._client.get_run(self.id)
-                claim = Claim.newest(run.data.tags, run.data.params)
-                self.lost = claim is not None and claim.owner != self._owner
+                self._look()
+                if self.lost:
+                    return
                 self.tags(heartbeat_tag())
             except Exception:
                 continue
 
+    def _look(self) -> None:
+        """Find out whether a later claim has been made."""
+        run = self._client.get_run(self.id)
+        newest = Claim.newest(run.data.tags, run.data.params)
+        self.lost = newest is not None and newest.number != self._claim
+
     def _check(self) -> None:
         if self.lost:
-            raise StateError(
-                f"run {self.id} was taken over by another process: this one was silent"
+            raise TakenError(
+                f"run {self.id} was taken over by another process, because this one was silent",
+                self.id,
             )
 
     def tags(self, tags: Mapping[str, str]) -> None:
@@ -133,6 +139,8 @@ class OpenRun:
 
     def checkpoint(self, folder: Path) -> None:
         """Store a checkpoint after the numbers that belong to it."""
+        self._look()
+        self._check()
         self.flush()
         self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
 
@@ -140,6 +148,8 @@ class OpenRun:
         """End the run as FINISHED, FAILED or KILLED."""
         self._closing.set()
         self._pulse.join()
+        self._look()
         self._check()
         self.flush()
         self._client.set_terminated(self.id, status)
+        self.tags({CLOSED: str(self._claim)})

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Read by mlflow: an absent server is reported in seconds, not minutes, and copies are silent.
@@ -32,9 +32,9 @@ from worldrep.collector import sparing_collector
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.manifest import step_of
-from worldrep.tracking.claims import TakenError, claim_run, take_over
+from worldrep.tracking.claims import claim_run, take_over
 from worldrep.tracking.launch import Launch
-from worldrep.tracking.liveness import Owner
+from worldrep.tracking.liveness import Owner, TakenError
 from worldrep.tracking.records import RunSpec, StoredRun
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
 from worldrep.tracking.sqlite import use_write_ahead_log
@@ -51,7 +51,6 @@ class Store:
         self.client, self.uri, self.experiment_id = client, uri, experiment_id
         self.experiment_name = client.get_experiment(experiment_id).name
         self.launch = Launch(client)
-        self._dead: set[Owner] = set()
 
     @classmethod
     def connect(cls, experiment: str | None = None, *, create: bool = True) -> Store:
@@ -133,6 +132,9 @@ class Store:
         except (KeyboardInterrupt, SystemExit):
             _abandon(run, "KILLED")
             raise
+        except TakenError:
+            _abandon(run, "FAILED")
+            raise
         except MlflowException as fault:
             _abandon(run, "FAILED", fault)
             raise StateError(
@@ -149,10 +151,10 @@ class Store:
         Raises TakenError when a living process has it, or when it was finished meanwhile (except
         for a spec that may be repeated).
         """
-        run_id, resumed = claim_run(self, spec, launched)
-        self.adopt(run_id, spec.parent)
-        opened = OpenRun(self.client, run_id, resumed=resumed)
+        run_id, number = claim_run(self, spec, launched)
+        opened = OpenRun(self.client, run_id, number)
         try:
+            self.adopt(run_id, spec.parent)
             opened.tags(spec.all_tags)
             if spec.settings:
                 opened.settings(spec.settings)
@@ -164,27 +166,22 @@ class Store:
             raise
         return opened
 
-    def is_alive(self, run: StoredRun) -> bool:
-        """Whether a process is at work on a run, as far as it can be known here."""
-        return run.alive and run.claim is not None and run.claim.owner not in self._dead
-
-    def bury(self, owner: Owner) -> None:
-        """Learn for certain that a process, perhaps of another host, is dead."""
-        self._dead.add(owner)
-
-    def close_dead(self, run: StoredRun, ended: Collection[Owner] = ()) -> None:
+    def close_dead(
+        self, run: StoredRun, ended: Collection[Owner] = (), error: str | None = None
+    ) -> None:
         """End a run as KILLED whose process is dead, or is one of those that ended their work.
 
-        Nothing happens to any other run.
+        error: end it as FAILED for this reason. Nothing happens to any other run.
         """
         owner = run.claim.owner if run.claim else None
-        if run.status != "RUNNING" or (self.is_alive(run) and owner not in ended):
+        if run.status != "RUNNING" or (run.alive and owner not in ended):
             return
         try:
-            take_over(self.client, run, run.name)
+            number = take_over(self.client, run, run.name)
         except TakenError:
             return
-        self.client.set_terminated(run.id, "KILLED")
+        fault = StateError(error) if error else None
+        _abandon(OpenRun(self.client, run.id, number), "FAILED" if error else "KILLED", fault)
 
     def point_launch(self, run_id: str) -> None:
         """Make the run that `mlflow run` made, if it is not the result's, a pointer to it."""
@@ -216,13 +213,12 @@ class Store:
 
 
 def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:
-    """End a run that did not finish, as far as the store still answers."""
-    try:
-        if fault is not None and not run.lost:
+    """End a run that did not finish, as far as the store still answers and it is still ours."""
+    if fault is not None and not run.lost:
+        with suppress(MlflowException):
             run.tags({"worldrep.error": f"{type(fault).__name__}: {fault}"[:500]})
+    with suppress(MlflowException, TakenError):
         run.close(status)
-    except (MlflowException, StateError):
-        return
 
 
 def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:

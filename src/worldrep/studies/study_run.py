@@ -1,7 +1,7 @@
 """The study's own run: the parent of its steps, and its counts while it goes on.
 
-One driver at a time keeps the books. Another one that works on the same study lists its steps below
-the same run, and takes the books over if the first one dies.
+One driver at a time keeps it. Another one that works on the same study lists its steps below the
+same run, and takes it over when the first one ends or dies.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from worldrep.settings import SHARED_GROUPS
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, Scheduler
 from worldrep.studies.states import DONE, FAILED
-from worldrep.tracking import OpenRun, RunSpec, Store, TakenError
+from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError
 from worldrep.tracking.records import CITIES
 
 WRITE_SECONDS = 5.0  # between two entries
-TRY_SECONDS = 30.0  # between two attempts to take the books over
+TRY_SECONDS = 30.0  # between two attempts to take it over
+SETTLE_SECONDS, CLOSE_ATTEMPTS = 1.0, 3
 SHOWN_FAILURES = 20
 STEPS_TABLE = "steps.csv"
 
@@ -52,7 +53,7 @@ def _joined(values: Iterable[object]) -> str:
     return ",".join(dict.fromkeys(str(value) for value in values))[:4000]
 
 
-class Books:
+class StudyRun:
     """Keeps the study's run, or leaves that to the driver that does."""
 
     def __init__(self, store: Store, graph: Graph, *, launched: bool = False) -> None:
@@ -65,11 +66,18 @@ class Books:
         self._written = self._tried = time.monotonic()
 
     def _claim(self, launched: bool = False) -> str:
-        try:
-            self._run = self._store.claim(self._spec, launched=launched)
-            return self._run.id
-        except TakenError as fault:
-            return fault.run_id
+        """Become its keeper, or learn the id of the run that another driver keeps."""
+        while True:
+            try:
+                self._run = self._store.claim(self._spec, launched=launched)
+                return self._run.id
+            except TakenError as fault:
+                time.sleep(SETTLE_SECONDS)  # one of two that are made at once is taken back
+                if any(run.id == fault.run_id for run in self._same()):
+                    return fault.run_id
+
+    def _same(self) -> list[StoredRun]:
+        return self._store.find(fingerprint=self._spec.fingerprint)
 
     def _keep_cities(self, run: OpenRun) -> None:
         """Store a CSV of cities for workers on other machines."""
@@ -82,22 +90,32 @@ class Books:
     def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
         """Enter the counts as `study/<state>`, by seconds since the study first began."""
         now = time.monotonic()
-        if self._run is None and (at_once or now - self._tried >= TRY_SECONDS):
+        if self._run is None and now - self._tried >= TRY_SECONDS:
             self._tried = now
             self._claim()
-        if self._run and (at_once or now - self._written >= WRITE_SECONDS):
-            self._written = now
-            entries = {f"study/{state}": float(n) for state, n in counts.items()}
-            entries["study/total"] = float(sum(counts.values()))
+        if self._run is None or not (at_once or now - self._written >= WRITE_SECONDS):
+            return
+        self._written = now
+        entries = {f"study/{state}": float(n) for state, n in counts.items()}
+        entries["study/total"] = float(sum(counts.values()))
+        try:
             self._run.metrics(int(time.time() - self._begun), entries)
             self._run.flush(required=False)
+        except TakenError:  # this machine slept, and another driver keeps the run now
+            self._run = None
 
     def close(self, scheduler: Scheduler, interrupted: bool) -> None:
-        """Enter how it ended, with a table that names the run of every step."""
-        counts = scheduler.counts()
-        self.write(counts, at_once=True)
+        """Enter how it ended, with a table that names the run of every step.
+
+        Nothing, while another driver keeps the run: it will see what this one did.
+        """
+        for _ in range(CLOSE_ATTEMPTS):
+            if self._run is None:
+                self._claim()
         if self._run is None:
             return
+        counts = scheduler.counts()
+        self.write(counts, at_once=True)
         self._name_failed_runs(scheduler)
         self._run.tags({"mlflow.note.content": _note(self._store, scheduler)})
         with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:

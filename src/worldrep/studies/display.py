@@ -12,7 +12,7 @@ from worldrep.progress import Bar, Progress
 from worldrep.studies.graph import Step
 
 
-class Board:
+class Display:
     """Lines at the bottom of a terminal; elsewhere, one line of text for every step that ends."""
 
     def __init__(self, title: str, workers: int) -> None:

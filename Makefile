@@ -40,6 +40,7 @@ bench: $(VENV)/runtime
 	python -m benchmarks.data
 	python -m benchmarks.training --loss full
 	python -m benchmarks.training --loss answer
+	python -m benchmarks.study --models 660 --part 180
 
 clean:
 	rm -rf $(VENV)

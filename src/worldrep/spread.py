@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -34,5 +34,5 @@ def spread_of(values: Sequence[float]) -> Spread:
     if n < 2:
         return Spread(mean, math.nan, n, math.nan, math.nan)
     std = float(found.std(ddof=1))
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
+    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
     return Spread(mean, std, n, mean - reach, mean + reach)

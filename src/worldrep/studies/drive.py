@@ -161,5 +161,7 @@ class Drive:
         if scheduler.counts()[DONE] < len(self._graph.steps):  # perhaps others did the rest
             scheduler.learn(read_states(self._store, self._graph))
         if not self.interrupted:
-            self._summaries.update_all(scheduler.state, scheduler.run_ids)
+            self._study_run.summarized = self._summaries.update_all(
+                scheduler.state, scheduler.run_ids, self._study_run.summarized
+            )
         self._study_run.close(scheduler, self.interrupted)

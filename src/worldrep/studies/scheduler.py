@@ -81,9 +81,9 @@ class Scheduler:
         for step in self.graph.steps.values():
             trial._push_if_ready(step)
         steps = []
-        while fingerprint := trial._pop():
-            steps.append(self.graph.steps[fingerprint])
-            trial._finish(fingerprint, "")
+        while following := trial._pop():
+            steps.append(self.graph.steps[following])
+            trial._finish(following, "")
         return steps
 
     def next_task(self) -> Task | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from worldrep.studies.graph import Graph, Step
 from worldrep.tracking import Store, StoredRun
 
 DONE, RUNNING, DEAD, FAILED, MISSING = STATES = ("done", "running", "dead", "failed", "missing")
 STAGES = ("pretrain", "finetune", "evaluate", "extract")
-MOST_QUERIES = 100
+KEYS = ("world", "width", "pretrain", "seed")
+MOST_SEARCHES = 100
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,21 @@ class StepState:
         return self.run.tag("error") if self.run and self.state == FAILED else ""
 
 
-def read_runs(store: Store, graph: Graph) -> list[StoredRun]:
-    """All runs of the study's stages, worlds, widths, seeds and scale, the newest first."""
-    models = graph.by_model()
-    worlds, widths, seeds = (
-        sorted({getattr(settings, name) for settings in models})
-        for name in ("world", "width", "seed")
-    )
-    filters: list[dict[str, str]] = [
-        {"stage": stage, "world": world, "width": width}
-        for stage, world, width in product(STAGES, worlds, widths)
-    ]
-    if len(filters) * len(seeds) <= MOST_QUERIES:
-        filters = [names | {"seed": str(seed)} for names in filters for seed in seeds]
-    scale = graph.definition.scale
-    return [run for names in filters for run in store.find(scale=scale, **names)]
+def read_runs(
+    store: Store, graph: Graph, stages: Iterable[str] = STAGES, keys: Sequence[str] = KEYS
+) -> list[StoredRun]:
+    """All runs of some stages that have the study's scale and names, the newest first.
+
+    keys: the names that narrow the searches, as far as they span few: a run that is read costs a
+    millisecond or more.
+    """
+    filters = [{"stage": stage, "scale": graph.definition.scale} for stage in stages]
+    for key in keys:
+        values = sorted({str(getattr(settings, key)) for settings in graph.by_model()})
+        if len(filters) * len(values) <= MOST_SEARCHES:
+            filters = [names | {key: value} for names in filters for value in values]
+    found = [run for names in filters for run in store.find(**names)]
+    return sorted(found, key=lambda run: -run.started)
 
 
 def read_states(

@@ -54,7 +54,10 @@ def _joined(values: Iterable[object]) -> str:
 
 
 class StudyRun:
-    """Keeps the study's run, or leaves that to the driver that does."""
+    """Keeps the study's run, or leaves that to the driver that does.
+
+    summarized: a digest of the evaluations of which the summaries are made.
+    """
 
     def __init__(self, store: Store, graph: Graph, *, launched: bool = False) -> None:
         self._store, self._graph, self._spec = store, graph, study_spec(graph)
@@ -62,7 +65,8 @@ class StudyRun:
         self.run_id = self._claim(launched)
         if self._run:
             self._keep_cities(self._run)
-        self._begun = store.get(self.run_id).started
+        found = store.get(self.run_id)
+        self._begun, self.summarized = found.started, found.tag("summarized")
         self._written = self._tried = time.monotonic()
 
     def _claim(self, launched: bool = False) -> str:
@@ -117,7 +121,8 @@ class StudyRun:
         counts = scheduler.counts()
         self.write(counts, at_once=True)
         self._name_failed_runs(scheduler)
-        self._run.tags({"mlflow.note.content": _note(self._store, scheduler)})
+        note = _note(self._store, scheduler)
+        self._run.tags({"mlflow.note.content": note, "worldrep.summarized": self.summarized})
         with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
             path = Path(folder) / STEPS_TABLE
             steps_table(scheduler).to_csv(path, index=False)

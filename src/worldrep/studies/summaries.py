@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from worldrep.digests import digest
 from worldrep.settings import Settings
-from worldrep.spread import spread_of
 from worldrep.studies.graph import Graph, Step
-from worldrep.studies.states import DONE
+from worldrep.studies.states import DONE, KEYS, read_runs
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError
 
 ATTEMPTS, WAIT_SECONDS = 10, 0.5
@@ -25,8 +24,7 @@ class Summaries:
     """Keeps the summary runs of a study's models up to date."""
 
     def __init__(self, store: Store, graph: Graph) -> None:
-        self._store = store
-        self._scale = graph.definition.scale
+        self._store, self._graph = store, graph
         self._groups: dict[str, list[Step]] = {}
         for step in graph.steps.values():
             if step.kind == "evaluate":
@@ -44,14 +42,23 @@ class Summaries:
                 if not ids <= self._summarized(configuration):
                     self._write(steps[0].settings, configuration, ids)
 
-    def update_all(self, state: Mapping[str, str], run_ids: Mapping[str, str]) -> None:
-        """The same for every model of the study."""
-        self.update(state, run_ids, self._groups)
+    def update_all(self, state: Mapping[str, str], run_ids: Mapping[str, str], known: str) -> str:
+        """The same for every model of the study; a digest of the evaluations that there are.
+
+        known: that digest when it was last done. Reading all summaries takes a second, so nothing
+        is read when no evaluation has changed.
+        """
+        steps = [step for group in self._groups.values() for step in group]
+        done = [step.fingerprint for step in steps if state[step.fingerprint] == DONE]
+        found = digest(sorted(run_ids[fingerprint] for fingerprint in done))
+        if found != known:
+            self.update(state, run_ids, self._groups)
+        return found
 
     def _summarized(self, configuration: str) -> set[str]:
         """Evaluations that the model's summary is made of; empty if it has none."""
         if self._known is None:
-            runs = self._store.find(stage="summary", scale=self._scale) if self._groups else []
+            runs = read_runs(self._store, self._graph, ("summary",), KEYS[:-1])
             finished = [run for run in runs if run.status == "FINISHED"]
             self._known = {
                 run.tag("configuration"): set(run.tag("evaluations").split(","))
@@ -99,6 +106,8 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
     n is the number of evaluations that have the metric.
     """
+    from worldrep.spread import spread_of  # imports scipy, which a look at a finished study spares
+
     values: dict[str, list[float]] = {}
     for metrics in evaluations:
         for name, value in metrics.items():

@@ -41,7 +41,7 @@ from worldrep.tracking.sqlite import use_write_ahead_log
 
 DEFAULT_EXPERIMENT = "worldrep"
 UNNAMED_EXPERIMENT = "0"  # where `mlflow run` puts a run when the user names no experiment
-PAGE_RUNS = 5_000
+PAGE_RUNS = 500  # a server must answer within a request's timeout
 
 
 class Store:

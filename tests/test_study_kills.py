@@ -178,10 +178,10 @@ def test_a_polite_stop_closes_every_run(long_study, stop, where):
 def test_two_drivers_at_once_do_no_step_twice(long_study):
     drivers = [driver(*PROCESSES), driver()]
     outputs = [process.communicate()[0] for process in drivers]
-    assert [process.returncode for process in drivers] == [0, 0], outputs
+    assert [process.returncode for process in drivers] == [0, 0], "\n".join(outputs)
     check_store(long_study)
     done = "\n".join(outputs).count(": done in")
-    assert done == len(long_study.steps)  # each by one of the two
+    assert done == len(long_study.steps), "\n".join(outputs)  # each by one of the two
 
 
 def test_when_the_driver_with_the_books_dies_the_other_takes_them(long_study):
@@ -200,7 +200,7 @@ def test_when_the_driver_with_the_books_dies_the_other_takes_them(long_study):
 def test_shards_side_by_side_make_the_whole(long_study):
     shards = [driver("--shard", f"{index}/3") for index in (1, 2, 3)]
     outputs = [process.communicate()[0] for process in shards]
-    assert [process.returncode for process in shards] == [0, 0, 0], outputs
+    assert [process.returncode for process in shards] == [0, 0, 0], "\n".join(outputs)
     check_store(long_study)
     assert len(Store.connect().find(stage="summary")) == 3
 

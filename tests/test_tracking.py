@@ -1,5 +1,6 @@
 """The store: one run per piece of work, told alive from dead, and nothing logged twice."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -303,6 +304,25 @@ def test_a_process_that_lost_its_run_does_not_mark_it(store, monkeypatch):
             time.sleep(0.02)
         run.metrics(1, {"train/loss": 1.0})
     assert store.get(run.id).status == "RUNNING" and store.get(run.id).tag("error") == ""
+
+
+def half_read(store, run_id):
+    """A run as it is found while it ends: an old status beside a claim that is closed."""
+    found = store.get(run_id)
+    assert found.status == "FINISHED" and found.claim.closed
+    return dataclasses.replace(found, status="RUNNING")
+
+
+def test_a_finished_run_that_was_half_read_stays_finished(store, monkeypatch):
+    with store.run(spec()) as run:
+        pass
+    store.close_dead(half_read(store, run.id))
+    assert store.get(run.id).status == "FINISHED" and not store.get(run.id).alive
+    stale = half_read(store, run.id)
+    monkeypatch.setattr(store, "find", lambda **tags: [stale])
+    with pytest.raises(TakenError, match="was finished meanwhile"):
+        store.claim(spec())
+    assert store.get(run.id).status == "FINISHED" and not store.get(run.id).alive
 
 
 def test_a_run_stays_below_the_study_that_made_it(store):

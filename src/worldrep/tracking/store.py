@@ -34,7 +34,7 @@ from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.manifest import step_of
 from worldrep.tracking.claims import claim_run, take_over
 from worldrep.tracking.launch import Launch
-from worldrep.tracking.liveness import Owner, TakenError
+from worldrep.tracking.liveness import CLOSED, Owner, TakenError
 from worldrep.tracking.records import RunSpec, StoredRun
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
 from worldrep.tracking.sqlite import use_write_ahead_log
@@ -177,8 +177,11 @@ class Store:
         if run.status != "RUNNING" or (run.alive and owner not in ended):
             return
         try:
-            number = take_over(self.client, run, run.name)
+            number, status = take_over(self.client, run, run.name)
         except TakenError:
+            return
+        if status != "RUNNING":
+            self.client.set_tag(run.id, CLOSED, str(number))
             return
         fault = StateError(error) if error else None
         _abandon(OpenRun(self.client, run.id, number), "FAILED" if error else "KILLED", fault)

@@ -2,6 +2,7 @@
 
 PYTHON ?= python3.11
 VENV := .venv
+TEST_PROCESSES := 2
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -29,10 +30,10 @@ lint: $(VENV)/development
 	mypy
 
 fast-test: $(VENV)/development
-	pytest -m "not slow"
+	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 slow-test: $(VENV)/development
-	pytest -m slow
+	OMP_NUM_THREADS=1 pytest -m slow -n $(TEST_PROCESSES) --dist loadfile
 
 test: lint fast-test slow-test
 

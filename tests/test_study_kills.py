@@ -183,7 +183,7 @@ def test_two_drivers_at_once_do_no_step_twice(long_study):
     assert done == len(long_study.steps), "\n".join(outputs)  # each by one of the two
 
 
-def test_when_the_driver_with_the_books_dies_the_other_takes_them(long_study):
+def test_when_the_driver_that_keeps_the_studys_run_dies_the_other_takes_it(long_study):
     first = driver()
     store = Store.connect()
     assert wait_until(lambda: any(r.alive for r in store.find(stage="pretrain")), first)

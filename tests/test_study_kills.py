@@ -120,7 +120,7 @@ def test_a_driver_killed_at_random_moments_leaves_one_run_for_each_step(long_stu
     moments = random.Random(0)
     kills = 0
     store = Store.connect()
-    for _ in range(4):
+    for _ in range(3):
         process = driver(*PROCESSES)
         pause = moments.uniform(3, 9)  # while it starts, trains, stores, evaluates
         begun = time.time()

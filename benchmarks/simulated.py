@@ -22,12 +22,8 @@ SPLITS = ("standard", "atlantis", "multi")
 def perform(store: Store, task: Task, watch: Watch) -> str:
     """The run id of a step whose numbers are made up: the same ones for the same fingerprint."""
     settings = task.settings
-    stage = task.kind
-    if task.kind == "train":
-        stage = "finetune" if settings.is_finetuning else "pretrain"
-    names = ("pretrain", "ft", "width", "world", "scale", "seed")
-    tags = {name: str(getattr(settings, name)) for name in names}
-    tags |= {"model": str(settings.model_name), "tasks": ",".join(settings.tasks)}
+    stage = settings.training_stage if task.kind == "train" else task.kind
+    tags = settings.labels | {"seed": str(settings.seed)}
     tags |= {"checkpoints": "last", "model_run_id": task.model_run}
     spec = RunSpec(stage, task.title, task.fingerprint, tags, settings.as_dict(), task.parent)
     with store.run(spec) as run:

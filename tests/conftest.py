@@ -61,3 +61,33 @@ def store_uri(empty_database, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{root / 'src'}:{root}")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     return uri
+
+
+@pytest.fixture
+def long_study(store_uri, monkeypatch):
+    """The graph of a study that can be disturbed, in an empty store."""
+    import drivers
+
+    from worldrep.studies import expand, load_definition
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("long.yaml").write_text(drivers.LONG)
+    return expand(load_definition("long.yaml"))
+
+
+@pytest.fixture(scope="session")
+def straight(empty_database, tmp_path_factory):
+    """Weights of that study when nothing disturbs it."""
+    import drivers
+
+    from worldrep.studies import expand, load_definition
+
+    folder = tmp_path_factory.mktemp("straight")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        Path("long.yaml").write_text(drivers.LONG)
+        drivers.finish()
+        return drivers.weights(expand(load_definition("long.yaml")))

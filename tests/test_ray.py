@@ -1,28 +1,17 @@
 """A real Ray cluster of two nodes on this machine; one node is killed in the middle of a step."""
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import psutil
 import pytest
-from safetensors.torch import load_file
+from drivers import assert_equal, driver, weights
 
-from worldrep.studies import expand, load_definition
 from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow
-
-LONG = """
-models: [pt1, pt1_ftwb1-1..2]
-scale: smoke
-settings: {epochs: 16, n_checkpoints: 8}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +34,8 @@ def nodes(cluster):
             cluster.remove_node(node)
 
 
-@pytest.fixture
-def long_study(store_uri, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    Path("long.yaml").write_text(LONG)
-    return expand(load_definition("long.yaml"))
-
-
-def driver(*arguments):
-    command = [sys.executable, "-m", "entrypoints.study", "--name", "long.yaml", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def on_ray(cluster, *arguments):
     return driver("--executor", "ray", "--address", cluster.address, *arguments)
-
-
-def weights(graph):
-    store, found = Store.connect(), {}
-    for step in graph.steps.values():
-        if step.kind == "train":
-            run = store.finished(step.fingerprint)
-            with store.download(run.id, "model/model.safetensors") as path:
-                found[step.title] = load_file(path)
-    return found
 
 
 def node_of(pid, nodes):
@@ -81,7 +48,7 @@ def node_of(pid, nodes):
 
 
 def test_a_node_that_dies_costs_only_the_work_since_its_checkpoint(
-    cluster, nodes, long_study, empty_database, tmp_path, monkeypatch
+    cluster, nodes, long_study, straight
 ):
     process = on_ray(cluster, "--workers", "2")
     store = Store.connect()
@@ -104,19 +71,7 @@ def test_a_node_that_dies_costs_only_the_work_since_its_checkpoint(
     assert {found.status for found in runs} == {"FINISHED"}
     counts = Counter(found.fingerprint for found in runs if found.fingerprint in long_study.steps)
     assert counts == dict.fromkeys(long_study.steps, 1)
-    disturbed = weights(long_study)
-
-    folder = tmp_path / "straight"
-    folder.mkdir()
-    shutil.copy(empty_database, folder / "mlflow.db")
-    shutil.copy("long.yaml", folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    process = driver()
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    for title, tensors in weights(long_study).items():
-        assert all(tensors[name].equal(disturbed[title][name]) for name in tensors), title
+    assert_equal(weights(long_study), straight)
 
 
 def test_ctrl_c_ends_the_workers_and_closes_their_runs(cluster, nodes, long_study):

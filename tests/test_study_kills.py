@@ -2,71 +2,19 @@
 
 import os
 import random
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import psutil
 import pytest
-from safetensors.torch import load_file
+from drivers import assert_equal, driver, finish, weights
 
-from worldrep.studies import expand, load_definition
 from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow
 
-LONG = """
-models: [pt1, pt1_ftwb1-1..2]
-scale: smoke
-settings: {epochs: 16, n_checkpoints: 8}
-"""
-
-
-@pytest.fixture
-def long_study(store_uri, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    Path("long.yaml").write_text(LONG)
-    return expand(load_definition("long.yaml"))
-
-
-@pytest.fixture(scope="module")
-def straight(empty_database, tmp_path_factory):
-    """Weights of the study when nothing disturbs it."""
-    folder = tmp_path_factory.mktemp("straight")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        Path("long.yaml").write_text(LONG)
-        finish()
-        return weights(expand(load_definition("long.yaml")))
-
-
-def driver(*arguments):
-    """The command as a process that listens to Ctrl-C, even if the tests run in the background."""
-    command = [sys.executable, "-m", "entrypoints.study", "--name", "long.yaml"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
 PROCESSES = ("--executor", "processes", "--workers", "2")
-
-
-def finish(*arguments):
-    process = driver(*arguments)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return output
 
 
 def wait_until(condition, process=None, seconds=120):
@@ -77,24 +25,6 @@ def wait_until(condition, process=None, seconds=120):
             return False
         time.sleep(0.02)
     return True
-
-
-def weights(graph):
-    """Final weights of every trained model by its name."""
-    store = Store.connect()
-    found = {}
-    for step in graph.steps.values():
-        if step.kind == "train":
-            run = store.finished(step.fingerprint)
-            with store.download(run.id, "model/model.safetensors") as path:
-                found[step.title] = load_file(path)
-    return found
-
-
-def assert_equal(one, other):
-    assert one.keys() == other.keys()
-    for title, tensors in one.items():
-        assert all(tensors[name].equal(other[title][name]) for name in tensors), title
 
 
 def check_store(graph):

@@ -10,9 +10,10 @@ from click.testing import CliRunner
 
 from entrypoints import finetune, study
 from worldrep.executors import Choice
-from worldrep.studies import expand, load_definition
+from worldrep.studies import Shard, expand, load_definition
 from worldrep.studies.drive import run_study
 from worldrep.studies.states import read_states
+from worldrep.studies.study_run import StudyRun
 from worldrep.tracking import Store
 
 TWO = "models: [pt1, pt1_ftwb1-1]\nscale: smoke\n"
@@ -115,6 +116,25 @@ def test_the_command_ends_with_1_and_names_what_failed(two, monkeypatch):
     )
     assert status["totals"] == dict(done=0, running=0, dead=0, failed=1, missing=5)
     assert "the loss is" in status["models"][0]["steps"]["train"]["error"]
+
+
+def test_the_driver_that_ends_last_enters_what_all_have_done(two, monkeypatch):
+    """Another shard ends when this one has counted, and still keeps the study's run."""
+    graph, close = graph_of("two.yaml", seeds=(1, 2)), StudyRun.close
+    mine, others = (Shard(index, 2).steps_of(graph) for index in (1, 2))
+
+    def close_after_the_other(study_run, scheduler, interrupted):
+        monkeypatch.setattr(StudyRun, "close", close)
+        result = run_study(Store.connect(), graph, Choice(), mine=others)
+        assert result.counts["done"] == len(graph.steps)
+        assert runs(stage="study")[0].status == "RUNNING"
+        close(study_run, scheduler, interrupted)
+
+    monkeypatch.setattr(StudyRun, "close", close_after_the_other)
+    run_study(Store.connect(), graph, Choice(), mine=mine)
+    (study_run,) = runs(stage="study")
+    assert study_run.status == "FINISHED"
+    assert study_run.metrics["study/done"] == len(graph.steps)
 
 
 def test_status_and_plan_tell_the_truth_and_write_nothing(two):

@@ -108,6 +108,28 @@ class Settings:
     def is_finetuning(self) -> bool:
         return self.ft != NO_FT
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What a run is tagged with to say which model it is about, whatever its seed."""
+        return {
+            "model": str(self.model_name),
+            "pretrain": self.pretrain,
+            "ft": self.ft,
+            "tasks": ",".join(self.tasks),
+            "width": self.width,
+            "world": self.world,
+            "scale": self.scale,
+        }
+
+    @property
+    def training_stage(self) -> str:
+        """The stage of the run that trains the model."""
+        return "finetune" if self.is_finetuning else "pretrain"
+
+    def run_name(self, stage: str) -> str:
+        """What a run is called, such as `evaluate pt1_ftwb2-13 seed1`."""
+        return f"{stage} {self.model_name} seed{self.seed}"
+
     def group(self, *names: str) -> dict[str, Any]:
         """The settings of the named groups, by name."""
         specs = dataclasses.fields(self)

@@ -102,9 +102,6 @@ def attempt(
         return Outcome(task.fingerprint, state, run_id, message, seconds, Owner.here())
 
     try:
-        if done := store.finished(task.fingerprint):
-            store.adopt(done.id, task.parent)
-            return outcome("done", done.id, MEANWHILE)
         perform: Perform = getattr(importlib.import_module(module), function)
         tell(Progress(task.title, 0, 1))
         with redirect_stdout(Lines(tell)):

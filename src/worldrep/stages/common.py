@@ -80,17 +80,7 @@ def downstream_tags(model_run: StoredRun) -> dict[str, str]:
 
 def identity_tags(settings: Settings) -> dict[str, str]:
     """Tags that say which model a run is about, without their prefix."""
-    return {
-        "model": str(settings.model_name),
-        "pretrain": settings.pretrain,
-        "ft": settings.ft,
-        "tasks": ",".join(settings.tasks),
-        "width": settings.width,
-        "world": settings.world,
-        "scale": settings.scale,
-        "seed": str(settings.seed),
-        **_provenance(),
-    }
+    return settings.labels | {"seed": str(settings.seed)} | _provenance()
 
 
 @lru_cache(maxsize=1)
@@ -118,10 +108,6 @@ def log_rows(run: OpenRun, maker: RowMaker, rowsets: list[RowSet], context: str)
         source = {"task": rows.task, "pool": rows.pool, "split": rows.split, "rows": rows.rows}
         name = f"{rows.task} {rows.pool} {rows.split}"
         run.dataset(name, maker.digest(rows), context, source)
-
-
-def run_name(stage: str, settings: Settings) -> str:
-    return f"{stage} {settings.model_name} seed{settings.seed}"
 
 
 def best_device() -> torch.device:

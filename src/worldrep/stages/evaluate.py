@@ -16,7 +16,6 @@ from worldrep.stages.common import (
     log_rows,
     maker_for,
     reuse,
-    run_name,
     stored_settings,
 )
 from worldrep.stages.find import choose_steps, model_at
@@ -48,7 +47,7 @@ def evaluate_model(
         evaluation_fingerprint(maker, settings, model, *asked)
         for model in (model_run.fingerprint, model_run.tag("configuration"))
     )
-    name = run_name("evaluate", settings) + ("" if checkpoints == "last" else " " + checkpoints)
+    name = settings.run_name("evaluate") + ("" if checkpoints == "last" else " " + checkpoints)
     if done := reuse(store, fingerprint, parent):
         return done
     tags = identity_tags(settings) | downstream_tags(model_run)

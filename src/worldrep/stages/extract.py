@@ -15,7 +15,6 @@ from worldrep.stages.common import (
     identity_tags,
     maker_for,
     reuse,
-    run_name,
     stored_settings,
 )
 from worldrep.stages.find import choose_steps, model_at
@@ -48,7 +47,7 @@ def extract_model(
     choice = checkpoints if checkpoints == "last" else steps
     model = model_run.fingerprint
     fingerprint = extraction_fingerprint(maker, model, request.as_dict(), choice)
-    name = run_name("extract", settings)
+    name = settings.run_name("extract")
     name += "".join(f" {v}" for v in (layers, task, positions) if v != "default")
     name += "" if checkpoints == "last" else f" {checkpoints}"
     if done := reuse(store, fingerprint, parent):

@@ -32,7 +32,6 @@ from worldrep.stages.common import (
     identity_tags,
     kind_of,
     log_rows,
-    run_name,
     stored_settings,
 )
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
@@ -63,7 +62,7 @@ def train_model(
     given = base.tags["worldrep.fingerprint"] if base else None
     fingerprint = training_fingerprint(maker, settings, given)
     done = _from_main(accelerator, lambda: _finished_id(store, fingerprint))
-    stage = "finetune" if settings.is_finetuning else "pretrain"
+    stage = settings.training_stage
     if done:
         if accelerator.is_main_process:
             store.adopt(done, parent)
@@ -71,7 +70,7 @@ def train_model(
     base_id = base.id if base else None
     if settings.is_finetuning and base_id is None:
         base_id = _find_or_train_base(store, settings, accelerator, parent, watch)
-    work = Work(store, settings, accelerator, maker, base_id, run_name(stage, settings), watch)
+    work = Work(store, settings, accelerator, maker, base_id, settings.run_name(stage), watch)
     data = work.prepare()  # before the run is opened: the world may have too few questions
     tags = identity_tags(settings) | {"world_digest": maker.world.digest}
     tags |= {"configuration": _configuration(settings, maker, base)}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class Definition:
         """The same study with other seeds, widths, worlds, scale or settings; None leaves it."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
 
-    @property
+    @cached_property
     def resolved(self) -> tuple[Settings, ...]:
         """The complete settings of every model: seed by seed, each once, in the order named."""
         models = [

@@ -145,7 +145,7 @@ class Drive:
             ended = ended + scheduler.look_elsewhere(self._store)
         if scheduler.waits_for_others and now - self._read >= READ_SECONDS:
             self._read = now
-            scheduler.learn(read_states(self._store, self._graph))
+            self._learn()
         self._study_run.write(scheduler.counts())
         configurations = {step.configuration for step in ended if step.kind == "evaluate"}
         self._summaries.update(scheduler.state, scheduler.run_ids, configurations)
@@ -155,13 +155,22 @@ class Drive:
 
         ended: the processes of the executor that was stopped.
         """
-        scheduler = self.scheduler
-        for fingerprint in scheduler.in_flight:
+        for fingerprint in self.scheduler.in_flight:
             self._close_dead(fingerprint, ended)
-        if scheduler.counts()[DONE] < len(self._graph.steps):  # perhaps others did the rest
-            scheduler.learn(read_states(self._store, self._graph))
-        if not self.interrupted:
-            self._study_run.summarized = self._summaries.update_all(
-                scheduler.state, scheduler.run_ids, self._study_run.summarized
-            )
-        self._study_run.close(scheduler, self.interrupted)
+        self._learn()
+        while True:
+            if not self.interrupted:
+                self._study_run.summarized = self._summaries.update_all(
+                    self.scheduler.state, self.scheduler.run_ids, self._study_run.summarized
+                )
+            self._study_run.close(self.scheduler, self.interrupted)
+            # One that ended while this driver still kept the study's run could not enter its part.
+            if self.interrupted or not self._learn():
+                break
+
+    def _learn(self) -> bool:
+        """Whether other drivers have done steps of which this one did not know."""
+        known = self.scheduler.counts()[DONE]
+        if known < len(self._graph.steps):
+            self.scheduler.learn(read_states(self._store, self._graph))
+        return self.scheduler.counts()[DONE] > known

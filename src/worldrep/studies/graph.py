@@ -43,14 +43,12 @@ class Step:
     @property
     def stage(self) -> str:
         """The stage of its run."""
-        if self.kind != "train":
-            return self.kind
-        return "finetune" if self.settings.is_finetuning else "pretrain"
+        return self.settings.training_stage if self.kind == "train" else self.kind
 
     @property
     def title(self) -> str:
         """As its run is called."""
-        return f"{self.stage} {self.settings.model_name} seed{self.settings.seed}"
+        return self.settings.run_name(self.stage)
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,11 @@ class Scheduler:
 
     def learn(self, states: Mapping[str, StepState]) -> None:
         """Take in what other drivers have finished, such as other shards."""
-        for fingerprint, found in states.items():
-            if found.state == DONE and found.run and self.state[fingerprint] == WAITING:
+        unknown = {f for f, state in self.state.items() if state == WAITING} | self.elsewhere
+        for fingerprint in unknown:
+            found = states[fingerprint]
+            if found.state == DONE and found.run:
+                self.elsewhere.discard(fingerprint)
                 self._finish(fingerprint, found.run.id)
 
     def _push_if_ready(self, step: Step) -> None:

@@ -39,8 +39,9 @@ def read_runs(
     millisecond or more.
     """
     filters = [{"stage": stage, "scale": graph.definition.scale} for stage in stages]
+    models = graph.by_model()
     for key in keys:
-        values = sorted({str(getattr(settings, key)) for settings in graph.by_model()})
+        values = sorted({str(getattr(settings, key)) for settings in models})
         if len(filters) * len(values) <= MOST_SEARCHES:
             filters = [names | {key: value} for names in filters for value in values]
     found = [run for names in filters for run in store.find(**names)]

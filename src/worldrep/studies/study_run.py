@@ -128,6 +128,7 @@ class StudyRun:
             steps_table(scheduler).to_csv(path, index=False)
             self._run.artifact(path)
         self._run.close(_status(counts, interrupted))
+        self._run = None
 
     def _name_failed_runs(self, scheduler: Scheduler) -> None:
         """A step that failed did not say in which run."""

@@ -124,18 +124,8 @@ def summary_spec(settings: Settings, configuration: str) -> RunSpec:
 
     (MLflow's table shows a child only when its parent is unfolded.)
     """
-    name = str(settings.model_name)
-    tags = {
-        "model": name,
-        "pretrain": settings.pretrain,
-        "ft": settings.ft,
-        "tasks": ",".join(settings.tasks),
-        "width": settings.width,
-        "world": settings.world,
-        "scale": settings.scale,
-        "configuration": configuration,
-    }
+    tags = settings.labels | {"configuration": configuration}
     facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}
     fingerprint = digest(["summary", configuration])
-    title = f"summary {name} over seeds"
+    title = f"summary {settings.model_name} over seeds"
     return RunSpec("summary", title, fingerprint, tags, facts, repeatable=True)

@@ -96,8 +96,7 @@ def _free_run(store: Store, spec: RunSpec, earlier: Sequence[StoredRun]) -> Stor
         if run.status == "FINISHED" and not spec.repeatable:
             raise TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)
     for run in earlier[1:]:
-        if run.status == "RUNNING":
-            store.client.set_terminated(run.id, "KILLED")
+        store.close_dead(run)
     return earlier[0]
 
 

@@ -154,8 +154,9 @@ class Store:
         run_id, number = claim_run(self, spec, launched)
         opened = OpenRun(self.client, run_id, number)
         try:
-            self.adopt(run_id, spec.parent)
-            opened.tags(spec.all_tags)
+            if opened.resumed:  # a new run was made with both
+                self.adopt(run_id, spec.parent)
+                opened.tags(spec.all_tags)
             if spec.settings:
                 opened.settings(spec.settings)
         except (KeyboardInterrupt, SystemExit):

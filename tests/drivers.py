@@ -1,0 +1,52 @@
+"""A small study that takes long enough to be disturbed, and its drivers as processes."""
+
+import signal
+import subprocess
+import sys
+
+from safetensors.torch import load_file
+
+from worldrep.tracking import Store
+
+LONG = """
+models: [pt1, pt1_ftwb1-1..2]
+scale: smoke
+settings: {epochs: 16, n_checkpoints: 8}
+"""
+
+
+def driver(*arguments):
+    """The command as a process that listens to Ctrl-C, even if the tests run in the background."""
+    command = [sys.executable, "-m", "entrypoints.study", "--name", "long.yaml"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def finish(*arguments):
+    process = driver(*arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def weights(graph):
+    """Final weights of every trained model by its name."""
+    store = Store.connect()
+    found = {}
+    for step in graph.steps.values():
+        if step.kind == "train":
+            run = store.finished(step.fingerprint)
+            with store.download(run.id, "model/model.safetensors") as path:
+                found[step.title] = load_file(path)
+    return found
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for title, tensors in one.items():
+        assert all(tensors[name].equal(other[title][name]) for name in tensors), title

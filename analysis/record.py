@@ -5,59 +5,23 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-import pandas as pd
-from mlflow.exceptions import MlflowException
 
-from analysis.heatmap import SHOWN_CELLS
-from analysis.matrices import Summary
-from analysis.options import Options
-from analysis.panels import Panel
+from analysis.drawing.page import save_figure
+from analysis.result import Result
 from worldrep.digests import digest
-from worldrep.errors import InputError, StateError
-from worldrep.tracking import RunSpec, Store
+from worldrep.errors import InputError, StateError, first_line
+from worldrep.tracking import RunSpec, Store, StoreFault
 
-STATISTICS, RUNS_USED = "statistics.json", "runs_used.csv"
+STATISTICS, RUNS_USED, MISSING = "statistics.json", "runs_used.csv", "missing.csv"
 SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Result:
-    """The outcome of an analysis.
-
-    values: tidy table behind the matrices, with columns run_id, base_evaluation_id and command
-    (which fills the cell if it is missing); missing: the missing cells of all matrices; runs: the
-    evaluations that were read, by run id;
-    caveats: sentences that a reader has to know; tags: for its run, without prefix.
-    """
-
-    name: str
-    options: Options
-    seeds: Sequence[int]
-    panels: Sequence[Panel]
-    values: pd.DataFrame
-    missing: pd.DataFrame
-    runs: pd.DataFrame
-    caveats: Sequence[str]
-    tags: Mapping[str, str]
-
-    @property
-    def runs_used(self) -> pd.DataFrame:
-        """The evaluations behind the numbers, and why they were chosen."""
-        used = {*self.values["run_id"], *self.values["base_evaluation_id"]} - {""}
-        columns = ["run_name", "model", "seed", "why", "ended", "model_run_id", "base_run_id"]
-        return self.runs.loc[sorted(used), columns].sort_values(["seed", "model"])
-
-    @property
-    def statistics(self) -> dict[str, dict[str, Summary]]:
-        return {panel.name: panel.statistics for panel in self.panels}
 
 
 def publish(
@@ -70,48 +34,61 @@ def publish(
     """
     with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
         folder = Path(temporary)
-        _write(result, store, folder)
-        _copy(folder, result.options.out, result.name)
-        try:
-            run_id = _log(result, store, folder, parent, launched) if result.options.log else None
-        except MlflowException as fault:
-            raise StateError(
-                f"the files are in {result.options.out}, but the store at {store.uri} did not "
-                f"record them: {fault}"
-            ) from None
+        write_files(result, store, folder)
+        copy_files(folder, result.options.out, result.name)
+        run_id = None
+        if result.options.log:
+            run_id = record(result, store, folder, parent=parent, launched=launched)
     _print(result, run_id)
     return result.options.out
 
 
-def _write(result: Result, store: Store, folder: Path) -> None:
-    used = result.runs_used
+def write_files(result: Result, store: Store, folder: Path) -> None:
+    """Figures (PNG, SVG), tables (CSV), statistics (JSON)."""
     names = result.options.names | {"experiment": store.experiment_name}
     about = ", ".join(f"{name} {value}" for name, value in names.items())
-    about += f"; {len(used)} evaluations, see {RUNS_USED}"
+    about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
     if result.caveats:
         word = "caveat" if len(result.caveats) == 1 else "caveats"
         about += f"; {len(result.caveats)} {word}, see {STATISTICS}"
-    for panel in result.panels:
-        panel.write(folder, about)
+    for part in result.parts:
+        save_figure(part.draw(about), folder, part.name)
         gc.collect(0)  # figures are circular, and large
-    result.values.to_csv(folder / "values.csv", index=False)
-    result.missing.to_csv(folder / "missing.csv", index=False)
-    used.to_csv(folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
+    for name, table in result.all_tables.items():
+        table.to_csv(folder / f"{name}.csv", index=table.index.name is not None)
+    result.missing.to_csv(folder / MISSING, index=False)
+    result.runs_used.to_csv(folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
     facts = {
         "analysis": result.name,
         **names,
         "seeds": list(result.seeds),
-        "runs_used": len(used),
+        "runs_used": len(result.runs_used),
+        "missing": len(result.missing),
         "caveats": list(result.caveats),
-        "matrices": result.statistics,
-        "cells_of_some_seeds_only": {p.name: p.partial for p in result.panels if p.partial},
+        "statistics": plain(result.all_statistics),
         "files": sorted({path.name for path in folder.iterdir()} | {STATISTICS}),
     }
     (folder / STATISTICS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
 
 
-def _copy(folder: Path, out: Path, name: str) -> None:
-    """Copy the files to `out`, where those of an earlier analysis of this name are replaced."""
+def plain(value: Any) -> Any:
+    """The same in JSON's own kinds; a number that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):  # numpy's numbers
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def copy_files(folder: Path, out: Path, name: str) -> None:
+    """Copy the files to `out`, where those of an earlier analysis of this name are replaced.
+
+    Raises InputError when it cannot be written.
+    """
     made = {out / path.name for path in folder.iterdir()}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -133,21 +110,34 @@ def _earlier(out: Path, name: str) -> set[Path]:
         return set()
 
 
-def _log(result: Result, store: Store, folder: Path, parent: str | None, launched: bool) -> str:
-    """The run of the analysis; one that gave the very same files is reused."""
+def record(
+    result: Result, store: Store, folder: Path, *, parent: str | None = None, launched: bool = False
+) -> str:
+    """The id of the analysis's run; one that gave the very same files is reused.
+
+    Raises StateError when the store does not take it.
+    """
+    try:
+        return _record(result, store, folder, parent, launched)
+    except StoreFault as fault:
+        raise StateError(
+            f"the files are in {result.options.out}, but the store at {store.uri} did not "
+            f"record them: {first_line(fault)}"
+        ) from None
+
+
+def _record(result: Result, store: Store, folder: Path, parent: str | None, launched: bool) -> str:
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     fingerprint = digest(["analysis", result.name, files])
-    done = store.finished(fingerprint)
-    if done:
+    if done := store.finished(fingerprint):
         store.adopt(done.id, parent)
         run_id = done.id
     else:
-        seeds = ",".join(map(str, result.seeds))
         facts: dict[str, Any] = {
             "analysis": result.name,
             **result.options.names,
             **result.tags,
-            "seed": seeds,
+            "seed": ",".join(map(str, result.seeds)),
             "runs_used": len(result.runs_used),
         }
         name = f"{result.name} {result.options.scale}"
@@ -155,49 +145,49 @@ def _log(result: Result, store: Store, folder: Path, parent: str | None, launche
         spec = RunSpec("analysis", name, fingerprint, tags, facts, parent)
         with store.run(spec, launched=launched) as run:
             run.artifacts(folder, result.name)
-            run.metrics(0, _metrics(result))
+            run.metrics(0, dict(_numbers(result.all_statistics)))
         run_id = run.id
     if launched:
         store.point_launch(run_id)
     return run_id
 
 
-def _metrics(result: Result) -> dict[str, float]:
-    """Statistics as metrics such as ftwb2_seed1/trained/mean."""
-    return {
-        f"{matrix}/{cells}/{fact}": float(number)
-        for matrix, kinds in result.statistics.items()
-        for cells, facts in kinds.items()
-        for fact, number in facts.items()
-        if number is not None
-    }
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers as metrics such as ftwb2_seed1/trained/mean; lists and texts are left out."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            name = "".join(c if c.isalnum() or c in "_-. :" else "_" for c in str(key))
+            yield from _numbers(item, f"{path}/{name}" if path else name)
+    elif not isinstance(value, (str, bool)):
+        number = plain(value)
+        if isinstance(number, (int, float)):
+            yield path, float(number)
 
 
 def _print(result: Result, run_id: str | None) -> None:
     """Say what came out: statistics, caveats, what is missing, where the files are."""
-    for panel in result.panels:
-        statistics = panel.statistics
-        parts = [f"{kind} {_short(statistics[kind])}" for kind in SHOWN_CELLS]
-        parts += [f"{panel.partial} cells of some seeds only"] if panel.partial else []
-        click.echo(f"{panel.name}: {'; '.join(parts)}")
-    for caveat in result.caveats[:SHOWN]:
-        click.echo(f"note: {caveat}")
-    if len(result.caveats) > SHOWN:
-        click.echo(f"note: {len(result.caveats) - SHOWN} more in {STATISTICS}")
-    commands = [command for command in result.values["command"].unique() if command]
-    if commands:
-        click.echo(f"missing: {len(result.missing)} cells; to fill them:")
-        for command in commands[:SHOWN]:
-            click.echo(f"  {command}")
-        if len(commands) > SHOWN:
-            click.echo(f"  and {len(commands) - SHOWN} more, in missing.csv")
+    for part in result.parts:
+        for line in part.said:
+            click.echo(line)
+    say_caveats(result)
+    say_missing(result)
     click.echo(f"figures and tables: {result.options.out.resolve()}")
     if run_id:
         click.echo(f"run: {run_id}")
 
 
-def _short(summary: Summary) -> str:
-    if summary["mean"] is None:
-        return f"none (n = 0, missing {summary['missing']})"
-    spread = f"{summary['mean']:.3f} ± {summary['std']:.3f}"
-    return f"{spread} (n = {summary['n']}, missing {summary['missing']})"
+def say_caveats(result: Result) -> None:
+    for caveat in result.caveats[:SHOWN]:
+        click.echo(f"note: {caveat}")
+    if len(result.caveats) > SHOWN:
+        click.echo(f"note: {len(result.caveats) - SHOWN} more in {STATISTICS}")
+
+
+def say_missing(result: Result) -> None:
+    commands = result.commands
+    if commands:
+        click.echo(f"missing: {len(result.missing)} values; to fill them:")
+        for command in commands[:SHOWN]:
+            click.echo(f"  {command}")
+        if len(commands) > SHOWN:
+            click.echo(f"  and {len(commands) - SHOWN} more, in {MISSING}")

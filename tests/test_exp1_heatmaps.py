@@ -3,112 +3,31 @@
 import itertools
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from matplotlib.text import Text
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from synthetic import SyntheticStore, values
 
-from analysis.exp1_heatmaps import ONE, TWO, draw_exp1, exp1_result, main
-from analysis.heatmap import DIFFERENCE, PERFORMANCE, draw_heatmap
-from analysis.matrices import (
+from analysis.drawing.heatmap import DIFFERENCE, PERFORMANCE, draw_heatmap
+from analysis.drawing.panels import panels_of
+from analysis.exp1_heatmaps import ONE, TWO, draw_exp1, exp1_heatmaps, main
+from analysis.formulas.matrices import (
     aggregate,
-    cell_statistics,
     expected_matrix,
     specialists_of,
+    summaries,
     trained_mask,
+    trained_masks,
 )
 from analysis.options import Options, parse_seeds
-from analysis.panels import panels_of
+from analysis.reading.source import Source
 from worldrep.errors import InputError, StateError
-from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName, parse_model
+from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName
 from worldrep.scales import resolve
-from worldrep.tasks import TASKS
 from worldrep.tracking import Store
-
-BASE_ACCURACIES, BASE_ERRORS = (0.2, 0.9), (100.0, 1.0)  # on Atlantis, on ordinary cities
-
-
-def score(task: str, improvement: float) -> float:
-    """The Atlantis value that stands for a normalised improvement above these bases."""
-    if TASKS[task].accuracy:
-        return 0.2 + 0.7 * improvement
-    return 100.0 / 100.0**improvement
-
-
-class SyntheticStore:
-    """Writes trainings and evaluations with the tags and metrics that the stages give them."""
-
-    def __init__(self, uri: str, experiment: str = "worldrep") -> None:
-        self.client = MlflowClient(uri)
-        self.experiment_id = self.client.create_experiment(experiment)
-        self.clock = 1_800_000_000_000
-
-    def run(self, stage, model, seed, metrics=None, tags=None, status="FINISHED", **changed):
-        """A run of a stage; what is changed of its names and settings becomes tags and params."""
-        name = parse_model(model)
-        world, scale = changed.pop("world", "standard"), changed.pop("scale", "mini")
-        settings = resolve(name, scale=scale, world=world, seed=seed, overrides=changed)
-        names = {
-            "stage": stage,
-            "model": model,
-            "tasks": ",".join(name.tasks),
-            "seed": seed,
-            **{key: getattr(settings, key) for key in ("pretrain", "ft", "width")},
-            **{"world": world, "scale": scale, **(tags or {})},
-        }
-        self.clock += 1000
-        run = self.client.create_run(
-            self.experiment_id,
-            self.clock,
-            {f"worldrep.{key}": str(value) for key, value in names.items() if value is not None},
-            f"{stage} {model} seed{seed}",
-        )
-        points = [Metric(key, value, self.clock, 1) for key, value in (metrics or {}).items()]
-        params = [Param(f"cfg.{key}", str(value)) for key, value in settings.as_dict().items()]
-        self.client.log_batch(run.info.run_id, points, params)
-        if status != "RUNNING":
-            self.client.set_terminated(run.info.run_id, status, self.clock + 500)
-        return run.info.run_id
-
-    def evaluate(self, model, seed, model_run, metrics, base_run=None, tags=None, **changed):
-        names = {"model_run_id": model_run, "base_run_id": base_run, "checkpoints": "last"}
-        return self.run("evaluate", model, seed, metrics, names | (tags or {}), **changed)
-
-    def base(self, seed=1, evaluated=True, splits=("atlantis", "standard", "multi"), **changed):
-        """A base with the values above; its training's run id."""
-        model_run = self.run("pretrain", "pt1", seed, **changed)
-        if evaluated:
-            metrics = {
-                f"{split}/{task}/mean": pair[split != "atlantis"]
-                for split in splits
-                for task in TASK_NAMES
-                for pair in (BASE_ACCURACIES if TASKS[task].accuracy else BASE_ERRORS,)
-            }
-            self.evaluate("pt1", seed, model_run, metrics, **changed)
-        return model_run
-
-    def tuned(self, ft, base_run, improvements, seed=1, evaluated=True, tags=None, **changed):
-        """A fine-tuned model with these normalised improvements (one for all, or by task)."""
-        model = str(ModelName("pt1", ft))
-        model_run = self.run("finetune", model, seed, tags={"base_run_id": base_run}, **changed)
-        if not evaluated:
-            return model_run
-        return self.evaluate(
-            model, seed, model_run, values(improvements), base_run, tags, **changed
-        )
-
-
-def values(improvements) -> dict[str, float]:
-    if not isinstance(improvements, dict):
-        improvements = dict.fromkeys(TASK_NAMES, improvements)
-    return {f"atlantis/{task}/mean": score(task, x) for task, x in improvements.items()}
 
 
 @pytest.fixture
@@ -117,15 +36,15 @@ def synthetic(store_uri):
 
 
 def result(**options):
-    return exp1_result(Store.connect(), Options(out="unused", **options))
+    return exp1_heatmaps(Source(Store.connect()), Options(out="unused", **options))
 
 
 def matrix(result, name) -> pd.DataFrame:
-    return next(panel for panel in result.panels if panel.name == name).values
+    return next(panel for panel in result.parts if panel.name == name).values
 
 
 def rows(result, model) -> pd.DataFrame:
-    return result.values[result.values["ft"] == model].set_index("task")
+    return result.tables["values"][result.tables["values"]["ft"] == model].set_index("task")
 
 
 # Numbers
@@ -147,7 +66,7 @@ def test_matrices_of_one_seed_equal_hand_computed_ones(synthetic):
     assert expected.tolist() == pytest.approx([1.0, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7])
     difference = matrix(found, "ftwb2_difference_seed1").loc["ftwb2-13"]
     assert difference.tolist() == pytest.approx([-0.1, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2])
-    statistics = found.statistics["ftwb2_difference_seed1"]
+    statistics = found.all_statistics["ftwb2_difference_seed1"]
     assert statistics["trained"]["mean"] == pytest.approx(0.05)  # -0.1 and 0.2
     assert statistics["trained"]["std"] == pytest.approx(0.15)
     assert statistics["transfer"]["mean"] == pytest.approx(0.18)  # 0.1, 0.2, 0.2, 0.2, 0.2
@@ -180,25 +99,28 @@ def test_the_aggregate_is_the_mean_of_the_seeds_matrices(synthetic):
             synthetic.tuned("ftwb1-2", base, improvement, seed)
     found = result()
     assert list(found.seeds) == [1, 2, 3]
-    panel = next(panel for panel in found.panels if panel.name == "ftwb1_aggregate")
+    panel = next(panel for panel in found.parts if panel.name == "ftwb1_aggregate")
     assert panel.matrix.mean.loc["ftwb1-1"].tolist() == pytest.approx([0.5] * 7)
     assert panel.matrix.spread.loc["ftwb1-1"].tolist() == pytest.approx([0.294392] * 7)
     assert panel.matrix.mean.loc["ftwb1-2"].tolist() == pytest.approx([0.3] * 7)
     assert panel.matrix.n.loc["ftwb1-2"].tolist() == [2] * 7
     assert panel.matrix.n.loc["ftwb1-3"].tolist() == [0] * 7
     assert panel.partial == 7
-    assert panel.statistics["trained"]["n"] == 2 and panel.statistics["trained"]["missing"] == 5
+    assert (
+        panel.block.statistics["trained"]["n"] == 2
+        and panel.block.statistics["trained"]["missing"] == 5
+    )
 
 
 def test_seeds_can_be_chosen(synthetic):
     for seed in (1, 2):
         synthetic.tuned("ftwb1-1", synthetic.base(seed), 0.1 * seed, seed)
     found = result(seeds=(2,))
-    assert {panel.name.split("_")[-1] for panel in found.panels} == {"seed2", "aggregate"}
+    assert {panel.name.split("_")[-1] for panel in found.parts} == {"seed2", "aggregate"}
     assert matrix(found, "ftwb1_aggregate").loc["ftwb1-1", "angle"] == pytest.approx(0.2)
-    titles = [panel.title for panel in found.panels if panel.name.endswith("aggregate")]
+    titles = [panel.title for panel in found.parts if panel.name.endswith("aggregate")]
     assert all(title.endswith("seed 2 only: no spread") for title in titles)
-    assert set(found.runs["seed"]) == {2}
+    assert set(found.runs_used["seed"]) == {2}
 
 
 # What must not be mixed in
@@ -233,8 +155,20 @@ def test_the_newest_of_several_evaluations_is_used_and_named(synthetic):
     (caveat,) = found.caveats
     assert "pt1_ftwb1-2 seed 1 has 2 finished evaluations" in caveat
     assert caveat.index(newer) < caveat.index(older) and "differ in epochs" in caveat
-    assert found.runs_used.loc[newer, "why"] == "the newest of 2 finished evaluations"
+    assert "their numbers differ" in caveat
+    assert found.runs_used.loc[newer, "why"].startswith("the newest of 2 finished evaluations")
     assert older not in found.runs_used.index
+
+
+def test_a_trial_with_other_settings_does_not_stand_in_for_the_model(synthetic):
+    base = synthetic.base()
+    plain = synthetic.tuned("ftwb1-2", base, 0.3)
+    again = synthetic.tuned("ftwb1-2", base, 0.3)
+    synthetic.tuned("ftwb1-2", base, 0.9, epochs=999)
+    found = result()
+    assert matrix(found, "ftwb1_seed1").loc["ftwb1-2", "angle"] == pytest.approx(0.3)
+    why = "the newest of 3 finished evaluations of the model as its name stands today"
+    assert found.runs_used.loc[again, "why"] == why and plain not in found.runs_used.index
 
 
 def test_a_model_is_compared_with_the_base_that_it_started_from(synthetic):
@@ -279,7 +213,7 @@ def test_a_base_without_its_standard_suite_leaves_cells_missing(synthetic):
     missing = found.missing.iloc[0]
     assert re.search("evaluation [0-9a-f]{32} has no number standard/distance/mean", missing.reason)
     assert "mlflow runs delete --run-id" in missing.command and base in missing.command
-    assert found.statistics["ftwb1_seed1"]["all"] == {
+    assert found.all_statistics["ftwb1_seed1"]["all"] == {
         "mean": None, "std": None, "n": 0, "missing": 49,
     }  # fmt: skip
 
@@ -299,7 +233,8 @@ def test_models_trained_with_other_settings_are_noted(synthetic):
     synthetic.tuned("ftwb1-2", base, 0.5)
     usual = resolve(ModelName("pt1", "ftwb1-3")).epochs
     synthetic.tuned("ftwb1-3", base, 0.5, epochs=usual + 1)
-    (caveat,) = result().caveats
+    currency, caveat = result().caveats
+    assert currency.startswith("pt1_ftwb1-3 seed 1 is not trained as the name alone stands for")
     kinds = f"{usual} (2 models), {usual + 1} (pt1_ftwb1-3 seed 1)"
     assert caveat == f"the ftwb1 models differ in epochs: {kinds}"
 
@@ -330,7 +265,7 @@ def test_missing_cells_come_with_the_command_that_fills_them(synthetic):
     assert "ftwb2-1:" in commands.loc[("ftwb2_difference", "ftwb2-1"), "reason"]
     counts = found.missing.groupby("matrix").size()
     for name in ("ftwb1", "ftwb2", "ftwb2_expected", "ftwb2_difference"):
-        assert counts[name] == found.statistics[f"{name}_seed1"]["all"]["missing"]
+        assert counts[name] == found.all_statistics[f"{name}_seed1"]["all"]["missing"]
 
 
 def test_a_seed_without_a_base_is_missing_as_a_whole(synthetic):
@@ -349,7 +284,9 @@ def test_commands_name_a_world_and_an_experiment_of_their_own(store_uri):
     synthetic = SyntheticStore(store_uri, "mine two")
     base = synthetic.base(world="scattered")
     synthetic.tuned("ftwb1-1", base, 0.5, world="scattered")
-    found = exp1_result(Store.connect("mine two"), Options(out="unused", world="scattered"))
+    found = exp1_heatmaps(
+        Source(Store.connect("mine two")), Options(out="unused", world="scattered")
+    )
     command = found.missing["command"].iloc[0]
     assert command.startswith(
         "mlflow run . -e finetune -P ft=ftwb1-2 -P seed=1 -P scale=mini -P world=scattered "
@@ -384,7 +321,7 @@ def test_expected_is_missing_if_any_specialist_is():
 def test_statistics_count_what_is_missing():
     values = pd.DataFrame(1.0, index=["ftwb1-1", "ftwb1-2"], columns=TASK_NAMES)
     values.loc["ftwb1-1", ["distance", "angle"]] = np.nan
-    statistics = cell_statistics(values)
+    statistics = summaries(values, trained_masks(values))
     assert statistics["trained"] == {"mean": 1.0, "std": 0.0, "n": 1, "missing": 1}
     assert statistics["transfer"] == {"mean": 1.0, "std": 0.0, "n": 11, "missing": 1}
 
@@ -500,9 +437,9 @@ def test_files_figures_and_run_of_a_drawn_store(synthetic, tmp_path):
     files = {path.name for path in out.iterdir()}
     assert {f"{name}.{kind}" for name in names for kind in ("csv", "png", "svg")} < files
     statistics = json.loads((out / "statistics.json").read_text())
-    assert set(statistics["files"]) == files and set(statistics["matrices"]) == names
+    assert set(statistics["files"]) == files and set(statistics["statistics"]) == names
     assert statistics["runs_used"] == 2 and statistics["seeds"] == [1]
-    assert statistics["matrices"]["ftwb1_seed1"]["trained"] == {
+    assert statistics["statistics"]["ftwb1_seed1"]["trained"] == {
         "mean": pytest.approx(0.25), "std": 0.0, "n": 1, "missing": 6,
     }  # fmt: skip
     table = pd.read_csv(out / "ftwb1_seed1.csv", index_col=0)
@@ -621,17 +558,8 @@ def test_an_unreachable_store_ends_with_one_sentence(monkeypatch, tmp_path):
     assert code == 1 and error.count("\n") == 1 and "cannot use the MLflow store" in error
 
 
-def test_help_needs_no_heavy_module():
-    code = (
-        "import sys; import analysis.exp1_heatmaps; "
-        "heavy = {'mlflow', 'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules); "
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
-
-
 def test_in_process_calls_raise_instead_of_exiting(store_uri):
     with pytest.raises(StateError):
-        draw_exp1()
+        draw_exp1(out="f")
     with pytest.raises(InputError):
-        draw_exp1(scale="big")
+        draw_exp1(out="f", scale="big")

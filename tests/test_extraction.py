@@ -10,12 +10,11 @@ from worldrep.errors import InputError
 from worldrep.extraction import (
     city_prompts,
     extract,
-    load_representations,
-    save_representations,
 )
 from worldrep.model import build_model
 from worldrep.names import ModelName
 from worldrep.probe import probe_positions
+from worldrep.representations import load_representations, save_representations
 from worldrep.request import Request
 from worldrep.scales import resolve
 from worldrep.tokenizer import encode_prompts

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 
 from entrypoints import evaluate, extract, finetune, main, pretrain
 from worldrep.data import _maker
-from worldrep.extraction import load_representations
 from worldrep.model import load_model
+from worldrep.representations import load_representations
 from worldrep.tracking import Store
 
 ROOT = Path(__file__).parents[1]

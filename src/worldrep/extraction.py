@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 from transformers import Qwen2ForCausalLM
 
 from worldrep.request import POSITIONS, Request
@@ -18,7 +13,6 @@ from worldrep.tokenizer import encode_prompts
 from worldrep.world import World
 
 BATCH_CITIES = 1024
-TENSORS, MANIFEST = "representations.safetensors", "manifest.json"
 
 
 def city_prompts(world: World, task: str) -> list[str]:
@@ -42,21 +36,3 @@ def extract(
             taken = states.hidden_states[layer][:, columns]
             parts[layer].append(taken.flatten(1).float().cpu())
     return {layer: torch.cat(rows).numpy() for layer, rows in parts.items()}
-
-
-def save_representations(
-    folder: Path, tables: dict[int, NDArray[np.float32]], manifest: dict[str, Any]
-) -> None:
-    """Write the tables as safetensors under `layer_N`, with a manifest beside them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({f"layer_{layer}": table for layer, table in tables.items()}, folder / TENSORS)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-
-
-def load_representations(
-    folder: Path,
-) -> tuple[dict[int, NDArray[np.float32]], dict[str, Any]]:
-    """What `save_representations` wrote: tables by layer, and the manifest."""
-    tables = load_file(folder / TENSORS)
-    named = {int(name.removeprefix("layer_")): table for name, table in tables.items()}
-    return named, json.loads((folder / MANIFEST).read_text())

@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 
 from worldrep.citymap import draw_map
-from worldrep.extraction import extract, save_representations
+from worldrep.extraction import extract
 from worldrep.fingerprints import extraction_fingerprint
 from worldrep.probe import probe_positions
+from worldrep.representations import save_representations
 from worldrep.request import Request
 from worldrep.stages.common import (
     downstream_tags,

@@ -27,6 +27,7 @@ class StoredRun:
     claim: Claim | None
     started: float
     ended: float
+    params: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Run) -> StoredRun:
@@ -34,7 +35,15 @@ class StoredRun:
         claim = Claim.newest(data.tags, data.params)
         started, ended = (info.start_time or 0) / 1000, (info.end_time or 0) / 1000
         return cls(
-            info.run_id, info.run_name, info.status, data.tags, data.metrics, claim, started, ended
+            id=info.run_id,
+            name=info.run_name,
+            status=info.status,
+            tags=data.tags,
+            metrics=data.metrics,
+            claim=claim,
+            started=started,
+            ended=ended,
+            params=data.params,
         )
 
     def tag(self, name: str) -> str:

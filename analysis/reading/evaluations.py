@@ -1,31 +1,35 @@
 """Evaluations from the store as a tidy table, each value with the run that it comes from.
 
 Only finished evaluations of one scale, width, world and pretraining, at the last checkpoint, are
-read. Where there are several of one model and seed the newest finished one is chosen, and every
-fine-tuned model is set beside an evaluation of the very base that it started from.
+read. Where there are several of one model and seed, one of the model as its name stands today is
+preferred, then the newest; and every fine-tuned model is set beside an evaluation of the very base
+that it started from.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlflow
 import pandas as pd
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
-from analysis.caveats import base_caveats, duplicate_caveats, setting_caveats
-from worldrep.errors import StateError
+from analysis.reading.caveats import (
+    base_caveats,
+    currency_caveats,
+    duplicate_caveats,
+    setting_caveats,
+)
+from analysis.reading.source import Source
+from analysis.reading.trainings import Trainings
 from worldrep.names import NO_FT, TASK_NAMES
-from worldrep.tracking import Store
+from worldrep.tracking import StoredRun
 
 SPLITS = ("standard", "atlantis", "multi")
 VALUE_COLUMNS = ["model", "ft", "seed", "split", "task", "value", "run_id"]
-RUN_COLUMNS = ["run_id", "run_name", "model", "ft", "seed", "model_run_id", "base_run_id", "ended"]
-MANY_RUNS = 100_000
+RUN_COLUMNS = [
+    "run_id", "run_name", "model", "ft", "seed", "model_run_id", "base_run_id", "ended", "current",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Evaluations:
 
     values: pd.DataFrame
     runs: pd.DataFrame
-    sources: Mapping[str, Run]
+    sources: Mapping[str, StoredRun]
 
     @property
     def bases(self) -> pd.DataFrame:
@@ -58,8 +62,12 @@ class Evaluations:
     def caveats(self) -> list[str]:
         """Sentences about what a reader of the numbers has to know."""
         chosen = [self.sources[run_id] for run_id in self.runs.index[self.runs["chosen"]]]
-        duplicates = duplicate_caveats(self.runs, self.sources)
-        return [*duplicates, *base_caveats(self.runs), *setting_caveats(chosen)]
+        return [
+            *duplicate_caveats(self.runs, self.sources),
+            *currency_caveats(self.runs),
+            *base_caveats(self.runs),
+            *setting_caveats(chosen),
+        ]
 
     def of_seeds(self, seeds: Collection[int]) -> Evaluations:
         """The evaluations of these seeds alone."""
@@ -68,7 +76,11 @@ class Evaluations:
 
 
 def read_evaluations(
-    store: Store, fts: Collection[str], only: Collection[str] | None = None, **names: str
+    source: Source,
+    trainings: Trainings,
+    fts: Collection[str],
+    only: Collection[str] | None = None,
+    **names: str,
 ) -> Evaluations:
     """Read the evaluations of some fine-tunings, and of their bases.
 
@@ -76,75 +88,54 @@ def read_evaluations(
     world, pretrain. Raises StateError when the store cannot be read.
     """
     found = {
-        run.info.run_id: run
-        for run in search(store, stage="evaluate", **names)
-        if run.data.tags.get("worldrep.checkpoints", "last") == "last"
-        and run.data.tags.get("worldrep.ft") in (NO_FT, *fts)
-        and is_named(run)
-        and (only is None or run.info.run_id in only)
+        run.id: run
+        for run in source.runs(stage="evaluate", **names)
+        if run.tag("checkpoints") in ("", "last")
+        and run.tag("ft") in (NO_FT, *fts)
+        and (only is None or run.id in only)
     }
-    runs = _with_bases(_choose(_run_table(found.values())))
+    runs = _with_bases(_choose(_run_table(found.values(), trainings)))
     chosen = [found[run_id] for run_id in runs.index[runs["chosen"]]]
     return Evaluations(_value_table(chosen), runs, found)
 
 
-def search(store: Store, **tags: str) -> list[Run]:
-    """Finished runs of the store's experiment with all these tags (without prefix)."""
-    terms = [f"tags.`worldrep.{name}` = '{value}'" for name, value in tags.items()]
-    terms.append("attributes.status = 'FINISHED'")
-    try:
-        return mlflow.search_runs(
-            [store.experiment_id],
-            filter_string=" and ".join(terms),
-            max_results=MANY_RUNS,
-            output_format="list",
-        )
-    except MlflowException as fault:
-        raise StateError(f"cannot read the MLflow store at {store.uri}: {fault}") from None
-
-
-def is_named(run: Run) -> bool:
-    """Whether a run says which model and which seed it is about."""
-    return "worldrep.model" in run.data.tags and run.data.tags.get("worldrep.seed", "").isdecimal()
-
-
-def evaluations_elsewhere(store: Store) -> dict[str, int]:
-    """How many finished evaluations the experiment has, by what they are of."""
-    keys = ("scale", "width", "world", "pretrain")
-    kinds = Counter(
-        ", ".join(f"{key} {run.data.tags.get(f'worldrep.{key}', 'unknown')}" for key in keys)
-        for run in search(store, stage="evaluate")
-    )
-    return dict(sorted(kinds.items()))
-
-
-def _run_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row per evaluation, the newest first."""
+def _run_table(runs: Iterable[StoredRun], trainings: Trainings) -> pd.DataFrame:
+    """One row per evaluation, those of current models first, the newest first among each."""
     rows = [
         {
-            "run_id": run.info.run_id,
-            "run_name": run.info.run_name,
-            "model": run.data.tags["worldrep.model"],
-            "ft": run.data.tags["worldrep.ft"],
-            "seed": int(run.data.tags["worldrep.seed"]),
-            "model_run_id": run.data.tags.get("worldrep.model_run_id", ""),
-            "base_run_id": run.data.tags.get("worldrep.base_run_id", ""),
-            "ended": pd.Timestamp(run.info.end_time or 0, unit="ms", tz="UTC"),
+            "run_id": run.id,
+            "run_name": run.name,
+            "model": run.tag("model"),
+            "ft": run.tag("ft"),
+            "seed": int(run.tag("seed")),
+            "model_run_id": run.tag("model_run_id"),
+            "base_run_id": run.tag("base_run_id"),
+            "ended": pd.Timestamp(run.ended, unit="s", tz="UTC").floor("s"),
+            "current": is_current(run, trainings),
         }
-        for run in runs
+        for run in sorted(runs, key=lambda run: (run.ended, run.id), reverse=True)
     ]
     table = pd.DataFrame(rows, columns=RUN_COLUMNS).set_index("run_id")
-    return table.sort_values(["ended", "run_id"], ascending=False)
+    return table.sort_values("current", ascending=False, kind="stable")
+
+
+def is_current(run: StoredRun, trainings: Trainings) -> bool:
+    """Whether a run is of a model as its name stands today."""
+    training = trainings.get(run.tag("model_run_id"))
+    return training is not None and training.current
 
 
 def _choose(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mark the newest evaluation of each fine-tuned model and seed, and of each pretrained base."""
+    """Mark one evaluation of each fine-tuned model and seed, and of each pretrained base."""
     pretrained = runs["model_run_id"].where(runs["ft"] == NO_FT, "")
-    groups = runs["model"].groupby([runs["model"], runs["seed"], pretrained], sort=False)
+    keys = [runs["model"], runs["seed"], pretrained]
+    groups = runs["current"].groupby(keys, sort=False)
     size, chosen = groups.transform("size"), groups.cumcount() == 0
+    preferred = chosen & runs["current"] & ~groups.transform("all")
     why = "the newest of " + size.astype(str) + " finished evaluations"
+    why = why.where(~preferred, why + " of the model as its name stands today")
     why = why.where(size > 1, "the only finished evaluation")
-    why = why.where(chosen, "not used: an older evaluation of the same model and seed")
+    why = why.where(chosen, "not used: an older evaluation, or of a model with other settings")
     return runs.assign(chosen=chosen, why=why)
 
 
@@ -162,7 +153,7 @@ def _with_bases(runs: pd.DataFrame) -> pd.DataFrame:
 def _base_of(run: Any, bases: pd.DataFrame) -> tuple[str, str]:
     """The evaluation of a fine-tuned model's base, or what is wrong.
 
-    bases: chosen evaluations of bases with the same seed, the newest first.
+    bases: chosen evaluations of bases with the same seed, the one to prefer first.
     """
     if bases.empty:
         return "", "its base is not evaluated"
@@ -175,14 +166,13 @@ def _base_of(run: Any, bases: pd.DataFrame) -> tuple[str, str]:
     return own.index[0], ""
 
 
-def _value_table(runs: Iterable[Run]) -> pd.DataFrame:
+def _value_table(runs: Iterable[StoredRun]) -> pd.DataFrame:
     rows = [
-        (tags["worldrep.model"], tags["worldrep.ft"], int(tags["worldrep.seed"]), split, task,
-         run.data.metrics[f"{split}/{task}/mean"], run.info.run_id)
+        (run.tag("model"), run.tag("ft"), int(run.tag("seed")), split, task,
+         run.metrics[f"{split}/{task}/mean"], run.id)
         for run in runs
-        for tags in (run.data.tags,)
         for split in SPLITS
         for task in TASK_NAMES
-        if f"{split}/{task}/mean" in run.data.metrics
+        if f"{split}/{task}/mean" in run.metrics
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=VALUE_COLUMNS)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
-from mlflow.entities import Run
 
 from worldrep.names import NO_FT
 from worldrep.settings import FIELDS, SHARED_GROUPS
+from worldrep.tracking import StoredRun
 
 _OWN = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] == "training")
 _SHARED = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] in SHARED_GROUPS)
 SHOWN_MODELS = 3
 
 
-def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, Run]) -> list[str]:
+def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, StoredRun]) -> list[str]:
     """One sentence for each model that was evaluated more than once.
 
     runs: a table with model, seed and chosen, indexed by run id; found: run id -> run.
@@ -26,11 +26,27 @@ def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, Run]) -> list[str]
         if len(older):
             differing = _differences((found[run_id] for run_id in group.index), _SHARED + _OWN)
             how = f"; they differ in {', '.join(differing)}" if differing else ""
+            how += (
+                "" if _agree(found[run_id] for run_id in group.index) else "; their numbers differ"
+            )
             caveats.append(
-                f"{model} seed {seed} has {len(group)} finished evaluations: the newest is used "
-                f"({', '.join(chosen)}), not {', '.join(older)}{how}"
+                f"{model} seed {seed} has {len(group)} finished evaluations: {', '.join(chosen)} "
+                f"is used ({group['why'].loc[chosen[0]]}), not {', '.join(older)}{how}"
             )
     return caveats
+
+
+def currency_caveats(runs: pd.DataFrame) -> list[str]:
+    """One sentence about chosen evaluations of models that are not what their names stand for."""
+    chosen = runs[runs["chosen"]]
+    other = chosen[~chosen["current"]]
+    if other.empty:
+        return []
+    which = _listed([f"{run.model} seed {run.seed}" for run in other.itertuples()])
+    return [
+        f"{which} not trained as the name alone stands for today: other settings, other cities "
+        "or another version"
+    ]
 
 
 def base_caveats(runs: pd.DataFrame) -> list[str]:
@@ -53,15 +69,15 @@ def base_caveats(runs: pd.DataFrame) -> list[str]:
     return caveats
 
 
-def setting_caveats(runs: Iterable[Run]) -> list[str]:
+def setting_caveats(runs: Iterable[StoredRun]) -> list[str]:
     """One sentence for each setting in which models differ that are compared with each other.
 
     World, rows and model are compared among all of them, the training among those that are
     trained alike: the bases, and the models with equally many tasks.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[StoredRun]] = {}
     for run in runs:
-        family = run.data.tags["worldrep.ft"].partition("-")[0]
+        family = run.tag("ft").partition("-")[0]
         label = "bases" if family == NO_FT else f"{family} models"
         groups.setdefault(label, []).append(run)
     everything = [run for group in groups.values() for run in group]
@@ -73,15 +89,22 @@ def setting_caveats(runs: Iterable[Run]) -> list[str]:
     ]
 
 
-def _differences(runs: Iterable[Run], names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+def _agree(runs: Iterable[StoredRun]) -> bool:
+    """Whether evaluations have the same mean in every suite."""
+    means = [{k: v for k, v in run.metrics.items() if k.endswith("/mean")} for run in runs]
+    return all(found == means[0] for found in means)
+
+
+def _differences(
+    runs: Iterable[StoredRun], names: Iterable[str]
+) -> dict[str, dict[str, list[str]]]:
     """Settings that are not the same in all runs: name -> value -> which models have it."""
     kinds: dict[str, dict[str, list[str]]] = {name: {} for name in names}
     for run in runs:
-        tags, params = run.data.tags, run.data.params
-        model = f"{tags['worldrep.model']} seed {tags['worldrep.seed']}"
+        model = f"{run.tag('model')} seed {run.tag('seed')}"
         for name, values in kinds.items():
-            if f"cfg.{name}" in params:
-                values.setdefault(params[f"cfg.{name}"], []).append(model)
+            if f"cfg.{name}" in run.params:
+                values.setdefault(run.params[f"cfg.{name}"], []).append(model)
     return {name: values for name, values in kinds.items() if len(values) > 1}
 
 

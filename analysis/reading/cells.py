@@ -11,14 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.commands import Commands
-from analysis.matrices import specialists_of
+from analysis.formulas.matrices import specialists_of
 from analysis.normalize import normalized_improvement
-from analysis.store import Evaluations
+from analysis.reading.commands import Commands
+from analysis.reading.evaluations import Evaluations
+from analysis.result import MISSING_COLUMNS
 from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName
 from worldrep.tasks import TASKS
-
-MISSING_COLUMNS = ["matrix", "seed", "model", "task", "reason", "command"]
 
 
 def improvement_cells(

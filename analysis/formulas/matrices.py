@@ -87,19 +87,32 @@ def aggregate(matrices: Sequence[pd.DataFrame]) -> Aggregate:
 
 
 Summary = dict[str, float | int | None]
+Masks = dict[str, np.ndarray]  # which cells of a matrix are of a kind
 
 
-def cell_statistics(matrix: pd.DataFrame) -> dict[str, Summary]:
-    """Mean and standard deviation (ddof=0) of the trained, the transfer and all cells.
+def trained_masks(matrix: pd.DataFrame) -> Masks:
+    """The trained, the transfer and all cells of a matrix of fine-tuned models."""
+    trained = trained_mask(list(matrix.index)).to_numpy()
+    return {"trained": trained, "transfer": ~trained, "all": np.ones_like(trained)}
+
+
+def diagonal_masks(matrix: pd.DataFrame) -> Masks:
+    """The cells of a task with itself and with another one, of a matrix between tasks."""
+    same = np.equal.outer(matrix.index.to_numpy(), matrix.columns.to_numpy())
+    return {"same task": same, "different tasks": ~same, "all": np.ones_like(same)}
+
+
+def summaries(matrix: pd.DataFrame, masks: Masks) -> dict[str, Summary]:
+    """Mean and standard deviation (ddof=0) of some groups of cells.
 
     n counts the cells that are there, missing those that are not; without any, mean is None.
     """
-    values, trained = matrix.to_numpy(dtype=float), trained_mask(list(matrix.index)).to_numpy()
-    kinds = {"trained": trained, "transfer": ~trained, "all": np.ones_like(trained)}
-    return {kind: _summary(values[mask]) for kind, mask in kinds.items()}
+    values = matrix.to_numpy(dtype=float)
+    return {kind: summary(values[mask]) for kind, mask in masks.items()}
 
 
-def _summary(values: np.ndarray) -> Summary:
+def summary(values: np.ndarray) -> Summary:
+    """The same of values (n,), NaN where they are missing."""
     there = values[~np.isnan(values)]
     mean, std = (float(there.mean()), float(there.std())) if len(there) else (None, None)
     return {"mean": mean, "std": std, "n": len(there), "missing": len(values) - len(there)}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from analysis.options import Options
-from analysis.store import Evaluations, evaluations_elsewhere
+from analysis.reading.evaluations import Evaluations
+from analysis.reading.source import Source
 from worldrep.errors import StateError
-from worldrep.tracking import Store
 
 
 def choose_seeds(
-    evaluations: Evaluations, options: Options, store: Store
+    evaluations: Evaluations, options: Options, source: Source
 ) -> tuple[tuple[int, ...], list[str]]:
     """The seeds that were asked for, else all with a fine-tuned model; and caveats about them.
 
@@ -19,7 +19,7 @@ def choose_seeds(
     tuned = set(evaluations.finetuned["seed"])
     asked = set(options.seeds) or tuned
     if not asked & based & tuned:
-        raise StateError(_why_nothing(evaluations, options, store))
+        raise StateError(_why_nothing(evaluations, options, source))
     left_out = sorted(based - tuned - asked)
     caveats = [f"seed {seed} is left out: only its base is evaluated" for seed in left_out]
     caveats += [f"seed {seed} has no evaluated base" for seed in sorted(asked - based)]
@@ -27,14 +27,16 @@ def choose_seeds(
     return tuple(sorted(asked)), caveats
 
 
-def _why_nothing(evaluations: Evaluations, options: Options, store: Store) -> str:
-    where = f"experiment {store.experiment_name!r} of the store at {store.uri}"
-    kind = ", ".join(f"{name} {value}" for name, value in options.names.items())
+def nothing_of(kind: str, stage: str, options: Options, source: Source) -> StateError:
+    """The store has no finished run of a stage that would do. kind: what was looked for."""
+    known = source.held(stage)
+    has = f"it has {known}" if known else "it has none at all; `mlflow run .` makes some"
+    return StateError(f"{source.place} has no {kind} of {options.in_words}: {has}")
+
+
+def _why_nothing(evaluations: Evaluations, options: Options, source: Source) -> str:
     if evaluations.runs.empty:
-        others = evaluations_elsewhere(store)
-        known = "; ".join(f"{count} of {name}" for name, count in others.items())
-        has = f"it has {known}" if known else "it has none at all; `mlflow run .` makes some"
-        return f"{where} has no finished evaluation of {kind}: {has}"
+        return str(nothing_of("finished evaluation", "evaluate", options, source))
     found = "; ".join(
         f"{what} of seeds {', '.join(map(str, sorted(set(table['seed'])))) or 'none'}"
         for what, table in (
@@ -43,4 +45,7 @@ def _why_nothing(evaluations: Evaluations, options: Options, store: Store) -> st
         )
     )
     asked = f" for seeds {', '.join(map(str, options.seeds))}" if options.seeds else ""
-    return f"{where} lacks a base and a model fine-tuned from it{asked} ({kind}): it has {found}"
+    return (
+        f"{source.place} lacks a base and a model fine-tuned from it{asked} "
+        f"({options.in_words}): it has {found}"
+    )

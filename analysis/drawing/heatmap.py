@@ -1,0 +1,334 @@
+"""Matrix -> figure: heatmaps that can be read by someone who has not seen the code.
+
+Red is bad, green or blue is good. Every cell also carries its number, so that nothing depends on
+telling two colours apart. All lengths are inches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from analysis.drawing.page import (
+    EDGE,
+    HATCH,
+    Note,
+    foot_height,
+    new_figure,
+    wrapped,
+    wrapped_notes,
+    write_foot,
+    write_head,
+)
+from analysis.formulas.matrices import (
+    Aggregate,
+    Masks,
+    Summary,
+    diagonal_masks,
+    in_words,
+    summaries,
+    trained_masks,
+)
+from analysis.normalize import HIGHEST
+from worldrep.names import FINETUNINGS
+
+CELL_HEIGHT, TALL_CELL_HEIGHT, LEAST_HEIGHT = 0.33, 0.43, 2.8
+CELL_WIDTH, NARROW_CELL_WIDTH = 0.86, 0.56
+TOP, RIGHT, HEADING, SLANTED = 1.42, 1.25, 0.28, 0.36
+CHARACTER = 0.074  # width of a letter of a row label, generously
+MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
+BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue, to the eye
+GAP = "\u2002\u2002"  # wide spaces, as SVG makes one of several ordinary ones
+
+
+def _finetuned_label(ft: str) -> str:
+    return f"{' + '.join(FINETUNINGS[ft])}{GAP}{ft}"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the rows and columns of a matrix are.
+
+    masks: the groups of cells whose mean is stated; marked: the group that carries a T.
+    """
+
+    rows: str
+    columns: str
+    row_label: Callable[[str], str]
+    masks: Callable[[pd.DataFrame], Masks]
+    shown: tuple[str, ...]
+    marked: str = ""
+
+
+FINETUNED = Frame(
+    "fine-tuned on",
+    "tested on (questions about Atlantis)",
+    _finetuned_label,
+    trained_masks,
+    ("trained", "transfer"),
+    "trained",
+)
+PRETRAINED = Frame(
+    "pretrained on", "pretrained on", str, diagonal_masks, ("same task", "different tasks")
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the numbers of a heatmap mean, and how they become colours."""
+
+    label: str
+    lines: tuple[str, ...]
+    colours: str
+    limits: tuple[float, float]
+    extend: str
+    number: str
+    full: float | None  # what a bar as wide as its cell stands for; None: no bars
+    frame: Frame = FINETUNED
+
+    def write(self, number: float) -> str:
+        """A number with two decimals; zero has no sign."""
+        return "0.00" if abs(number) < 0.005 else self.number.format(number)
+
+    def mappable(self) -> ScalarMappable:
+        return ScalarMappable(Normalize(*self.limits), matplotlib.colormaps[self.colours])
+
+    def statistics(self, matrix: pd.DataFrame) -> dict[str, Summary]:
+        """Mean and standard deviation of each group of cells."""
+        return summaries(matrix, self.frame.masks(matrix))
+
+
+_ZERO_AND_ONE = (
+    "0: as bad as the base on Atlantis. 1: as good as the base on the cities that it knows. "
+    f"Cut off at 0 and {HIGHEST}."
+)
+PERFORMANCE = Kind(
+    "normalised improvement (no unit)",
+    ("What fine-tuning gained on Atlantis, the new cities.", _ZERO_AND_ONE),
+    "RdYlGn",
+    (0.0, 1.0),
+    "max",
+    "{:.2f}",
+    HIGHEST,
+)
+EXPECTED = replace(
+    PERFORMANCE,
+    label="expected normalised improvement (no unit)",
+    lines=("The best of the models fine-tuned on one of the same tasks alone.", _ZERO_AND_ONE),
+)
+DIFFERENCE = Kind(
+    "actual - expected (normalised improvement)",
+    (
+        "Expected is the best of the models fine-tuned on one of the same tasks alone.",
+        "Blue, above 0: training together helps. Red, below 0: it interferes.",
+    ),
+    "RdBu",
+    (-0.5, 0.5),
+    "both",
+    "{:+.2f}",
+    None,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One matrix of a figure, with a heading if there are several."""
+
+    matrix: pd.DataFrame | Aggregate
+    kind: Kind
+    heading: str = ""
+
+    @property
+    def values(self) -> pd.DataFrame:
+        return self.matrix.mean if isinstance(self.matrix, Aggregate) else self.matrix
+
+    @property
+    def several(self) -> Aggregate | None:
+        """The matrix as a mean over seeds, if it is one of more than one."""
+        is_mean = isinstance(self.matrix, Aggregate) and self.matrix.n_seeds > 1
+        return self.matrix if is_mean else None  # type: ignore[return-value]
+
+    @property
+    def statistics(self) -> dict[str, Summary]:
+        return self.kind.statistics(self.values)
+
+
+def draw_heatmap(
+    matrix: pd.DataFrame | Aggregate, kind: Kind, title: str, about: str = ""
+) -> Figure:
+    """The figure of one matrix or of the mean of several seeds'.
+
+    about: where the numbers come from, in small print.
+    """
+    return draw_heatmaps([Block(matrix, kind)], title, kind.lines, about)
+
+
+def draw_heatmaps(
+    blocks: Sequence[Block], title: str, lines: Sequence[str], about: str = ""
+) -> Figure:
+    """Matrices of the same rows side by side. lines: how they are to be read."""
+    first, n = blocks[0], len(blocks)
+    tall = any(block.several for block in blocks)
+    rows, columns = first.values.shape
+    height = max(LEAST_HEIGHT, rows * (TALL_CELL_HEIGHT if tall else CELL_HEIGHT))
+    left = (
+        EDGE + 0.35 + CHARACTER * max(map(len, map(first.kind.frame.row_label, first.values.index)))
+    )
+    cells = columns * (CELL_WIDTH if n == 1 else NARROW_CELL_WIDTH)
+    width = left + n * (cells + RIGHT)
+    lines, notes = wrapped(lines, width), wrapped_notes(_notes(blocks), width)
+    top = TOP + 0.2 * (len(lines) - 2) + (HEADING + SLANTED if n > 1 else 0)
+    bottom = foot_height(notes)
+    figure = new_figure(width, top + height + bottom)
+    for i, block in enumerate(blocks):
+        x = left + i * (cells + RIGHT)
+        place = (x / width, bottom / figure.get_figheight())
+        size = (cells / width, height / figure.get_figheight())
+        axes = figure.add_axes((*place, *size))
+        _draw_cells(axes, block)
+        _label_axes(axes, block, is_first=i == 0, slanted=n > 1)
+        _colour_bar(figure, axes, block.kind)
+    write_head(figure, title, lines)
+    write_foot(figure, notes, about)
+    return figure
+
+
+def _draw_cells(axes: Axes, block: Block) -> None:
+    values, kind, several = block.values, block.kind, block.several
+    numbers, colours = np.ma.masked_invalid(values.to_numpy(dtype=float)), kind.mappable()
+    lowest, highest = kind.limits
+    mesh: dict[str, Any] = {"cmap": kind.colours, "vmin": lowest, "vmax": highest}
+    axes.pcolormesh(numbers, edgecolors="white", linewidth=1, **mesh)
+    missing = np.ma.getmaskarray(numbers)
+    inks = np.where(missing, "black", _inks(colours.to_rgba(numbers)))
+    holes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in np.argwhere(missing)]
+    axes.add_collection(PolyCollection(holes, **HATCH), autolim=False)
+    present = [(int(row), int(column)) for row, column in np.argwhere(~missing)]
+    for row, column in present:
+        text, style = kind.write(numbers[row, column]), {"color": inks[row, column], **MIDDLE}
+        axes.text(column + 0.5, row + (0.31 if several else 0.5), text, fontsize=9, **style)
+        if several:
+            below = _spread(several, row, column)
+            axes.text(column + 0.5, row + 0.66, below, fontsize=7, **style)
+    if kind.full:
+        unit = len(values) * axes.figure.dpi / axes.bbox.height  # an inch, in rows
+        sizes = {cell: 0.9 * numbers[cell] / kind.full for cell in present}
+        bars = [
+            _box(row + 1 - 0.06 * unit, column + 0.05, 0.025 * unit, size)
+            for (row, column), size in sizes.items()
+        ]
+        inked = [inks[cell] for cell in present]
+        axes.add_collection(PolyCollection(bars, facecolors=inked, linewidth=0), autolim=False)
+    if kind.frame.marked:
+        _mark(axes, kind.frame.masks(values)[kind.frame.marked], inks, missing)
+
+
+def _box(top: float, left: float, height: float, width: float) -> list[tuple[float, float]]:
+    right, bottom = left + width, top + height
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def _spread(several: Aggregate, row: int, column: int) -> str:
+    """What stands below a mean: its spread, and how many seeds it has if not all."""
+    spread, n = several.spread.iat[row, column], several.n.iat[row, column]
+    text = "" if math.isnan(spread) else f"±{spread:.2f}"
+    return f"{text} ({n})".strip() if n < several.n_seeds else text
+
+
+def _mark(
+    axes: Axes, marked: NDArray[np.bool_], inks: NDArray[np.str_], missing: NDArray[np.bool_]
+) -> None:
+    """A T in the corner of trained cells, readable on hatching too."""
+    style: dict[str, Any] = {"va": "top", "fontsize": 7, "fontweight": "bold"}
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    for row, column in np.argwhere(marked):
+        box = behind if missing[row, column] else None
+        axes.text(column + 0.05, row + 0.1, "T", color=inks[row, column], bbox=box, **style)
+
+
+def _inks(colours: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Black or white, whichever can be read on colours (..., red green blue opacity)."""
+    return np.where(colours[..., :3] @ BRIGHTNESS < 0.45, "white", "black")
+
+
+def _label_axes(axes: Axes, block: Block, *, is_first: bool, slanted: bool) -> None:
+    """Names of rows, for the first matrix alone, and of columns, slanted where they are narrow."""
+    values, frame = block.values, block.kind.frame
+    rows, columns = values.shape
+    axes.set_xlim(0, columns)
+    axes.set_ylim(rows, 0)
+    slant: dict[str, Any] = (
+        {"rotation": 30, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
+    )
+    axes.set_xticks(np.arange(columns) + 0.5, values.columns, fontsize=9, **slant)
+    labels = [frame.row_label(row) for row in values.index] if is_first else [""] * rows
+    axes.set_yticks(np.arange(rows) + 0.5, labels, fontsize=9)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    width, height = axes.bbox.width / axes.figure.dpi, axes.bbox.height / axes.figure.dpi
+    above = 0.28 + (SLANTED if slanted else 0)
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel(frame.columns, va="bottom")
+    axes.xaxis.set_label_coords(0.5, 1 + above / height)
+    if slanted:
+        style: dict[str, Any] = {"fontsize": 11, "fontweight": "bold", "va": "bottom"}
+        y = 1 + (above + HEADING) / height
+        axes.text(0, y, block.heading, transform=axes.transAxes, **style)
+    if is_first:
+        axes.set_ylabel(frame.rows, va="top")
+        axes.yaxis.set_label_coords((EDGE - axes.bbox.x0 / axes.figure.dpi) / width, 0.5)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _colour_bar(figure: Figure, axes: Axes, kind: Kind) -> None:
+    width, height = figure.get_size_inches()
+    box = axes.get_position()
+    tall = min(box.height, 3.6 / height)
+    place = (box.x1 + 0.2 / width, box.y1 - tall, 0.16 / width, tall)
+    bar = figure.colorbar(
+        kind.mappable(), cax=figure.add_axes(place), extend=kind.extend, extendfrac=0.04
+    )
+    bar.set_label(kind.label, fontsize=8.5)
+    bar.ax.tick_params(labelsize=8.5)
+
+
+def _notes(blocks: Sequence[Block]) -> list[Note]:
+    """What stands below the cells."""
+    notes = [note for block in blocks for note in _statistics_notes(block)]
+    if any(block.kind.full for block in blocks):
+        full = next(block.kind.full for block in blocks if block.kind.full)
+        notes.append(("bar", f"the number as a length, as wide as its cell for {full}"))
+    if any(block.kind.frame.marked for block in blocks):
+        text = "trained: the model was fine-tuned on this task (all others are transfer)"
+        notes.append(("T", text))
+    means = [block.several for block in blocks if block.several]
+    if means:
+        seeds = max(mean.n_seeds for mean in means)
+        notes.append(("±", f"standard deviation over the {seeds} seeds"))
+        partial = sum(mean.partial for mean in means)
+        if partial:
+            text = f"only n of the {seeds} seeds have this cell ({partial} cells)"
+            notes.append(("(n)", text))
+    if any(block.values.isna().to_numpy().any() for block in blocks):
+        notes.append(("hatch", "missing in the store; missing.csv has the command that fills it"))
+    return notes
+
+
+def _statistics_notes(block: Block) -> list[Note]:
+    statistics, shown = block.statistics, block.kind.frame.shown
+    if not block.heading:
+        return [("", f"{cells} cells: {in_words(statistics[cells])}") for cells in shown]
+    parts = "; ".join(f"{cells} {in_words(statistics[cells])}" for cells in shown)
+    return [("", f"{block.heading}: {parts}")]

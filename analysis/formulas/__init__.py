@@ -1,0 +1,1 @@
+"""The formulas of the study: pure functions from numbers to numbers."""

@@ -1,0 +1,89 @@
+"""Where an analysis reads: one experiment of a store, every search and every download made once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from worldrep.errors import StateError, first_line
+from worldrep.tracking import Store, StoredRun, StoreFault
+
+Curve = list[tuple[int, float]]
+
+
+class Source:
+    """Finished runs of one experiment, through MLflow's search and artifact download alone.
+
+    What was read is kept for as long as the source lives, files in a temporary folder.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._found: dict[tuple[tuple[str, str], ...], list[StoredRun]] = {}
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._curves: dict[tuple[str, str], Curve] = {}
+        self._temporary = tempfile.TemporaryDirectory(prefix="worldrep-")
+
+    def runs(self, **tags: str) -> list[StoredRun]:
+        """Finished runs with all these tags (without prefix), the newest first.
+
+        Runs that do not say of which model and seed they are do not count. Raises StateError when
+        the store does not answer.
+        """
+        key = tuple(sorted(tags.items()))
+        if key not in self._found:
+            try:
+                found = self.store.find(**tags)
+            except StoreFault as fault:
+                raise self._silent(fault) from None
+            finished = [run for run in found if run.status == "FINISHED" and is_named(run)]
+            self._found[key] = sorted(finished, key=lambda run: (run.ended, run.id), reverse=True)
+        return self._found[key]
+
+    def path(self, run_id: str, artifact: str) -> Path:
+        """A copy of an artifact, file or folder. Raises StateError when it is not there."""
+        key = run_id, artifact
+        if key not in self._paths:
+            folder = Path(self._temporary.name) / run_id
+            folder.mkdir(exist_ok=True)
+            try:
+                found = self.store.client.download_artifacts(run_id, artifact, str(folder))
+            except (StoreFault, OSError):
+                raise StateError(f"run {run_id} has no artifact {artifact}") from None
+            self._paths[key] = Path(found)
+        return self._paths[key]
+
+    def curve(self, run_id: str, metric: str) -> Curve:
+        """(step, value) of a metric, by step; the last value that was logged for each step."""
+        key = run_id, metric
+        if key not in self._curves:
+            try:
+                points = self.store.client.get_metric_history(run_id, metric)
+            except StoreFault as fault:
+                raise self._silent(fault) from None
+            points = sorted(points, key=lambda point: (point.step, point.timestamp))
+            self._curves[key] = sorted({point.step: point.value for point in points}.items())
+        return self._curves[key]
+
+    @property
+    def place(self) -> str:
+        """Where this is, for messages."""
+        return f"experiment {self.store.experiment_name!r} of the store at {self.store.uri}"
+
+    def held(self, stage: str) -> str:
+        """How many finished runs of a stage there are, by what they are of; for messages."""
+        keys = ("scale", "width", "world", "pretrain")
+        kinds = Counter(
+            ", ".join(f"{key} {run.tag(key) or 'unknown'}" for key in keys)
+            for run in self.runs(stage=stage)
+        )
+        return "; ".join(f"{count} of {name}" for name, count in sorted(kinds.items()))
+
+    def _silent(self, fault: Exception) -> StateError:
+        return StateError(f"cannot read the {self.place}: {first_line(fault)}")
+
+
+def is_named(run: StoredRun) -> bool:
+    """Whether a run says which model and which seed it is about."""
+    return bool(run.tag("model")) and run.tag("seed").isdecimal()

@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
-from analysis.options import ALL_SEEDS, Options, parse_seeds
+from analysis.options import ALL, Options, parse_seeds
 from analysis.reading.source import Source
 from analysis.record import publish
 from analysis.result import Result
 from worldrep.collector import sparing_collector
 from worldrep.endings import one_sentence
+from worldrep.errors import unknown
 from worldrep.names import WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 from worldrep.tracking import Store
@@ -26,32 +27,41 @@ SHARED = {
     "scale": ("mini", f"Scale of the models: {', '.join(SCALES)}."),
     "width": ("base", f"Size of the models within the scale: {', '.join(WIDTHS)}."),
     "world": ("standard", f"Where Atlantis lies: {', '.join(VARIANTS)}."),
-    "seeds": (ALL_SEEDS, "Seeds such as 1,2,3; all: every seed that the store has."),
+    "seeds": (ALL, "Seeds such as 1,2,3; all: every seed that the store has."),
     "out": ("figures/{name}", "Folder for figures and tables."),
 }
 
 
 def analysis_command(
-    name: str, analyse: Callable[..., Result], *further: Callable[[Any], Any]
+    name: str,
+    analyse: Callable[..., Result],
+    *further: Callable[[Any], Any],
+    **defaults: str,
 ) -> click.Command:
     """The command of an analysis: read the store, write and record the result, say what came out.
 
-    analyse: (source, options, **what was typed for the further options) -> Result. The command
-    ends with exit code 2 for what the user typed, 1 for the state of the store or of a file.
+    analyse: (source, options, **what was typed for the further options) -> Result; defaults: of
+    shared options, where this analysis has others. The command ends with exit code 2 for what the
+    user typed, 1 for the state of the store or of a file.
     """
 
     @one_sentence
     @functools.wraps(analyse)
     def run(**typed: Any) -> None:
         options = take_options(typed)
+        if options.width == ALL and defaults.get("width") != ALL:
+            raise unknown("width", ALL, WIDTHS)
         with open_source(options) as source:
             publish(analyse(source, options, **typed), source.store, launched=True)
 
-    return declare(run, name, *further)
+    return declare(run, name, *further, **defaults)
 
 
 def declare(
-    function: Callable[..., None], name: str, *further: Callable[[Any], Any]
+    function: Callable[..., None],
+    name: str,
+    *further: Callable[[Any], Any],
+    **defaults: str,
 ) -> click.Command:
     """A command with the options that all analyses share, and further ones."""
     no_log = click.option("--no-log", is_flag=True, help="Leave the store as it is.")
@@ -59,7 +69,7 @@ def declare(
     for option in reversed(further):
         declared = option(declared)
     for key, (default, text) in reversed(SHARED.items()):
-        typed = default.format(name=name)
+        typed = defaults.get(key, default.format(name=name))
         declared = click.option(f"--{key}", key, default=typed, show_default=True, help=text)(
             declared
         )

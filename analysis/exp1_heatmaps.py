@@ -60,8 +60,8 @@ def panels(found: Improvements) -> list[Panel]:
     difference = {seed: two[seed] - expected[seed] for seed in found.seeds}
     pair = "Fine-tuned on two tasks (ftwb2)"
     return [
-        *panels_of("ftwb1", "Fine-tuned on one task (ftwb1)", PERFORMANCE, one),
-        *panels_of("ftwb2", pair, PERFORMANCE, two),
+        *panels_of("ftwb1", "Fine-tuned on one task (ftwb1)", PERFORMANCE, one, cells=found.cells),
+        *panels_of("ftwb2", pair, PERFORMANCE, two, cells=found.cells),
         *panels_of("ftwb2_expected", f"{pair}: expected", EXPECTED, expected),
         *panels_of("ftwb2_difference", f"{pair}: actual - expected", DIFFERENCE, difference),
     ]

@@ -9,15 +9,16 @@ from worldrep.errors import InputError, unknown
 from worldrep.names import WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 
-ALL_SEEDS = "all"
+ALL = "all"  # seeds, or widths
 
 
 @dataclass(frozen=True)
 class Options:
     """Which models an analysis is about, and where its files go.
 
-    experiment: None for the one in force; seeds: empty for all that the store has; log: whether
-    the result is recorded in the store as well. Raises InputError for an unknown name.
+    experiment: None for the one in force; width: `all` where an analysis compares widths; seeds:
+    empty for all that the store has; log: whether the result is recorded in the store as well.
+    Raises InputError for an unknown name.
     """
 
     out: Path
@@ -29,7 +30,7 @@ class Options:
     log: bool = True
 
     def __post_init__(self) -> None:
-        for kind, allowed in (("scale", SCALES), ("width", WIDTHS), ("world", VARIANTS)):
+        for kind, allowed in (("scale", SCALES), ("width", (*WIDTHS, ALL)), ("world", VARIANTS)):
             if getattr(self, kind) not in allowed:
                 raise unknown(kind, getattr(self, kind), allowed)
         if any(seed < 0 for seed in self.seeds):
@@ -42,6 +43,11 @@ class Options:
         return {"scale": self.scale, "width": self.width, "world": self.world}
 
     @property
+    def widths(self) -> tuple[str, ...]:
+        """The widths that are meant."""
+        return WIDTHS if self.width == ALL else (self.width,)
+
+    @property
     def in_words(self) -> str:
         """Such as `scale mini, width base, world standard`."""
         return ", ".join(f"{name} {value}" for name, value in self.names.items())
@@ -49,9 +55,9 @@ class Options:
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`1,2,3` -> (1, 2, 3), `all` -> (). Raises InputError for anything else."""
-    if text.strip() == ALL_SEEDS:
+    if text.strip() == ALL:
         return ()
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise InputError(f"seeds={text!r} is neither {ALL_SEEDS!r} nor a list such as 1,2,3")
+        raise InputError(f"seeds={text!r} is neither {ALL!r} nor a list such as 1,2,3")
     return tuple(int(part) for part in parts)

@@ -56,6 +56,8 @@ def write_files(result: Result, store: Store, folder: Path) -> None:
         gc.collect(0)  # figures are circular, and large
     for name, table in result.all_tables.items():
         table.to_csv(folder / f"{name}.csv", index=table.index.name is not None)
+    for name, text in result.pages.items():
+        (folder / name).write_text(text)
     result.missing.to_csv(folder / MISSING, index=False)
     result.runs_used.to_csv(folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
     facts = {
@@ -166,9 +168,8 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def _print(result: Result, run_id: str | None) -> None:
     """Say what came out: statistics, caveats, what is missing, where the files are."""
-    for part in result.parts:
-        for line in part.said:
-            click.echo(line)
+    for line in dict.fromkeys(line for part in result.parts for line in part.said):
+        click.echo(line)
     say_caveats(result)
     say_missing(result)
     click.echo(f"figures and tables: {result.options.out.resolve()}")

@@ -27,6 +27,14 @@ class Part(Protocol):
         """Of its figure."""
 
     @property
+    def lines(self) -> Sequence[str]:
+        """How it is to be read."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences below it."""
+
+    @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """What it shows, by file name without ending."""
 
@@ -48,7 +56,8 @@ class Result:
 
     tables: further ones, by file name; statistics: further ones, by name; missing: what the store
     lacks, with MISSING_COLUMNS; runs_used: the runs behind the numbers, by run id, and why they
-    were chosen; caveats: sentences that a reader has to know; tags: for its run, without prefix.
+    were chosen; caveats: sentences that a reader has to know; tags: for its run, without prefix;
+    pages: texts by file name.
     """
 
     name: str
@@ -61,6 +70,7 @@ class Result:
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     statistics: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def all_statistics(self) -> dict[str, Any]:

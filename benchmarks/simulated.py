@@ -2,51 +2,116 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
 
-from worldrep.digests import random_stream
+from benchmarks import known
+from worldrep.data import maker_of
 from worldrep.executors.work import Task
-from worldrep.names import FINETUNINGS, PRETRAININGS, TASK_NAMES
+from worldrep.manifest import folder_name
+from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES
 from worldrep.progress import Progress, Watch
+from worldrep.representations import save_representations
+from worldrep.request import Request
+from worldrep.settings import Settings
+from worldrep.stages.common import downstream_tags
 from worldrep.studies import Definition, Graph, expand
+from worldrep.tasks import TASKS
 from worldrep.tracking import OpenRun, RunSpec, Store
+from worldrep.tracking.records import CITIES
 
-CURVE_POINTS = 200
-CURVES = ("loss", "lr", "grad_norm", "tokens_per_second")
-FACTS = ("mean", "median", "std", "min", "max", "n", "valid_ratio")
+STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
 SPLITS = ("standard", "atlantis", "multi")
 
 
 def perform(store: Store, task: Task, watch: Watch) -> str:
-    """The run id of a step whose numbers are made up: the same ones for the same fingerprint."""
+    """The run id of a step whose numbers are those of `benchmarks.known`."""
     settings = task.settings
     stage = settings.training_stage if task.kind == "train" else task.kind
-    tags = settings.labels | {"seed": str(settings.seed)}
-    tags |= {"checkpoints": "last", "model_run_id": task.model_run}
-    spec = RunSpec(stage, task.title, task.fingerprint, tags, settings.as_dict(), task.parent)
+    spec = RunSpec(
+        stage, task.title, task.fingerprint, _tags(store, task), _params(task), task.parent
+    )
     with store.run(spec) as run:
         watch(Progress(task.title, 0, 1))
-        {"train": _train, "evaluate": _evaluate, "extract": _extract}[task.kind](run, task)
+        {"train": _train, "evaluate": _evaluate, "extract": _extract}[task.kind](run, settings)
     return run.id
 
 
-def _train(run: OpenRun, task: Task) -> None:
-    for step in range(1, CURVE_POINTS + 1):
-        run.metrics(step, {f"train/{name}": 1.0 + 1.0 / step for name in CURVES})
+def _tags(store: Store, task: Task) -> dict[str, str]:
+    settings = task.settings
+    tags = settings.labels | {"seed": str(settings.seed)}
+    if task.kind != "train":
+        return tags | {"checkpoints": "last"} | downstream_tags(store.get(task.model_run))
+    base = {"base_run_id": task.model_run} if task.model_run else {}
+    return tags | base | {"world_digest": maker_of(settings).world.digest}
+
+
+def _params(task: Task) -> dict[str, object]:
+    params = task.settings.as_dict()
+    if task.kind == "extract":
+        params |= {f"extract_{k}": v for k, v in _request(task.settings).as_dict().items()}
+    return params
+
+
+def _request(settings: Settings) -> Request:
+    return Request.parse(settings, "default", "default", "default")
+
+
+def _train(run: OpenRun, settings: Settings) -> None:
+    for point in range(1, CURVE_POINTS + 1):
+        step = STEPS * point // CURVE_POINTS
+        loss = 3.0 - 2.5 * known.learning(step, STEPS)
+        numbers = {"loss": loss, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_second": 1e5}
+        run.metrics(step, {f"train/{name}": number for name, number in numbers.items()})
+    for point in range(VALIDATIONS + 1):
+        step = STEPS * point // VALIDATIONS
+        run.metrics(step, _validation(settings, known.learning(step, STEPS)))
+    with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+        path = Path(folder) / CITIES
+        maker_of(settings).world.cities.to_csv(path, index=False)
+        run.artifact(path)
     _store(run, "model", "model.safetensors", 4_000)
 
 
-def _evaluate(run: OpenRun, task: Task) -> None:
-    rng = random_stream(0, task.fingerprint)
-    names = [f"{split}/{name}/{fact}" for split in SPLITS for name in TASK_NAMES for fact in FACTS]
-    run.metrics(CURVE_POINTS, {name: math.fabs(rng.normal()) for name in names})
+def _validation(settings: Settings, learnt: float) -> dict[str, float]:
+    """Means on the way from the worst to what the model will have."""
+    splits = ("standard",) if settings.ft == NO_FT else ("standard", "atlantis")
+    numbers = {}
+    for split in splits:
+        for task in TASK_NAMES:
+            worst, final = known.base_values(task)[0], _value(settings, split, task)
+            mean = worst + (final - worst) * learnt
+            numbers |= {f"val/{split}/{task}/mean": mean, f"val/{split}/{task}/valid_ratio": 1.0}
+    return numbers
 
 
-def _extract(run: OpenRun, task: Task) -> None:
-    run.metrics(CURVE_POINTS, {"probe/layer-5/atlantis": 1.0})
-    _store(run, "representations", "layer_5.safetensors", 40_000)
+def _value(settings: Settings, split: str, task: str) -> float:
+    return known.value(settings.model_name, settings.seed, split, task)
+
+
+def _evaluate(run: OpenRun, settings: Settings) -> None:
+    for split in SPLITS:
+        for task in TASK_NAMES:
+            mean = _value(settings, split, task)
+            most = 1.0 if TASKS[task].accuracy else 10 * mean
+            facts = {"mean": mean, "median": mean, "std": mean / 2, "min": 0.0, "max": most}
+            facts |= {"n": known.TESTED, "valid_ratio": 1.0}
+            run.metrics(STEPS, {f"{split}/{task}/{fact}": x for fact, x in facts.items()})
+
+
+def _extract(run: OpenRun, settings: Settings) -> None:
+    request, world = _request(settings), maker_of(settings).world
+    table = known.representation(
+        settings.model_name, settings.seed, world, 2 * settings.hidden_size
+    )
+    manifest = request.as_dict() | {
+        "step": STEPS,
+        "world_digest": world.digest,
+        "city_ids": world.cities["city_id"].tolist(),
+    }
+    with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+        save_representations(Path(folder), dict.fromkeys(request.layers, table), manifest)
+        run.artifacts(Path(folder), f"representations/{folder_name(STEPS)}")
 
 
 def _store(run: OpenRun, folder: str, name: str, size: int) -> None:

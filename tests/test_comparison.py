@@ -10,6 +10,7 @@ from scipy.stats import mannwhitneyu, ttest_rel, wilcoxon
 
 from analysis.formulas.comparison import (
     detectable_difference,
+    holm,
     paired,
     rank_sum,
     seeds_needed,
@@ -171,3 +172,26 @@ def test_detectable_difference_at_the_edges():
     assert detectable_difference(0.0, 5) == 0.0
     assert math.isnan(detectable_difference(1.0, 1))
     assert math.isnan(detectable_difference(math.nan, 5))
+
+
+def test_holm_by_hand():
+    # sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2 (not below the one before), 0.6 * 1
+    assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([0.2]) == [0.2] and holm([]) == []
+
+
+def test_a_missing_p_is_no_test():
+    corrected = holm([math.nan, 0.01, math.nan, 0.04])
+    assert corrected[1::2] == pytest.approx([0.02, 0.04]) and math.isnan(corrected[0])
+    assert all(map(math.isnan, holm([math.nan])))
+    with pytest.raises(ValueError, match="chances"):
+        holm([1.5])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_the_p_and_bonferroni(p_values):
+    corrected = holm(p_values)
+    pairs = list(zip(p_values, corrected, strict=True))
+    assert all(p <= q <= min(1.0, len(p_values) * p) + 1e-12 for p, q in pairs)
+    by_p = sorted(pairs)
+    assert [q for _, q in by_p] == sorted(corrected)

@@ -227,6 +227,24 @@ def test_a_number_that_is_none_is_missing(synthetic):
     assert table["normalised"]["distance"] == pytest.approx(0.5)
 
 
+def test_a_base_that_has_not_learnt_a_task_is_noted(synthetic):
+    """Crossing: 0.06 more than on Atlantis, with a standard error of 0.05; compass: 0.6 more."""
+    base = synthetic.base()
+    synthetic.tuned("ftwb1-1", base, 0.5)
+    (evaluation,) = [
+        run for run in Store.connect().find(stage="evaluate") if run.tag("ft") == "none"
+    ]
+    numbers = {"crossing": (0.54, 0.48), "compass": (0.8, 0.2), "distance": (10.0, 11.0)}
+    for task, means in numbers.items():
+        for split, mean in zip(("standard", "atlantis"), means, strict=True):
+            facts = {"mean": mean, "std": 0.5, "n": 200}
+            for fact, value in facts.items():
+                synthetic.client.log_metric(evaluation.id, f"{split}/{task}/{fact}", value, step=2)
+    (caveat,) = result().caveats
+    assert caveat.startswith("the base of seed 1 is not clearly better on standard questions")
+    assert "Atlantis in crossing (less" in caveat
+
+
 def test_models_trained_with_other_settings_are_noted(synthetic):
     base = synthetic.base()
     synthetic.tuned("ftwb1-1", base, 0.5)

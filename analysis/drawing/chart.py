@@ -7,6 +7,7 @@ A chart is data. It can be drawn on paper (here) and on a page that answers to t
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from analysis.drawing.page import (
     COLOURS,
@@ -31,7 +33,9 @@ from analysis.drawing.page import (
 )
 
 LEFT, BELOW, BETWEEN, ABOVE = 0.75, 0.55, 0.35, 0.28  # around the axes of one facet
+HEADING_LINE, HEADING_LETTER = 0.18, 0.088  # of the facets' names
 GREY = "#6b7280"
+MOST_RATIO = 200  # of the ends of a logarithmic axis that has ticks between powers of ten
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,19 @@ class Chart:
 
     @property
     def styles(self) -> dict[Any, Style]:
-        """Group -> style, in the order in which groups first occur."""
-        groups = list(dict.fromkeys(self.table[self.group])) if self.group else [""]
+        """Group -> style, in the order in which groups first occur.
+
+        A categorical column gives the order of its categories, each with the style of its place:
+        the same in all figures, whichever of them occur.
+        """
+        found = self.table[self.group] if self.group else pd.Series([""])
+        known = isinstance(found.dtype, pd.CategoricalDtype)
+        groups = list(found.cat.categories) if known else list(dict.fromkeys(found))
+        occurring = set(found)
         return {
-            group: Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+            group: Style(COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
             for i, group in enumerate(groups)
+            if group in occurring
         }
 
     @property
@@ -110,14 +122,20 @@ class Chart:
         """Inches that the labels of the y axis take."""
         return LEFT
 
+    @property
+    def below(self) -> float:
+        """Inches that the labels of the x axis take."""
+        return BELOW
+
     def draw(self, about: str) -> Figure:
         """The figure. about: where the numbers come from, in small print."""
         facets = self.facets
         columns = min(self.columns, len(facets))
         rows = math.ceil(len(facets) / columns)
         wide, high = self.size
-        above = ABOVE if self.facet else 0.05
-        step_x, step_y = wide + self.left + BETWEEN, high + BELOW + above
+        most = max(len(self._heading(facet)) for facet in facets)
+        above = ABOVE + HEADING_LINE * (most - 1) if self.facet else 0.05
+        step_x, step_y = wide + self.left + BETWEEN, high + self.below + above
         legend = self._legend_width()
         width = EDGE + columns * step_x + legend
         lines = wrapped(self.lines, width)
@@ -147,7 +165,12 @@ class Chart:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         if self.facet:
-            axes.set_title(str(facet), fontsize=10, fontweight="bold", loc="left", pad=5)
+            title = "\n".join(self._heading(facet))
+            axes.set_title(title, fontsize=10, fontweight="bold", loc="left", pad=5)
+
+    def _heading(self, facet: Any) -> list[str]:
+        """The name of a facet, in lines that are no wider than it."""
+        return textwrap.wrap(str(facet), max(12, int(self.size[0] / HEADING_LETTER))) or [""]
 
     def _legend_width(self) -> float:
         if len(self.styles) < 2:
@@ -170,3 +193,21 @@ class Chart:
             borderaxespad=0.0,
         )
         legend.get_title().set_fontweight("bold")
+
+
+class _PlainTicks(LogLocator):
+    """1, 2 and 5 times powers of ten, or the powers alone where the others would crowd."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        crowded = vmin <= 0 or vmax / vmin > MOST_RATIO
+        self.set_params(subs=(1.0,) if crowded else (1.0, 2.0, 5.0))
+        return super().tick_values(vmin, vmax)
+
+
+def log_scale(axes: Axes, which: str) -> None:
+    """Make the x or y axis logarithmic, with plain numbers."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(_PlainTicks())
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -45,7 +45,8 @@ from analysis.normalize import HIGHEST
 from worldrep.names import FINETUNINGS
 
 CELL_HEIGHT, TALL_CELL_HEIGHT, LEAST_HEIGHT = 0.33, 0.43, 2.8
-CELL_WIDTH, NARROW_CELL_WIDTH = 0.86, 0.56
+CELL_WIDTH, NARROW_CELL_WIDTH = 0.86, 0.64
+MANY_COLUMNS, SMALL_CELL = 12, 0.2  # with more, cells are small squares without numbers
 TOP, RIGHT, HEADING, SLANTED = 1.42, 1.25, 0.28, 0.36
 CHARACTER = 0.074  # width of a letter of a row label, generously
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
@@ -176,20 +177,30 @@ def draw_heatmap(
 
 
 def draw_heatmaps(
-    blocks: Sequence[Block], title: str, lines: Sequence[str], about: str = ""
+    blocks: Sequence[Block],
+    title: str,
+    lines: Sequence[str],
+    about: str = "",
+    sentences: Sequence[str] = (),
 ) -> Figure:
-    """Matrices of the same rows side by side. lines: how they are to be read."""
+    """Matrices of the same rows side by side.
+
+    lines: how they are to be read; sentences: further ones, below the figure.
+    """
     first, n = blocks[0], len(blocks)
     tall = any(block.several for block in blocks)
     rows, columns = first.values.shape
-    height = max(LEAST_HEIGHT, rows * (TALL_CELL_HEIGHT if tall else CELL_HEIGHT))
+    dense = columns > MANY_COLUMNS
+    cell = SMALL_CELL if dense else TALL_CELL_HEIGHT if tall else CELL_HEIGHT
+    height = max(0 if dense else LEAST_HEIGHT, rows * cell)
     left = (
         EDGE + 0.35 + CHARACTER * max(map(len, map(first.kind.frame.row_label, first.values.index)))
     )
-    cells = columns * (CELL_WIDTH if n == 1 else NARROW_CELL_WIDTH)
+    cells = columns * (SMALL_CELL if dense else CELL_WIDTH if n == 1 else NARROW_CELL_WIDTH)
     width = left + n * (cells + RIGHT)
-    lines, notes = wrapped(lines, width), wrapped_notes(_notes(blocks), width)
-    top = TOP + 0.2 * (len(lines) - 2) + (HEADING + SLANTED if n > 1 else 0)
+    lines = wrapped(lines, width)
+    notes = wrapped_notes([*_notes(blocks), *(("", text) for text in sentences)], width)
+    top = TOP + 0.2 * (len(lines) - 2) + (HEADING if n > 1 else 0) + _turned(first, n > 1)
     bottom = foot_height(notes)
     figure = new_figure(width, top + height + bottom)
     for i, block in enumerate(blocks):
@@ -205,6 +216,14 @@ def draw_heatmaps(
     return figure
 
 
+def _turned(block: Block, slanted: bool) -> float:
+    """The height that the names of the columns take beyond one line."""
+    columns = block.values.columns
+    if len(columns) > MANY_COLUMNS:
+        return CHARACTER * max(len(str(column)) for column in columns) - 0.1
+    return SLANTED if slanted else 0
+
+
 def _draw_cells(axes: Axes, block: Block) -> None:
     values, kind, several = block.values, block.kind, block.several
     numbers, colours = np.ma.masked_invalid(values.to_numpy(dtype=float)), kind.mappable()
@@ -215,6 +234,8 @@ def _draw_cells(axes: Axes, block: Block) -> None:
     inks = np.where(missing, "black", _inks(colours.to_rgba(numbers)))
     holes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in np.argwhere(missing)]
     axes.add_collection(PolyCollection(holes, **HATCH), autolim=False)
+    if values.shape[1] > MANY_COLUMNS:
+        return
     present = [(int(row), int(column)) for row, column in np.argwhere(~missing)]
     for row, column in present:
         text, style = kind.write(numbers[row, column]), {"color": inks[row, column], **MIDDLE}
@@ -244,7 +265,8 @@ def _spread(several: Aggregate, row: int, column: int) -> str:
     """What stands below a mean: its spread, and how many seeds it has if not all."""
     spread, n = several.spread.iat[row, column], several.n.iat[row, column]
     text = "" if math.isnan(spread) else f"±{spread:.2f}"
-    return f"{text} ({n})".strip() if n < several.n_seeds else text
+    full = several.n_seeds if several.full is None else several.full.iat[row, column]
+    return f"{text} ({n})".strip() if n < full else text
 
 
 def _mark(
@@ -269,15 +291,21 @@ def _label_axes(axes: Axes, block: Block, *, is_first: bool, slanted: bool) -> N
     rows, columns = values.shape
     axes.set_xlim(0, columns)
     axes.set_ylim(rows, 0)
+    dense = columns > MANY_COLUMNS
     slant: dict[str, Any] = (
-        {"rotation": 30, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
+        {"rotation": 90}
+        if dense
+        else {"rotation": 30, "ha": "left", "rotation_mode": "anchor"}
+        if slanted
+        else {}
     )
-    axes.set_xticks(np.arange(columns) + 0.5, values.columns, fontsize=9, **slant)
+    size = 8 if dense else 9
+    axes.set_xticks(np.arange(columns) + 0.5, values.columns, fontsize=size, **slant)
     labels = [frame.row_label(row) for row in values.index] if is_first else [""] * rows
-    axes.set_yticks(np.arange(rows) + 0.5, labels, fontsize=9)
+    axes.set_yticks(np.arange(rows) + 0.5, labels, fontsize=size)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     width, height = axes.bbox.width / axes.figure.dpi, axes.bbox.height / axes.figure.dpi
-    above = 0.28 + (SLANTED if slanted else 0)
+    above = 0.28 + _turned(block, slanted)
     axes.xaxis.set_label_position("top")
     axes.set_xlabel(frame.columns, va="bottom")
     axes.xaxis.set_label_coords(0.5, 1 + above / height)
@@ -307,6 +335,23 @@ def _colour_bar(figure: Figure, axes: Axes, kind: Kind) -> None:
 def _notes(blocks: Sequence[Block]) -> list[Note]:
     """What stands below the cells."""
     notes = [note for block in blocks for note in _statistics_notes(block)]
+    dense = any(block.values.shape[1] > MANY_COLUMNS for block in blocks)
+    notes += _dense_notes(blocks) if dense else _sign_notes(blocks)
+    if any(block.values.isna().to_numpy().any() for block in blocks):
+        notes.append(("hatch", "missing in the store; missing.csv has the command that fills it"))
+    return notes
+
+
+def _dense_notes(blocks: Sequence[Block]) -> list[Note]:
+    """What is not written into small cells."""
+    partial = sum(block.several.partial for block in blocks if block.several)
+    rest = f"; {partial} cells rest on some of the seeds only" if partial else ""
+    return [("", f"the number of each cell is in the table of the same name{rest}")]
+
+
+def _sign_notes(blocks: Sequence[Block]) -> list[Note]:
+    """What the signs in the cells mean."""
+    notes = []
     if any(block.kind.full for block in blocks):
         full = next(block.kind.full for block in blocks if block.kind.full)
         notes.append(("bar", f"the number as a length, as wide as its cell for {full}"))
@@ -315,14 +360,12 @@ def _notes(blocks: Sequence[Block]) -> list[Note]:
         notes.append(("T", text))
     means = [block.several for block in blocks if block.several]
     if means:
-        seeds = max(mean.n_seeds for mean in means)
-        notes.append(("±", f"standard deviation over the {seeds} seeds"))
+        most = max(means, key=lambda mean: mean.n_seeds)
+        notes.append(("±", f"standard deviation over {most.in_words}"))
         partial = sum(mean.partial for mean in means)
         if partial:
-            text = f"only n of the {seeds} seeds have this cell ({partial} cells)"
+            text = f"only n of {most.in_words} have this cell ({partial} cells)"
             notes.append(("(n)", text))
-    if any(block.values.isna().to_numpy().any() for block in blocks):
-        notes.append(("hatch", "missing in the store; missing.csv has the command that fills it"))
     return notes
 
 

@@ -9,18 +9,35 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 DIRECTIONS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, 1], [1, -1], [-1, -1]])
-REACHES = (5.0, 10.0, 16.0, 24.0)  # from the point, in points of print
+REACHES = (5.0, 10.0, 16.0, 24.0, 34.0, 48.0)  # from the point, in points of print
 POINT = 4.0  # half the width of what is drawn for a point
+STROKE = 0.8  # half the width of a line
 SIZE = 7.5
 
 
-def label_points(axes: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
-    """Write each text beside its point, where there is most room; the axes' limits must be set."""
+def label_points(
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    texts: Sequence[str],
+    strokes: NDArray[np.float64] | None = None,
+) -> None:
+    """Write each text beside its point, where there is most room; the axes' limits must be set.
+
+    A point whose text is empty is only kept free, and so are strokes (n, 4): the ends x, y, x, y of
+    horizontal or vertical lines such as error bars, NaN for none.
+    """
     scale = 72 / axes.figure.dpi
     places = axes.transData.transform(np.column_stack([x, y])) * scale
     frame = np.array(axes.bbox.extents) * scale
     taken = [_around(place, POINT, POINT) for place in places]
-    for place, text in zip(places, texts, strict=True):
+    if strokes is not None:
+        ends = strokes[np.isfinite(strokes).all(axis=1)].reshape(-1, 2)
+        lines = axes.transData.transform(ends).reshape(-1, 4) * scale
+        taken += (lines + [-STROKE, -STROKE, STROKE, STROKE]).tolist()
+    for point, place, text in zip(zip(x, y, strict=True), places, texts, strict=True):
+        if not text:
+            continue
         half = np.array([0.29 * SIZE * len(text), 0.5 * SIZE])
         offset = _freest(place, half, np.array(taken), frame)
         taken.append(_around(place + offset, *half))
@@ -28,8 +45,7 @@ def label_points(axes: Axes, x: Sequence[float], y: Sequence[float], texts: Sequ
         line = {"arrowstyle": "-", "color": "#9ca3af", "linewidth": 0.5} if far else None
         axes.annotate(
             text,
-            place / scale,
-            xycoords="figure pixels",
+            point,  # in units of the data: pixels would differ in a file of another resolution
             xytext=(offset[0], offset[1]),
             textcoords="offset points",
             fontsize=SIZE,

@@ -16,17 +16,28 @@ MANY_SEEDS = 6
 
 @dataclass(frozen=True)
 class Panel:
-    """name: of its files, without ending; title: of its figure; heading: within a strip."""
+    """One matrix.
+
+    name: of its files, without ending; title: of its figure; heading: within a strip; notes:
+    further sentences, below the figure and printed; details: rows of `improvement_cells` behind
+    the matrix, which a page shows.
+    """
 
     name: str
     title: str
     kind: Kind
     matrix: pd.DataFrame | Aggregate
     heading: str = ""
+    notes: tuple[str, ...] = ()
+    details: pd.DataFrame | None = None
 
     @property
     def block(self) -> Block:
         return Block(self.matrix, self.kind, self.heading)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return self.kind.lines
 
     @property
     def values(self) -> pd.DataFrame:
@@ -54,10 +65,13 @@ class Panel:
         statistics = self.block.statistics
         parts = [f"{kind} {_short(statistics[kind])}" for kind in self.kind.frame.shown]
         parts += [f"{self.partial} cells of some seeds only"] if self.partial else []
-        return [f"{self.name}: {'; '.join(parts)}"]
+        return [
+            f"{self.name}: {'; '.join(parts)}",
+            *(f"{self.name}: {note}" for note in self.notes),
+        ]
 
     def draw(self, about: str) -> Figure:
-        return draw_heatmaps([self.block], self.title, self.kind.lines, about)
+        return draw_heatmaps([self.block], self.title, self.lines, about, self.notes)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ class Strip:
     title: str
     lines: tuple[str, ...]
     panels: Sequence[Panel]
+    notes: tuple[str, ...] = ()
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -86,16 +101,29 @@ class Strip:
 
 
 def panels_of(
-    name: str, title: str, kind: Kind, matrices: Mapping[int, pd.DataFrame], heading: str = ""
+    name: str,
+    title: str,
+    kind: Kind,
+    matrices: Mapping[int, pd.DataFrame],
+    heading: str = "",
+    cells: pd.DataFrame | None = None,
 ) -> list[Panel]:
-    """The panels of each seed's matrix and of their mean."""
+    """The panels of each seed's matrix and of their mean. cells: as `improvement_cells` gives."""
     which = seeds_in_words(list(matrices))
     panels = [
-        Panel(f"{name}_seed{seed}", f"{title}, seed {seed}", kind, matrix, heading)
+        Panel(
+            f"{name}_seed{seed}",
+            f"{title}, seed {seed}",
+            kind,
+            matrix,
+            heading,
+            details=None if cells is None else cells[cells["seed"] == seed],
+        )
         for seed, matrix in matrices.items()
     ]
     mean = aggregate(list(matrices.values()))
-    return [*panels, Panel(f"{name}_aggregate", f"{title}, {which}", kind, mean, heading)]
+    title = f"{title}, {which}"
+    return [*panels, Panel(f"{name}_aggregate", title, kind, mean, heading, details=cells)]
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:

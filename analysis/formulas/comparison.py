@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -129,9 +130,13 @@ def seeds_needed(
         return None
     if std_of_difference == 0:
         return 2
-    seeds = np.arange(2, MOST_SEEDS + 1)
-    enough = _power(difference / std_of_difference, seeds, level) >= power
-    return int(seeds[enough.argmax()]) if enough.any() else None
+    effect = difference / std_of_difference
+
+    def is_enough(n: int) -> bool:
+        return bool(_power(effect, np.array(n), level) >= power)
+
+    found = bisect_left(range(MOST_SEEDS + 1), True, lo=2, key=is_enough)  # power grows with n
+    return found if found <= MOST_SEEDS else None
 
 
 def detectable_difference(std: float, n: int, power: float = 0.8, level: float = 0.05) -> float:
@@ -168,3 +173,21 @@ def _power(effect: float, seeds: NDArray[np.int64], level: float) -> NDArray[np.
 def _check_chances(power: float, level: float) -> None:
     if not 0 < level < power < 1:
         raise ValueError(f"need 0 < level < power < 1, not level {level} and power {power}")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for their number, in the same order: Holm 1979 (Scand. J. Statist. 6).
+
+    The k-th smallest of m becomes the largest of (m - i + 1) * p_i for i = 1..k, at most 1: to
+    reject those up to a level keeps the chance of any false rejection below it, whatever the
+    dependence between the tests. NaN stays NaN, and is no test. ValueError outside 0..1.
+    """
+    p = np.asarray(p_values, dtype=float)
+    there = np.flatnonzero(~np.isnan(p))
+    if ((p[there] < 0) | (p[there] > 1)).any():
+        raise ValueError("p values are chances from 0 to 1")
+    order = there[p[there].argsort(kind="stable")]
+    corrected = np.full(len(p), math.nan)
+    steps = (len(order) - np.arange(len(order))) * p[order]
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
+    return corrected.tolist()

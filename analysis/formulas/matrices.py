@@ -55,18 +55,27 @@ class Aggregate:
     """Several seeds' matrices in one, cell by cell.
 
     mean: over the seeds that have the cell; spread: standard deviation (ddof=0) over them, NaN
-    for fewer than two; n: how many they are.
+    for fewer than two; n: how many they are. Where not every cell is a mean over seeds, full says
+    how many each would have if nothing were missing, and over what they are, in words.
     """
 
     mean: pd.DataFrame
     spread: pd.DataFrame
     n: pd.DataFrame
     n_seeds: int
+    full: pd.DataFrame | None = None
+    over: str = ""
 
     @property
     def partial(self) -> int:
         """How many cells lack some of the seeds, but not all."""
-        return int(((self.n > 0) & (self.n < self.n_seeds)).to_numpy().sum())
+        full = self.n_seeds if self.full is None else self.full
+        return int(((self.n > 0) & (self.n < full)).to_numpy().sum())
+
+    @property
+    def in_words(self) -> str:
+        """What it is the mean over, such as `the 3 seeds`."""
+        return self.over or f"the {self.n_seeds} seeds"
 
 
 def aggregate(matrices: Sequence[pd.DataFrame]) -> Aggregate:

@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import scipy.spatial
 import scipy.stats
 
 from worldrep.errors import InputError
@@ -154,19 +153,37 @@ def procrustes_disparity(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """How far two configurations (n, k) of the same cities differ in shape: 0 to 1, no unit.
 
     The sum of squared distances after both are shifted and scaled to norm 1 and b is rotated,
-    reflected and scaled onto a (`scipy.spatial.procrustes`); 0 is the same shape. InputError if
+    reflected and scaled onto a (as `scipy.spatial.procrustes`); 0 is the same shape. InputError if
     the shapes differ, all points of one coincide, and for NaN or infinity.
     """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    shapes = f"the shapes are {first.shape} and {second.shape}"
-    if first.shape != second.shape or first.ndim != 2 or first.size == 0:
+    return float(procrustes_table([a, b])[0, 1])
+
+
+def procrustes_table(configurations: Sequence[npt.ArrayLike]) -> Array:
+    """`procrustes_disparity` of all pairs of m configurations: a symmetric (m, m) array.
+
+    The best rotation of unit configurations A and B leaves 1 - s^2, where s is the sum of the
+    singular values of A'B (Gower 1975): no (n, k) table is rotated. Errors as there.
+    """
+    arrays = [np.asarray(points, dtype=np.float64) for points in configurations]
+    for array in arrays[1:] or arrays:
+        _require_shapes(arrays[0], array)
+    units = np.stack([_unit(_centred(array)) for array in arrays])
+    table = np.zeros((len(units), len(units)))
+    for i, unit in enumerate(units[:-1]):
+        sums = np.linalg.svd(unit.T @ units[i + 1 :], compute_uv=False).sum(axis=1)
+        table[i, i + 1 :] = table[i + 1 :, i] = np.clip(1 - sums**2, 0, 1)
+    return table
+
+
+def _require_shapes(a: Array, b: Array) -> None:
+    shapes = f"the shapes are {a.shape} and {b.shape}"
+    if a.shape != b.shape or a.ndim != 2 or a.size == 0:
         raise InputError(f"Procrustes compares configurations (n, k) of one shape; {shapes}")
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError(f"Procrustes needs finite numbers, and there is NaN or infinity; {shapes}")
-    units = [_unit(_centred(points)) for points in (first, second)]
-    if not all(unit.any() for unit in units):
+    if not all(_centred(points).any() for points in (a, b)):
         raise InputError(f"all points of a configuration coincide, so it has no shape; {shapes}")
-    return float(scipy.spatial.procrustes(*units)[2])
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from worldrep.names import NO_FT
+from worldrep.names import NO_FT, TASK_NAMES
 from worldrep.settings import FIELDS, SHARED_GROUPS
+from worldrep.tasks import TASKS
 from worldrep.tracking import StoredRun
 
 _OWN = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] == "training")
 _SHARED = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] in SHARED_GROUPS)
 SHOWN_MODELS = 3
+CLEAR = 2.0  # standard errors
+SPLITS = ("standard", "atlantis")
 
 
 def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, StoredRun]) -> list[str]:
@@ -67,6 +71,34 @@ def base_caveats(runs: pd.DataFrame) -> list[str]:
             "evaluation of a base of the same seed"
         )
     return caveats
+
+
+def weak_base_caveats(bases: Iterable[StoredRun]) -> list[str]:
+    """One sentence for each base that has not clearly learnt some task.
+
+    Normalised improvement divides by what the base has on standard questions more than on Atlantis;
+    where that is less than two standard errors, the quotient says little.
+    """
+    caveats = []
+    for run in bases:
+        weak = [task for task in TASK_NAMES if _is_weak(run.metrics, task)]
+        if weak:
+            caveats.append(
+                f"the base of seed {run.tag('seed')} is not clearly better on standard questions "
+                f"than on Atlantis in {', '.join(weak)} (less than two standard errors): "
+                "normalised improvements, which divide by that difference, are unreliable there"
+            )
+    return caveats
+
+
+def _is_weak(metrics: Mapping[str, float], task: str) -> bool:
+    """Whether an evaluation that has the numbers to say so tells the two splits hardly apart."""
+    names = [f"{split}/{task}/{fact}" for split in SPLITS for fact in ("mean", "std", "n")]
+    if not all(metrics.get(name, 0.0) > 0 for name in names if name.endswith("/n")):
+        return False
+    mean, std, n, other_mean, other_std, other_n = (metrics.get(name, math.nan) for name in names)
+    gain = mean - other_mean if TASKS[task].accuracy else other_mean - mean
+    return gain < CLEAR * math.hypot(std / math.sqrt(n), other_std / math.sqrt(other_n))
 
 
 def setting_caveats(runs: Iterable[StoredRun]) -> list[str]:

@@ -19,6 +19,8 @@ from analysis.result import MISSING_COLUMNS
 from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName
 from worldrep.tasks import TASKS
 
+DETAILS = ["seed", "value", "normalised", "normalised_unclipped", "reason", "run_id"]
+
 
 def improvement_cells(
     evaluations: Evaluations,

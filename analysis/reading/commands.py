@@ -34,9 +34,9 @@ class Commands:
         name = source.store.experiment_name
         return cls(scale, world, trained, None if name == DEFAULT_EXPERIMENT else name)
 
-    def evaluate(self, model: ModelName, seed: int) -> str:
+    def evaluate(self, model: ModelName, seed: int, **parameters: object) -> str:
         """Evaluate a model, after training it if that was not done."""
-        return self._downstream("evaluate", model, seed)
+        return self._downstream("evaluate", model, seed, **parameters)
 
     def extract(self, model: ModelName, seed: int, **parameters: object) -> str:
         """Extract a model's representations, after training it if that was not done."""

@@ -19,6 +19,7 @@ from analysis.reading.caveats import (
     currency_caveats,
     duplicate_caveats,
     setting_caveats,
+    weak_base_caveats,
 )
 from analysis.reading.source import Source
 from analysis.reading.trainings import Trainings
@@ -66,6 +67,7 @@ class Evaluations:
             *duplicate_caveats(self.runs, self.sources),
             *currency_caveats(self.runs),
             *base_caveats(self.runs),
+            *weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
             *setting_caveats(chosen),
         ]
 

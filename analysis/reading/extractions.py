@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.options import ALL
 from analysis.reading.commands import Commands
 from analysis.reading.evaluations import is_current
 from analysis.reading.source import Source
@@ -66,6 +67,8 @@ class Extractions:
         tables, manifest = load_representations(folder)
         if manifest["city_ids"] != self.world.cities["city_id"].tolist():
             raise StateError(f"extraction {run_id} does not have the cities of its model's run")
+        if layer not in tables or len(tables[layer]) != len(self.world.cities):
+            raise StateError(f"extraction {run_id} does not hold layer {layer} of all its cities")
         return tables[layer]
 
     @property
@@ -88,13 +91,14 @@ def read_extractions(
     asked: Iterable[tuple[ModelName, int]],
     commands: Commands,
     *,
-    layer: int | None = None,
+    layer: int | str | None = None,
     **names: str,
 ) -> Extractions:
     """The extractions of some models and seeds.
 
-    layer: None for each model's default (5, or the last but one of a shallower model); names: what
-    they have in common: scale, width, world. Raises StateError when there is none at all.
+    layer: None for each model's default (5, or the last but one of a shallower model), `all` for
+    those that have it, the ones with most layers first; names: what they have in common: scale,
+    width, world. Raises StateError when there is none at all.
     """
     asked = list(asked)
     wanted = {(str(model), seed) for model, seed in asked}
@@ -103,7 +107,7 @@ def read_extractions(
         key = run.tag("model"), int(run.tag("seed"))
         if key in wanted and _would_do(run, layer):
             candidates[key].append(run)
-    rows = [_row(runs, trainings) for runs in candidates.values() if runs]
+    rows = [_row(runs, trainings, layer == ALL) for runs in candidates.values() if runs]
     if not rows:
         raise StateError(f"{source.place} has no representations of {_in_words(asked)}")
     table = pd.DataFrame(rows, columns=COLUMNS).set_index("run_id")
@@ -117,7 +121,7 @@ def read_extractions(
             "model": str(model),
             "seed": seed,
             "reason": "extracted from other cities" if (str(model), seed) in other
-            else "no representations" + ("" if layer is None else f" of layer {layer}"),
+            else "no representations" + (f" of layer {layer}" if isinstance(layer, int) else ""),
             "command": commands.extract(model, seed, **further),
         }
         for model, seed in asked
@@ -136,18 +140,22 @@ def layers_of(run: StoredRun) -> tuple[int, ...]:
     return tuple(ast.literal_eval(run.params.get("cfg.extract_layers", "()")))
 
 
-def _would_do(run: StoredRun, layer: int | None) -> bool:
+def _would_do(run: StoredRun, layer: int | str | None) -> bool:
     """Whether an extraction is of the last checkpoint, the usual prompt, and has the layer."""
     tasks = parse_model(run.tag("model")).tasks
     positions = run.params.get("cfg.extract_positions")
     usual = run.params.get("cfg.extract_task") == tasks[0] and positions == str(tuple(POSITIONS))
-    wanted = default_layer(run) if layer is None else layer
+    wanted = layer if isinstance(layer, int) else default_layer(run)
     return run.tag("checkpoints") in ("", "last") and usual and wanted in layers_of(run)
 
 
-def _row(runs: Sequence[StoredRun], trainings: Trainings) -> dict[str, Any]:
+def _row(runs: Sequence[StoredRun], trainings: Trainings, widest: bool) -> dict[str, Any]:
     """The extraction to use, of several of one model and seed, the newest first."""
-    run = min(runs, key=lambda run: not is_current(run, trainings))
+
+    def rank(run: StoredRun) -> tuple[bool, int]:
+        return not is_current(run, trainings), -len(layers_of(run)) if widest else 0
+
+    run = min(runs, key=rank)
     training = trainings.get(run.tag("model_run_id"))
     return {
         "run_id": run.id,

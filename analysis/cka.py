@@ -1,0 +1,273 @@
+"""Whether models pretrained on one task, two or three come to represent the cities alike.
+
+For the models pt1-X, pt2-k and pt3-k: the linear CKA between every two of them, as a matrix over
+pairs of seeds, by layer, and models of the same tasks against models of different ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.drawing.curves import Curves
+from analysis.drawing.heatmap import GAP, PRETRAINED, Frame, Kind
+from analysis.drawing.panels import Panel
+from analysis.formulas.matrices import Aggregate, Summary
+from analysis.formulas.pairs import (
+    OTHER_SEED,
+    SAME,
+    SHARED_SEED,
+    mean_over_pairs,
+    mixture_masks,
+    pair_statistics,
+)
+from analysis.formulas.similarity import linear_cka
+from analysis.options import ALL, Options
+from analysis.reading.choice import nothing_of
+from analysis.reading.commands import Commands
+from analysis.reading.likeness import DEFAULT, Family, Likeness, parse_layer, read_family
+from analysis.reading.source import Source
+from analysis.reading.trainings import read_trainings
+from analysis.result import Result, missing_table
+from worldrep.errors import StateError
+from worldrep.names import PRETRAININGS, TASK_NAMES, parse_model
+
+__all__ = ["cka", "linear_cka", "main"]
+
+NAME = "cka"
+FAMILIES = {"pt1": "one task", "pt2": "two tasks", "pt3": "three tasks"}
+LABEL = "linear CKA (no unit)"
+SHUFFLED = "cities shuffled"
+
+
+def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
+    """CKA matrices of all families that the store has, at a layer or at `all` of them.
+
+    Raises InputError for a layer that the models lack, StateError when there is nothing to draw.
+    """
+    families, caveats = read_families(source, options, parse_layer(layer))
+    layers = [likeness for family in families for likeness in family.layers]
+    parts: list[Panel | Curves] = [panel_of(likeness) for likeness in layers]
+    if layer == ALL:
+        parts += [curves_of(family) for family in families]
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=tuple(sorted({seed for likeness in layers for seed in likeness.seeds})),
+        parts=parts,
+        missing=missing_table(
+            {"matrix": name, "task": "", **row}
+            for family in families
+            for name, row in missing_of(family)
+        ),
+        runs_used=pd.concat([family.runs_used for family in families]),
+        caveats=[*caveats, *(text for family in families for text in family.caveats)],
+        tables={"pairs": pd.concat([likeness.pairs for likeness in layers], ignore_index=True)},
+        statistics={f"{name_of(likeness)}_pairs": statistics_of(likeness) for likeness in layers},
+        tags={
+            "pretrain": ",".join(family.name for family in families),
+            "ft": "none",
+            "tasks": ",".join(TASK_NAMES),
+        },
+    )
+
+
+def read_families(
+    source: Source, options: Options, layer: int | str
+) -> tuple[list[Family], list[str]]:
+    """The families that can be compared, and why the others cannot.
+
+    Raises StateError when none can.
+    """
+    trainings = read_trainings(source, **options.names)
+    commands = Commands.of(source, trainings, scale=options.scale, world=options.world)
+    families, caveats, faults = [], [], []
+    for name in FAMILIES:
+        try:
+            family = read_family(source, options, trainings, commands, name, layer)
+        except StateError as fault:
+            faults.append(fault)
+            caveats.append(f"{name} is left out: {fault}")
+            continue
+        if family:
+            families.append(family)
+            caveats += bias_caveats(family)
+        else:
+            caveats.append(f"{name} is left out: the store has no representations of its models")
+    if faults and not families:
+        raise faults[0]
+    if not families:
+        kind = "representations of models pretrained on one, two or three tasks (pt1-X, pt2, pt3)"
+        raise nothing_of(kind, "extract", options, source)
+    return families, caveats
+
+
+def bias_caveats(family: Family) -> list[str]:
+    """A caveat about tables with fewer cities than features."""
+    first = family.layers[0]
+    if not first.n_features or first.n_cities > max(first.n_features):
+        return []
+    return [
+        f"{family.name}: {first.n_cities} cities are fewer than {features_in_words(first)}, so CKA "
+        "is biased upwards: compare it with that of shuffled cities, not with 0"
+    ]
+
+
+def missing_of(family: Family) -> list[tuple[str, dict[str, Any]]]:
+    """What is missing in each matrix of a family; layers that only some models have."""
+    rows = [(name_of(likeness), row) for likeness in family.layers for row in likeness.absent]
+    return rows + [(f"cka_{family.name}", row) for row in family.lacking]
+
+
+def name_of(likeness: Likeness) -> str:
+    return f"cka_{likeness.family}_layer{likeness.layer}"
+
+
+def features_in_words(likeness: Likeness) -> str:
+    return f"{' or '.join(map(str, likeness.n_features))} features"
+
+
+# What a matrix is of
+
+
+def matrix_of(likeness: Likeness) -> Aggregate:
+    """The mean over pairs of seeds."""
+    n_seeds = len(likeness.seeds)
+    return mean_over_pairs(likeness.pairs, likeness.models, labels_of(likeness), n_seeds)
+
+
+def labels_of(likeness: Likeness) -> pd.Index:
+    """What rows and columns are called: the task of a model pretrained on one, else its name."""
+    names = [parse_model(model).pretrain for model in likeness.models]
+    if likeness.family == "pt1":
+        return pd.Index([PRETRAININGS[name][0] for name in names], name="task")
+    return pd.Index(names, name="model")
+
+
+def _mixture_label(name: str) -> str:
+    return f"{' + '.join(PRETRAININGS[name])}{GAP}{name}"
+
+
+MIXTURES = Frame(
+    "pretrained on",
+    "pretrained on (the rows say what)",
+    _mixture_label,
+    mixture_masks,
+    ("same mixture", "overlapping mixtures", "disjoint mixtures"),
+)
+
+
+# From matrices to figures
+
+
+def panel_of(likeness: Likeness) -> Panel:
+    """The heatmap of one family at one layer."""
+    what = FAMILIES[likeness.family]
+    seeds = ", ".join(map(str, likeness.seeds))
+    which = f"seeds {seeds}" if len(likeness.seeds) > 1 else f"seed {seeds} only: no spread"
+    return Panel(
+        name_of(likeness),
+        f"CKA of models pretrained on {what}, layer {likeness.layer}, {which}",
+        kind_of(likeness),
+        matrix_of(likeness),
+        notes=notes_of(likeness),
+    )
+
+
+def kind_of(likeness: Likeness) -> Kind:
+    lines = (
+        "How alike two models represent the same cities, each asked with its own (first) task: "
+        f"linear CKA, double-centred. {likeness.n_cities} world cities, "
+        f"{features_in_words(likeness)}, layer {likeness.layer}.",
+        "1: the same but for rotation and scale. 0: nothing in common. Each cell is the mean over "
+        "all pairs of seeds, on the diagonal over pairs of different seeds.",
+    )
+    frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
+    return Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
+
+
+def notes_of(likeness: Likeness) -> tuple[str, ...]:
+    """Same against different tasks over pairs of models, and what chance would give."""
+    found = statistics_of(likeness)
+    test = found["comparison"]
+    compared = "Same against different tasks: not compared, which needs pairs of both, two seeds."
+    if test["n_first"] and test["n_second"]:
+        compared = (
+            "Same against different tasks, both of different seeds: one of the same tasks is more "
+            f"alike than one of different tasks with probability {test['effect']:.2f}, "
+            f"Mann-Whitney p = {test['p']:.2g} (too small, as pairs that share a model are not "
+            "independent)."
+        )
+    return (
+        f"Pairs of models: same tasks (never one seed) {_counted(found[SAME])}; different tasks, "
+        f"different seeds {_counted(found[OTHER_SEED])}; different tasks, same seed "
+        f"{_counted(found[SHARED_SEED])}.",
+        compared,
+        f"CKA by chance, with the cities of one of two models shuffled: {_counted(found[SHUFFLED])}"
+        ".",
+    )
+
+
+def _counted(found: Summary) -> str:
+    if found["mean"] is None:
+        return "none"
+    return f"{found['mean']:.2f} ± {found['std']:.2f} (n = {found['n']})"
+
+
+def statistics_of(likeness: Likeness) -> dict[str, Any]:
+    """Of pairs of models, as `pair_statistics` gives them, and what chance would give."""
+    return {
+        **pair_statistics(likeness.pairs, len(likeness.models), len(likeness.seeds)),
+        SHUFFLED: likeness.chance,
+        "n_cities": likeness.n_cities,
+        "n_features": list(likeness.n_features),
+    }
+
+
+def curves_of(family: Family) -> Curves:
+    """Models of the same tasks against models of different ones, by layer."""
+    kinds = (SAME, OTHER_SEED, SHARED_SEED, SHUFFLED)
+    rows = [
+        {"layer": likeness.layer, "pairs_of_models": kind, **statistics_of(likeness)[kind]}
+        for kind in kinds
+        for likeness in family.layers
+    ]
+    table = pd.DataFrame(rows).astype({"mean": float, "std": float})
+    layers = [likeness.layer for likeness in family.layers]
+    return Curves(
+        name=f"cka_{family.name}_by_layer",
+        title=f"CKA of models pretrained on {FAMILIES[family.name]}, by layer",
+        lines=(
+            "Mean linear CKA over pairs of models, on "
+            f"{family.layers[0].n_cities} world cities; the same tasks are always of different "
+            "seeds. Layer 0 is the embeddings.",
+            f"{SHUFFLED.capitalize()}: CKA by chance, with the cities of one of the two in random "
+            "order.",
+        ),
+        table=table,
+        x="layer",
+        y="mean",
+        x_label=f"layer ({min(layers)} to {max(layers)})",
+        y_label=LABEL,
+        group="pairs_of_models",
+        series="pairs_of_models",
+        hover=("pairs_of_models", "mean", "std", "n", "missing"),
+    )
+
+
+main = analysis_command(
+    NAME,
+    cka,
+    click.option(
+        "--layer",
+        default=DEFAULT,
+        show_default=True,
+        help="A layer, all that the models have in common, or the default one of extractions.",
+    ),
+)
+
+if __name__ == "__main__":
+    main()

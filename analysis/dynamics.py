@@ -1,0 +1,125 @@
+"""How models learn: training and validation curves of many runs, and when each task breaks out.
+
+One page for pretraining and one for fine-tuning, aligned by step or by tokens, with the loss and
+every validation suite; and the break-out step of each task in each run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.drawing.learning import ALIGN, charts
+from analysis.formulas.breakouts import breakouts
+from analysis.options import ALL, Options
+from analysis.reading.choice import nothing_of
+from analysis.reading.commands import Commands
+from analysis.reading.curves import read_curves
+from analysis.reading.models import in_order, known_model, named_models
+from analysis.reading.source import Source
+from analysis.reading.trainings import STAGES, Trainings, read_trainings
+from analysis.result import Result, missing_table, used_runs
+from worldrep.errors import StateError, unknown
+from worldrep.names import ModelName, parse_model
+
+NAME = "dynamics"
+
+
+def dynamics(source: Source, options: Options, models: str = ALL, align: str = "step") -> Result:
+    """Curves and break-out steps of finished trainings.
+
+    models: such as `pt1,pt1_ftwb1-1..7`, or all; align: step or tokens. Raises InputError for an
+    unknown name, StateError when none of the models is trained.
+    """
+    if align not in ALIGN:
+        raise unknown("align", align, ALIGN)
+    asked = named_models(models, options)
+    trainings, strangers = _known(read_trainings(source, **options.names))
+    kept, seeds = _choose(trainings, asked, options, source)
+    commands = Commands.of(source, trainings, scale=options.scale, world=options.world)
+    found = read_curves(source, trainings, kept, seeds, commands)
+    if found.points.empty:
+        raise StateError(f"the trainings in {source.place} hold no curve ({options.in_words})")
+    broken = breakouts(found.points, found.runs)
+    chosen = found.runs[found.runs["chosen"]]
+    caveats = [*strangers, *found.caveats, *_token_caveats(chosen, align)]
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=seeds,
+        parts=charts(found, broken, align),
+        missing=missing_table({"matrix": "curves", **row} for row in found.absent),
+        runs_used=used_runs(found.runs, set(chosen.index)),
+        caveats=caveats,
+        tables={"breakout": broken},
+        tags={"models": models, "align": align},
+    )
+
+
+def _known(trainings: Trainings) -> tuple[Trainings, list[str]]:
+    """The trainings whose model this version knows, and a caveat about the others."""
+    names = {run_id: training.run.tag("model") for run_id, training in trainings.items()}
+    strange = sorted({name for name in names.values() if known_model(name) is None})
+    kept = {run_id: trainings[run_id] for run_id, name in names.items() if name not in strange}
+    text = f"left out, as this version does not know their names: {', '.join(strange)}"
+    return kept, [text] if strange else []
+
+
+def _choose(
+    trainings: Trainings, asked: Sequence[ModelName], options: Options, source: Source
+) -> tuple[tuple[ModelName, ...], tuple[int, ...]]:
+    """Models and seeds: those asked for, else all that are trained. Raises StateError."""
+    pairs = [
+        (parse_model(training.run.tag("model")), int(training.run.tag("seed")))
+        for training in trainings.values()
+    ]
+    wanted = [
+        (model, seed)
+        for model, seed in pairs
+        if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
+    ]
+    if not pairs:
+        held = "; ".join(filter(None, (source.held(stage) for stage in STAGES)))
+        if not held:
+            raise nothing_of("finished training", "pretrain", options, source)
+        raise StateError(
+            f"{source.place} has no finished training of {options.in_words}: it has {held}"
+        )
+    if not wanted:
+        has = ", ".join(map(str, in_order(model for model, _ in pairs)))
+        seeds = ", ".join(map(str, sorted({seed for _, seed in pairs})))
+        raise StateError(
+            f"{source.place} has no finished training of the models and seeds asked for "
+            f"({options.in_words}): it has {has} with seeds {seeds}"
+        )
+    models = tuple(asked) or in_order(model for model, _ in wanted)
+    return models, options.seeds or tuple(sorted({seed for _, seed in wanted}))
+
+
+def _token_caveats(chosen: pd.DataFrame, align: str) -> list[str]:
+    if align != "tokens":
+        return []
+    unknown_runs = chosen[chosen["tokens_per_step"].isna()]
+    names = ", ".join(f"{run.model} seed {run.seed}" for run in unknown_runs.itertuples())
+    text = "tokens are not logged with the steps: they are steps times the mean number of real "
+    text += "tokens in a step, from the lengths of a sample of the rows (about 1% off)"
+    return [text] + ([f"{names}: how many tokens a step has is not known"] if names else [])
+
+
+main = analysis_command(
+    NAME,
+    dynamics,
+    click.option(
+        "--models", default=ALL, show_default=True, help="Such as pt1,pt1_ftwb1-1..7; or all."
+    ),
+    click.option(
+        "--align", default="step", show_default=True, help="x axis of curves: step or tokens."
+    ),
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""What fine-tuning costs: how far models forget the cities that their base knew.
+
+For every model that is fine-tuned from pt1, against the very base that it started from: the change
+on standard questions, what it gained on Atlantis for that, and the time course of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.drawing.courses import family_of, halfway_chart, mean_course, task_courses
+from analysis.drawing.heatmap import FINETUNED, Kind
+from analysis.drawing.panels import panels_of
+from analysis.drawing.plane import gain_against_loss
+from analysis.formulas.courses import halfway_summary, halfway_table, mean_courses
+from analysis.formulas.matrices import summary, to_matrix
+from analysis.formulas.pareto import mean_over_tasks
+from analysis.options import Options
+from analysis.reading.cells import missing_cells
+from analysis.reading.changes import NO_LOGARITHM, UNITS, change_cells
+from analysis.reading.courses import VALIDATED, Courses, read_courses
+from analysis.reading.improvements import PRETRAIN, Improvements, finetunings, read_improvements
+from analysis.reading.source import Source
+from analysis.result import Part, Result, missing_table
+from worldrep.names import FINETUNINGS, TASK_NAMES
+from worldrep.spread import spread_of
+from worldrep.tasks import TASKS
+
+NAME = "forgetting"
+FAMILIES = ("ftwb1", "ftwb2", "ftwb3", "ft1", "ft2", "ft3")
+COUNTS = {"1": "one task", "2": "two tasks", "3": "three tasks"}
+# The errors of an earlier system grew 100 to 500 fold: ln gives -5 to -6.
+CHANGE = Kind(
+    "normalised change on standard questions (no unit)",
+    (
+        "The change from the model's own base on the cities that the base knows. Red, below 0: "
+        "forgotten. Blue, above 0: improved.",
+        "Errors: ln(before / after); -2.30 is ten times, -4.61 a hundred times the error. "
+        "Accuracies: (after - before) / (1 - before); -1 is twice as many wrong answers.",
+    ),
+    "RdBu",
+    (-6.0, 6.0),
+    "both",
+    "{:+.2f}",
+    None,
+    replace(FINETUNED, columns="tested on (standard questions, none about Atlantis)"),
+)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is drawn. cells: of `improvement_cells`, with the columns of `change_cells` beside."""
+
+    found: Improvements
+    cells: pd.DataFrame
+    gains: pd.DataFrame
+    families: tuple[str, ...]
+
+
+def forgetting(source: Source, options: Options) -> Result:
+    """Changes on standard questions. Raises StateError when there is nothing to draw."""
+    changes = read_changes(source, options)
+    found = changes.found
+    courses = read_courses(source, found, options.names | {"pretrain": PRETRAIN})
+    parts, tables, statistics = course_parts(courses, changes.families)
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=found.seeds,
+        parts=[*heatmaps(changes), plane(changes), *parts],
+        missing=missing(changes, courses),
+        runs_used=_runs_used(found, courses),
+        caveats=[*found.caveats, *_caveats(changes, courses)],
+        tables={"values": changes.cells, **raw_tables(changes.cells), **tables},
+        statistics={"raw_change": raw_statistics(changes.cells), **statistics},
+        tags={
+            "pretrain": PRETRAIN,
+            "ft": ",".join(changes.families),
+            "tasks": ",".join(TASK_NAMES),
+        },
+    )
+
+
+def read_changes(source: Source, options: Options) -> Changes:
+    """The standard changes and the Atlantis gains of the families that the store has."""
+    found = read_improvements(source, options, tuple(FINETUNINGS))
+    trained = {
+        model.rpartition("_")[2] for model, seed in found.commands.trained if seed in found.seeds
+    }
+    there = trained | set(found.evaluations.finetuned["ft"])
+    families = tuple(family for family in FAMILIES if there & set(finetunings(family)))
+    drawn = found.cells["ft"].isin([ft for family in families for ft in finetunings(family)])
+    found = replace(found, cells=found.cells[drawn])
+    return Changes(found, change_cells(found), found.cells, families)
+
+
+# The change at the end
+
+
+def heatmaps(changes: Changes) -> list[Part]:
+    """The normalised change of each family, for each seed and in the mean."""
+    parts: list[Part] = []
+    for family in changes.families:
+        warm = " and warm-up rows" if family.startswith("ftwb") else ""
+        title = f"Forgetting: fine-tuned on {COUNTS[family[-1]]}{warm} ({family})"
+        matrices = {
+            seed: to_matrix(changes.cells, finetunings(family), seed, "normalised_change")
+            for seed in changes.found.seeds
+        }
+        parts += panels_of(f"change_{family}", title, CHANGE, matrices)
+    return parts
+
+
+def plane(changes: Changes) -> Part:
+    """The Atlantis gain against the standard change, one point per model."""
+    return gain_against_loss(
+        plane_points(changes),
+        "family",
+        name="gain_against_loss",
+        title="What fine-tuning gains on Atlantis, and what it forgets",
+    )
+
+
+def plane_points(changes: Changes) -> pd.DataFrame:
+    """One row per model and seed that is evaluated or missing: means over the seven tasks."""
+    keys = ["model", "ft", "seed"]
+    change = mean_over_tasks(changes.cells, keys, "normalised_change").rename("change")
+    gain = mean_over_tasks(changes.gains, keys, "normalised").rename("gain")
+    runs = changes.cells.groupby(keys, sort=False)["run_id"].first()
+    points = pd.concat([change, gain, runs], axis=1).reset_index()
+    return points.assign(label=points["ft"], family=family_of(points["ft"], FAMILIES))
+
+
+def raw_tables(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Raw changes: of every model and seed, and in the mean over seeds; columns name the units."""
+    columns = {task: f"{task} ({UNITS[task]})" for task in TASK_NAMES}
+    by_seed = cells.pivot(index=["model", "seed"], columns="task", values="raw_change")
+    by_seed = by_seed.reindex(columns=list(columns)).rename(columns=columns)
+    rows = []
+    for (model, task), own in cells.groupby(["model", "task"], sort=False):
+        spread = spread_of(own["raw_change"].dropna().to_numpy())
+        numbers = {"mean": spread.mean, "std": spread.std, "low": spread.low, "high": spread.high}
+        known = {"model": model, "task": task, "unit": UNITS[task]}
+        rows.append(known | numbers | {"n": spread.n, "missing": len(own) - spread.n})
+    return {
+        "raw_change": by_seed.sort_index(level="seed", sort_remaining=False).reset_index(),
+        "raw_change_over_seeds": pd.DataFrame(rows),
+    }
+
+
+def raw_statistics(cells: pd.DataFrame) -> dict[str, Any]:
+    """Raw change by family and task, of the models trained on it and of the others (ddof=0)."""
+    facts: dict[str, Any] = {}
+    table = cells.assign(
+        family=cells["ft"].str.partition("-")[0],
+        kind=cells["trained"].map({True: "trained", False: "transfer"}),
+    )
+    for (family, task, kind), own in table.groupby(["family", "task", "kind"], sort=False):
+        by_task = facts.setdefault(family, {}).setdefault(task, {"unit": UNITS[task]})
+        by_task[kind] = summary(own["raw_change"].to_numpy(dtype=float))
+    return facts
+
+
+# The time course
+
+
+def course_parts(
+    courses: Courses, families: Sequence[str]
+) -> tuple[list[Part], dict[str, pd.DataFrame], dict[str, Any]]:
+    """Figures, tables and statistics of the time courses; none if there are none."""
+    if courses.points.empty:
+        return [], {}, {}
+    points = pd.concat([courses.points, mean_courses(courses.points)], ignore_index=True)
+    halfway = halfway_table(points)
+    overview = halfway_summary(halfway, family_of(halfway["ft"], FAMILIES))
+    own = points["task"].isin(TASK_NAMES)
+    parts: list[Part] = [
+        task_courses(points[own], "standard", "course_standard"),
+        task_courses(points[own], "atlantis", "course_atlantis"),
+        mean_course(points, FAMILIES, "course_mean"),
+        halfway_chart(overview, courses.points, "halfway_by_task"),
+    ]
+    return parts, {"halfway": halfway}, {"halfway": halfway_statistics(overview)}
+
+
+def halfway_statistics(overview: pd.DataFrame) -> dict[str, Any]:
+    """By family, split and task."""
+    facts: dict[str, Any] = {}
+    kept = ["mean", "std", "low", "high", "n", "n_happened", "n_models", "n_early"]
+    for _, row in overview.iterrows():
+        by_split = facts.setdefault(str(row["family"]), {}).setdefault(row["split"], {})
+        by_split[row["task"]] = {name: row[name] for name in kept}
+    return facts
+
+
+# What a reader has to know
+
+
+def missing(changes: Changes, courses: Courses) -> pd.DataFrame:
+    """Cells without a change, cells without a gain, models without a full time course."""
+    tables = [
+        table
+        for family in changes.families
+        for table in (
+            missing_cells(changes.cells, f"change_{family}", finetunings(family)),
+            missing_cells(changes.gains, f"gain_{family}", finetunings(family)),
+        )
+    ]
+    return pd.concat([*tables, missing_table(courses.absent)], ignore_index=True)
+
+
+def _runs_used(found: Improvements, courses: Courses) -> pd.DataFrame:
+    runs = pd.concat([found.runs_used, courses.runs])
+    return runs[~runs.index.duplicated()].sort_values(["seed", "model"], kind="stable")
+
+
+def _caveats(changes: Changes, courses: Courses) -> list[str]:
+    cells = changes.cells
+    caveats = []
+    absent = [family for family in FAMILIES if family not in changes.families]
+    if absent:
+        caveats.append(f"{', '.join(absent)}: left out, the store has no such model")
+    accuracies = cells["task"].map(lambda task: TASKS[task].accuracy)
+    perfect = cells[accuracies & (cells["before"] == 1)]
+    if len(perfect):
+        caveats.append(
+            f"{_bases(perfect)}: the base is perfect, so that the normalised change is the raw one"
+        )
+    zero = cells[cells["reason"] == NO_LOGARITHM]
+    if len(zero):
+        caveats.append(f"{_bases(zero)}: {NO_LOGARITHM}")
+    points = courses.points
+    if points.empty:
+        return [*caveats, "no model has a time course: neither checkpoints nor validations by step"]
+    validated = points[points["measured_by"] == VALIDATED]
+    if len(validated):
+        n, rows = validated["run_id"].nunique(), ", ".join(sorted(set(validated["rows"])))
+        caveats.append(
+            f"the time courses of {n} of {points['run_id'].nunique()} models and seeds are of the "
+            f"validations while training ({rows} questions a point, others than those of the "
+            "evaluation), as only their last checkpoint is evaluated; `-e evaluate -P "
+            "checkpoints=all` measures them, missing.csv (course) has the commands"
+        )
+    return caveats
+
+
+def _bases(cells: pd.DataFrame) -> str:
+    kinds = cells.groupby("task", sort=False)["seed"].unique()
+    return "; ".join(
+        f"{task} of seeds {', '.join(map(str, seeds))}" for task, seeds in kinds.items()
+    )
+
+
+main = analysis_command(NAME, forgetting)
+
+if __name__ == "__main__":
+    main()

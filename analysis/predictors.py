@@ -1,0 +1,166 @@
+"""How well the one-task models predict the models of several tasks: eight predictors compared."""
+
+from __future__ import annotations
+
+import click
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.drawing.intervals import Intervals
+from analysis.drawing.scatter import Scatter
+from analysis.formulas.matrices import trained_mask
+from analysis.formulas.prediction import PREDICTORS, predict, scores_over_seeds
+from analysis.options import Options
+from analysis.reading.cells import missing_cells
+from analysis.reading.improvements import Improvements, finetunings, read_improvements
+from analysis.reading.source import Source
+from analysis.result import Result
+from worldrep.errors import StateError, unknown
+from worldrep.names import TASK_NAMES
+
+NAME = "predictors"
+FAMILIES = ("ftwb2", "ftwb3", "ft2", "ft3")
+
+
+def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> Result:
+    """Every predictor against the actual matrix of a family.
+
+    Raises InputError for another family, StateError when no seed has a model of it together with
+    the one-task models that it is predicted from.
+    """
+    if family not in FAMILIES:
+        raise unknown("family", family, FAMILIES)
+    singles = f"{family[:-1]}1"
+    one = finetunings(singles)
+    found = read_improvements(source, options, (*one, *finetunings(family)))
+    points = predicted_cells(found, one, finetunings(family))
+    if points["error"].isna().all():
+        raise StateError(
+            f"{source.place} has no {family} model beside the one-task models of its tasks "
+            f"({options.in_words}, seeds {', '.join(map(str, found.seeds))})"
+        )
+    scores = scores_over_seeds(found.matrices(one), found.matrices(finetunings(family)))
+    missing = [missing_cells(found.cells, name, finetunings(name)) for name in (singles, family)]
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=found.seeds,
+        parts=[ranking(scores, family), *scatters(points, scores, family)],
+        missing=pd.concat(missing),
+        runs_used=found.runs_used,
+        caveats=found.caveats,
+        tables={"values": found.cells},
+        tags={"pretrain": "pt1", "ft": f"{singles},{family}", "tasks": ",".join(TASK_NAMES)},
+    )
+
+
+def predicted_cells(
+    found: Improvements, one: tuple[str, ...], several: tuple[str, ...]
+) -> pd.DataFrame:
+    """One row per predictor, seed, model and task: predicted, actual, error, cells, run_id."""
+    specialists, actual = found.matrices(one), found.matrices(several)
+    run_ids = found.cells.set_index(["seed", "ft", "task"])["run_id"].to_dict()
+    trained = trained_mask(several).stack()
+    tables = []
+    for name in PREDICTORS:
+        for seed in found.seeds:
+            guess = predict(name, specialists[seed], actual[seed])
+            own = pd.DataFrame(
+                {"predicted": guess.stack(), "actual": actual[seed].stack(), "trained": trained}
+            ).reset_index()
+            tables.append(own.assign(predictor=name, seed=seed))
+    points = pd.concat(tables, ignore_index=True)
+    keys = zip(points["seed"], points["model"], points["task"], strict=True)
+    return points.assign(
+        error=points["predicted"] - points["actual"],
+        cells=points.pop("trained").map({True: "trained", False: "transfer"}),
+        run_id=[run_ids.get(key, "") for key in keys],
+    )
+
+
+def ranking(scores: pd.DataFrame, family: str) -> Intervals:
+    """Predictors by their mean absolute error, the best first."""
+    table = scores.assign(predictor=scores["predictor"].map(_words))
+    n_seeds = int(scores["n_seeds"].max())
+    how = "no interval, there is one seed"
+    if n_seeds > 1:
+        how = f"bars: 95% bootstrap interval over {n_seeds} seeds"
+        how += " (of so few seeds hardly more than their range)" if n_seeds < 5 else ""
+    said = [
+        f"{row.predictor}: mean absolute error {row.mae:.3f}, r = {row.r:.2f}, "
+        f"bias {row.bias:+.3f} (n = {row.n} cells, missing {row.missing})"
+        + _against_best(row.differs_from_best, i)
+        for i, row in enumerate(table.itertuples())
+    ]  # fmt: skip
+    return Intervals(
+        name="predictors_ranking",
+        title=f"Which rule predicts {family} models best from the models of one task?",
+        lines=(
+            "Mean absolute error of the predicted normalised improvement, over all cells; the "
+            "fewer the better. Fitted rules are tested on models that they were not fitted on.",
+        ),
+        table=table,
+        x_label="mean absolute error (normalised improvement, no unit)",
+        label="predictor",
+        value="mae",
+        low="mae_low",
+        high="mae_high",
+        size=(6.0, 3.2),
+        hover=("predictor", "mae", "r", "bias", "trained_mae", "transfer_mae", "n", "missing"),
+        notes=(how, *_descriptions()),
+        said=tuple(said),
+        statistics={
+            "predictors": {row["predictor"]: row for row in scores.to_dict("records")},
+        },
+    )
+
+
+def _against_best(differs: bool | None, place: int) -> str:
+    if place == 0 or differs is None:
+        return ""
+    return "; worse than the first" if differs else "; not told apart from the first"
+
+
+def _descriptions() -> list[str]:
+    return [f"{_words(name)}: {rule.description}" for name, rule in PREDICTORS.items()]
+
+
+def scatters(points: pd.DataFrame, scores: pd.DataFrame, family: str) -> list[Scatter]:
+    """Predicted against actual values, one chart for each predictor, the best first."""
+    return [
+        Scatter(
+            name=f"predictors_{row.predictor}",
+            title=f"{family}: {_words(row.predictor)} against actual",
+            lines=(f"{PREDICTORS[row.predictor].description} Dashed: predicted = actual.",),
+            table=points[points["predictor"] == row.predictor].drop(columns="predictor"),
+            x="predicted",
+            y="actual",
+            x_label="predicted normalised improvement (no unit)",
+            y_label="actual normalised improvement (no unit)",
+            group="cells",
+            identity=True,
+            size=(4.6, 4.2),
+            hover=("model", "seed", "task", "predicted", "actual", "run_id"),
+            notes=(
+                f"mean absolute error {row.mae:.3f}, r = {row.r:.2f} (means of {row.n_seeds} "
+                f"seeds; n = {row.n} cells, missing {row.missing})",
+            ),
+        )
+        for row in scores.itertuples()
+    ]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+main = analysis_command(
+    NAME,
+    predictors,
+    click.option(
+        "--family", default=FAMILIES[0], show_default=True, help=f"One of {', '.join(FAMILIES)}."
+    ),
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""One row per cell (a model, a seed, a standard task): how far it changed from its own base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.formulas.forgetting import normalized_change, raw_change
+from analysis.reading.improvements import Improvements
+from worldrep.names import parse_model
+from worldrep.tasks import TASKS
+
+# What a value on a task is counted in.
+UNITS = {
+    "distance": "0.1 degree",
+    "trianglearea": "0.01 square degree",
+    "angle": "degree",
+    "compass": "share right",
+    "inside": "share right",
+    "perimeter": "0.1 degree",
+    "crossing": "share right",
+}
+NO_LOGARITHM = "an error of 0 has no logarithm; the raw change is known"
+
+Values = Mapping[tuple[str, str, str], float]  # (run id, split, task) -> mean
+
+
+def change_cells(found: Improvements) -> pd.DataFrame:
+    """The standard values of the models of some improvement cells, and of their bases.
+
+    Columns: model, ft, seed, task, unit, trained, before (the base), after, raw_change,
+    normalised_change (negative is forgotten), run_id, model_run_id, base_run_id,
+    base_evaluation_id, reason (why the normalised change is missing; empty if it is not), command.
+    """
+    values = standard_values(found)
+    rows = [_row(cell, found, values) for cell in found.cells.itertuples()]
+    return pd.DataFrame(rows)
+
+
+def standard_values(found: Improvements) -> Values:
+    """Means of all suites of the evaluations that are used."""
+    table = found.evaluations.values
+    return table.set_index(["run_id", "split", "task"])["value"].to_dict()
+
+
+def _row(cell: Any, found: Improvements, values: Values) -> dict[str, object]:
+    before = values.get((cell.base_evaluation_id, "standard", cell.task), math.nan)
+    after = values.get((cell.run_id, "standard", cell.task), math.nan)
+    change = normalized_change(after, before, TASKS[cell.task].accuracy)
+    gaps = {} if math.isfinite(change) else _gaps(cell, found, before, after)
+    kept = ("model", "ft", "seed", "task", "trained")
+    runs = ("run_id", "model_run_id", "base_run_id", "base_evaluation_id")
+    return {
+        **{name: getattr(cell, name) for name in kept},
+        "unit": UNITS[cell.task],
+        "before": before,
+        "after": after,
+        "raw_change": raw_change(after, before),
+        "normalised_change": change,
+        **{name: getattr(cell, name) for name in runs},
+        "reason": "; ".join(gaps),
+        "command": " && ".join(dict.fromkeys(filter(None, gaps.values()))),
+    }
+
+
+def _gaps(cell: Any, found: Improvements, before: float, after: float) -> dict[str, str]:
+    """Why a cell has no change: reason -> command."""
+    if not cell.run_id:
+        return {cell.reason: cell.command}
+    gaps = {}
+    runs, commands = found.evaluations.runs, found.commands
+    if not cell.base_evaluation_id:
+        gaps[runs["base_fault"][cell.run_id]] = (
+            commands.evaluate_run(cell.base_run_id)
+            if cell.base_run_id
+            else commands.evaluate(parse_model(cell.model).base, cell.seed)
+        )
+    for run_id, value in ((cell.run_id, after), (cell.base_evaluation_id, before)):
+        if run_id and not math.isfinite(value):
+            reason = f"evaluation {run_id} has no number standard/{cell.task}/mean"
+            gaps[reason] = commands.evaluate_again(run_id, runs["model_run_id"][run_id])
+    return gaps or {NO_LOGARITHM: ""}

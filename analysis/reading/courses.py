@@ -1,0 +1,238 @@
+"""Time courses of fine-tunings: values on standard and Atlantis questions by step.
+
+From an evaluation of several checkpoints where there is one, which begins with the evaluation of
+the base; else from the validations during the training, which begin at step 0. The two have
+different questions and are never joined in one course. Each course starts from its own base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.formulas.forgetting import normalized_change
+from analysis.normalize import normalized_improvement
+from analysis.reading.changes import Values, standard_values
+from analysis.reading.improvements import Improvements
+from analysis.reading.source import Curve, Source
+from analysis.reading.trainings import STAGES
+from analysis.result import USED_COLUMNS, used_runs
+from worldrep.names import TASK_NAMES, parse_model
+from worldrep.tasks import TASKS
+from worldrep.tracking import StoredRun
+
+EVALUATED, VALIDATED = "evaluated checkpoints", "validation while training"
+ONLY_LAST = "no checkpoints but the last are evaluated"
+NO_BASE = "the checkpoints are evaluated, but not the base that they started from"
+COURSE_SPLITS = ("standard", "atlantis")
+POINT_COLUMNS = [
+    "model", "ft", "seed", "task", "trained", "split", "step", "value", "normalised",
+    "measured_by", "rows", "run_id", "model_run_id",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Courses:
+    """points: one row per model, seed, split, task and step, POINT_COLUMNS; `normalised` is the
+    normalised change of a standard value and the normalised improvement of an Atlantis one, both
+    from the values at step 0 of the same course; `rows` is the number of questions behind a value.
+
+    runs: those that the values are from, indexed by run_id, USED_COLUMNS; absent: rows for
+    `missing_table`.
+    """
+
+    points: pd.DataFrame
+    runs: pd.DataFrame
+    absent: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Course:
+    """Where one model's course comes from. curves: (split, task) -> (step, value)."""
+
+    measured_by: str
+    rows: str
+    run: StoredRun
+    why: str
+    curves: dict[tuple[str, str], Curve]
+
+
+def read_courses(source: Source, found: Improvements, names: dict[str, str]) -> Courses:
+    """The courses of the trained models of some improvement cells.
+
+    names: tags that the runs have in common, as for the evaluations.
+    """
+    reader = _Reader(source, found, names)
+    points: list[dict[str, Any]] = []
+    used: dict[str, dict[str, Any]] = {}
+    absent: list[dict[str, Any]] = []
+    for (model, seed), own in found.cells.groupby(["model", "seed"], sort=False):
+        training = reader.training(model, seed, own["model_run_id"].iloc[0])
+        if training is None:
+            continue
+        course, gaps = reader.course(model, seed, training, own["run_id"].iloc[0])
+        for reason, command in gaps.items():
+            gap = {"matrix": "course", "model": own["ft"].iloc[0], "seed": seed}
+            absent.append(gap | {"task": "", "reason": reason, "command": command})
+        if course is None:
+            continue
+        trained = own.set_index("task")["trained"]
+        key = {"model": model, "ft": own["ft"].iloc[0], "seed": seed}
+        points += [key | row | {"trained": trained[row["task"]]} for row in _rows(course)]
+        used[course.run.id] = _used(course, training)
+    runs = pd.DataFrame.from_dict(used, orient="index", columns=USED_COLUMNS)
+    runs = pd.concat([runs.rename_axis("run_id"), reader.base_runs])
+    return Courses(pd.DataFrame(points, columns=POINT_COLUMNS), runs, absent)
+
+
+class _Reader:
+    """Finds the runs behind a model's course."""
+
+    def __init__(self, source: Source, found: Improvements, names: dict[str, str]) -> None:
+        self._source, self._found = source, found
+        self._values: Values = standard_values(found)
+        self._trainings = {
+            run.id: run for stage in STAGES for run in source.runs(stage=stage, **names)
+        }
+        self._evaluations: dict[str, list[StoredRun]] = {}
+        for run in source.runs(stage="evaluate", **names):
+            if run.tag("checkpoints") not in ("", "last"):
+                self._evaluations.setdefault(run.tag("model_run_id"), []).append(run)
+        self._bases: set[str] = set()
+
+    def training(self, model: str, seed: int, model_run_id: str) -> StoredRun | None:
+        """The training whose final values are used; without such values, the model's own."""
+        trained = self._found.commands.trained.get((model, seed))
+        return self._trainings.get(model_run_id or (trained.run.id if trained else ""))
+
+    def course(
+        self, model: str, seed: int, training: StoredRun, final: str
+    ) -> tuple[_Course | None, dict[str, str]]:
+        """A model's course, and what is lacking: reason -> command.
+
+        final: the evaluation of its last checkpoint, empty for none.
+        """
+        gaps: dict[str, str] = {}
+        evaluate_all = self._evaluate_all(model, seed, training)
+        evaluated = self._evaluations.get(training.id, [])
+        base = self._base(training) if evaluated else ""
+        if not evaluated:
+            gaps[ONLY_LAST] = evaluate_all
+        elif not base:
+            gaps[NO_BASE] = self._evaluate_base(model, seed, training)
+        elif not final and all(run.tag("checkpoints") != "all" for run in evaluated):
+            gaps["the last checkpoint is not evaluated: the course ends early"] = evaluate_all
+        course = self._evaluated(evaluated, base, final) if base else self._validated(training)
+        short = ["/".join(suite) for suite, curve in course.curves.items() if len(curve) < 2]
+        if len(short) == len(course.curves):
+            return None, {
+                f"{why}; it has no validations from step 0 on": how for why, how in gaps.items()
+            }
+        if short:
+            again = f"mlflow runs delete --run-id {course.run.id} && " if base else ""
+            gaps[f"run {course.run.id} has no course of {', '.join(short)}"] = again + evaluate_all
+        return course, gaps
+
+    def _evaluate_all(self, model: str, seed: int, training: StoredRun) -> str:
+        commands = self._found.commands
+        own = commands.trained.get((model, seed))
+        if own and own.run.id == training.id:
+            return commands.evaluate(parse_model(model), seed, checkpoints="all")
+        return commands.evaluate_run(training.id, checkpoints="all")
+
+    def _evaluate_base(self, model: str, seed: int, training: StoredRun) -> str:
+        base_run_id, commands = training.tag("base_run_id"), self._found.commands
+        if base_run_id:
+            return commands.evaluate_run(base_run_id)
+        return commands.evaluate(parse_model(model).base, seed)
+
+    def _base(self, training: StoredRun) -> str:
+        """The evaluation of the base that a training started from, as for the final values."""
+        bases = self._found.evaluations.bases
+        bases = bases[bases["seed"] == int(training.tag("seed"))]
+        if training.tag("base_run_id"):
+            bases = bases[bases["model_run_id"] == training.tag("base_run_id")]
+        return bases.index[0] if len(bases) else ""
+
+    def _evaluated(self, runs: list[StoredRun], base: str, final: str) -> _Course:
+        """The course of the evaluation with most steps, the newest of equals; from its base on.
+
+        final: the evaluation of the last checkpoint, which ends a course of listed steps.
+        """
+        steps = {run.id: len(self._curve(run, f"standard/{TASK_NAMES[0]}/mean")) for run in runs}
+        run = max(runs, key=lambda run: steps[run.id])  # the first, which is the newest
+        curves = {}
+        for split, task in _suites():
+            own = dict(self._curve(run, f"{split}/{task}/mean"))
+            if final and run.tag("checkpoints") != "all":
+                last = self._found.evaluations.sources[final]
+                own = dict(self._curve(last, f"{split}/{task}/mean")) | own
+            before = self._values.get((base, split, task))
+            curves[split, task] = [] if before is None else sorted({0: before, **own}.items())
+        self._bases.add(base)
+        why = f"time course: checkpoints {run.tag('checkpoints')}"
+        why += f", the one with most steps of {len(runs)}" if len(runs) > 1 else ""
+        return _Course(EVALUATED, run.params.get("cfg.test_rows", "?"), run, why, curves)
+
+    def _validated(self, training: StoredRun) -> _Course:
+        curves = {
+            suite: self._curve(training, f"val/{'/'.join(suite)}/mean") for suite in _suites()
+        }
+        from_start = {
+            suite: curve if curve[:1] and curve[0][0] == 0 else []
+            for suite, curve in curves.items()
+        }
+        rows = training.params.get("cfg.val_rows", "?")
+        return _Course(VALIDATED, rows, training, "time course: its validations", from_start)
+
+    def _curve(self, run: StoredRun, metric: str) -> Curve:
+        return self._source.curve(run.id, metric) if metric in run.metrics else []
+
+    @property
+    def base_runs(self) -> pd.DataFrame:
+        return used_runs(self._found.evaluations.runs, self._bases)
+
+
+def _suites() -> Iterator[tuple[str, str]]:
+    return ((split, task) for split in COURSE_SPLITS for task in TASK_NAMES)
+
+
+def _rows(course: _Course) -> Iterator[dict[str, Any]]:
+    for (split, task), curve in course.curves.items():
+        standard = course.curves["standard", task]
+        for step, value in curve:
+            yield {
+                "task": task,
+                "split": split,
+                "step": step,
+                "value": value,
+                "normalised": _normalised(split, task, value, curve[0][1], standard),
+                "measured_by": course.measured_by,
+                "rows": course.rows,
+                "run_id": course.run.id,
+                "model_run_id": course.run.tag("model_run_id") or course.run.id,
+            }
+
+
+def _normalised(split: str, task: str, value: float, start: float, standard: Curve) -> float:
+    accuracy = TASKS[task].accuracy
+    if split == "standard":
+        return normalized_change(value, start, accuracy)
+    before = standard[0][1] if standard else float("nan")
+    return normalized_improvement(value, start, before, accuracy)
+
+
+def _used(course: _Course, training: StoredRun) -> dict[str, Any]:
+    run = course.run
+    return {
+        "run_name": run.name,
+        "model": run.tag("model"),
+        "seed": int(run.tag("seed")),
+        "why": course.why,
+        "ended": pd.Timestamp(run.ended, unit="s", tz="UTC").floor("s"),
+        "model_run_id": training.id,
+        "base_run_id": training.tag("base_run_id"),
+    }

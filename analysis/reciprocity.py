@@ -1,0 +1,130 @@
+"""Which tasks give to others, and which take: sums over the ftwb1 models.
+
+give(X): what a model fine-tuned on X gains on the six other tasks. take(X): what the six models
+fine-tuned on the other tasks gain on X. net = give - take; above 0 a net giver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.drawing.intervals import Intervals
+from analysis.drawing.panels import seeds_in_words
+from analysis.options import Options
+from analysis.reading.cells import missing_cells
+from analysis.reading.improvements import finetunings, read_improvements
+from analysis.reading.source import Source
+from analysis.result import Result
+from worldrep.names import TASK_NAMES
+from worldrep.spread import spread_of
+
+NAME = "reciprocity"
+ONE = finetunings("ftwb1")
+SIDES = ("give", "take", "net")
+
+
+def reciprocity(source: Source, options: Options) -> Result:
+    """Give, take and net of each task. Raises StateError when the store has no ftwb1 models."""
+    found = read_improvements(source, options, ONE)
+    by_seed = pd.concat(
+        [exchange(matrix).assign(seed=seed) for seed, matrix in found.matrices(ONE).items()]
+    )
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=found.seeds,
+        parts=[exchange_chart(over_seeds(by_seed), found.seeds)],
+        missing=missing_cells(found.cells, "ftwb1", ONE),
+        runs_used=found.runs_used,
+        caveats=found.caveats,
+        tables={"values": found.cells, "by_seed": by_seed},
+        tags={"pretrain": "pt1", "ft": "ftwb1", "tasks": ",".join(TASK_NAMES)},
+    )
+
+
+def exchange(matrix: pd.DataFrame) -> pd.DataFrame:
+    """task, give, take and net from a 7 x 7 matrix (rows: trained on, columns: tested on).
+
+    A sum that lacks one of its six cells is NaN.
+    """
+    values = matrix.to_numpy(dtype=float).copy()
+    np.fill_diagonal(values, 0.0)
+    give, take = values.sum(axis=1), values.sum(axis=0)
+    return pd.DataFrame({"task": matrix.columns, "give": give, "take": take, "net": give - take})
+
+
+def over_seeds(by_seed: pd.DataFrame) -> pd.DataFrame:
+    """One row per task and side: mean, std (ddof=1), interval and n over the seeds that have it."""
+    rows = []
+    for side in SIDES:
+        for task, own in by_seed.groupby("task", sort=False):
+            present = own.dropna(subset=[side])
+            spread = asdict(spread_of(present[side].to_list()))
+            rows.append(
+                {"task": task, "side": side, **spread, "missing": len(own) - len(present),
+                 "seeds": tuple(present[side])}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
+    """All tasks, the greatest net giver first."""
+    net = table[table["side"] == "net"].set_index("task")["mean"]
+    order = {task: i for i, task in enumerate(net.sort_values(ascending=False).index)}
+    table = table.sort_values(["task"], key=lambda tasks: tasks.map(order), kind="stable")
+    table = table.sort_values(["side"], key=lambda s: s.map(SIDES.index), kind="stable")
+    said = [_in_words(task, mean) for task, mean in net.sort_values(ascending=False).items()]
+    lacking = int(table["missing"].sum())
+    notes = [
+        f"{seeds_in_words(seeds)}; bars: 95% interval over seeds (Student), cut where they leave "
+        "the axes; rings: seeds"
+    ]
+    if lacking:
+        notes.append(f"{lacking} sums of a seed are missing, as they lack a cell; see missing.csv")
+    return Intervals(
+        name=NAME,
+        title="What each task gives to the others, and takes from them",
+        lines=(
+            "give: sum of the normalised improvements of the model fine-tuned on the task on the "
+            "six other tasks; take: of the six other models on the task; net = give - take.",
+        ),
+        table=table.reset_index(drop=True),
+        x_label="sum of six normalised improvements (no unit)",
+        label="task",
+        value="mean",
+        low="low",
+        high="high",
+        parts="seeds",
+        facet="side",
+        reference=0.0,
+        size=(3.4, 2.9),
+        hover=("task", "side", "mean", "std", "n"),
+        notes=tuple(notes),
+        said=tuple(said),
+        statistics={
+            side: {
+                row["task"]: {k: row[k] for k in ("mean", "std", "n", "low", "high", "missing")}
+                for row in table[table["side"] == side].to_dict("records")
+            }
+            for side in SIDES
+        },
+    )
+
+
+def _in_words(task: str, net: float) -> str:
+    """One task's net, and what that makes it."""
+    if not np.isfinite(net):
+        return f"{task}: net unknown, some of its cells are missing"
+    if abs(net) < 0.005:
+        return f"{task}: net 0.00 (even)"
+    return f"{task}: net {net:+.2f} ({'giver' if net > 0 else 'taker'})"
+
+
+main = analysis_command(NAME, reciprocity)
+
+if __name__ == "__main__":
+    main()

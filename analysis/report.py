@@ -1,0 +1,185 @@
+"""Everything that the store can support, on one page that answers to the mouse.
+
+Every analysis is made anew from the store; one that the store cannot support says why. The page
+needs no network, and no other file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import click
+import pandas as pd
+
+from analysis.cka import cka
+from analysis.cka_generalization import cka_generalization
+from analysis.command import analysis_command
+from analysis.dynamics import dynamics
+from analysis.exp1_heatmaps import exp1_heatmaps
+from analysis.exp3_heatmaps import exp3_heatmaps
+from analysis.forgetting import forgetting
+from analysis.ft_heatmaps import ft_heatmaps
+from analysis.html.hover import Links
+from analysis.html.page import Section, missing_by_command, render, runs_table, section_of
+from analysis.options import ALL, Options
+from analysis.predictors import predictors
+from analysis.probes import probes
+from analysis.reading.source import Source
+from analysis.reciprocity import reciprocity
+from analysis.result import Result, missing_table
+from analysis.seeds import seeds
+from worldrep.errors import InputError, StateError
+
+NAME = "report"
+SERVER = "http://127.0.0.1:5000"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One analysis of the report."""
+
+    analyse: Callable[[Source, Options], Result]
+    title: str
+    about: str
+
+
+def all_widths(source: Source, options: Options) -> Result:
+    """exp3 for every width, of which the report's own is one."""
+    return exp3_heatmaps(source, replace(options, width=ALL))
+
+
+CHAPTERS = {
+    "exp1_heatmaps": Chapter(
+        exp1_heatmaps,
+        "What is carried over",
+        "Models fine-tuned on one task (ftwb1) and on two (ftwb2), tested on questions of all "
+        "seven tasks about the new cities.",
+    ),
+    "reciprocity": Chapter(
+        reciprocity, "Givers and takers", "Which tasks help the others, and which are helped."
+    ),
+    "predictors": Chapter(
+        predictors,
+        "Predicting several tasks",
+        "How well the models of one task predict those of two.",
+    ),
+    "exp3_heatmaps": Chapter(
+        all_widths, "Width", "The same matrices for models of other widths, side by side."
+    ),
+    "ft_heatmaps": Chapter(
+        ft_heatmaps,
+        "Every fine-tuning",
+        "All families, with warm-up rows (ftwb) and without (ft), and what the rows change.",
+    ),
+    "forgetting": Chapter(
+        forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."
+    ),
+    "probes": Chapter(
+        probes,
+        "Maps inside",
+        "What a linear probe reads off the hidden states, and what they look like.",
+    ),
+    "cka": Chapter(
+        cka, "Likeness of representations", "CKA between models pretrained on one task each."
+    ),
+    "cka_generalization": Chapter(
+        cka_generalization,
+        "Likeness and transfer",
+        "Whether tasks with like representations carry over to each other.",
+    ),
+    "dynamics": Chapter(dynamics, "Learning", "Training and validation over steps."),
+    "seeds": Chapter(seeds, "Seeds", "Spread over seeds, and how many of them a difference needs."),
+}
+
+
+def report(source: Source, options: Options, server: str = SERVER) -> Result:
+    """The page. Raises StateError when the store supports no analysis at all.
+
+    server: address of the MLflow server that links to runs lead to.
+    """
+    uri = source.store.uri
+    links = Links(uri if uri.startswith("http") else _address(server), source.store.experiment_id)
+    results: list[Result] = []
+    sections: list[Section] = []
+    for name, chapter in CHAPTERS.items():
+        try:
+            result = chapter.analyse(source, options)
+        except StateError as fault:
+            section = Section(name, chapter.title, chapter.about, fault=str(fault))
+        else:
+            results.append(result)
+            section = section_of(result, chapter.title, chapter.about, links)
+        sections.append(section)
+    if not results:
+        raise StateError(sections[0].fault)
+    page = render(
+        _facts(source, options, results, links),
+        sections,
+        missing_by_command(results),
+        runs_table(results, links),
+    )
+    return _result(options, results, sections, page)
+
+
+def _address(server: str) -> str:
+    if not server.startswith(("http://", "https://")):
+        raise InputError(f"server={server!r} is not an address such as {SERVER}")
+    return server
+
+
+def _facts(
+    source: Source, options: Options, results: Sequence[Result], links: Links
+) -> dict[str, str]:
+    """The heading, and where the numbers come from."""
+    used = pd.concat([result.runs_used for result in results])
+    seeds_used = _seeds(results)
+    return {
+        "title": f"worldrep: {options.in_words}",
+        "experiment": source.store.experiment_name,
+        "store": source.store.uri,
+        "names": options.in_words,
+        "seeds": ", ".join(map(str, seeds_used)),
+        "newest": str(used["ended"].max()),
+        "server": links.server,
+        "study": f"mlflow run . -e study -P name=exp1 -P seeds={','.join(map(str, seeds_used))} "
+        f"-P scale={options.scale} --env-manager local",
+    }
+
+
+def _seeds(results: Sequence[Result]) -> list[int]:
+    return sorted({seed for result in results for seed in result.seeds})
+
+
+def _result(
+    options: Options, results: Sequence[Result], sections: Sequence[Section], page: str
+) -> Result:
+    used = pd.concat([result.runs_used for result in results])
+    tables = [result.missing.assign(analysis=result.name) for result in results]
+    absent = [f"{section.name}: {section.fault}" for section in sections if section.fault]
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=_seeds(results),
+        parts=(),
+        missing=pd.concat([missing_table(), *tables]),
+        runs_used=used[~used.index.duplicated()],
+        caveats=[*absent, *dict.fromkeys(c for result in results for c in result.caveats)],
+        statistics={result.name: result.all_statistics for result in results},
+        pages={"report.html": page},
+    )
+
+
+main = analysis_command(
+    NAME,
+    report,
+    click.option(
+        "--server",
+        default=SERVER,
+        show_default=True,
+        help="MLflow server that links to runs lead to, if the store is not a server itself.",
+    ),
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,386 @@
+"""CKA matrices between pretrained models, on stores whose representations are known."""
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from drawn_text import clashes
+from synthetic import SyntheticStore
+
+from analysis.cka import cka, linear_cka, main
+from analysis.formulas.comparison import rank_sum
+from analysis.formulas.similarity import linear_cka as the_formula
+from analysis.options import Options
+from analysis.reading.likeness import pair_table
+from analysis.reading.source import Source
+from worldrep.errors import InputError, StateError
+from worldrep.names import TASK_NAMES
+from worldrep.tracking import Store
+
+CITIES, ATLANTIS = 44, 12  # of scale mini
+
+
+@pytest.fixture
+def synthetic(store_uri):
+    return SyntheticStore(store_uri)
+
+
+def features(*parts, cities=CITIES, atlantis=ATLANTIS) -> np.ndarray:
+    """(cities + atlantis, 8): a mixture of the random features that the parts name."""
+    total = sum(
+        weight * np.random.default_rng(part).normal(size=(cities + atlantis, 8))
+        for part, weight in parts
+    )
+    return total.astype(np.float32)
+
+
+def table_of(task: int, seed: int) -> np.ndarray:
+    return features((task, 1.0), (1000 + 10 * task + seed, 0.5))
+
+
+def fill(synthetic, tasks=(1, 2), seeds=(1, 2), family="pt1", layers=(3,), **changed):
+    """Extractions of some models: (task, seed) -> run id."""
+    found = {}
+    for task, seed in itertools.product(tasks, seeds):
+        run = synthetic.trained(f"{family}-{task}", seed, **changed)
+        tables = {layer: table_of(task, seed) for layer in layers}
+        found[task, seed] = synthetic.extract(f"{family}-{task}", seed, run, tables, **changed)
+    return found
+
+
+def result(layer="default", **options):
+    return cka(Source(Store.connect()), Options(out="unused", **options), layer)
+
+
+def part(found, name):
+    return next(part for part in found.parts if part.name == name)
+
+
+def world_cka(one, other) -> float:
+    """By the kernels themselves, of the world cities alone."""
+    kernels = []
+    for task, seed in (one, other):
+        table = table_of(task, seed)[:CITIES].astype(float)
+        table -= table.mean(axis=0)
+        kernels.append(table @ table.T)
+    k, l_ = kernels
+    return float((k * l_).sum() / np.linalg.norm(k) / np.linalg.norm(l_))
+
+
+# Numbers
+
+
+def test_the_stable_name_is_the_one_implementation():
+    assert linear_cka is the_formula
+
+
+def test_cells_are_means_over_pairs_of_seeds_of_the_world_cities(synthetic):
+    fill(synthetic, tasks=(1, 2), seeds=(1, 2, 42))
+    matrix = part(result(), "cka_pt1_layer3").matrix
+    assert list(matrix.mean.index) == list(matrix.mean.columns) == list(TASK_NAMES)
+    seeds = (1, 2, 42)
+    between = [world_cka((1, s), (2, t)) for s in seeds for t in seeds]
+    within = [world_cka((1, s), (1, t)) for s, t in itertools.combinations(seeds, 2)]
+    for row, column in (("distance", "trianglearea"), ("trianglearea", "distance")):
+        assert matrix.mean.loc[row, column] == pytest.approx(np.mean(between), abs=1e-5)
+        assert matrix.spread.loc[row, column] == pytest.approx(np.std(between), abs=1e-5)
+        assert matrix.n.loc[row, column] == 9
+    assert matrix.mean.loc["distance", "distance"] == pytest.approx(np.mean(within), abs=1e-5)
+    assert matrix.spread.loc["distance", "distance"] == pytest.approx(np.std(within), abs=1e-5)
+    assert matrix.n.loc["distance", "distance"] == 3
+    assert matrix.partial == 0 and matrix.mean["angle"].isna().all()
+
+
+def test_what_atlantis_looks_like_does_not_matter(synthetic):
+    rng = np.random.default_rng(0)
+    for task in (1, 2):
+        table = table_of(1, 1).copy()
+        table[CITIES:] = 1000 * rng.normal(size=(ATLANTIS, 8))
+        run = synthetic.trained(f"pt1-{task}", 1)
+        synthetic.extract(f"pt1-{task}", 1, run, {3: table})
+    pairs = result().tables["pairs"]
+    assert pairs["cka"].tolist() == pytest.approx([1.0], abs=1e-5)
+
+
+def test_every_pair_is_in_the_table_with_its_runs(synthetic):
+    runs = fill(synthetic)
+    pairs = result().tables["pairs"]
+    assert len(pairs) == 6  # of 4 models
+    found = {
+        (row.run_id, row.other_run_id): (row.cka, row.same_model, row.same_seed)
+        for row in pairs.itertuples()
+    }
+    value, same_model, same_seed = found[runs[1, 1], runs[2, 2]]
+    assert value == pytest.approx(world_cka((1, 1), (2, 2)), abs=1e-5)
+    assert (same_model, same_seed) == (False, False)
+    assert found[runs[1, 1], runs[1, 2]][1:] == (True, False)
+    assert found[runs[1, 1], runs[2, 1]][1:] == (False, True)
+    assert set(pairs["layer"]) == {3} and set(pairs["model"]) == {"pt1-1", "pt1-2"}
+
+
+def test_statistics_of_pairs_compare_different_seeds_with_different_seeds(synthetic):
+    fill(synthetic)
+    facts = result().all_statistics["cka_pt1_layer3_pairs"]
+    same = [world_cka((k, 1), (k, 2)) for k in (1, 2)]
+    other = [world_cka((1, 1), (2, 2)), world_cka((1, 2), (2, 1))]
+    shared = [world_cka((1, s), (2, s)) for s in (1, 2)]
+    for kind, values, full in (
+        ("same tasks", same, 7),
+        ("different tasks, different seeds", other, 42),
+        ("different tasks, same seed", shared, 42),
+        ("different tasks", other + shared, 84),
+    ):
+        assert facts[kind]["mean"] == pytest.approx(np.mean(values), abs=1e-5), kind
+        assert facts[kind]["n"] == len(values) and facts[kind]["missing"] == full - len(values)
+    assert facts["comparison"]["u"] == rank_sum(same, other).u == 4
+    assert facts["comparison with all"]["n_second"] == 4
+    assert facts["n_cities"] == 44 and facts["n_features"] == [8]
+
+
+def test_statistics_of_cells(synthetic):
+    fill(synthetic)
+    facts = result().all_statistics["cka_pt1_layer3"]
+    assert (facts["same task"]["n"], facts["same task"]["missing"]) == (2, 5)
+    assert (facts["different tasks"]["n"], facts["different tasks"]["missing"]) == (2, 40)
+
+
+def test_shuffled_cities_show_the_bias_of_few_cities(synthetic):
+    """With as many cities as features or fewer, unrelated tables are far from 0."""
+    rng = np.random.default_rng(0)
+    for seed in (1, 2, 3):
+        run = synthetic.trained("pt1-1", seed)
+        table = rng.normal(size=(CITIES + ATLANTIS, 128)).astype(np.float32)
+        synthetic.extract("pt1-1", seed, run, {3: table})
+    found = result()
+    chance = found.all_statistics["cka_pt1_layer3_pairs"]["cities shuffled"]
+    assert chance["n"] == 3 and 0.6 < chance["mean"] < 0.85
+    assert any("44 cities are fewer than 128 features" in caveat for caveat in found.caveats)
+    assert result().all_statistics == found.all_statistics  # the same draws each time
+
+
+def test_no_caveat_about_bias_with_more_cities_than_features(synthetic):
+    fill(synthetic)
+    assert not any("biased" in caveat for caveat in result().caveats)
+
+
+def test_pairs_of_one_table_are_none():
+    runs = pd.DataFrame({"model": ["pt1-1"], "seed": [1]}, index=pd.Index(["a"], name="run_id"))
+    assert pair_table(runs, [features((1, 1.0))], 3).empty
+
+
+# Mixtures of tasks
+
+
+def test_families_that_the_store_has_are_drawn_and_the_others_named(synthetic):
+    fill(synthetic, family="pt2", tasks=(1, 4, 6))  # 1 and 4 share distance; 6 is apart
+    found = result()
+    assert [panel.name for panel in found.parts] == ["cka_pt2_layer3"]
+    assert [caveat for caveat in found.caveats if "left out" in caveat] == [
+        f"{name} is left out: the store has no representations of its models"
+        for name in ("pt1", "pt3")
+    ]
+    facts = found.all_statistics["cka_pt2_layer3"]
+    counts = {kind: (fact["n"], fact["missing"]) for kind, fact in facts.items()}
+    assert counts["same mixture"] == (3, 5)
+    assert counts["overlapping mixtures"][0] == 2 and counts["disjoint mixtures"][0] == 4
+    assert sum(counts["all"]) == 64
+    figure = part(found, "cka_pt2_layer3").draw("")
+    labels = [label.get_text().split() for label in figure.axes[0].get_yticklabels()]
+    assert labels[3] == ["crossing", "+", "distance", "pt2-4"]
+
+
+# What is missing
+
+
+def test_missing_extractions_are_hatched_and_listed(synthetic):
+    fill(synthetic, tasks=(1, 2), seeds=(1, 2))
+    synthetic.trained("pt1-3", 1)
+    synthetic.extract("pt1-3", 1, synthetic.trained("pt1-3", 1), {3: table_of(3, 1)})
+    found = result()
+    rows = found.missing.set_index(["model", "seed"])
+    assert len(rows) == 9 and ("pt1-3", 2) in rows.index and ("pt1-3", 1) not in rows.index
+    assert set(rows["matrix"]) == {"cka_pt1_layer3"}
+    command = rows["command"]["pt1-3", 2]
+    assert command == (
+        "mlflow run . -e pretrain -P pretrain=pt1-3 -P seed=2 -P scale=mini --env-manager local && "
+        "mlflow run . -e extract -P model=pt1-3 -P seed=2 -P layers=3 -P scale=mini "
+        "--env-manager local"
+    )
+    matrix = part(found, "cka_pt1_layer3").matrix
+    assert np.isnan(matrix.mean.loc["angle", "angle"]) and matrix.n.loc["angle", "distance"] == 2
+    assert matrix.partial == 4
+    texts = [text.get_text() for text in part(found, "cka_pt1_layer3").draw("").texts]
+    assert any(text.startswith("only n of the pairs of seeds (4; 1 on the") for text in texts)
+
+
+def test_one_seed_has_no_diagonal_and_no_spread(synthetic):
+    fill(synthetic, tasks=range(1, 8), seeds=(42,))
+    found = result()
+    panel = part(found, "cka_pt1_layer3")
+    assert np.isnan(np.diag(panel.values)).all() and panel.values.notna().to_numpy().sum() == 42
+    assert panel.title.endswith("seed 42 only: no spread")
+    assert set(found.missing["reason"]) == {"the diagonal compares two seeds, and there is one"}
+    assert "-e extract -P model=pt1-7 -P seed=1" in found.missing["command"].iloc[6]
+    comparison = found.all_statistics["cka_pt1_layer3_pairs"]["comparison"]
+    assert comparison["n_first"] == comparison["n_second"] == 0
+    assert any("not compared" in line for line in panel.said)
+
+
+def test_only_finished_extractions_of_this_kind_count(synthetic):
+    fill(synthetic)
+    fill(synthetic, tasks=(3,), world="scattered")
+    for model in ("pt1-3@wide", "pt1-3_ftwb1-1"):
+        run = synthetic.trained(model, 1)
+        synthetic.extract(model, 1, run, {3: table_of(3, 1)})
+    for run in fill(synthetic, tasks=(4,)).values():
+        synthetic.client.set_terminated(run, "FAILED")
+    found = result()
+    assert len(found.runs_used) == 4 and len(found.tables["pairs"]) == 6
+
+
+def test_representations_of_other_cities_are_left_out(synthetic):
+    fill(synthetic)
+    changed = {"n_cities": 30}
+    run = synthetic.trained("pt1-3", 1, **changed)
+    table = features((3, 1.0), cities=30)
+    synthetic.extract("pt1-3", 1, run, {3: table}, **changed)
+    found = result()
+    assert any("of other cities" in caveat for caveat in found.caveats)
+    missing = found.missing.set_index(["model", "seed"])["reason"]
+    assert missing["pt1-3", 1] == "extracted from other cities"
+    assert len(found.tables["pairs"]) == 6
+
+
+def test_the_newest_of_several_extractions_is_used_and_named(synthetic):
+    fill(synthetic)
+    run = synthetic.trained("pt1-1", 1)
+    newer = synthetic.extract("pt1-1", 1, run, {3: table_of(5, 1)})
+    found = result()
+    assert newer in found.runs_used.index and len(found.runs_used) == 4
+    assert any(newer in caveat and "pt1-1 seed 1" in caveat for caveat in found.caveats)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda table: table * np.nan, "holds NaN or infinity"),
+        (lambda table: np.ones_like(table), "is the same for every city"),
+        (lambda table: table[:-1], "does not hold layer 3 of all its cities"),
+    ],
+)
+def test_a_table_without_cka_is_missing_with_its_reason(synthetic, spoil, reason):
+    fill(synthetic)
+    run = synthetic.trained("pt1-3", 1)
+    bad = synthetic.extract("pt1-3", 1, run, {3: spoil(table_of(3, 1))})
+    found = result()
+    row = found.missing.set_index(["model", "seed"]).loc[("pt1-3", 1)]
+    assert reason in row["reason"] and f"mlflow runs delete --run-id {bad} && " in row["command"]
+    assert bad not in found.runs_used.index and found.tables["pairs"]["cka"].notna().all()
+
+
+def test_models_of_other_settings_are_named(synthetic):
+    fill(synthetic)
+    run = synthetic.trained("pt1-3", 1, epochs=999)
+    synthetic.extract("pt1-3", 1, run, {3: table_of(3, 1)}, epochs=999)
+    caveats = result().caveats
+    assert any(caveat.startswith("the bases differ in epochs") for caveat in caveats)
+    assert any("pt1-3 seed 1 is not trained as the name alone" in caveat for caveat in caveats)
+
+
+# Layers
+
+
+def test_a_layer_can_be_chosen(synthetic):
+    fill(synthetic, layers=(1, 3))
+    assert [panel.name for panel in result("1").parts] == ["cka_pt1_layer1"]
+    assert [panel.name for panel in result().parts] == ["cka_pt1_layer3"]
+
+
+def test_all_layers_are_those_that_all_have(synthetic):
+    fill(synthetic, tasks=(1, 2), layers=(1, 2, 3))
+    run = synthetic.trained("pt1-3", 1)
+    synthetic.extract("pt1-3", 1, run, {2: table_of(3, 1), 3: table_of(3, 1)})
+    newer = synthetic.extract("pt1-1", 1, synthetic.trained("pt1-1", 1), {3: table_of(1, 1)})
+    found = result("all")
+    assert [part.name for part in found.parts] == [
+        "cka_pt1_layer2", "cka_pt1_layer3", "cka_pt1_by_layer",
+    ]  # fmt: skip
+    assert newer not in found.runs_used.index  # an older one has more layers
+    lacking = found.missing[found.missing["matrix"] == "cka_pt1"]
+    assert lacking["reason"].tolist() == ["no representations of layers 1"]
+    assert "-P layers=all" in lacking["command"].iloc[0]
+    curves = part(found, "cka_pt1_by_layer").table.set_index(["pairs_of_models", "layer"])
+    facts = found.all_statistics["cka_pt1_layer2_pairs"]
+    assert curves.loc[("same tasks", 2), "mean"] == facts["same tasks"]["mean"]
+    assert curves.loc[("same tasks", 2), "n"] == 2
+
+
+# Figures
+
+
+def test_no_text_is_cut_off_or_overlaps_another(synthetic):
+    fill(synthetic, tasks=(1, 2, 3), seeds=(1, 2), layers=(2, 3))
+    fill(synthetic, tasks=range(1, 9), seeds=(1,), layers=(2, 3), family="pt3")
+    for shown in result("all").parts:
+        figure = shown.draw("scale mini, width base, world with_atlantis; " + "x" * 60)
+        assert not clashes(figure)
+
+
+# The command
+
+
+def invoke(*arguments):
+    done = CliRunner().invoke(main, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
+    fill(synthetic)
+    out = tmp_path / "f"
+    code, text, _ = invoke("--out", str(out))
+    assert code == 0 and "cka_pt1_layer3: same task " in text and "Mann-Whitney p = " in text
+    assert "44 world cities, 8 features" in (out / "cka_pt1_layer3.svg").read_text()
+    files = {path.name for path in out.iterdir()}
+    for kind in ("png", "svg", "csv"):
+        assert f"cka_pt1_layer3.{kind}" in files
+    assert {"cka_pt1_layer3_std.csv", "cka_pt1_layer3_n.csv", "pairs.csv"} < files
+    table = pd.read_csv(out / "cka_pt1_layer3.csv", index_col=0)
+    assert table.shape == (7, 7)
+    expected = np.mean([world_cka((1, s), (2, t)) for s in (1, 2) for t in (1, 2)])
+    assert table.loc["distance", "trianglearea"] == pytest.approx(expected, abs=1e-5)
+    facts = json.loads((out / "statistics.json").read_text())
+    assert facts["statistics"]["cka_pt1_layer3_pairs"]["same tasks"]["n"] == 2
+    (run,) = Store.connect().find(stage="analysis")
+    assert run.tags["worldrep.pretrain"] == "pt1" and run.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("layer", "code", "text"),
+    [
+        ("x", 2, "layer='x' is neither 'default', 'all' nor a number"),
+        ("-1", 2, "is neither"),
+        ("9", 2, "layer=9 is too deep: these models have layers 0 to 4"),
+        ("2", 1, "has no representations of layer 2, only of 3"),
+    ],
+)
+def test_a_layer_that_is_not_there_ends_with_one_sentence(synthetic, tmp_path, layer, code, text):
+    fill(synthetic, seeds=(1,))
+    found, _, error = invoke("--out", str(tmp_path / "f"), "--layer", layer)
+    assert found == code and text in error and error.count("\n") == 1
+    assert not (tmp_path / "f").exists()
+
+
+def test_nothing_to_compare_ends_with_one_sentence(synthetic):
+    with pytest.raises(StateError, match="has none at all"):
+        result()
+    fill(synthetic, tasks=(1,), seeds=(1,))
+    with pytest.raises(StateError, match="a single model of pt1-1, ... pt1-7 at layer 3"):
+        result()
+    with pytest.raises(StateError, match="of seeds 1, not of 7"):
+        result(seeds=(7,))
+    with pytest.raises(InputError):
+        result("deep")

@@ -49,11 +49,12 @@ def _(chart: Scatter, links: Links) -> go.Figure:
     if chart.z:
         return _solid(chart, links)
     figure, places = _facets(chart)
+    legend = Legend(chart)
     for facet, rows in chart.facets.items():
         shown = rows.dropna(subset=[chart.x, chart.y])
         for group, own, style in chart.grouped(shown):
             for trace in _points(chart, own, style, links):
-                figure.add_trace(_named(trace, chart, group, figure), **places[facet])
+                figure.add_trace(legend.entry(trace, group), **places[facet])
         for trace in _lines(chart, shown):
             figure.add_trace(trace, **places[facet])
     _axes(figure, chart, log_x=chart.log_x, log_y=chart.log_y)
@@ -202,6 +203,7 @@ def choose(figure: go.Figure, traces: dict[str, range], above: int = 8) -> None:
 @plot.register
 def _(chart: Curves, links: Links) -> go.Figure:
     figure, places = _facets(chart)
+    legend = Legend(chart)
     for facet, rows in chart.facets.items():
         for group, own, style in chart.grouped(rows.dropna(subset=[chart.x, chart.y])):
             for _, line in own.groupby(chart.series, sort=False):
@@ -216,7 +218,7 @@ def _(chart: Curves, links: Links) -> go.Figure:
                     marker={"symbol": SYMBOLS[style.marker], "size": 5},
                     **_behind_line(chart, line, links),
                 )
-                figure.add_trace(_named(trace, chart, group, figure), **places[facet])
+                figure.add_trace(legend.entry(trace, group), **places[facet])
         if chart.across:
             for level in rows[chart.across].dropna().unique():
                 figure.add_hline(level, line={"color": GREY, "dash": "dash"}, **places[facet])
@@ -230,6 +232,7 @@ def _(chart: Curves, links: Links) -> go.Figure:
 @plot.register
 def _(chart: Intervals, links: Links) -> go.Figure:
     figure, places = _facets(chart)
+    legend = Legend(chart)
     for facet, rows in chart.facets.items():
         for group, own, style in chart.grouped(rows):
             if chart.parts:
@@ -250,7 +253,7 @@ def _(chart: Intervals, links: Links) -> go.Figure:
                 marker={"color": style.colour, "symbol": SYMBOLS[style.marker], "size": 10},
                 **bars, **_behind(chart, own, links),
             )  # fmt: skip
-            figure.add_trace(_named(trace, chart, group, figure), **places[facet])
+            figure.add_trace(legend.entry(trace, group), **places[facet])
         if chart.reference is not None:
             figure.add_vline(chart.reference, line={"color": GREY, "width": 1}, **places[facet])
     labels = list(dict.fromkeys(chart.table[chart.label].astype(str)))
@@ -268,6 +271,7 @@ def _(chart: Intervals, links: Links) -> go.Figure:
 @plot.register
 def _(chart: Histogram, links: Links) -> go.Figure:
     figure, places = _facets(chart)
+    legend = Legend(chart)
     for facet, rows in chart.facets.items():
         values = rows[chart.value].dropna().to_numpy(dtype=float)
         if not len(values):
@@ -286,7 +290,7 @@ def _(chart: Histogram, links: Links) -> go.Figure:
                 x=x, y=counts, width=widths, marker_color=style.colour, opacity=0.5,
                 hovertext=texts, hoverinfo="text",
             )  # fmt: skip
-            figure.add_trace(_named(bar, chart, group, figure), **places[facet])
+            figure.add_trace(legend.entry(bar, group), **places[facet])
         if chart.reference is not None:
             figure.add_vline(chart.reference, line={"color": GREY, "dash": "dot"}, **places[facet])
     figure.update_layout(barmode="overlay")
@@ -327,13 +331,18 @@ def _broken(text: object, columns: int) -> str:
     return "<br>".join(map(escaped, textwrap.wrap(str(text), PAGE_LETTERS // columns)))
 
 
-def _named(trace: Any, chart: Chart, group: Any, figure: go.Figure) -> Any:
-    """A trace that belongs to its group's entry in the legend, of which there is one."""
-    name = escaped(group)
-    shown = bool(chart.group) and not any(
-        other.name == name and other.showlegend for other in figure.data
-    )
-    return trace.update(name=name, legendgroup=name, showlegend=shown)
+class Legend:
+    """Makes traces belong to their group's entry in the legend, of which there is one."""
+
+    def __init__(self, chart: Chart) -> None:
+        self._grouped, self._named = bool(chart.group), set[str]()
+
+    def entry(self, trace: Any, group: Any) -> Any:
+        """The trace, under the name of its group."""
+        name = escaped(group)
+        shown = self._grouped and name not in self._named
+        self._named.add(name)
+        return trace.update(name=name, legendgroup=name, showlegend=shown)
 
 
 def _axes(figure: go.Figure, chart: Chart, *, log_x: bool = False, log_y: bool = False) -> None:

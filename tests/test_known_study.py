@@ -1,0 +1,105 @@
+"""All of exp1 with four seeds, 116 models through the study's own code, with known numbers."""
+
+import shutil
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+from analysis.exp1_heatmaps import ONE, TWO, exp1_heatmaps
+from analysis.formulas.matrices import expected_matrix
+from analysis.options import Options
+from analysis.predictors import predictors
+from analysis.reading.source import Source
+from analysis.reciprocity import reciprocity
+from analysis.report import report
+from benchmarks import known
+from worldrep.executors import Choice
+from worldrep.names import TASK_NAMES, ModelName
+from worldrep.studies import expand, load_definition
+from worldrep.studies.drive import run_study
+from worldrep.tracking import Store
+
+pytestmark = pytest.mark.slow
+
+SEEDS = (1, 2, 3, 42)
+MADE_UP = Choice("processes", 2, cpus=1, perform="benchmarks.simulated:perform")
+
+
+@pytest.fixture(scope="module")
+def study(empty_database, tmp_path_factory):
+    """The tracking URI of a store that holds the study."""
+    folder = tmp_path_factory.mktemp("exp1")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        graph = expand(load_definition("exp1").changed(seeds=SEEDS))
+        result = run_study(Store.connect(), graph, MADE_UP)
+    assert result.counts["done"] == len(graph.steps) == 348
+    return uri
+
+
+@pytest.fixture
+def source(study, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", study)
+    return Source(Store.connect())
+
+
+def known_matrix(fts, seed):
+    """Cut off as figures do."""
+    rows = [[known.improvement(ModelName("pt1", ft), seed, t) for t in TASK_NAMES] for ft in fts]
+    return np.clip(rows, 0, 1.5)
+
+
+def test_every_matrix_is_the_known_one(source):
+    found = exp1_heatmaps(source, Options(out="unused"))
+    panels = {part.name: part.values for part in found.parts}
+    assert found.seeds == SEEDS and found.missing.empty and found.caveats == []
+    assert len(found.runs_used) == 116
+    for seed in SEEDS:
+        one, two = panels[f"ftwb1_seed{seed}"], panels[f"ftwb2_seed{seed}"]
+        assert np.allclose(one, known_matrix(ONE, seed)), seed
+        assert np.allclose(two, known_matrix(TWO, seed)), seed
+        gain = [[known.difference(ModelName("pt1", ft), task) for task in TASK_NAMES] for ft in TWO]
+        assert np.allclose(panels[f"ftwb2_difference_seed{seed}"], gain), seed
+    mean = np.mean([known_matrix(TWO, seed) for seed in SEEDS], axis=0)
+    assert np.allclose(panels["ftwb2_aggregate"], mean)
+    expected = np.mean([expected_matrix(TWO, panels[f"ftwb1_seed{s}"]) for s in SEEDS], axis=0)
+    assert np.allclose(panels["ftwb2_expected_aggregate"], expected)
+
+
+def test_sums_and_predictions_follow(source):
+    give = reciprocity(source, Options(out="unused")).all_statistics["give"]
+    for own, task in enumerate(TASK_NAMES):
+        rows = [known_matrix(ONE, seed)[own] for seed in SEEDS]
+        sums = [row.sum() - row[own] for row in rows]
+        assert give[task]["mean"] == pytest.approx(np.mean(sums))
+        assert give[task]["std"] == pytest.approx(np.std(sums, ddof=1))
+    scores = predictors(source, Options(out="unused")).all_statistics["predictors"]
+    errors = [abs(known.difference(ModelName("pt1", ft), t)) for ft in TWO for t in TASK_NAMES]
+    assert scores["maximum"]["mae"] == pytest.approx(np.mean(errors))
+    assert scores["maximum"]["n"] == 4 * 147 and scores["maximum"]["missing"] == 0
+
+
+def test_the_whole_report_opens_without_an_error(source, tmp_path):
+    result = report(source, Options(out="unused"))
+    path = tmp_path / "report.html"
+    path.write_text(result.pages["report.html"])
+    faults = []
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda fault: faults.append(str(fault)))
+        page.goto(path.as_uri())
+        for place in page.query_selector_all(".plot"):
+            place.scroll_into_view_if_needed()
+            page.wait_for_function("place => place.querySelector('.main-svg') !== null", arg=place)
+        assert faults == []
+        assert "348" in page.query_selector("#runs").inner_text()
+        absent = [link.inner_text() for link in page.query_selector_all("nav .absent")]
+        browser.close()
+    assert absent == ["Likeness of representations", "Likeness and transfer"]  # no pt1-X in exp1

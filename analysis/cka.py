@@ -26,29 +26,28 @@ from analysis.formulas.pairs import (
 )
 from analysis.formulas.similarity import linear_cka
 from analysis.options import ALL, Options
-from analysis.reading.choice import nothing_of
-from analysis.reading.commands import Commands
-from analysis.reading.likeness import DEFAULT, Family, Likeness, parse_layer, read_family
+from analysis.reading.choice import NothingThere, nothing_of
+from analysis.reading.extractions import DEFAULT, parse_layer
+from analysis.reading.likeness import LABEL, Family, Likeness, read_family
 from analysis.reading.source import Source
-from analysis.reading.trainings import read_trainings
-from analysis.result import Result, missing_table
-from worldrep.errors import StateError
-from worldrep.names import PRETRAININGS, TASK_NAMES, parse_model
+from analysis.reading.tables import missing_table
+from analysis.reading.trainings import Trained
+from analysis.result import Result
+from worldrep.names import PRETRAININGS, TASK_NAMES
 
 __all__ = ["cka", "linear_cka", "main"]
 
 NAME = "cka"
 FAMILIES = {"pt1": "one task", "pt2": "two tasks", "pt3": "three tasks"}
-LABEL = "linear CKA (no unit)"
 SHUFFLED = "cities shuffled"
 
 
 def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     """CKA matrices of all families that the store has, at a layer or at `all` of them.
 
-    Raises InputError for a layer that the models lack, StateError when there is nothing to draw.
+    Raises InputError for a layer that the models lack, NothingThere when there is nothing to draw.
     """
-    families, caveats = read_families(source, options, parse_layer(layer))
+    families, caveats = read_families(source, options, parse_layer(layer, ALL))
     layers = [likeness for family in families for likeness in family.layers]
     parts: list[Panel | Curves] = [panel_of(likeness) for likeness in layers]
     if layer == ALL:
@@ -58,15 +57,11 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
         options=options,
         seeds=tuple(sorted({seed for likeness in layers for seed in likeness.seeds})),
         parts=parts,
-        missing=missing_table(
-            {"matrix": name, "task": "", **row}
-            for family in families
-            for name, row in missing_of(family)
-        ),
+        missing=missing_table(row for family in families for row in family.missing),
         runs_used=pd.concat([family.runs_used for family in families]),
         caveats=[*caveats, *(text for family in families for text in family.caveats)],
         tables={"pairs": pd.concat([likeness.pairs for likeness in layers], ignore_index=True)},
-        statistics={f"{name_of(likeness)}_pairs": statistics_of(likeness) for likeness in layers},
+        statistics={f"{likeness.name}_pairs": statistics_of(likeness) for likeness in layers},
         tags={
             "pretrain": ",".join(family.name for family in families),
             "ft": "none",
@@ -80,21 +75,20 @@ def read_families(
 ) -> tuple[list[Family], list[str]]:
     """The families that can be compared, and why the others cannot.
 
-    Raises StateError when none can.
+    Raises NothingThere when none can.
     """
-    trainings = read_trainings(source, **options.names)
-    commands = Commands.of(source, trainings, scale=options.scale, world=options.world)
+    trained = Trained.read(source, options)
     families, caveats, faults = [], [], []
     for name in FAMILIES:
         try:
-            family = read_family(source, options, trainings, commands, name, layer)
-        except StateError as fault:
+            family = read_family(source, options, trained, name, layer)
+        except NothingThere as fault:
             faults.append(fault)
             caveats.append(f"{name} is left out: {fault}")
             continue
         if family:
             families.append(family)
-            caveats += bias_caveats(family)
+            caveats += family.bias_caveats
         else:
             caveats.append(f"{name} is left out: the store has no representations of its models")
     if faults and not families:
@@ -105,46 +99,13 @@ def read_families(
     return families, caveats
 
 
-def bias_caveats(family: Family) -> list[str]:
-    """A caveat about tables with fewer cities than features."""
-    first = family.layers[0]
-    if not first.n_features or first.n_cities > max(first.n_features):
-        return []
-    return [
-        f"{family.name}: {first.n_cities} cities are fewer than {features_in_words(first)}, so CKA "
-        "is biased upwards: compare it with that of shuffled cities, not with 0"
-    ]
-
-
-def missing_of(family: Family) -> list[tuple[str, dict[str, Any]]]:
-    """What is missing in each matrix of a family; layers that only some models have."""
-    rows = [(name_of(likeness), row) for likeness in family.layers for row in likeness.absent]
-    return rows + [(f"cka_{family.name}", row) for row in family.lacking]
-
-
-def name_of(likeness: Likeness) -> str:
-    return f"cka_{likeness.family}_layer{likeness.layer}"
-
-
-def features_in_words(likeness: Likeness) -> str:
-    return f"{' or '.join(map(str, likeness.n_features))} features"
-
-
 # What a matrix is of
 
 
 def matrix_of(likeness: Likeness) -> Aggregate:
     """The mean over pairs of seeds."""
     n_seeds = len(likeness.seeds)
-    return mean_over_pairs(likeness.pairs, likeness.models, labels_of(likeness), n_seeds)
-
-
-def labels_of(likeness: Likeness) -> pd.Index:
-    """What rows and columns are called: the task of a model pretrained on one, else its name."""
-    names = [parse_model(model).pretrain for model in likeness.models]
-    if likeness.family == "pt1":
-        return pd.Index([PRETRAININGS[name][0] for name in names], name="task")
-    return pd.Index(names, name="model")
+    return mean_over_pairs(likeness.pairs, likeness.models, likeness.labels, n_seeds)
 
 
 def _mixture_label(name: str) -> str:
@@ -169,7 +130,7 @@ def panel_of(likeness: Likeness) -> Panel:
     seeds = ", ".join(map(str, likeness.seeds))
     which = f"seeds {seeds}" if len(likeness.seeds) > 1 else f"seed {seeds} only: no spread"
     return Panel(
-        name_of(likeness),
+        likeness.name,
         f"CKA of models pretrained on {what}, layer {likeness.layer}, {which}",
         kind_of(likeness),
         matrix_of(likeness),
@@ -181,7 +142,7 @@ def kind_of(likeness: Likeness) -> Kind:
     lines = (
         "How alike two models represent the same cities, each asked with its own (first) task: "
         f"linear CKA, double-centred. {likeness.n_cities} world cities, "
-        f"{features_in_words(likeness)}, layer {likeness.layer}.",
+        f"{likeness.features_in_words}, layer {likeness.layer}.",
         "1: the same but for rotation and scale. 0: nothing in common. Each cell is the mean over "
         "all pairs of seeds, on the diagonal over pairs of different seeds.",
     )

@@ -14,22 +14,22 @@ import click
 import numpy as np
 import pandas as pd
 
-from analysis.cka import LABEL, bias_caveats, labels_of, missing_of
 from analysis.command import analysis_command
 from analysis.drawing.scatter import Scatter
 from analysis.formulas.similarity import Association, label_permutation_test
 from analysis.normalize import HIGHEST
 from analysis.options import ALL, Options
 from analysis.reading.cells import missing_cells
-from analysis.reading.choice import nothing_of
-from analysis.reading.commands import Commands
-from analysis.reading.improvements import Improvements, finetunings, read_improvements
-from analysis.reading.likeness import DEFAULT, Family, Likeness, parse_layer, read_family
+from analysis.reading.choice import NothingThere, nothing_of
+from analysis.reading.extractions import DEFAULT, parse_layer
+from analysis.reading.improvements import Improvements, read_improvements
+from analysis.reading.likeness import LABEL, Family, Likeness, read_family
 from analysis.reading.source import Source
-from analysis.reading.trainings import read_trainings
-from analysis.result import Result, missing_table
-from worldrep.errors import InputError, StateError
-from worldrep.names import FINETUNINGS, TASK_NAMES
+from analysis.reading.tables import missing_table
+from analysis.reading.trainings import Trained
+from analysis.result import Result
+from worldrep.errors import InputError
+from worldrep.names import FINETUNINGS, TASK_NAMES, finetunings
 from worldrep.spread import spread_of
 from worldrep.tasks import TASKS
 
@@ -44,13 +44,13 @@ POINT_COLUMNS = [
 
 
 def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -> Result:
-    """CKA against transfer, with and without crossing. Raises StateError without any point."""
+    """CKA against transfer, with and without crossing. Raises NothingThere without any point."""
     family = read_single_tasks(source, options, layer)
     likeness = family.layers[0]
     found = read_improvements(source, options, FTS)
     points = point_table(likeness, found.cells)
     if points[["cka", "normalised"]].isna().any(axis=1).all():
-        raise StateError(
+        raise NothingThere(
             f"{source.place} has no pair of tasks with both the CKA of their models (pt1-X) and "
             f"the improvement of a model fine-tuned on one of them (ftwb1-X; {options.in_words})"
         )
@@ -65,15 +65,13 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
         ],
         missing=pd.concat(
             [
-                missing_table(
-                    {"matrix": name, "task": "", **row} for name, row in missing_of(family)
-                ),
+                missing_table(family.missing),
                 missing_cells(transfer, "ftwb1", FTS),
             ]
         ),
         runs_used=pd.concat([family.runs_used, found.runs_used]),
         caveats=[
-            *bias_caveats(family),
+            *family.bias_caveats,
             *seed_caveats(likeness, found),
             *family.caveats,
             *found.caveats,
@@ -86,14 +84,12 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
 def read_single_tasks(source: Source, options: Options, layer: str) -> Family:
     """The likeness of the models pt1-X at one layer.
 
-    Raises InputError for a layer that they lack, StateError when there are none.
+    Raises InputError for a layer that they lack, NothingThere when there are none.
     """
-    at = parse_layer(layer)
+    at = parse_layer(layer, ALL)
     if at == ALL:
         raise InputError(f"layer={ALL!r} is for the analysis cka; one layer, or {DEFAULT!r}")
-    trainings = read_trainings(source, **options.names)
-    commands = Commands.of(source, trainings, scale=options.scale, world=options.world)
-    family = read_family(source, options, trainings, commands, "pt1", at)
+    family = read_family(source, options, Trained.read(source, options), "pt1", at)
     if not family:
         kind = "representations of models pretrained on one task (pt1-1 to pt1-7)"
         raise nothing_of(kind, "extract", options, source)
@@ -119,7 +115,7 @@ def point_table(likeness: Likeness, cells: pd.DataFrame) -> pd.DataFrame:
     cells: of ftwb1 models, as `improvement_cells` gives them. Standard deviations (ddof=1) are over
     pairs of seeds for CKA, over seeds for the improvement.
     """
-    tasks = dict(zip(likeness.models, labels_of(likeness), strict=True))
+    tasks = dict(zip(likeness.models, likeness.labels, strict=True))
     pairs = likeness.pairs.assign(
         one=likeness.pairs["model"].map(tasks), other=likeness.pairs["other_model"].map(tasks)
     )

@@ -7,22 +7,24 @@ every validation suite; and the break-out step of each task in each run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 import pandas as pd
 
+from analysis.charts.learning import ALIGN, charts
 from analysis.command import analysis_command
-from analysis.drawing.learning import ALIGN, charts
 from analysis.formulas.breakouts import breakouts
 from analysis.options import ALL, Options
-from analysis.reading.choice import nothing_of
-from analysis.reading.commands import Commands
-from analysis.reading.curves import read_curves
+from analysis.reading.choice import NothingThere, nothing_of
+from analysis.reading.histories import read_curves
 from analysis.reading.models import in_order, known_model, named_models
+from analysis.reading.runs import STAGES
 from analysis.reading.source import Source
-from analysis.reading.trainings import STAGES, Trainings, read_trainings
-from analysis.result import Result, missing_table, used_runs
-from worldrep.errors import StateError, unknown
+from analysis.reading.tables import missing_table, used_runs
+from analysis.reading.trainings import Trained
+from analysis.result import Result
+from worldrep.errors import unknown
 from worldrep.names import ModelName, parse_model
 
 NAME = "dynamics"
@@ -32,17 +34,16 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
     """Curves and break-out steps of finished trainings.
 
     models: such as `pt1,pt1_ftwb1-1..7`, or all; align: step or tokens. Raises InputError for an
-    unknown name, StateError when none of the models is trained.
+    unknown name, NothingThere when none of the models is trained.
     """
     if align not in ALIGN:
         raise unknown("align", align, ALIGN)
     asked = named_models(models, options)
-    trainings, strangers = _known(read_trainings(source, **options.names))
-    kept, seeds = _choose(trainings, asked, options, source)
-    commands = Commands.of(source, trainings, scale=options.scale, world=options.world)
-    found = read_curves(source, trainings, kept, seeds, commands)
+    trained, strangers = _known(Trained.read(source, options))
+    kept, seeds = _choose(trained, asked, options, source)
+    found = read_curves(source, trained, kept, seeds)
     if found.points.empty:
-        raise StateError(f"the trainings in {source.place} hold no curve ({options.in_words})")
+        raise NothingThere(f"the trainings in {source.place} hold no curve ({options.in_words})")
     broken = breakouts(found.points, found.runs)
     chosen = found.runs[found.runs["chosen"]]
     caveats = [*strangers, *found.caveats, *_token_caveats(chosen, align)]
@@ -59,23 +60,20 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
     )
 
 
-def _known(trainings: Trainings) -> tuple[Trainings, list[str]]:
+def _known(trained: Trained) -> tuple[Trained, list[str]]:
     """The trainings whose model this version knows, and a caveat about the others."""
-    names = {run_id: training.run.tag("model") for run_id, training in trainings.items()}
-    strange = sorted({name for name in names.values() if known_model(name) is None})
-    kept = {run_id: trainings[run_id] for run_id, name in names.items() if name not in strange}
-    text = f"left out, as this version does not know their names: {', '.join(strange)}"
-    return kept, [text] if strange else []
+    strange = {run.tag("model") for run in trained.runs.values()}
+    strange = {name for name in strange if known_model(name) is None}
+    kept = {i: run for i, run in trained.runs.items() if run.tag("model") not in strange}
+    text = f"left out, as this version does not know their names: {', '.join(sorted(strange))}"
+    return replace(trained, runs=kept), [text] if strange else []
 
 
 def _choose(
-    trainings: Trainings, asked: Sequence[ModelName], options: Options, source: Source
+    trained: Trained, asked: Sequence[ModelName], options: Options, source: Source
 ) -> tuple[tuple[ModelName, ...], tuple[int, ...]]:
-    """Models and seeds: those asked for, else all that are trained. Raises StateError."""
-    pairs = [
-        (parse_model(training.run.tag("model")), int(training.run.tag("seed")))
-        for training in trainings.values()
-    ]
+    """Models and seeds: those asked for, else all that are trained. Raises NothingThere."""
+    pairs = [(parse_model(run.tag("model")), int(run.tag("seed"))) for run in trained.runs.values()]
     wanted = [
         (model, seed)
         for model, seed in pairs
@@ -85,13 +83,13 @@ def _choose(
         held = "; ".join(filter(None, (source.held(stage) for stage in STAGES)))
         if not held:
             raise nothing_of("finished training", "pretrain", options, source)
-        raise StateError(
+        raise NothingThere(
             f"{source.place} has no finished training of {options.in_words}: it has {held}"
         )
     if not wanted:
         has = ", ".join(map(str, in_order(model for model, _ in pairs)))
         seeds = ", ".join(map(str, sorted({seed for _, seed in pairs})))
-        raise StateError(
+        raise NothingThere(
             f"{source.place} has no finished training of the models and seeds asked for "
             f"({options.in_words}): it has {has} with seeds {seeds}"
         )

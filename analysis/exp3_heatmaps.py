@@ -1,6 +1,7 @@
 """Does the width of a model change what is carried over? The heatmaps of exp1 for each width.
 
-Rows are those pairs of tasks that exp3 trains, in its order; widths stand side by side.
+Rows are those pairs of tasks that exp3 trains, in its order. Widths stand side by side as means
+over the seeds that all of them have.
 """
 
 from __future__ import annotations
@@ -10,111 +11,94 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.heatmap import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
-from analysis.drawing.panels import Panel, Strip, panels_of
-from analysis.formulas.matrices import expected_matrix
+from analysis.drawing.panels import Panel, Strip, seeds_in_words
+from analysis.families import KINDS, family_matrices, family_missing, family_panels
+from analysis.formulas.matrices import aggregate
 from analysis.options import ALL, Options
-from analysis.reading.cells import missing_cells, missing_expected
-from analysis.reading.choice import nothing_of
-from analysis.reading.improvements import Improvements, finetunings, read_improvements
+from analysis.reading.choice import NothingThere
+from analysis.reading.improvements import Improvements, read_improvements
 from analysis.reading.source import Source
 from analysis.result import Part, Result
-from worldrep.errors import StateError
-from worldrep.names import TASK_NAMES
+from worldrep.names import TASK_NAMES, family_in_words, finetunings
 
 NAME = "exp3_heatmaps"
-ONE = finetunings("ftwb1")
-TWO = tuple(f"ftwb2-{k}" for k in (4, 13, 15, 2, 9, 12))  # the order of the study's figures
-KINDS: dict[str, tuple[str, Kind]] = {
-    "ftwb1": ("Fine-tuned on one task (ftwb1)", PERFORMANCE),
-    "ftwb2": ("Fine-tuned on two tasks (ftwb2)", PERFORMANCE),
-    "ftwb2_expected": ("Fine-tuned on two tasks (ftwb2): expected", EXPECTED),
-    "ftwb2_difference": ("Fine-tuned on two tasks (ftwb2): actual - expected", DIFFERENCE),
-}
+PAIRS = tuple(f"ftwb2-{k}" for k in (4, 13, 15, 2, 9, 12))  # the order of the study's figures
+FAMILIES = {"ftwb1": finetunings("ftwb1"), "ftwb2": PAIRS}
 
 
 def exp3_heatmaps(source: Source, options: Options) -> Result:
-    """Heatmaps of every width that was asked for. Raises StateError when no width has models."""
+    """Heatmaps of every width that was asked for. Raises NothingThere when no width has models."""
     found, caveats = _by_width(source, options)
-    panels = {width: panels_of_width(width, own) for width, own in found.items()}
-    parts: list[Part] = [panel for own in panels.values() for panel in own]
-    if len(found) > 1:
-        parts += side_by_side(panels)
+    parts: list[Part] = [
+        panel
+        for width, own in found.items()
+        for family, fts in FAMILIES.items()
+        for kind in family_panels(own, family, fts, prefix=f"{width}_", title=f", {width}").values()
+        for panel in kind
+    ]
+    common = sorted(set.intersection(*(set(own.seeds) for own in found.values())))
+    if len(found) > 1 and common:
+        parts += side_by_side(found, common)
     seeds = tuple(sorted({seed for own in found.values() for seed in own.seeds}))
-    runs_used = pd.concat([own.runs_used for own in found.values()])
+    if len(found) > 1 and tuple(common) != seeds:
+        shown = ", ".join(map(str, common)) or "none, so that no figure compares them"
+        caveats.append(f"seeds that all widths have, which are compared side by side: {shown}")
+    missing = [
+        family_missing(own, family, fts, prefix=f"{width}_")
+        for width, own in found.items()
+        for family, fts in FAMILIES.items()
+    ]
+    values = [own.cells.assign(width=width) for width, own in found.items()]
     return Result(
         name=NAME,
         options=options,
         seeds=seeds,
         parts=parts,
-        missing=pd.concat([_missing(width, own) for width, own in found.items()]),
-        runs_used=runs_used,
+        missing=pd.concat(missing),
+        runs_used=pd.concat([own.runs_used for own in found.values()]),
         caveats=caveats,
-        tables={"values": _values(found)},
-        tags={"pretrain": "pt1", "ft": "ftwb1,ftwb2", "tasks": ",".join(TASK_NAMES)},
+        tables={"values": pd.concat(values)},
+        tags={"pretrain": "pt1", "ft": ",".join(FAMILIES), "tasks": ",".join(TASK_NAMES)},
     )
 
 
 def _by_width(source: Source, options: Options) -> tuple[dict[str, Improvements], list[str]]:
     """What the store has of each width, and caveats about what it has not."""
-    found, caveats = {}, []
+    found, faults, caveats = {}, [], []
     for width in options.widths:
         own = replace(options, width=width)
         try:
-            found[width] = read_improvements(source, own, (*ONE, *TWO))
-        except StateError as fault:
+            found[width] = read_improvements(source, own, [*FAMILIES["ftwb1"], *PAIRS])
+        except NothingThere as fault:
+            faults.append(str(fault))
             caveats.append(f"width {width} is left out: {fault}")
         else:
             caveats += [f"width {width}: {caveat}" for caveat in found[width].caveats]
     if not found:
-        raise nothing_of("base with models fine-tuned from it", "evaluate", options, source)
+        raise NothingThere("; ".join(faults))
     return found, caveats
 
 
-def panels_of_width(width: str, found: Improvements) -> list[Panel]:
-    """The matrices of one width, of each seed and of their mean."""
-    one, two = found.matrices(ONE), found.matrices(TWO)
-    expected = {seed: expected_matrix(TWO, one[seed]) for seed in found.seeds}
-    difference = {seed: two[seed] - expected[seed] for seed in found.seeds}
-    matrices = dict(zip(KINDS, (one, two, expected, difference), strict=True))
-    details = dict.fromkeys(("ftwb1", "ftwb2"), found.cells)
-    return [
-        panel
-        for name, (title, kind) in KINDS.items()
-        for panel in panels_of(
-            f"{width}_{name}", f"{title}, {width}", kind, matrices[name], width, details.get(name)
-        )
-    ]
-
-
-def side_by_side(panels: dict[str, list[Panel]]) -> list[Strip]:
-    """The means over seeds of all widths in one figure, for each kind of matrix."""
-    means = {panel.name: panel for own in panels.values() for panel in own}
-    return [
-        Strip(
-            f"{name}_widths",
-            f"{title}, by width of the model (mean of seeds)",
-            kind.lines,
-            [means[f"{width}_{name}_aggregate"] for width in panels],
-        )
-        for name, (title, kind) in KINDS.items()
-    ]
-
-
-def _values(found: dict[str, Improvements]) -> pd.DataFrame:
-    return pd.concat([own.cells.assign(width=width) for width, own in found.items()])
-
-
-def _missing(width: str, found: Improvements) -> pd.DataFrame:
-    cells = found.cells
-    return pd.concat(
-        [
-            missing_cells(cells, f"{width}_ftwb1", ONE),
-            missing_cells(cells, f"{width}_ftwb2", TWO),
-            missing_expected(cells, f"{width}_ftwb2_expected", TWO, actual=False),
-            missing_expected(cells, f"{width}_ftwb2_difference", TWO, actual=True),
-        ]
-    )
+def side_by_side(found: dict[str, Improvements], seeds: list[int]) -> list[Strip]:
+    """All widths in one figure for each kind of matrix, as means over the same seeds."""
+    strips = []
+    for family, fts in FAMILIES.items():
+        matrices = {width: family_matrices(own, fts) for width, own in found.items()}
+        for what, kind in KINDS.items():
+            if what not in next(iter(matrices.values())):
+                continue
+            name = f"{family}{what}"
+            title = f"Fine-tuned on {family_in_words(family)}, by width, {seeds_in_words(seeds)}"
+            means = {
+                width: aggregate([own[what][seed] for seed in seeds])
+                for width, own in matrices.items()
+            }
+            panels = [
+                Panel(f"{width}_{name}_common", title, kind, mean, width)
+                for width, mean in means.items()
+            ]
+            strips.append(Strip(f"{name}_widths", title, kind.lines, panels))
+    return strips
 
 
 main = analysis_command(NAME, exp3_heatmaps, width=ALL)

@@ -12,29 +12,28 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.charts.gain_against_loss import gain_against_loss
+from analysis.charts.time_courses import family_of, halfway_chart, mean_course, task_courses
 from analysis.command import analysis_command
-from analysis.drawing.courses import family_of, halfway_chart, mean_course, task_courses
 from analysis.drawing.heatmap import FINETUNED, Kind
 from analysis.drawing.panels import panels_of
-from analysis.drawing.plane import gain_against_loss
 from analysis.formulas.courses import halfway_summary, halfway_table, mean_courses
 from analysis.formulas.matrices import summary, to_matrix
 from analysis.formulas.pareto import mean_over_tasks
 from analysis.options import Options
 from analysis.reading.cells import missing_cells
-from analysis.reading.changes import NO_LOGARITHM, UNITS, change_cells
-from analysis.reading.courses import VALIDATED, Courses, read_courses
-from analysis.reading.improvements import PRETRAIN, Improvements, finetunings, read_improvements
+from analysis.reading.changes import NO_LOGARITHM, change_cells
+from analysis.reading.checkpoint_courses import VALIDATED, Courses, read_courses
+from analysis.reading.improvements import PRETRAIN, Improvements, read_improvements
 from analysis.reading.source import Source
-from analysis.result import Part, Result, missing_table
-from worldrep.names import FINETUNINGS, TASK_NAMES
+from analysis.reading.tables import missing_table
+from analysis.result import Part, Result
+from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, family_in_words, finetunings
 from worldrep.spread import spread_of
 from worldrep.tasks import TASKS
 
 NAME = "forgetting"
-FAMILIES = ("ftwb1", "ftwb2", "ftwb3", "ft1", "ft2", "ft3")
-COUNTS = {"1": "one task", "2": "two tasks", "3": "three tasks"}
-# The errors of an earlier system grew 100 to 500 fold: ln gives -5 to -6.
+# Fine-tuning may raise errors some hundredfold, of which the logarithm is about -5 to -6.
 CHANGE = Kind(
     "normalised change on standard questions (no unit)",
     (
@@ -63,7 +62,7 @@ class Changes:
 
 
 def forgetting(source: Source, options: Options) -> Result:
-    """Changes on standard questions. Raises StateError when there is nothing to draw."""
+    """Changes on standard questions. Raises NothingThere when there is nothing to draw."""
     changes = read_changes(source, options)
     found = changes.found
     courses = read_courses(source, found, options.names | {"pretrain": PRETRAIN})
@@ -90,7 +89,7 @@ def read_changes(source: Source, options: Options) -> Changes:
     """The standard changes and the Atlantis gains of the families that the store has."""
     found = read_improvements(source, options, tuple(FINETUNINGS))
     trained = {
-        model.rpartition("_")[2] for model, seed in found.commands.trained if seed in found.seeds
+        model.rpartition("_")[2] for model, seed in found.trained.standing if seed in found.seeds
     }
     there = trained | set(found.evaluations.finetuned["ft"])
     families = tuple(family for family in FAMILIES if there & set(finetunings(family)))
@@ -106,8 +105,7 @@ def heatmaps(changes: Changes) -> list[Part]:
     """The normalised change of each family, for each seed and in the mean."""
     parts: list[Part] = []
     for family in changes.families:
-        warm = " and warm-up rows" if family.startswith("ftwb") else ""
-        title = f"Forgetting: fine-tuned on {COUNTS[family[-1]]}{warm} ({family})"
+        title = f"Forgetting: fine-tuned on {family_in_words(family)}"
         matrices = {
             seed: to_matrix(changes.cells, finetunings(family), seed, "normalised_change")
             for seed in changes.found.seeds
@@ -138,14 +136,14 @@ def plane_points(changes: Changes) -> pd.DataFrame:
 
 def raw_tables(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Raw changes: of every model and seed, and in the mean over seeds; columns name the units."""
-    columns = {task: f"{task} ({UNITS[task]})" for task in TASK_NAMES}
+    columns = {task: f"{task} ({TASKS[task].unit})" for task in TASK_NAMES}
     by_seed = cells.pivot(index=["model", "seed"], columns="task", values="raw_change")
     by_seed = by_seed.reindex(columns=list(columns)).rename(columns=columns)
     rows = []
     for (model, task), own in cells.groupby(["model", "task"], sort=False):
         spread = spread_of(own["raw_change"].dropna().to_numpy())
         numbers = {"mean": spread.mean, "std": spread.std, "low": spread.low, "high": spread.high}
-        known = {"model": model, "task": task, "unit": UNITS[task]}
+        known = {"model": model, "task": task, "unit": TASKS[task].unit}
         rows.append(known | numbers | {"n": spread.n, "missing": len(own) - spread.n})
     return {
         "raw_change": by_seed.sort_index(level="seed", sort_remaining=False).reset_index(),
@@ -161,7 +159,7 @@ def raw_statistics(cells: pd.DataFrame) -> dict[str, Any]:
         kind=cells["trained"].map({True: "trained", False: "transfer"}),
     )
     for (family, task, kind), own in table.groupby(["family", "task", "kind"], sort=False):
-        by_task = facts.setdefault(family, {}).setdefault(task, {"unit": UNITS[task]})
+        by_task = facts.setdefault(family, {}).setdefault(task, {"unit": TASKS[task].unit})
         by_task[kind] = summary(own["raw_change"].to_numpy(dtype=float))
     return facts
 
@@ -179,12 +177,13 @@ def course_parts(
     halfway = halfway_table(points)
     overview = halfway_summary(halfway, family_of(halfway["ft"], FAMILIES))
     own = points["task"].isin(TASK_NAMES)
-    parts: list[Part] = [
+    charts = (
         task_courses(points[own], "standard", "course_standard"),
         task_courses(points[own], "atlantis", "course_atlantis"),
         mean_course(points, FAMILIES, "course_mean"),
         halfway_chart(overview, courses.points, "halfway_by_task"),
-    ]
+    )
+    parts: list[Part] = [chart for chart in charts if len(chart.table)]
     return parts, {"halfway": halfway}, {"halfway": halfway_statistics(overview)}
 
 

@@ -7,26 +7,26 @@ its one-task models let expect, and the difference; then ftwbN against ftN, mode
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.heatmap import DIFFERENCE, EXPECTED, PERFORMANCE
+from analysis.drawing.heatmap import DIFFERENCE
 from analysis.drawing.intervals import Intervals
-from analysis.drawing.panels import Panel, Strip, panels_of, seeds_in_words
+from analysis.drawing.panels import Panel, Strip, seeds_in_words
+from analysis.families import ACTUAL, family_missing, family_panels
 from analysis.formulas.comparison import paired
-from analysis.formulas.matrices import aggregate, expected_matrix, trained_mask
+from analysis.formulas.matrices import aggregate, trained_mask
 from analysis.options import Options
-from analysis.reading.cells import missing_cells, missing_expected
-from analysis.reading.improvements import Improvements, finetunings, read_improvements
+from analysis.reading.improvements import Improvements, read_improvements
 from analysis.reading.source import Source
 from analysis.result import Part, Result
-from worldrep.names import FINETUNINGS, TASK_NAMES
+from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
 
 NAME = "ft_heatmaps"
-FAMILIES = ("ft1", "ft2", "ft3", "ftwb1", "ftwb2", "ftwb3")
-COUNTS = {"1": "one task", "2": "two tasks", "3": "three tasks"}
+COUNTS = ("1", "2", "3")
 CELLS = ("overall", "trained", "transfer")
 LINES = (
     "Left: what fine-tuning gained on Atlantis; 0 is as bad as the base, 1 as good as the base on "
@@ -44,7 +44,7 @@ WARM_UP = replace(
 
 
 def ft_heatmaps(source: Source, options: Options) -> Result:
-    """Heatmaps of the families that the store has. Raises StateError when it has none."""
+    """Heatmaps of the families that the store has. Raises NothingThere when it has none."""
     found = read_improvements(source, options, tuple(FINETUNINGS))
     present = [
         family
@@ -60,7 +60,7 @@ def ft_heatmaps(source: Source, options: Options) -> Result:
         options=options,
         seeds=found.seeds,
         parts=parts,
-        missing=_missing(found, present),
+        missing=pd.concat(family_missing(found, f, finetunings(f)) for f in present),
         runs_used=found.runs_used,
         caveats=[*found.caveats, *caveats],
         tables={"values": found.cells},
@@ -69,29 +69,13 @@ def ft_heatmaps(source: Source, options: Options) -> Result:
 
 
 def family_parts(found: Improvements, family: str) -> list[Part]:
-    """The figures of one family: of each seed, and of the mean over seeds.
-
-    A model of one task is its own specialist, so that nothing is expected of it.
-    """
-    fts, count = finetunings(family), COUNTS[family[-1]]
-    warm = " and warm-up rows" if family.startswith("ftwb") else ""
-    title = f"Fine-tuned on {count}{warm} ({family})"
-    actual = found.matrices(fts)
-    if family[-1] == "1":
-        return [*panels_of(family, title, PERFORMANCE, actual, cells=found.cells)]
-    ones = found.matrices(finetunings(f"{family[:-1]}1"))
-    expected = {seed: expected_matrix(fts, ones[seed]) for seed in found.seeds}
-    difference = {seed: actual[seed] - expected[seed] for seed in found.seeds}
-    columns = (
-        panels_of(family, title, PERFORMANCE, actual, "actual", found.cells),
-        panels_of(f"{family}_expected", title, EXPECTED, expected, "expected"),
-        panels_of(f"{family}_difference", title, DIFFERENCE, difference, "actual - expected"),
-    )
-    return [_strip(panels) for panels in zip(*columns, strict=True)]
-
-
-def _strip(panels: tuple[Panel, ...]) -> Strip:
-    return Strip(panels[0].name, panels[0].title, LINES, panels)
+    """The figures of one family: of each seed, and of the mean over seeds."""
+    panels = family_panels(found, family, finetunings(family))
+    if len(panels) == 1:
+        return [*panels[ACTUAL]]
+    return [
+        Strip(own[0].name, own[0].title, LINES, own) for own in zip(*panels.values(), strict=True)
+    ]
 
 
 def warm_up_parts(found: Improvements, present: list[str]) -> list[Part]:
@@ -118,31 +102,37 @@ def _differences(found: Improvements, n: str) -> dict[int, pd.DataFrame]:
 def warm_up_chart(differences: dict[str, dict[int, pd.DataFrame]]) -> Intervals:
     """The mean difference over models, with its 95% interval, and a paired test.
 
-    A model is the unit: its cells of a kind are averaged, over seeds too, as neither the cells of
-    one model nor its seeds are independent. A model that lacks one of these cells is left out and
-    counted.
+    A model is the unit: its cells of a kind are averaged, then its seeds, as neither the cells of
+    one model nor its seeds are independent. A seed that lacks one of these cells is left out of the
+    model's mean, a model without any seed is left out of the test; both are counted.
     """
     rows, statistics = [], {}
     for n, matrices in differences.items():
-        mean = np.mean([matrix.to_numpy() for matrix in matrices.values()], axis=0)
+        values = np.stack([matrix.to_numpy() for matrix in matrices.values()])
         trained = trained_mask(list(next(iter(matrices.values())).index)).to_numpy()
         masks = dict(zip(CELLS, (np.ones_like(trained), trained, ~trained), strict=True))
         for cells, mask in masks.items():
-            by_model = np.where(mask, mean, 0).sum(axis=1) / mask.sum(axis=1)
-            test = paired(by_model, np.zeros_like(by_model))
-            statistics[f"ftwb{n} - ft{n}: {cells}"] = asdict(test)
+            by_seed = np.where(mask, values, 0).sum(axis=2) / mask.sum(axis=1)  # (seeds, models)
+            there = ~np.isnan(by_seed)
+            by_model = np.array(
+                [
+                    own[known].mean() if known.any() else np.nan
+                    for own, known in zip(by_seed.T, there.T, strict=True)
+                ]
+            )
+            test = paired(by_model.tolist(), [0.0] * len(by_model))
+            seeds = [seed for seed, known in zip(matrices, there, strict=True) if known.any()]
+            facts = asdict(test) | {
+                "seeds": " ".join(map(str, seeds)),
+                "seeds_missing": int((~there[:, there.any(axis=0)]).sum()),
+            }
+            statistics[f"ftwb{n} - ft{n}: {cells}"] = facts
+            models = tuple(by_model[~np.isnan(by_model)])
             rows.append(
-                {
-                    "comparison": f"ftwb{n} - ft{n}", "cells": cells, **asdict(test),
-                    "models": tuple(by_model[~np.isnan(by_model)]),
-                }
-            )  # fmt: skip
+                {"comparison": f"ftwb{n} - ft{n}", "cells": cells, **facts, "models": models}
+            )
     table = pd.DataFrame(rows)
-    said = [
-        f"{row.comparison}, {row.cells}: {row.difference:+.3f} (n = {row.n} models, missing "
-        f"{row.missing}; paired t test p = {row.p:.3g}, Wilcoxon p = {row.wilcoxon_p:.3g})"
-        for row in table.itertuples()
-    ]
+    said = [_in_words(row) for row in table.itertuples()]
     return Intervals(
         name="warm_up",
         title="What the warm-up rows change",
@@ -166,19 +156,17 @@ def warm_up_chart(differences: dict[str, dict[int, pd.DataFrame]]) -> Intervals:
     )
 
 
-def _missing(found: Improvements, present: list[str]) -> pd.DataFrame:
-    """What the figures lack. A family of which the store has nothing is a caveat, not a gap."""
-    tables = []
-    for family in present:
-        fts = finetunings(family)
-        tables.append(missing_cells(found.cells, family, fts))
-        if family[-1] != "1":
-            names = f"{family}_expected", f"{family}_difference"
-            tables += [
-                missing_expected(found.cells, name, fts, actual=actual)
-                for name, actual in zip(names, (False, True), strict=True)
-            ]
-    return pd.concat(tables)
+def _in_words(row: Any) -> str:
+    """One comparison: its difference, what it rests on, and its tests."""
+    head = f"{row.comparison}, {row.cells}: "
+    if not row.n:
+        return head + f"no seed has both of a model ({row.missing} models)"
+    lacking = f", {row.seeds_missing} of their seeds missing" if row.seeds_missing else ""
+    return (
+        f"{head}{row.difference:+.3f} (n = {row.n} models, missing {row.missing}; seeds "
+        f"{row.seeds.replace(' ', ', ')}{lacking}; paired t test p = {row.p:.3g}, "
+        f"Wilcoxon p = {row.wilcoxon_p:.3g})"
+    )
 
 
 main = analysis_command(NAME, ft_heatmaps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import pandas as pd
 
@@ -12,11 +14,12 @@ from analysis.formulas.matrices import trained_mask
 from analysis.formulas.prediction import PREDICTORS, predict, scores_over_seeds
 from analysis.options import Options
 from analysis.reading.cells import missing_cells
-from analysis.reading.improvements import Improvements, finetunings, read_improvements
+from analysis.reading.choice import NothingThere
+from analysis.reading.improvements import Improvements, read_improvements
 from analysis.reading.source import Source
 from analysis.result import Result
-from worldrep.errors import StateError, unknown
-from worldrep.names import TASK_NAMES
+from worldrep.errors import unknown
+from worldrep.names import TASK_NAMES, finetunings
 
 NAME = "predictors"
 FAMILIES = ("ftwb2", "ftwb3", "ft2", "ft3")
@@ -25,7 +28,7 @@ FAMILIES = ("ftwb2", "ftwb3", "ft2", "ft3")
 def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> Result:
     """Every predictor against the actual matrix of a family.
 
-    Raises InputError for another family, StateError when no seed has a model of it together with
+    Raises InputError for another family, NothingThere when no seed has a model of it together with
     the one-task models that it is predicted from.
     """
     if family not in FAMILIES:
@@ -35,7 +38,7 @@ def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> R
     found = read_improvements(source, options, (*one, *finetunings(family)))
     points = predicted_cells(found, one, finetunings(family))
     if points["error"].isna().all():
-        raise StateError(
+        raise NothingThere(
             f"{source.place} has no {family} model beside the one-task models of its tasks "
             f"({options.in_words}, seeds {', '.join(map(str, found.seeds))})"
         )
@@ -86,18 +89,13 @@ def ranking(scores: pd.DataFrame, family: str) -> Intervals:
     if n_seeds > 1:
         how = f"bars: 95% bootstrap interval over {n_seeds} seeds"
         how += " (of so few seeds hardly more than their range)" if n_seeds < 5 else ""
-    said = [
-        f"{row.predictor}: mean absolute error {row.mae:.3f}, r = {row.r:.2f}, "
-        f"bias {row.bias:+.3f} (n = {row.n} cells, missing {row.missing})"
-        + _against_best(row.differs_from_best, i)
-        for i, row in enumerate(table.itertuples())
-    ]  # fmt: skip
+    said = [_in_words(row, i) for i, row in enumerate(table.itertuples())]
     return Intervals(
         name="predictors_ranking",
         title=f"Which rule predicts {family} models best from the models of one task?",
         lines=(
-            "Mean absolute error of the predicted normalised improvement, over all cells; the "
-            "fewer the better. Fitted rules are tested on models that they were not fitted on.",
+            "Mean absolute error of the predicted normalised improvement, over all cells; "
+            "lower is better. Fitted rules are tested on models that they were not fitted on.",
         ),
         table=table,
         x_label="mean absolute error (normalised improvement, no unit)",
@@ -115,10 +113,19 @@ def ranking(scores: pd.DataFrame, family: str) -> Intervals:
     )
 
 
-def _against_best(differs: bool | None, place: int) -> str:
-    if place == 0 or differs is None:
-        return ""
-    return "; worse than the first" if differs else "; not told apart from the first"
+def _in_words(row: Any, place: int) -> str:
+    """One rule: its errors, and how it stands against the first."""
+    if not row.n:
+        return f"{row.predictor}: nothing to compare (missing {row.missing} cells)"
+    text = (
+        f"{row.predictor}: mean absolute error {row.mae:.3f}, r = {row.r:.2f}, "
+        f"bias {row.bias:+.3f} (n = {row.n} cells, missing {row.missing})"
+    )
+    if place == 0 or row.differs_from_best is None:
+        return text
+    return text + (
+        "; worse than the first" if row.differs_from_best else "; not told apart from it"
+    )
 
 
 def _descriptions() -> list[str]:

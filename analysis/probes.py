@@ -14,7 +14,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from analysis.city_maps import component_map, model_label, position_map
+from analysis.charts.city_maps import component_map, model_label, position_map
 from analysis.command import analysis_command
 from analysis.drawing.chart import Chart
 from analysis.drawing.heatmap import Frame, Kind
@@ -26,7 +26,9 @@ from analysis.formulas.matrices import Masks, aggregate, summary
 from analysis.formulas.probing import BASE, WITH, WITHOUT, by_model, comparison, shown_models
 from analysis.formulas.similarity import procrustes_table
 from analysis.options import Options
-from analysis.reading.probings import NAME, PRETRAIN, Probings, parse_layer, read_probings
+from analysis.reading.extractions import DEFAULT, parse_layer
+from analysis.reading.improvements import PRETRAIN
+from analysis.reading.probings import NAME, Probings, read_probings
 from analysis.reading.source import Source
 from analysis.result import Part, Result
 from worldrep.names import FINETUNINGS, NO_FT
@@ -38,10 +40,10 @@ LIMITS = (0.05, 0.1, 0.2, 0.5, 1.0)  # of disparities: the least that has room f
 HOVER = ("model", "seed", "tasks", "world_error", "atlantis_error", "layer", "run_id")
 
 
-def probes(source: Source, options: Options, layer: str = "default") -> Result:
+def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     """Probe errors, maps of the cities and Procrustes disparities of pt1 and its fine-tunings.
 
-    layer: `default` or a number. Raises InputError for another one, StateError when there are no
+    layer: `default` or a number. Raises InputError for another one, NothingThere when there are no
     representations.
     """
     found = read_probings(source, options, parse_layer(layer))
@@ -285,7 +287,7 @@ main = analysis_command(
     probes,
     click.option(
         "--layer",
-        default="default",
+        default=DEFAULT,
         show_default=True,
         help="A layer (0: embeddings), or the default one of extractions.",
     ),

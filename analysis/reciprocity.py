@@ -16,10 +16,10 @@ from analysis.drawing.intervals import Intervals
 from analysis.drawing.panels import seeds_in_words
 from analysis.options import Options
 from analysis.reading.cells import missing_cells
-from analysis.reading.improvements import finetunings, read_improvements
+from analysis.reading.improvements import read_improvements
 from analysis.reading.source import Source
 from analysis.result import Result
-from worldrep.names import TASK_NAMES
+from worldrep.names import TASK_NAMES, finetunings
 from worldrep.spread import spread_of
 
 NAME = "reciprocity"
@@ -28,7 +28,7 @@ SIDES = ("give", "take", "net")
 
 
 def reciprocity(source: Source, options: Options) -> Result:
-    """Give, take and net of each task. Raises StateError when the store has no ftwb1 models."""
+    """Give, take and net of each task. Raises NothingThere when the store has no ftwb1 models."""
     found = read_improvements(source, options, ONE)
     by_seed = pd.concat(
         [exchange(matrix).assign(seed=seed) for seed, matrix in found.matrices(ONE).items()]
@@ -89,8 +89,8 @@ def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
         name=NAME,
         title="What each task gives to the others, and takes from them",
         lines=(
-            "give: sum of the normalised improvements of the model fine-tuned on the task on the "
-            "six other tasks; take: of the six other models on the task; net = give - take.",
+            "give: how much a model fine-tuned on this task gains on the six others, summed; take: "
+            "how much the six other models gain on this task; net = give - take.",
         ),
         table=table.reset_index(drop=True),
         x_label="sum of six normalised improvements (no unit)",

@@ -89,15 +89,21 @@ def plain(value: Any) -> Any:
 def copy_files(folder: Path, out: Path, name: str) -> None:
     """Copy the files to `out`, where those of an earlier analysis of this name are replaced.
 
-    Raises InputError when it cannot be written.
+    They are put in place when all are there. Raises InputError when that cannot be done.
     """
-    made = {out / path.name for path in folder.iterdir()}
+    made = sorted(path.name for path in folder.iterdir())
     try:
+        for file in made:
+            if (out / file).is_dir():
+                raise IsADirectoryError(0, f"{file} is a folder there")
         out.mkdir(parents=True, exist_ok=True)
-        for path in sorted(_earlier(out, name) - made):
-            path.unlink(missing_ok=True)
-        for path in sorted(folder.iterdir()):
-            shutil.copyfile(path, out / path.name)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as part:
+            for file in made:
+                shutil.copyfile(folder / file, Path(part) / file)
+            for path in sorted(_earlier(out, name) - {out / file for file in made}):
+                path.unlink(missing_ok=True)
+            for file in made:
+                (Path(part) / file).replace(out / file)
     except OSError as fault:
         raise InputError(f"cannot write to out={str(out)!r}: {fault.strerror}") from None
 

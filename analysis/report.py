@@ -6,6 +6,7 @@ needs no network, and no other file.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,15 +22,25 @@ from analysis.exp3_heatmaps import exp3_heatmaps
 from analysis.forgetting import forgetting
 from analysis.ft_heatmaps import ft_heatmaps
 from analysis.html.hover import Links
-from analysis.html.page import Section, missing_by_command, render, runs_table, section_of
+from analysis.html.page import (
+    Section,
+    missing_by_command,
+    missing_for_good,
+    render,
+    runs_table,
+    section_of,
+)
 from analysis.options import ALL, Options
 from analysis.predictors import predictors
 from analysis.probes import probes
+from analysis.reading.choice import NothingThere
 from analysis.reading.source import Source
+from analysis.reading.tables import missing_table
 from analysis.reciprocity import reciprocity
-from analysis.result import Result, missing_table
+from analysis.result import Result
 from analysis.seeds import seeds
-from worldrep.errors import InputError, StateError
+from worldrep.errors import InputError
+from worldrep.tracking.store import DEFAULT_EXPERIMENT
 
 NAME = "report"
 SERVER = "http://127.0.0.1:5000"
@@ -65,7 +76,9 @@ CHAPTERS = {
         "How well the models of one task predict those of two.",
     ),
     "exp3_heatmaps": Chapter(
-        all_widths, "Width", "The same matrices for models of other widths, side by side."
+        all_widths,
+        "Width",
+        "The same matrices for models of each width, and side by side where there are several.",
     ),
     "ft_heatmaps": Chapter(
         ft_heatmaps,
@@ -81,7 +94,9 @@ CHAPTERS = {
         "What a linear probe reads off the hidden states, and what they look like.",
     ),
     "cka": Chapter(
-        cka, "Likeness of representations", "CKA between models pretrained on one task each."
+        cka,
+        "Likeness of representations",
+        "CKA between models pretrained on one task each, and between those of two and of three.",
     ),
     "cka_generalization": Chapter(
         cka_generalization,
@@ -94,35 +109,36 @@ CHAPTERS = {
 
 
 def report(source: Source, options: Options, server: str = SERVER) -> Result:
-    """The page. Raises StateError when the store supports no analysis at all.
+    """The page. Raises NothingThere when the store supports no analysis at all.
 
     server: address of the MLflow server that links to runs lead to.
     """
-    uri = source.store.uri
-    links = Links(uri if uri.startswith("http") else _address(server), source.store.experiment_id)
+    own, server = source.store.address, _checked(server)
+    links = Links(own if own.startswith("http") else server, source.store.experiment_id)
     results: list[Result] = []
     sections: list[Section] = []
     for name, chapter in CHAPTERS.items():
         try:
             result = chapter.analyse(source, options)
-        except StateError as fault:
+        except NothingThere as fault:
             section = Section(name, chapter.title, chapter.about, fault=str(fault))
         else:
             results.append(result)
             section = section_of(result, chapter.title, chapter.about, links)
         sections.append(section)
     if not results:
-        raise StateError(sections[0].fault)
+        raise NothingThere(sections[0].fault)
     page = render(
         _facts(source, options, results, links),
         sections,
         missing_by_command(results),
+        missing_for_good(results),
         runs_table(results, links),
     )
     return _result(options, results, sections, page)
 
 
-def _address(server: str) -> str:
+def _checked(server: str) -> str:
     if not server.startswith(("http://", "https://")):
         raise InputError(f"server={server!r} is not an address such as {SERVER}")
     return server
@@ -137,14 +153,32 @@ def _facts(
     return {
         "title": f"worldrep: {options.in_words}",
         "experiment": source.store.experiment_name,
-        "store": source.store.uri,
+        "store": source.store.address,
         "names": options.in_words,
         "seeds": ", ".join(map(str, seeds_used)),
         "newest": str(used["ended"].max()),
         "server": links.server,
-        "study": f"mlflow run . -e study -P name=exp1 -P seeds={','.join(map(str, seeds_used))} "
-        f"-P scale={options.scale} --env-manager local",
+        "study": study_command(options, seeds_used, source.store.experiment_name),
     }
+
+
+def study_command(options: Options, seeds: Sequence[int], experiment: str) -> str:
+    """The study that brings in what these figures need; empty if there is none of such models."""
+    if options.world not in ("standard", "scattered"):
+        return ""
+    parameters = {"seeds": ",".join(map(str, seeds)), "scale": options.scale}
+    if options.width in ("wide", "narrow"):
+        worlds = {"worlds": options.world} if options.world != "standard" else {}
+        parameters = {"name": "exp3", "widths": options.width, **worlds, **parameters}
+    elif options.width == "base":
+        name = "exp1" if options.world == "standard" else "exp6"
+        parameters = {"name": name, **parameters}
+    else:
+        return ""
+    typed = " ".join(f"-P {name}={value}" for name, value in parameters.items())
+    own = experiment != DEFAULT_EXPERIMENT
+    where = f" --experiment-name {shlex.quote(experiment)}" if own else ""
+    return f"mlflow run . -e study {typed}{where} --env-manager local"
 
 
 def _seeds(results: Sequence[Result]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,9 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.options import Options
-
-MISSING_COLUMNS = ["matrix", "seed", "model", "task", "reason", "command"]
-USED_COLUMNS = ["run_name", "model", "seed", "why", "ended", "model_run_id", "base_run_id"]
 
 
 class Part(Protocol):
@@ -55,8 +52,8 @@ class Result:
     """The outcome of an analysis.
 
     tables: further ones, by file name; statistics: further ones, by name; missing: what the store
-    lacks, with MISSING_COLUMNS; runs_used: the runs behind the numbers, by run id, and why they
-    were chosen; caveats: sentences that a reader has to know; tags: for its run, without prefix;
+    lacks, a `missing_table`; runs_used: the runs behind the numbers, by run id, and why they were
+    chosen; caveats: sentences that a reader has to know; tags: for its run, without prefix;
     pages: texts by file name.
     """
 
@@ -87,13 +84,3 @@ class Result:
     def commands(self) -> list[str]:
         """The commands that fill what is missing, each once."""
         return [command for command in dict.fromkeys(self.missing["command"]) if command]
-
-
-def missing_table(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
-    """What is missing, with MISSING_COLUMNS; what a row does not say is empty."""
-    return pd.DataFrame(list(rows), columns=MISSING_COLUMNS).fillna({"task": "", "seed": ""})
-
-
-def used_runs(runs: pd.DataFrame, used: set[str]) -> pd.DataFrame:
-    """Those of a table of runs (index run_id, with USED_COLUMNS) that were used."""
-    return runs.loc[sorted(used & set(runs.index)), USED_COLUMNS].sort_values(["seed", "model"])

@@ -12,22 +12,24 @@ from collections.abc import Sequence
 import click
 import pandas as pd
 
-from analysis.command import analysis_command
-from analysis.drawing.chart import Chart
-from analysis.drawing.over_seeds import (
+from analysis.charts.over_seeds import (
     STANDARD,
     difference_chart,
     improvement_chart,
     standard_chart,
 )
+from analysis.command import analysis_command
+from analysis.drawing.chart import Chart
 from analysis.formulas.over_seeds import Series, comparisons, spreads
 from analysis.options import ALL, Options
+from analysis.reading.choice import NothingThere
 from analysis.reading.improvements import PRETRAIN
 from analysis.reading.models import in_order, named_models
 from analysis.reading.scores import IMPROVEMENTS, MEANS, QUANTITIES, Scores, is_base, read_scores
 from analysis.reading.source import Source
-from analysis.result import Result, missing_table, used_runs
-from worldrep.errors import InputError, StateError
+from analysis.reading.tables import missing_table, used_runs
+from analysis.result import Result
+from worldrep.errors import InputError
 from worldrep.names import ModelName
 
 NAME = "seeds"
@@ -47,7 +49,7 @@ def seeds(
 
     models: such as `pt1,pt1_ftwb1-1..7`, or all; against: the model that all others are compared
     with, instead of every pair of a few models; difference: what the number of seeds is found for.
-    Raises InputError for a wrong name or number, StateError when none of the models is evaluated.
+    Raises InputError for a wrong name or number, NothingThere when none of the models is evaluated.
     """
     if not 0 < difference < float("inf"):
         raise InputError(f"difference={difference} must be a number above 0")
@@ -55,7 +57,7 @@ def seeds(
     other = _named(against, options)
     found = read_scores(source, options, in_order([*asked, *other]) if asked else ())
     if other and other[0] not in found.models:
-        raise StateError(f"{other[0]} is not evaluated ({options.in_words})")
+        raise NothingThere(f"{other[0]} is not evaluated ({options.in_words})")
     reference = _reference(found.models, other)
     spread = spreads(found.values, found.seeds)
     compared = comparisons(_series(found), _pairs(found.models, reference), COMPARED, difference)

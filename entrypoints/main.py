@@ -55,6 +55,7 @@ def main(study: str, out: str, **options: Any) -> None:
 def draw_heatmaps(graph, result, experiment: str, out: Path) -> None:
     """The heatmaps of every world and width in which the study fine-tunes pt1."""
     from analysis.exp1_heatmaps import draw_exp1
+    from analysis.options import Options
 
     evaluated = [step for step in graph.steps.values() if step.kind == "evaluate"]
     found = [step.settings for step in evaluated]
@@ -62,13 +63,16 @@ def draw_heatmaps(graph, result, experiment: str, out: Path) -> None:
     kinds = dict.fromkeys((settings.world, settings.width) for settings in tuned)
     for world, width in kinds:
         name = "exp1_heatmaps" + ("" if len(kinds) == 1 else f"_{world}_{width}")
-        draw_exp1(
-            scale=graph.definition.scale,
-            world=world,
-            width=width,
-            seeds=graph.definition.seeds,
+        options = Options(
             out=out / name,
             experiment=experiment,
+            scale=graph.definition.scale,
+            width=width,
+            world=world,
+            seeds=graph.definition.seeds,
+        )
+        draw_exp1(
+            options,
             runs=[result.run_ids[step.fingerprint] for step in evaluated],
             parent_run_id=result.run_id,
         )

@@ -64,6 +64,14 @@ def store_uri(empty_database, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def synthetic(store_uri):
+    """Writes runs with known numbers into an empty store."""
+    from synthetic import SyntheticStore
+
+    return SyntheticStore(store_uri)
+
+
+@pytest.fixture
 def long_study(store_uri, monkeypatch):
     """The graph of a study that can be disturbed, in an empty store."""
     import drivers

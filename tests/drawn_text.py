@@ -6,15 +6,19 @@ from matplotlib.text import Text
 
 
 def clashes(figure) -> list[tuple[str, ...]]:
-    """Texts that leave the figure, and pairs of texts that overlap."""
+    """Texts that leave the figure, and pairs of texts that overlap.
+
+    Of slanted texts only the first: their boxes overlap where they do not.
+    """
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     texts = set(figure.findobj(Text)) - _beyond(figure)
     drawn = [text for text in texts if text.get_visible() and text.get_text()]
     # Of the letters alone: an annotation counts the line that leads to it.
     boxes = [(text.get_text(), Text.get_window_extent(text, renderer)) for text in drawn]
+    level = [box for text, box in zip(drawn, boxes, strict=True) if text.get_rotation() % 90 == 0]
     found: list[tuple[str, ...]] = [(text,) for text, box in boxes if not _inside(box, figure)]
-    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+    for (one, a), (other, b) in itertools.combinations(level, 2):
         wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
         if wide > 0.5 and high > 0.5:
             found.append((one, other))

@@ -8,24 +8,18 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
-from synthetic import SyntheticStore
 
 from analysis.cka import cka, linear_cka, main
 from analysis.formulas.comparison import rank_sum
+from analysis.formulas.pairs import pair_table
 from analysis.formulas.similarity import linear_cka as the_formula
 from analysis.options import Options
-from analysis.reading.likeness import pair_table
 from analysis.reading.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.tracking import Store
 
 CITIES, ATLANTIS = 44, 12  # of scale mini
-
-
-@pytest.fixture
-def synthetic(store_uri):
-    return SyntheticStore(store_uri)
 
 
 def features(*parts, cities=CITIES, atlantis=ATLANTIS) -> np.ndarray:
@@ -290,6 +284,29 @@ def test_models_of_other_settings_are_named(synthetic):
     assert any("pt1-3 seed 1 is not trained as the name alone" in caveat for caveat in caveats)
 
 
+def test_a_model_whose_training_is_gone_is_left_out_and_said_to_be(synthetic):
+    fill(synthetic)
+    synthetic.extract("pt1-3", 1, "gone", {3: table_of(3, 1)})
+    found = result()
+    assert set(found.runs_used["model"]) == {"pt1-1", "pt1-2"}
+    (caveat,) = [caveat for caveat in found.caveats if caveat.startswith("pt1-3 seed 1: left out")]
+    assert "trainings are not finished or not in the store" in caveat
+    missing = found.missing.set_index(["model", "seed"]).loc[("pt1-3", 1)]
+    assert missing["reason"].startswith("extracted from a training that is not finished")
+
+
+def test_a_store_that_does_not_answer_is_no_family_that_is_left_out(synthetic, monkeypatch):
+    fill(synthetic)
+    source = Source(Store.connect())
+
+    def silent(*_):
+        raise StateError("cannot read the cities")
+
+    monkeypatch.setattr(source, "path", silent)
+    with pytest.raises(StateError, match="cannot read the cities"):
+        cka(source, Options(out="unused"))
+
+
 # Layers
 
 
@@ -309,6 +326,9 @@ def test_all_layers_are_those_that_all_have(synthetic):
         "cka_pt1_layer2", "cka_pt1_layer3", "cka_pt1_by_layer",
     ]  # fmt: skip
     assert newer not in found.runs_used.index  # an older one has more layers
+    why = found.runs_used.set_index(["model", "seed"])["why"]
+    assert why["pt1-1", 1] == "the only finished extraction with most layers"
+    assert why["pt1-1", 2] == "the only finished extraction"
     lacking = found.missing[found.missing["matrix"] == "cka_pt1"]
     assert lacking["reason"].tolist() == ["no representations of layers 1"]
     assert "-P layers=all" in lacking["command"].iloc[0]

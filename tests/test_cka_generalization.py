@@ -9,7 +9,6 @@ import pytest
 import scipy.stats
 from click.testing import CliRunner
 from drawn_text import clashes
-from synthetic import SyntheticStore
 
 from analysis.cka_generalization import associate, cka_generalization, main
 from analysis.formulas.similarity import linear_cka
@@ -20,11 +19,6 @@ from worldrep.names import TASK_NAMES
 from worldrep.tracking import Store
 
 CITIES = 44  # of scale mini
-
-
-@pytest.fixture
-def synthetic(store_uri):
-    return SyntheticStore(store_uri)
 
 
 def table_of(task: int, seed: int) -> np.ndarray:

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
 from mlflow.entities import Metric
-from synthetic import SyntheticStore
 
 from analysis.dynamics import dynamics, main
 from analysis.formulas.breakouts import summarize_breakouts
@@ -27,11 +26,6 @@ from worldrep.tracking import Store
 
 STEPS = (0, 10, 20, 30)
 ERRORS, SHARES = (100.0, 80.0, 50.0, 40.0), (0.1, 0.3, 0.6, 0.9)  # both break out at 20
-
-
-@pytest.fixture
-def synthetic(store_uri):
-    return SyntheticStore(store_uri)
 
 
 def learn(synthetic, run_id, splits=("standard",), loss=True, **other):
@@ -161,7 +155,7 @@ def test_a_page_has_the_loss_and_every_suite(synthetic):
     found = result()
     page = part(found, "finetune")
     assert list(page.facets) == [
-        "training loss (nat per token)",
+        "training loss (nats per token)",
         *(facet for facet in page.facets if facet.startswith("standard: ")),
         *(facet for facet in page.facets if facet.startswith("atlantis: ")),
     ]
@@ -252,7 +246,7 @@ def test_the_current_training_of_several_is_used_and_named(synthetic):
     trial = base(synthetic, curves={"distance": (1.0,) * 4}, epochs=999)
     found = result()
     assert found.runs_used.index.tolist() == [newer]
-    why = "the newest of 3 finished trainings of the model as its name stands today"
+    why = "the newest of 2 finished trainings of the model as its name stands today"
     assert found.runs_used.loc[newer, "why"] == why
     (caveat,) = found.caveats
     assert caveat.startswith(f"pt1 seed 1 has 3 finished trainings: {newer} is used")

@@ -1,6 +1,5 @@
 """What fine-tuning forgets, against a store whose every number is known."""
 
-import itertools
 import json
 import math
 
@@ -8,18 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from drawn_text import clashes
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.text import Text
-from synthetic import SyntheticStore, score, values
+from synthetic import score, values
 
-from analysis.drawing.plane import MOST_LABELS, gain_against_loss
+from analysis.charts.gain_against_loss import MOST_LABELS, gain_against_loss
 from analysis.forgetting import forgetting, main
 from analysis.formulas.courses import ALL_TASKS, halfway_summary, halfway_table
 from analysis.formulas.pareto import over_seeds, pareto_front
 from analysis.options import Options
-from analysis.reading.changes import NO_LOGARITHM, UNITS
-from analysis.reading.courses import EVALUATED, VALIDATED
+from analysis.reading.changes import NO_LOGARITHM
+from analysis.reading.checkpoint_courses import EVALUATED, VALIDATED
 from analysis.reading.source import Source
 from worldrep.errors import StateError
 from worldrep.names import TASK_NAMES, ModelName
@@ -31,11 +30,6 @@ LN10 = math.log(10)
 FORGOTTEN = {task: 0.5 if TASKS[task].accuracy else 10.0 for task in TASK_NAMES}
 CHANGES = [-4 if TASKS[task].accuracy else -LN10 for task in TASK_NAMES]
 MEAN_CHANGE = (-3 * 4 - 4 * LN10) / 7
-
-
-@pytest.fixture
-def synthetic(store_uri):
-    return SyntheticStore(store_uri)
 
 
 def result(**options):
@@ -101,7 +95,7 @@ def test_changes_of_one_seed_equal_hand_computed_ones(synthetic):
     assert cells.loc[("ftwb1-1", "inside"), "raw_change"] == pytest.approx(-0.4)
     assert cells.loc[("ftwb1-1", "trianglearea"), "unit"] == "0.01 square degree"
     raw = found.tables["raw_change"].set_index("model")
-    assert list(raw.columns)[1:] == [f"{task} ({UNITS[task]})" for task in TASK_NAMES]
+    assert list(raw.columns)[1:] == [f"{task} ({TASKS[task].unit})" for task in TASK_NAMES]
     assert raw.loc["pt1_ftwb1-1", "angle (degree)"] == 9
     trained = found.all_statistics["raw_change"]["ftwb1"]["distance"]["trained"]
     assert trained == {"mean": 9.0, "std": 0.0, "n": 1, "missing": 0}
@@ -256,7 +250,7 @@ def test_the_plane_takes_any_groups():
     assert chart.statistics["plane"]["front"] == ["model 0", "model 1", "model 2"]
     assert chart.table["text"].tolist()[:3] == ["model 0", "model 1", "model 2"]
     one_seed = gain_against_loss(strategies(3, (5,)), "strategy", name="plane", title="One")
-    assert any(note.endswith("1 seeds: no spread") for note in one_seed.notes)
+    assert any(note.endswith("of one seed: no spread") for note in one_seed.notes)
 
 
 def test_in_a_crowd_only_the_front_is_named():
@@ -439,17 +433,6 @@ def test_only_what_was_forgotten_has_a_halfway_step():
 # Figures
 
 
-def beyond(figure) -> set[Text]:
-    """The numbers of ticks that lie beyond the limits of their axis, which are not drawn."""
-    return {
-        tick.label1
-        for axes in figure.axes
-        for axis in (axes.xaxis, axes.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
-    }
-
-
 @pytest.mark.parametrize("seeds", [(1,), (1, 2, 42)])
 def test_no_text_is_cut_off_or_overlaps_another(synthetic, seeds):
     for seed in seeds:
@@ -463,17 +446,7 @@ def test_no_text_is_cut_off_or_overlaps_another(synthetic, seeds):
         evaluate_steps(synthetic, ft, model, base, steps, seed)
     for found in (part for part in result().parts if "_seed" not in part.name):
         figure = found.draw("scale mini, width base, world standard; " + "x" * 60)
-        figure.canvas.draw()
-        renderer = figure.canvas.get_renderer()
-        texts = set(figure.findobj(Text)) - beyond(figure)
-        drawn = [text for text in texts if text.get_visible() and text.get_text()]
-        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in drawn]
-        for text, box in boxes:
-            inside = box.x0 >= 0 and box.y0 >= 0
-            assert inside and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
-        for (one, a), (other, b) in itertools.combinations(boxes, 2):
-            wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert wide <= 0.5 or high <= 0.5, (found.name, one, other)
+        assert clashes(figure) == [], found.name
 
 
 # The command
@@ -514,3 +487,12 @@ def test_nothing_to_show_ends_with_one_sentence(synthetic):
         result()
     code, _, error = invoke("--no-log", "--seeds", "x")
     assert code == 2 and "seeds='x'" in error
+
+
+def test_one_validation_curve_is_no_mean_over_tasks(synthetic):
+    base = synthetic.base()
+    model = synthetic.run("finetune", "pt1_ftwb1-1", 1, tags={"base_run_id": base})
+    synthetic.evaluate("pt1_ftwb1-1", 1, model, {"atlantis/angle/mean": 3.0}, base)
+    synthetic.curve(model, "val/standard/distance/mean", {0: 1.0, 10: 2.0, 20: 3.0})
+    names = {part.name for part in result().parts}
+    assert "course_standard" in names and "course_mean" not in names

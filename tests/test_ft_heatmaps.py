@@ -8,11 +8,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
-from matplotlib.text import Text
-from synthetic import SyntheticStore
 
 from analysis import exp3_heatmaps, ft_heatmaps, predictors
-from analysis.exp3_heatmaps import TWO as EXP3_ROWS
 from analysis.ft_heatmaps import warm_up_chart
 from analysis.options import ALL, Options
 from analysis.reading.source import Source
@@ -21,11 +18,6 @@ from worldrep.names import FINETUNINGS, TASK_NAMES
 from worldrep.tracking import Store
 
 ACCURACIES = ("compass", "inside", "crossing")
-
-
-@pytest.fixture
-def synthetic(store_uri):
-    return SyntheticStore(store_uri)
 
 
 def source():
@@ -98,40 +90,67 @@ def test_the_paired_test_takes_models_as_units():
     assert trained["n"] == 4  # the fourth model has its trained cell
 
 
+def test_seeds_of_which_one_side_is_missing_do_not_empty_the_test():
+    """ft models of seed 42 alone, as in ftset, beside ftwb models of more seeds."""
+    rows = [f"ftwb1-{k}" for k in range(1, 8)]
+    both = pd.DataFrame(0.1, index=rows, columns=TASK_NAMES)
+    both.iloc[0] = 0.4
+    none = pd.DataFrame(math.nan, index=rows, columns=TASK_NAMES)
+    chart = warm_up_chart({"1": {1: none, 42: both}})
+    facts = chart.statistics["warm_up"]["ftwb1 - ft1: overall"]
+    assert (facts["n"], facts["missing"], facts["seeds"]) == (7, 0, "42")
+    assert facts["seeds_missing"] == 7 and facts["difference"] == pytest.approx(1.0 / 7)
+    assert "seeds 42, 7 of their seeds missing" in chart.said[0]
+
+
 def test_figures_of_three_matrices_have_room_for_every_word(synthetic):
     for seed in (1, 2):
         a_few(synthetic, seed)
     found = ft_heatmaps.ft_heatmaps(source(), Options(out="unused"))
     for name in ("ftwb2_aggregate", "warm_up"):
-        figure = part(found, name).draw("about " * 20)
-        slanted = {text.get_text() for text in figure.findobj(Text) if text.get_rotation() % 90}
-        # The boxes of slanted texts overlap, the texts do not.
-        assert [found for found in clashes(figure) if not slanted.issuperset(found)] == []
+        assert clashes(part(found, name).draw("about " * 20)) == []
 
 
 # Widths
 
 
 def test_widths_stand_side_by_side_in_the_order_of_exp3(synthetic):
-    for width in ("wide", "narrow"):
-        base = synthetic.run("pretrain", f"pt1@{width}", 1)
-        metrics = {f"atlantis/{task}/mean": 0.2 for task in ACCURACIES}
-        metrics |= {f"standard/{task}/mean": 0.9 for task in ACCURACIES}
-        synthetic.evaluate(f"pt1@{width}", 1, base, metrics)
-        value = {"wide": 0.55, "narrow": 0.9}[width]
-        model = f"pt1@{width}_ftwb2-13"
-        run = synthetic.run("finetune", model, 1, tags={"base_run_id": base})
-        own = {f"atlantis/{task}/mean": value for task in ACCURACIES}
-        synthetic.evaluate(model, 1, run, own, base)
+    for width, value in (("wide", 0.55), ("narrow", 0.9)):
+        of_width(synthetic, width, 1, value)
     found = exp3_heatmaps.exp3_heatmaps(source(), Options(out="unused", width=ALL))
     strip = part(found, "ftwb2_widths")
     assert [panel.heading for panel in strip.panels] == ["wide", "narrow"]
     assert list(strip.panels[0].values.index) == [f"ftwb2-{k}" for k in (4, 13, 15, 2, 9, 12)]
-    assert tuple(strip.panels[0].values.index) == EXP3_ROWS
     assert strip.panels[0].values.loc["ftwb2-13", "compass"] == pytest.approx(0.5)
     assert strip.panels[1].values.loc["ftwb2-13", "compass"] == pytest.approx(1.0)
     assert any(caveat.startswith("width base is left out") for caveat in found.caveats)
     assert {name.split("_")[0] for name in found.missing["matrix"]} == {"wide", "narrow"}
+
+
+def of_width(synthetic, width, seed, value):
+    """A base and a model of distance + perimeter with this accuracy on Atlantis."""
+    base = synthetic.run("pretrain", f"pt1@{width}", seed)
+    metrics = {f"atlantis/{task}/mean": 0.2 for task in ACCURACIES}
+    metrics |= {f"standard/{task}/mean": 0.9 for task in ACCURACIES}
+    synthetic.evaluate(f"pt1@{width}", seed, base, metrics)
+    model = f"pt1@{width}_ftwb2-13"
+    run = synthetic.run("finetune", model, seed, tags={"base_run_id": base})
+    own = {f"atlantis/{task}/mean": value for task in ACCURACIES}
+    synthetic.evaluate(model, seed, run, own, base)
+
+
+def test_widths_are_compared_over_the_seeds_that_all_have(synthetic):
+    of_width(synthetic, "wide", 42, 0.9)
+    of_width(synthetic, "narrow", 42, 0.9)
+    of_width(synthetic, "narrow", 1, 0.2)
+    found = exp3_heatmaps.exp3_heatmaps(source(), Options(out="unused", width=ALL))
+    strip = part(found, "ftwb2_widths")
+    for panel in strip.panels:
+        assert panel.values.loc["ftwb2-13", "compass"] == pytest.approx(1.0)
+    assert strip.title.endswith("by width, seed 42 only: no spread")
+    assert "seeds that all widths have, which are compared side by side: 42" in found.caveats
+    mean = part(found, "narrow_ftwb2_aggregate").values.loc["ftwb2-13", "compass"]
+    assert mean == pytest.approx(0.5)
 
 
 def test_one_width_can_be_chosen_and_only_here_all(synthetic, tmp_path):
@@ -140,7 +159,7 @@ def test_one_width_can_be_chosen_and_only_here_all(synthetic, tmp_path):
     assert {part.name.split("_")[0] for part in found.parts} == {"base"}
     code, _, error = invoke(ft_heatmaps, "--width", "all", "--out", str(tmp_path))
     assert code == 2 and "unknown width 'all'" in error
-    with pytest.raises(StateError, match="has no base with models fine-tuned from it"):
+    with pytest.raises(StateError, match="seeds 9.*width wide"):
         exp3_heatmaps.exp3_heatmaps(source(), Options(out="unused", width=ALL, seeds=(9,)))
 
 

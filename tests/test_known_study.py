@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
-from analysis.exp1_heatmaps import ONE, TWO, exp1_heatmaps
+from analysis.exp1_heatmaps import FAMILIES, exp1_heatmaps
 from analysis.formulas.matrices import expected_matrix
 from analysis.options import Options
 from analysis.predictors import predictors
@@ -22,6 +22,7 @@ from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow
 
+ONE, TWO = FAMILIES.values()
 SEEDS = (1, 2, 3, 42)
 MADE_UP = Choice("processes", 2, cpus=1, perform="benchmarks.simulated:perform")
 

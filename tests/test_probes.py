@@ -8,29 +8,23 @@ import pandas as pd
 import pytest
 import scipy.spatial
 from click.testing import CliRunner
-from matplotlib.text import Text
+from drawn_text import clashes
 from mlflow import MlflowClient
-from synthetic import SyntheticStore
 
-from analysis.city_maps import map_limits
+from analysis.charts.city_maps import map_limits
 from analysis.drawing.chart import Chart
 from analysis.drawing.heatmap import MANY_COLUMNS
 from analysis.formulas.probing import BASE, GROUPS, WITH, WITHOUT, comparison, shown_models
 from analysis.formulas.similarity import procrustes_table
 from analysis.options import Options
 from analysis.probes import DISPARITY, main, pair_masks, probes
-from analysis.reading.probings import parse_layer
+from analysis.reading.extractions import parse_layer
 from analysis.reading.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS
 from worldrep.tracking import Store
 
 MINI_LAYER = 3  # the default of a model of four layers
-
-
-@pytest.fixture
-def synthetic(store_uri):
-    return SyntheticStore(store_uri)
 
 
 def result(layer="default", **options):
@@ -383,8 +377,8 @@ def test_a_layer_is_a_number_or_the_default(text):
         parse_layer(text)
 
 
-def test_default_layers_have_no_number():
-    assert parse_layer("default") is None and parse_layer("0") == 0
+def test_the_default_layer_has_no_number():
+    assert parse_layer("default") == "default" and parse_layer("0") == 0
 
 
 # The command and the figures
@@ -415,30 +409,6 @@ def test_a_wrong_layer_is_told_before_anything_is_written(synthetic, tmp_path):
     assert not out.exists()
 
 
-def _texts(figure):
-    figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
-    texts = set(figure.findobj(Text)) - _ticks_beyond(figure)
-    drawn = [text for text in texts if text.get_visible() and text.get_text()]
-    return [(text.get_text(), text.get_window_extent(renderer)) for text in drawn]
-
-
-def _ticks_beyond(figure):
-    """Labels of ticks outside the axes, which matplotlib keeps and does not draw."""
-    return {
-        label
-        for axes in figure.axes
-        for axis in (axes.xaxis, axes.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
-        for label in (tick.label1, tick.label2)
-    }
-
-
-def _overlap(a, b) -> bool:
-    return min(a.x1, b.x1) - max(a.x0, b.x0) > 0.5 and min(a.y1, b.y1) - max(a.y0, b.y0) > 0.5
-
-
 @pytest.mark.parametrize("many", [False, True])
 def test_no_text_is_cut_off_or_overlaps_another(synthetic, many):
     fts = [ft for ft in FINETUNINGS if ft.startswith("ftwb")][: MANY_COLUMNS + 3 if many else 6]
@@ -447,12 +417,7 @@ def test_no_text_is_cut_off_or_overlaps_another(synthetic, many):
         extracted(synthetic, distances, seed)
     for drawn in result().parts:
         figure = drawn.draw("scale mini, width base, world standard, experiment worldrep; 5 runs")
-        texts = _texts(figure)
-        for text, box in texts:
-            inside = box.x0 >= 0 and box.y0 >= 0
-            assert inside and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
-        for (one, a), (other, b) in itertools.combinations(texts, 2):
-            assert not _overlap(a, b), (drawn.name, one, other)
+        assert clashes(figure) == [], drawn.name
 
 
 def test_groups_keep_their_colour_whichever_of_them_occur():

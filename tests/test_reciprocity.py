@@ -6,7 +6,6 @@ import math
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from synthetic import SyntheticStore
 
 from analysis.options import Options
 from analysis.reading.source import Source
@@ -14,11 +13,6 @@ from analysis.reciprocity import exchange, main, reciprocity
 from worldrep.errors import StateError
 from worldrep.names import TASK_NAMES
 from worldrep.tracking import Store
-
-
-@pytest.fixture
-def synthetic(store_uri):
-    return SyntheticStore(store_uri)
 
 
 def of_store(**options):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
-from synthetic import BASE_ACCURACIES, BASE_ERRORS, SyntheticStore, values
+from synthetic import BASE_ACCURACIES, BASE_ERRORS, values
 
 from analysis.formulas.comparison import detectable_difference, seeds_needed
 from analysis.formulas.over_seeds import comparisons, is_share, spread_bounds, spreads
@@ -18,11 +18,6 @@ from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.tasks import TASKS
 from worldrep.tracking import Store
-
-
-@pytest.fixture
-def synthetic(store_uri):
-    return SyntheticStore(store_uri)
 
 
 def every_metric(improvements, standard=0.5, atlantis=None) -> dict[str, float]:

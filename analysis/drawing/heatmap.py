@@ -1,7 +1,7 @@
 """Matrix -> figure: heatmaps that can be read by someone who has not seen the code.
 
-Red is bad, green or blue is good. Every cell also carries its number, so that nothing depends on
-telling two colours apart. All lengths are inches.
+Every cell carries its number (in matrices of many columns the table does), so that nothing depends
+on telling two colours apart. All lengths are inches.
 """
 
 from __future__ import annotations
@@ -164,16 +164,6 @@ class Block:
     @property
     def statistics(self) -> dict[str, Summary]:
         return self.kind.statistics(self.values)
-
-
-def draw_heatmap(
-    matrix: pd.DataFrame | Aggregate, kind: Kind, title: str, about: str = ""
-) -> Figure:
-    """The figure of one matrix or of the mean of several seeds'.
-
-    about: where the numbers come from, in small print.
-    """
-    return draw_heatmaps([Block(matrix, kind)], title, kind.lines, about)
 
 
 def draw_heatmaps(

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from analysis.drawing.chart import GREY, Chart, Style, log_scale
 
@@ -33,17 +34,23 @@ class Histogram(Chart):
     def below(self) -> float:
         return super().below + ROW * self.size[1] * len(self.styles)
 
-    def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
+    def edges(self, rows: pd.DataFrame) -> NDArray[np.float64]:
+        """The bins' edges, ascending, for the rows of one facet, at least one with a value."""
         values = rows[self.value].dropna().to_numpy(dtype=float)
-        if not len(values):
-            axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center")
-            return
         bins = min(BINS, math.ceil(2 * math.sqrt(len(values))))
         if self.log:
-            log_scale(axes, "x")
             edges = np.exp(np.histogram_bin_edges(np.log(values), bins=bins))
-        else:
-            edges = np.histogram_bin_edges(values, bins=bins)
+            edges[0], edges[-1] = min(edges[0], values.min()), max(edges[-1], values.max())
+            return edges  # with both ends in it, which exp(log(x)) may miss
+        return np.histogram_bin_edges(values, bins=bins)
+
+    def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
+        if rows[self.value].isna().all():
+            axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center")
+            return
+        if self.log:
+            log_scale(axes, "x")
+        edges = self.edges(rows)
         groups = self.grouped(rows.dropna(subset=[self.value]))
         for i, (_, own, style) in enumerate(groups):
             found = own[self.value].to_numpy(dtype=float)

@@ -12,6 +12,7 @@ from analysis.drawing.heatmap import Block, Kind, draw_heatmaps
 from analysis.formulas.matrices import Aggregate, Summary, aggregate
 
 MANY_SEEDS = 6
+MEAN = "mean over seeds"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Panel:
 
     name: of its files, without ending; title: of its figure; heading: within a strip; notes:
     further sentences, below the figure and printed; details: rows of `improvement_cells` behind
-    the matrix, which a page shows.
+    the matrix, which a page shows; stem: what the names of all seeds' panels have in common; which:
+    what sets this one apart from them, in words; both empty for a panel that stands alone.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Panel:
     heading: str = ""
     notes: tuple[str, ...] = ()
     details: pd.DataFrame | None = None
+    stem: str = ""
+    which: str = ""
 
     @property
     def block(self) -> Block:
@@ -85,6 +89,11 @@ class Strip:
     notes: tuple[str, ...] = ()
 
     @property
+    def which(self) -> str:
+        """Of which seed, or their mean, all of its panels are."""
+        return self.panels[0].which
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         return {name: table for panel in self.panels for name, table in panel.tables.items()}
 
@@ -118,12 +127,22 @@ def panels_of(
             matrix,
             heading,
             details=None if cells is None else cells[cells["seed"] == seed],
+            stem=name,
+            which=f"seed {seed}",
         )
         for seed, matrix in matrices.items()
     ]
-    mean = aggregate(list(matrices.values()))
-    title = f"{title}, {which}"
-    return [*panels, Panel(f"{name}_aggregate", title, kind, mean, heading, details=cells)]
+    mean = Panel(
+        f"{name}_aggregate",
+        f"{title}, {which}",
+        kind,
+        aggregate(list(matrices.values())),
+        heading,
+        details=cells,
+        stem=name,
+        which=MEAN,
+    )
+    return [*panels, mean]
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:

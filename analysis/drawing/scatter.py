@@ -24,7 +24,7 @@ class Scatter(Chart):
     x, y: columns; z: third column, which only a page shows; label: column of short texts beside
     the points; error: columns of the two half-widths, where there are any; towards: columns of the
     place that a line leads to from each point; fit: slope and intercept of a line; identity: draw
-    y = x; zero: draw the lines x = 0 and y = 0; equal: one unit is as long on both axes; log_x,
+    y = x; equal: one unit is as long on both axes; log_x,
     log_y: logarithmic axes; x_limits, y_limits: of every facet, instead of its own points'; faint:
     column that says which points are drawn small and pale, behind the others; front: column that
     says which points are ringed and joined, in the order of x.
@@ -38,7 +38,6 @@ class Scatter(Chart):
     towards: tuple[str, str] = ("", "")
     fit: tuple[float, float] | None = None
     identity: bool = False
-    zero: bool = False
     equal: bool = False
     log_x: bool = False
     log_y: bool = False
@@ -129,14 +128,11 @@ class Scatter(Chart):
             axes.set_ylim(*self.y_limits)
 
     def _plot_lines(self, axes: Axes) -> None:
-        if not (self.zero or self.identity or self.fit):
+        if not (self.identity or self.fit):
             return
         limits = np.array(axes.get_xlim())
         high = np.array(axes.get_ylim())
         style: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "zorder": 1.5}
-        if self.zero:
-            axes.axhline(0, **style)
-            axes.axvline(0, **style)
         if self.identity:
             both = np.array([min(limits[0], high[0]), max(limits[1], high[1])])
             axes.plot(both, both, linestyle=(0, (4, 3)), **style)

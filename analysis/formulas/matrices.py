@@ -128,7 +128,7 @@ def summary(values: np.ndarray) -> Summary:
 
 
 def in_words(summary: Summary) -> str:
-    """One kind of cells of `cell_statistics` as text."""
+    """One group of cells of `summaries` as text."""
     mean, std = summary["mean"], summary["std"]
     numbers = "none" if mean is None else f"mean {mean:.2f}, standard deviation {std:.2f}"
     return f"{numbers} (n = {summary['n']}, missing: {summary['missing']})"

@@ -1,6 +1,6 @@
-"""From pairs of models to a matrix between what they were trained on, and to what it says.
+"""How alike every two models are, as a matrix between what they were trained on, and in numbers.
 
-pairs: a row for every two runs: model, other_model, cka, same_model, same_seed.
+pairs: a row for every two runs, with PAIR_COLUMNS.
 """
 
 from __future__ import annotations
@@ -11,14 +11,57 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.formulas.comparison import rank_sum
-from analysis.formulas.matrices import Aggregate, Masks, diagonal_masks, summary
+from analysis.formulas.matrices import Aggregate, Masks, Summary, diagonal_masks, summary
+from analysis.formulas.similarity import cka_table, linear_cka
+from worldrep.digests import random_stream
 from worldrep.names import PRETRAININGS
 
 SAME = "same tasks"
 OTHER, OTHER_SEED = "different tasks", "different tasks, different seeds"
 SHARED_SEED = "different tasks, same seed"
+MOST_DRAWS = 8
+PAIR_COLUMNS = [
+    "model", "seed", "other_model", "other_seed", "layer", "cka", "same_model", "same_seed",
+    "run_id", "other_run_id",
+]  # fmt: skip
+
+
+def pair_table(
+    runs: pd.DataFrame, tables: Sequence[NDArray[np.floating]], layer: int
+) -> pd.DataFrame:
+    """The CKA of every two runs, with PAIR_COLUMNS.
+
+    runs: model and seed, indexed by run id; tables: (n_cities, d), one for each.
+    """
+    if len(tables) < 2:
+        return pd.DataFrame(columns=PAIR_COLUMNS)
+    first, second = np.triu_indices(len(tables), k=1)
+    one, other = (runs.reset_index().iloc[places] for places in (first, second))
+    columns = {
+        f"{side}{name}": own[name].to_numpy()
+        for side, own in (("", one), ("other_", other))
+        for name in ("model", "seed", "run_id")
+    }
+    pairs = pd.DataFrame(columns | {"layer": layer, "cka": cka_table(tables)[first, second]})
+    same_model, same_seed = (pairs[k] == pairs[f"other_{k}"] for k in ("model", "seed"))
+    return pairs.assign(same_model=same_model, same_seed=same_seed)[PAIR_COLUMNS]
+
+
+def chance_of(tables: Sequence[NDArray[np.floating]]) -> Summary:
+    """CKA of a table with another whose cities are shuffled: what likeness by chance comes to.
+
+    It is above 0, the more so the fewer cities there are for the features. At most 8 draws, each
+    of one table and the next; the same in every process.
+    """
+    n = min(len(tables), MOST_DRAWS) if len(tables) > 1 else 0
+    stream = random_stream(0, "cka", "chance")
+    draws = [
+        linear_cka(tables[i], stream.permutation(tables[(i + 1) % len(tables)])) for i in range(n)
+    ]
+    return summary(np.array(draws, dtype=float))
 
 
 def mean_over_pairs(

@@ -1,70 +1,164 @@
-"""Heatmaps as plotly figures: the matrices of all seeds in one place, chosen from a list."""
+"""Heatmaps as plotly figures: side by side as on paper, each seed to be chosen from a list."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from analysis.drawing.heatmap import MANY_COLUMNS, Kind
-from analysis.drawing.panels import Panel
+from analysis.drawing.panels import MEAN, Panel, Strip
+from analysis.html.axes import FONT, HOVER_BOX, choose
 from analysis.html.hover import Links, escaped, hover_text
-from analysis.html.plots import FONT, choose
 from analysis.reading.cells import DETAILS
+from analysis.result import Part
 
 STOPS = 21
-ROW_HEIGHT, SMALL_ROW_HEIGHT, AROUND = 28, 15, 190
-OF_SEED = re.compile(r"_(?:seed\d+|aggregate)$")
+ROW_HEIGHT, SMALL_ROW_HEIGHT, LEAST_HEIGHT, LIST_HEIGHT = 28, 15, 20, 45
+CELL_WIDTH, NARROW_CELL_WIDTH, BAR_WIDTH, LETTER, BETWEEN = 80, 39, 180, 6.5, 14
+CHOICE = "The list has each seed on its own."
 
 
-def stem(panel: Panel) -> str:
-    """What the panels of all seeds, and of their mean, have in common."""
-    return OF_SEED.sub("", panel.name)
+@dataclass
+class Sheet:
+    """Heatmaps in one place of the page.
+
+    stems: of the panels side by side; part: whose title and words stand there; choices: `seed 1` or
+    `mean over seeds` -> stem -> panel.
+    """
+
+    stems: tuple[str, ...]
+    part: Panel | Strip
+    choices: dict[str, dict[str, Panel]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return self.part.title
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return (*self.part.lines, CHOICE) if len(self.choices) > 1 else self.part.lines
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.part.notes
+
+    def add(self, part: Panel | Strip) -> None:
+        """Take in the panels of a part, and its words."""
+        self.part = part
+        for panel in _panels(part):
+            self.choices.setdefault(panel.which, {})[_stem(panel)] = panel
 
 
-def plot_panels(panels: Sequence[Panel], links: Links) -> go.Figure:
-    """One figure of panels of one stem: the mean over seeds first, the seeds to be chosen."""
-    ordered = sorted(panels, key=lambda panel: not panel.name.endswith("_aggregate"))
-    figure, ranges = go.Figure(), {}
-    for panel in ordered:
+def in_places(parts: Iterable[Part]) -> list[Part | Sheet]:
+    """The parts as they stand on the page: every panel in one sheet, a strip's where there is one.
+
+    A sheet stands where the first of its panels would.
+    """
+    parts, found = list(parts), list[Part | Sheet]()
+    strips = [_stems(part) for part in parts if isinstance(part, Strip)]
+    rows = {stem: stems for stems in strips for stem in stems}
+    known: dict[tuple[str, ...], Sheet] = {}
+    for part in parts:
+        if not isinstance(part, (Panel, Strip)):
+            found.append(part)
+            continue
+        stems = rows.get(_stems(part)[0], _stems(part))
+        if stems not in known:
+            known[stems] = Sheet(stems, part)
+            found.append(known[stems])
+        known[stems].add(part)
+    return found
+
+
+def _stems(part: Panel | Strip) -> tuple[str, ...]:
+    return tuple(_stem(panel) for panel in _panels(part))
+
+
+def _panels(part: Panel | Strip) -> Sequence[Panel]:
+    return part.panels if isinstance(part, Strip) else (part,)
+
+
+def _stem(panel: Panel) -> str:
+    return panel.stem or panel.name
+
+
+def plot_sheet(sheet: Sheet, links: Links) -> go.Figure:
+    """One figure: the mean over seeds first, the seeds to be chosen."""
+    count = len(sheet.stems)
+    space = {"horizontal_spacing": 0.02} if count > 1 else {}
+    figure = make_subplots(rows=1, cols=count, shared_yaxes=True, **space)
+    ranges: dict[str, range] = {}
+    for which in sorted(sheet.choices, key=lambda which: which != MEAN):
         before = len(figure.data)
-        figure.add_traces(_traces(panel, links))
-        ranges[_which(panel)] = range(before, len(figure.data))
+        for column, stem in enumerate(sheet.stems, start=1):
+            if panel := sheet.choices[which].get(stem):
+                bar = _bar_below(figure, column) if count > 1 else {"title": {"side": "right"}}
+                for trace in _traces(panel, links, bar):
+                    figure.add_trace(trace, row=1, col=column)
+        ranges[which] = range(before, len(figure.data))
     if len(ranges) > 1:
-        choose(figure, ranges, above=62)
-    rows, columns = ordered[0].values.shape
-    dense = columns > MANY_COLUMNS
-    high = SMALL_ROW_HEIGHT if dense else ROW_HEIGHT
-    figure.update_layout(
-        template="plotly_white",
-        font=FONT,
-        height=AROUND + high * rows,
-        width=max(760, 420 + (high if dense else 80) * columns),
-        margin={"l": 20, "r": 20, "t": 110, "b": 20},
-        hoverlabel={"align": "left", "bgcolor": "white", "font": {"size": 12}},
-    )
-    figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
-    figure.update_xaxes(side="top", showgrid=False, title=ordered[0].kind.frame.columns)
+        choose(figure, ranges, above=62 if count == 1 else 120)
+    _dress(figure, sheet)
     return figure
 
 
-def _which(panel: Panel) -> str:
-    """What sets a panel apart from the others of its stem."""
-    seed = panel.name.rpartition("_seed")[2]
-    return f"seed {seed}" if seed.isdecimal() else "mean over seeds"
+def _dress(figure: go.Figure, sheet: Sheet) -> None:
+    """Sizes, and what is above the columns."""
+    known = {stem: panel for own in sheet.choices.values() for stem, panel in own.items()}
+    panels = [known[stem] for stem in sheet.stems]
+    rows, columns = panels[0].values.shape
+    dense, alone = columns > MANY_COLUMNS, len(panels) == 1
+    high = SMALL_ROW_HEIGHT if dense else ROW_HEIGHT
+    wide = SMALL_ROW_HEIGHT if dense else CELL_WIDTH if alone else NARROW_CELL_WIDTH
+    above = (110 if alone else 170) - (0 if len(sheet.choices) > 1 else LIST_HEIGHT)
+    below = 20 if alone else 70
+    longest = max(len(panels[0].kind.frame.row_label(row)) for row in panels[0].values.index)
+    labels = LETTER * longest + BETWEEN * len(panels)
+    figure.update_layout(
+        template="plotly_white",
+        font=FONT,
+        height=above + LEAST_HEIGHT + high * rows + below,
+        width=max(760, labels + (BAR_WIDTH if alone else 0) + wide * columns * len(panels)),
+        margin={"l": 20, "r": 20, "t": above, "b": below},
+        hoverlabel=HOVER_BOX,
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
+    figure.update_xaxes(side="top", automargin=True, showgrid=False)
+    for i, panel in enumerate(panels, start=1):
+        heading = "" if alone else f"<b>{escaped(panel.heading)}</b><br>"
+        title = {"text": heading + escaped(panel.kind.frame.columns), "font": {"size": 12}}
+        figure.update_xaxes(title=title, row=1, col=i)
 
 
-def _traces(panel: Panel, links: Links) -> list[go.Heatmap]:
+def _bar_below(figure: go.Figure, column: int) -> dict[str, Any]:
+    """A bar of colours below one of several columns."""
+    axis = next(figure.select_xaxes(row=1, col=column))
+    start, end = axis.domain
+    return {
+        "orientation": "h",
+        "x": (start + end) / 2,
+        "len": end - start,
+        "y": 0,
+        "yanchor": "top",
+        "title": {"side": "bottom"},
+    }
+
+
+def _traces(panel: Panel, links: Links, bar: dict[str, Any]) -> list[go.Heatmap]:
     """The cells that are there, and behind them in grey those that are missing."""
     values, kind = panel.values, panel.kind
     x = [escaped(column) for column in values.columns]
     y = [escaped(kind.frame.row_label(row)) for row in values.index]
     numbers = values.to_numpy(dtype=float)
     missing = np.isnan(numbers)
+    size = 10 if "orientation" in bar else 12
     texts, addresses = _behind(panel, links)
     shown = _written(panel, numbers)
     gaps = go.Heatmap(
@@ -73,15 +167,14 @@ def _traces(panel: Panel, links: Links) -> list[go.Heatmap]:
         hovertext=np.where(missing, texts, ""),
         text=np.where(missing, "missing", ""),
         texttemplate="%{text}" if values.shape[1] <= MANY_COLUMNS else None,
+        textfont={"size": size - 1},
     )  # fmt: skip
     low, high = kind.limits
+    label = {"text": escaped(kind.label), "font": {"size": 11}} | bar["title"]
     cells = go.Heatmap(
         x=x, y=y, z=numbers, zmin=low, zmax=high, colorscale=_colours(kind), xgap=1, ygap=1,
-        colorbar={
-            "title": {"text": escaped(kind.label), "side": "right", "font": {"size": 11}},
-            "thickness": 14,
-        },
-        text=shown, texttemplate="%{text}", textfont={"size": 12},
+        colorbar={"thickness": 14} | bar | {"title": label},
+        text=shown, texttemplate="%{text}", textfont={"size": size},
         hovertext=texts, hoverinfo="text", customdata=addresses, hoverongaps=False,
     )  # fmt: skip
     return [gaps, cells]
@@ -101,7 +194,7 @@ def _written(panel: Panel, numbers: np.ndarray) -> np.ndarray:
     dense = numbers.shape[1] > MANY_COLUMNS
     for place, number in np.ndenumerate(numbers):
         written = "" if dense or np.isnan(number) else panel.kind.write(number)
-        texts[place] = f"<b>T</b>&nbsp;{written}" if marked[place] and written else written
+        texts[place] = f"<b>T</b>&#8201;{written}" if marked[place] and written else written
     return texts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -12,13 +12,28 @@ import plotly.graph_objects as go
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
-from analysis.drawing.panels import Panel, Strip
-from analysis.html.heatmaps import plot_panels, stem
+from analysis.drawing.curves import Curves
+from analysis.drawing.histogram import Histogram
+from analysis.drawing.intervals import Intervals
+from analysis.drawing.scatter import Scatter
+from analysis.html.curves import plot_curves
+from analysis.html.heatmaps import Sheet, in_places, plot_sheet
+from analysis.html.histogram import plot_histogram
 from analysis.html.hover import Links
-from analysis.html.plots import plot
+from analysis.html.intervals import plot_intervals
+from analysis.html.scatter import plot_scatter
+from analysis.html.solid import CHOICE, WORDS, plot_solid
 from analysis.result import Part, Result
 
 MANY_RUNS = 400  # rows of a table that a page shows
+MANY_REASONS = 3
+PLOTS: dict[type, Callable[[Any, Links], go.Figure]] = {
+    Curves: plot_curves,
+    Histogram: plot_histogram,
+    Intervals: plot_intervals,
+    Scatter: plot_scatter,
+    Sheet: plot_sheet,
+}
 
 
 @dataclass(frozen=True)
@@ -61,27 +76,19 @@ def section_of(result: Result, title: str, about: str, links: Links) -> Section:
     )
 
 
-def _figures(parts: Iterable[Part], links: Links) -> Iterable[Figure]:
-    """The figures of all parts; panels that differ in their seed alone share one."""
-    single = [own for part in parts for own in _single(part)]
-    panels: dict[str, list[Panel]] = {}
-    for part in single:
-        if isinstance(part, Panel):
-            panels.setdefault(stem(part), []).append(part)
-    for part in single:
-        if not isinstance(part, Panel):
-            yield _figure(part, plot(part, links))
-        elif own := panels.pop(stem(part), []):
-            yield _figure(own[-1], plot_panels(own, links))
+def _figures(parts: Sequence[Part], links: Links) -> Iterable[Figure]:
+    """The figures of all parts, as they stand on the page."""
+    for part in in_places(parts):
+        if isinstance(part, Scatter) and part.z:
+            words = (WORDS, CHOICE) if len(part.facets) > 1 else (WORDS,)
+            yield _figure(part, (*part.lines, *words), plot_solid(part, links))
+        else:
+            yield _figure(part, part.lines, PLOTS[type(part)](part, links))
 
 
-def _single(part: Part) -> Sequence[Part]:
-    return part.panels if isinstance(part, Strip) else (part,)
-
-
-def _figure(part: Part, figure: go.Figure) -> Figure:
+def _figure(part: Part | Sheet, lines: Sequence[str], figure: go.Figure) -> Figure:
     data, height = in_script(figure.to_json()), int(figure.layout.height)
-    return Figure(part.title, part.lines, part.notes, data, height)
+    return Figure(part.title, lines, part.notes, data, height)
 
 
 def in_script(text: str) -> str:
@@ -90,21 +97,42 @@ def in_script(text: str) -> str:
 
 
 def missing_by_command(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """command, how many values it fills, and of which analyses; what fills most first."""
+    """command, how many values it fills, of which analyses, and why; what fills most first."""
+    missing = _missing(results)
+    return _counted(missing[missing["command"] != ""], "command")
+
+
+def missing_for_good(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The same for each reason of the values that no command can fill."""
+    missing = _missing(results)
+    return _counted(missing[missing["command"] == ""], "reason")
+
+
+def _missing(results: Sequence[Result]) -> pd.DataFrame:
     tables = [result.missing.assign(analysis=result.name) for result in results]
-    if not tables:
-        return []
-    missing = pd.concat(tables)
+    columns = ["command", "reason", "analysis"]
+    found = pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+    return found.fillna("")
+
+
+def _counted(missing: pd.DataFrame, key: str) -> list[dict[str, Any]]:
+    """The rows of each command or reason as one."""
     rows = [
         {
-            "command": command,
+            key: name,
             "n": len(own),
             "analyses": ", ".join(dict.fromkeys(own["analysis"])),
-            "reason": own["reason"].iloc[0],
+            "reason": _joined(list(dict.fromkeys(own["reason"]))),
         }
-        for command, own in missing.groupby("command", sort=False)
+        for name, own in missing.groupby(key, sort=False)
     ]
     return sorted(rows, key=lambda row: -row["n"])
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    """Up to three reasons, and how many more there are."""
+    more = len(reasons) - MANY_REASONS
+    return "; ".join(reasons[:MANY_REASONS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def runs_table(results: Sequence[Result], links: Links) -> list[dict[str, Any]]:
@@ -121,9 +149,14 @@ def render(
     facts: Mapping[str, Any],
     sections: Sequence[Section],
     missing: Sequence[Mapping[str, Any]],
+    lost: Sequence[Mapping[str, Any]],
     runs: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The page. facts: heading and where the numbers come from, by name."""
+    """The page.
+
+    facts: heading and where the numbers come from, by name; missing, lost: what a command can fill,
+    and what none can.
+    """
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (files("analysis.html") / "report.html.j2").read_text()
     )
@@ -131,6 +164,7 @@ def render(
         facts=facts,
         sections=sections,
         missing=missing,
+        lost=lost,
         runs=runs[:MANY_RUNS],
         n_runs=len(runs),
         plotly=get_plotlyjs(),

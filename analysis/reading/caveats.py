@@ -19,10 +19,10 @@ CLEAR = 2.0  # standard errors
 SPLITS = ("standard", "atlantis")
 
 
-def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, StoredRun]) -> list[str]:
-    """One sentence for each model that was evaluated more than once.
+def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:
+    """One sentence for each model and seed that has several runs to choose from.
 
-    runs: a table with model, seed and chosen, indexed by run id; found: run id -> run.
+    runs: as `choose` returns them; kind: what one of them is called; found: run id -> run.
     """
     caveats = []
     for (model, seed), group in runs.groupby(["model", "seed"]):
@@ -34,7 +34,7 @@ def duplicate_caveats(runs: pd.DataFrame, found: Mapping[str, StoredRun]) -> lis
                 "" if _agree(found[run_id] for run_id in group.index) else "; their numbers differ"
             )
             caveats.append(
-                f"{model} seed {seed} has {len(group)} finished evaluations: {', '.join(chosen)} "
+                f"{model} seed {seed} has {len(group)} finished {kind}s: {', '.join(chosen)} "
                 f"is used ({group['why'].loc[chosen[0]]}), not {', '.join(older)}{how}"
             )
     return caveats

@@ -15,7 +15,7 @@ from analysis.formulas.matrices import specialists_of
 from analysis.normalize import normalized_improvement
 from analysis.reading.commands import Commands
 from analysis.reading.evaluations import Evaluations
-from analysis.result import MISSING_COLUMNS
+from analysis.reading.tables import MISSING_COLUMNS
 from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName
 from worldrep.tasks import TASKS
 
@@ -52,7 +52,7 @@ class _Reader:
     def __init__(self, evaluations: Evaluations, commands: Commands) -> None:
         keys = ["run_id", "split", "task"]
         self._values = evaluations.values.set_index(keys)["value"].to_dict()
-        self._runs = evaluations.runs
+        self._evaluations = evaluations
         self._based_seeds = set(evaluations.bases["seed"])
         self._commands = commands
 
@@ -66,7 +66,8 @@ class _Reader:
         else:
             value = self._value(run.run_id, "atlantis", task, gaps)
             if run.base_fault:
-                gaps[run.base_fault] = self._base_command(model, seed, run.base_run_id)
+                command = self._commands.evaluate_base(model, seed, run.base_run_id)
+                gaps[run.base_fault] = command
             else:
                 atlantis = self._value(run.base_evaluation_id, "atlantis", task, gaps)
                 standard = self._value(run.base_evaluation_id, "standard", task, gaps)
@@ -90,18 +91,13 @@ class _Reader:
     def _value(self, run_id: str, split: str, task: str, gaps: dict[str, str]) -> float:
         value = self._values.get((run_id, split, task), math.nan)
         if not math.isfinite(value):
-            model_run_id = self._runs["model_run_id"][run_id]
-            again = self._commands.evaluate_again(run_id, model_run_id)
-            gaps[f"evaluation {run_id} has no number {split}/{task}/mean"] = again
+            name = f"{split}/{task}/mean"
+            reason, command = self._evaluations.gap(run_id, [name], self._commands)
+            gaps[reason] = command
         return value
 
     def _base_run_id(self, run: Any) -> str:
-        return self._runs["model_run_id"].get(run.base_evaluation_id, run.base_run_id)
-
-    def _base_command(self, model: ModelName, seed: int, base_run_id: str) -> str:
-        if base_run_id:
-            return self._commands.evaluate_run(base_run_id)
-        return self._commands.evaluate(model.base, seed)
+        return self._evaluations.runs["model_run_id"].get(run.base_evaluation_id, run.base_run_id)
 
 
 def missing_cells(cells: pd.DataFrame, matrix: str, fts: Sequence[str]) -> pd.DataFrame:

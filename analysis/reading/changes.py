@@ -13,16 +13,6 @@ from analysis.reading.improvements import Improvements
 from worldrep.names import parse_model
 from worldrep.tasks import TASKS
 
-# What a value on a task is counted in.
-UNITS = {
-    "distance": "0.1 degree",
-    "trianglearea": "0.01 square degree",
-    "angle": "degree",
-    "compass": "share right",
-    "inside": "share right",
-    "perimeter": "0.1 degree",
-    "crossing": "share right",
-}
 NO_LOGARITHM = "an error of 0 has no logarithm; the raw change is known"
 
 Values = Mapping[tuple[str, str, str], float]  # (run id, split, task) -> mean
@@ -55,7 +45,7 @@ def _row(cell: Any, found: Improvements, values: Values) -> dict[str, object]:
     runs = ("run_id", "model_run_id", "base_run_id", "base_evaluation_id")
     return {
         **{name: getattr(cell, name) for name in kept},
-        "unit": UNITS[cell.task],
+        "unit": TASKS[cell.task].unit,
         "before": before,
         "after": after,
         "raw_change": raw_change(after, before),
@@ -71,15 +61,14 @@ def _gaps(cell: Any, found: Improvements, before: float, after: float) -> dict[s
     if not cell.run_id:
         return {cell.reason: cell.command}
     gaps = {}
-    runs, commands = found.evaluations.runs, found.commands
+    evaluations, commands = found.evaluations, found.trained.commands
     if not cell.base_evaluation_id:
-        gaps[runs["base_fault"][cell.run_id]] = (
-            commands.evaluate_run(cell.base_run_id)
-            if cell.base_run_id
-            else commands.evaluate(parse_model(cell.model).base, cell.seed)
-        )
+        fault = evaluations.runs["base_fault"][cell.run_id]
+        model = parse_model(cell.model)
+        gaps[fault] = commands.evaluate_base(model, cell.seed, cell.base_run_id)
     for run_id, value in ((cell.run_id, after), (cell.base_evaluation_id, before)):
         if run_id and not math.isfinite(value):
-            reason = f"evaluation {run_id} has no number standard/{cell.task}/mean"
-            gaps[reason] = commands.evaluate_again(run_id, runs["model_run_id"][run_id])
+            name = f"standard/{cell.task}/mean"
+            reason, command = evaluations.gap(run_id, [name], commands)
+            gaps[reason] = command
     return gaps or {NO_LOGARITHM: ""}

@@ -1,4 +1,4 @@
-"""Which seeds an analysis is drawn for, or the sentence that says why there is nothing to draw."""
+"""Which seeds an analysis is drawn for, or why there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from analysis.reading.source import Source
 from worldrep.errors import StateError
 
 
+class NothingThere(StateError):
+    """The store can be read, and has nothing of the kind that is asked for."""
+
+
 def choose_seeds(
     evaluations: Evaluations, options: Options, source: Source
 ) -> tuple[tuple[int, ...], list[str]]:
     """The seeds that were asked for, else all with a fine-tuned model; and caveats about them.
 
-    Raises StateError when no seed has both a base and a fine-tuned model.
+    Raises NothingThere when no seed has both a base and a fine-tuned model.
     """
     based = set(evaluations.bases["seed"])
     tuned = set(evaluations.finetuned["seed"])
     asked = set(options.seeds) or tuned
     if not asked & based & tuned:
-        raise StateError(_why_nothing(evaluations, options, source))
+        raise NothingThere(_why_nothing(evaluations, options, source))
     left_out = sorted(based - tuned - asked)
     caveats = [f"seed {seed} is left out: only its base is evaluated" for seed in left_out]
     caveats += [f"seed {seed} has no evaluated base" for seed in sorted(asked - based)]
@@ -27,11 +31,11 @@ def choose_seeds(
     return tuple(sorted(asked)), caveats
 
 
-def nothing_of(kind: str, stage: str, options: Options, source: Source) -> StateError:
+def nothing_of(kind: str, stage: str, options: Options, source: Source) -> NothingThere:
     """The store has no finished run of a stage that would do. kind: what was looked for."""
     known = source.held(stage)
     has = f"it has {known}" if known else "it has none at all; `mlflow run .` makes some"
-    return StateError(f"{source.place} has no {kind} of {options.in_words}: {has}")
+    return NothingThere(f"{source.place} has no {kind} of {options.in_words}: {has}")
 
 
 def _why_nothing(evaluations: Evaluations, options: Options, source: Source) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from analysis.options import Options
 from analysis.reading.source import Source
-from analysis.reading.trainings import Training, Trainings
 from worldrep.names import NO_FT, ModelName
 from worldrep.tracking.store import DEFAULT_EXPERIMENT
 
@@ -15,24 +16,29 @@ from worldrep.tracking.store import DEFAULT_EXPERIMENT
 class Commands:
     """Commands for the models of one scale and world, given what is trained already.
 
-    trained: (model, seed) -> the training that stands for it; experiment: its name, if it is not
-    the one that a command would take by itself.
+    trained: (model, seed) -> id of the training that stands for it; current: ids of those that a
+    command which names their model finds; experiment: its name, if it is not the one that a command
+    takes by itself.
     """
 
     scale: str
     world: str
-    trained: dict[tuple[str, int], Training]
+    trained: Mapping[tuple[str, int], str]
+    current: Collection[str]
     experiment: str | None = None
 
     @classmethod
-    def of(cls, source: Source, trainings: Trainings, *, scale: str, world: str) -> Commands:
-        """trainings: the newest first; a current one stands for its model rather than another."""
-        trained: dict[tuple[str, int], Training] = {}
-        for training in sorted(trainings.values(), key=lambda training: not training.current):
-            run = training.run
-            trained.setdefault((run.tag("model"), int(run.tag("seed"))), training)
+    def of(
+        cls,
+        source: Source,
+        options: Options,
+        trained: Mapping[tuple[str, int], str],
+        current: Collection[str],
+    ) -> Commands:
+        """Commands for the experiment that is read, and the scale and world of the options."""
         name = source.store.experiment_name
-        return cls(scale, world, trained, None if name == DEFAULT_EXPERIMENT else name)
+        experiment = None if name == DEFAULT_EXPERIMENT else name
+        return cls(options.scale, options.world, trained, current, experiment)
 
     def evaluate(self, model: ModelName, seed: int, **parameters: object) -> str:
         """Evaluate a model, after training it if that was not done."""
@@ -44,8 +50,8 @@ class Commands:
 
     def _downstream(self, entry: str, model: ModelName, seed: int, **parameters: object) -> str:
         training = self.trained.get((str(model), seed))
-        if training and not training.current:
-            return self._run(entry, run_id=training.run.id, **parameters)
+        if training and training not in self.current:
+            return self._run(entry, run_id=training, **parameters)
         command = self._run(entry, model=model, seed=seed, **parameters, **self._names)
         return command if training else f"{self.train(model, seed)} && {command}"
 
@@ -62,9 +68,15 @@ class Commands:
         """Evaluate the model of one training run."""
         return self._run("evaluate", run_id=run_id, **parameters)
 
-    def evaluate_again(self, evaluation_id: str, model_run_id: str) -> str:
-        """Put away an evaluation that lacks numbers, and repeat it."""
-        return f"mlflow runs delete --run-id {evaluation_id} && {self.evaluate_run(model_run_id)}"
+    def evaluate_base(self, model: ModelName, seed: int, base_run_id: str) -> str:
+        """Evaluate what a model started from. base_run_id: empty if the model does not say."""
+        if base_run_id:
+            return self.evaluate_run(base_run_id)
+        return self.evaluate(model.base, seed)
+
+    def again(self, run_id: str, command: str) -> str:
+        """Put away a run that is not as it should be, and make it anew by a command."""
+        return f"mlflow runs delete --run-id {run_id} && {command}"
 
     @property
     def _names(self) -> dict[str, str]:

@@ -21,16 +21,15 @@ from analysis.reading.caveats import (
     setting_caveats,
     weak_base_caveats,
 )
+from analysis.reading.commands import Commands
+from analysis.reading.runs import choose, run_table
 from analysis.reading.source import Source
-from analysis.reading.trainings import Trainings
+from analysis.reading.trainings import Trained
 from worldrep.names import NO_FT, TASK_NAMES
 from worldrep.tracking import StoredRun
 
 SPLITS = ("standard", "atlantis", "multi")
 VALUE_COLUMNS = ["model", "ft", "seed", "split", "task", "value", "run_id"]
-RUN_COLUMNS = [
-    "run_id", "run_name", "model", "ft", "seed", "model_run_id", "base_run_id", "ended", "current",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ class Evaluations:
     values: one row per model, seed, split and task, with the columns VALUE_COLUMNS. A base that
     was pretrained several times with one seed occurs once for each of them, told by run_id.
 
-    runs: one row per finished evaluation, indexed by run_id: RUN_COLUMNS, chosen, why (it was
-    chosen or not), base_evaluation_id (the run that holds the base's values; empty if there is
-    none) and base_fault (why there is none).
+    runs: one row per finished evaluation, indexed by run_id: as of `choose`, base_evaluation_id
+    (the run that holds the base's values; empty if there is none) and base_fault (why there is
+    none).
 
     sources: run id -> the run itself.
     """
@@ -64,7 +63,7 @@ class Evaluations:
         """Sentences about what a reader of the numbers has to know."""
         chosen = [self.sources[run_id] for run_id in self.runs.index[self.runs["chosen"]]]
         return [
-            *duplicate_caveats(self.runs, self.sources),
+            *duplicate_caveats(self.runs, "evaluation", self.sources),
             *currency_caveats(self.runs),
             *base_caveats(self.runs),
             *weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
@@ -76,10 +75,16 @@ class Evaluations:
         values, runs = (table[table["seed"].isin(seeds)] for table in (self.values, self.runs))
         return Evaluations(values, runs, self.sources)
 
+    def gap(self, run_id: str, names: Iterable[str], commands: Commands) -> tuple[str, str]:
+        """Why numbers of an evaluation are missing, and the command that makes them."""
+        again = commands.evaluate_run(self.runs["model_run_id"][run_id])
+        reason = f"evaluation {run_id} has no number {', '.join(names)}"
+        return reason, commands.again(run_id, again)
+
 
 def read_evaluations(
     source: Source,
-    trainings: Trainings,
+    trained: Trained,
     fts: Collection[str],
     only: Collection[str] | None = None,
     **names: str,
@@ -96,49 +101,16 @@ def read_evaluations(
         and run.tag("ft") in (NO_FT, *fts)
         and (only is None or run.id in only)
     }
-    runs = _with_bases(_choose(_run_table(found.values(), trainings)))
+    runs = _with_bases(_choose(run_table(found.values(), trained.current)))
     chosen = [found[run_id] for run_id in runs.index[runs["chosen"]]]
     return Evaluations(_value_table(chosen), runs, found)
 
 
-def _run_table(runs: Iterable[StoredRun], trainings: Trainings) -> pd.DataFrame:
-    """One row per evaluation, those of current models first, the newest first among each."""
-    rows = [
-        {
-            "run_id": run.id,
-            "run_name": run.name,
-            "model": run.tag("model"),
-            "ft": run.tag("ft"),
-            "seed": int(run.tag("seed")),
-            "model_run_id": run.tag("model_run_id"),
-            "base_run_id": run.tag("base_run_id"),
-            "ended": pd.Timestamp(run.ended, unit="s", tz="UTC").floor("s"),
-            "current": is_current(run, trainings),
-        }
-        for run in sorted(runs, key=lambda run: (run.ended, run.id), reverse=True)
-    ]
-    table = pd.DataFrame(rows, columns=RUN_COLUMNS).set_index("run_id")
-    return table.sort_values("current", ascending=False, kind="stable")
-
-
-def is_current(run: StoredRun, trainings: Trainings) -> bool:
-    """Whether a run is of a model as its name stands today."""
-    training = trainings.get(run.tag("model_run_id"))
-    return training is not None and training.current
-
-
 def _choose(runs: pd.DataFrame) -> pd.DataFrame:
     """Mark one evaluation of each fine-tuned model and seed, and of each pretrained base."""
-    pretrained = runs["model_run_id"].where(runs["ft"] == NO_FT, "")
-    keys = [runs["model"], runs["seed"], pretrained]
-    groups = runs["current"].groupby(keys, sort=False)
-    size, chosen = groups.transform("size"), groups.cumcount() == 0
-    preferred = chosen & runs["current"] & ~groups.transform("all")
-    why = "the newest of " + size.astype(str) + " finished evaluations"
-    why = why.where(~preferred, why + " of the model as its name stands today")
-    why = why.where(size > 1, "the only finished evaluation")
-    why = why.where(chosen, "not used: an older evaluation, or of a model with other settings")
-    return runs.assign(chosen=chosen, why=why)
+    runs = runs.assign(pretrained=runs["model_run_id"].where(runs["ft"] == NO_FT, ""))
+    chosen = choose(runs, "evaluation", keys=("model", "seed", "pretrained"))
+    return chosen.drop(columns="pretrained")
 
 
 def _with_bases(runs: pd.DataFrame) -> pd.DataFrame:

@@ -2,15 +2,16 @@
 
 Only finished extractions of one scale, width and world, at the last checkpoint and with the prompt
 of the model's first trained task, are read. Where there are several of one model and seed that have
-the layer, one of the model as its name stands today is preferred, then the newest. Models of other
-cities than most are left out, and said to be: their rows are not the same cities.
+the layer, one of the model as its name stands today is preferred, then the newest (for all layers:
+the one with most of them). Models of other cities than most are left out, and said to be: their
+rows are not the same cities.
 """
 
 from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,11 +22,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.options import ALL
-from analysis.reading.commands import Commands
-from analysis.reading.evaluations import is_current
+from analysis.reading.caveats import currency_caveats, duplicate_caveats, setting_caveats
+from analysis.reading.choice import NothingThere
+from analysis.reading.runs import choose, run_table, training_id
 from analysis.reading.source import Source
-from analysis.reading.trainings import Trainings
-from worldrep.errors import StateError
+from analysis.reading.trainings import Trained
+from worldrep.errors import InputError, StateError
 from worldrep.names import ModelName, parse_model
 from worldrep.representations import load_representations
 from worldrep.request import DEFAULT_LAYER, POSITIONS
@@ -33,18 +35,18 @@ from worldrep.tracking import StoredRun
 from worldrep.tracking.records import CITIES
 from worldrep.world import World
 
-COLUMNS = [
-    "run_id", "run_name", "model", "seed", "why", "ended", "model_run_id", "base_run_id",
-    "layers", "world_digest",
-]  # fmt: skip
+DEFAULT = "default"
+OTHER_CITIES = "extracted from other cities"
+UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
 
 
 @dataclass(frozen=True)
 class Extractions:
     """One extraction for each model and seed that has one.
 
-    runs: indexed by run_id, COLUMNS; absent: (model, seed) that were asked for and have none, with
-    the reason and the command that makes it; caveats: what a reader has to know.
+    runs: indexed by run_id, as of `choose`, layers and world_digest; absent: (model, seed) that
+    were asked for and have none, with the reason and the command that makes it; caveats: what a
+    reader has to know.
     """
 
     source: Source
@@ -87,47 +89,72 @@ def _step_folder(source: Source, run_id: str) -> Path:
 
 def read_extractions(
     source: Source,
-    trainings: Trainings,
+    trained: Trained,
     asked: Iterable[tuple[ModelName, int]],
-    commands: Commands,
     *,
-    layer: int | str | None = None,
+    layer: int | str = DEFAULT,
     **names: str,
 ) -> Extractions:
     """The extractions of some models and seeds.
 
-    layer: None for each model's default (5, or the last but one of a shallower model), `all` for
-    those that have it, the ones with most layers first; names: what they have in common: scale,
-    width, world. Raises StateError when there is none at all.
+    layer: a number, `default` for each model's own (5, or the last but one of a shallower model),
+    `all` for the extraction with most of them; names: what they have in common: scale, width,
+    world. Raises NothingThere when there is none at all, StateError when the cities of the models
+    cannot be read.
     """
     asked = list(asked)
     wanted = {(str(model), seed) for model, seed in asked}
-    candidates: dict[tuple[str, int], list[StoredRun]] = {key: [] for key in wanted}
-    for run in source.runs(stage="extract", **names):
-        key = run.tag("model"), int(run.tag("seed"))
-        if key in wanted and _would_do(run, layer):
-            candidates[key].append(run)
-    rows = [_row(runs, trainings, layer == ALL) for runs in candidates.values() if runs]
-    if not rows:
-        raise StateError(f"{source.place} has no representations of {_in_words(asked)}")
-    table = pd.DataFrame(rows, columns=COLUMNS).set_index("run_id")
-    kept, caveats = _of_one_world(table)
+    found = {
+        run.id: run
+        for run in source.runs(stage="extract", **names)
+        if (run.tag("model"), int(run.tag("seed"))) in wanted and _would_do(run, layer)
+    }
+    if not found:
+        raise NothingThere(f"{source.place} has no representations of {_in_words(asked)}")
+    table = choose(_run_table(found.values(), trained), "extraction", most_layers=layer == ALL)
+    chosen = table[table["chosen"]]
+    kept, left_out = _of_one_world(chosen)
+    if kept.empty:
+        raise NothingThere(
+            f"{source.place} has no finished training behind the representations of "
+            f"{_in_words(asked)}"
+        )
     world = read_world(source, kept, names["world"])
     have = set(zip(kept["model"], kept["seed"], strict=True))
-    other = set(zip(table["model"], table["seed"], strict=True)) - have
-    further = {} if layer is None else {"layers": layer}
+    reasons = {
+        (run.model, run.seed): why for why, rows in left_out.items() for run in rows.itertuples()
+    }
+    none = "no representations" + (f" of layer {layer}" if isinstance(layer, int) else "")
+    further = {} if layer == DEFAULT else {"layers": layer}
     absent = [
         {
             "model": str(model),
             "seed": seed,
-            "reason": "extracted from other cities" if (str(model), seed) in other
-            else "no representations" + (f" of layer {layer}" if isinstance(layer, int) else ""),
-            "command": commands.extract(model, seed, **further),
+            "reason": reasons.get((str(model), seed), none),
+            "command": trained.commands.extract(model, seed, **further),
         }
         for model, seed in asked
         if (str(model), seed) not in have
-    ]  # fmt: skip
+    ]
+    of_kept = [key in have for key in zip(table["model"], table["seed"], strict=True)]
+    caveats = [
+        *_left_out_caveats(left_out, len(kept)),
+        *duplicate_caveats(table[of_kept], "extraction", found),
+        *currency_caveats(kept),
+        *setting_caveats(found[run_id] for run_id in kept.index),
+    ]
     return Extractions(source, kept, absent, caveats, world)
+
+
+def parse_layer(text: str, *further: str) -> int | str:
+    """A number, `default`, or one of further words. Raises InputError for anything else."""
+    typed, words = text.strip(), (DEFAULT, *further)
+    if typed in words:
+        return typed
+    if not (typed.isascii() and typed.isdecimal()):
+        allowed = ", ".join(map(repr, words))
+        raise InputError(f"layer={text!r} is neither {allowed} nor a number such as 3")
+    return int(typed)
 
 
 def default_layer(run: StoredRun) -> int:
@@ -140,7 +167,7 @@ def layers_of(run: StoredRun) -> tuple[int, ...]:
     return tuple(ast.literal_eval(run.params.get("cfg.extract_layers", "()")))
 
 
-def _would_do(run: StoredRun, layer: int | str | None) -> bool:
+def _would_do(run: StoredRun, layer: int | str) -> bool:
     """Whether an extraction is of the last checkpoint, the usual prompt, and has the layer."""
     tasks = parse_model(run.tag("model")).tasks
     positions = run.params.get("cfg.extract_positions")
@@ -149,38 +176,36 @@ def _would_do(run: StoredRun, layer: int | str | None) -> bool:
     return run.tag("checkpoints") in ("", "last") and usual and wanted in layers_of(run)
 
 
-def _row(runs: Sequence[StoredRun], trainings: Trainings, widest: bool) -> dict[str, Any]:
-    """The extraction to use, of several of one model and seed, the newest first."""
+def _run_table(runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
+    """As `run_table`, with the layers and the cities of each; no cities if they are not known."""
+    trainings = [trained.runs.get(training_id(run)) for run in runs]
+    return run_table(runs, trained.current).assign(
+        layers=[layers_of(run) for run in runs],
+        world_digest=[training.tag("world_digest") if training else "" for training in trainings],
+    )
 
-    def rank(run: StoredRun) -> tuple[bool, int]:
-        return not is_current(run, trainings), -len(layers_of(run)) if widest else 0
 
-    run = min(runs, key=rank)
-    training = trainings.get(run.tag("model_run_id"))
-    return {
-        "run_id": run.id,
-        "run_name": run.name,
-        "model": run.tag("model"),
-        "seed": int(run.tag("seed")),
-        "why": f"the newest of {len(runs)} that would do" if len(runs) > 1 else "the only one",
-        "ended": pd.Timestamp(run.ended, unit="s", tz="UTC").floor("s"),
-        "model_run_id": run.tag("model_run_id"),
-        "base_run_id": run.tag("base_run_id"),
-        "layers": layers_of(run),
-        "world_digest": training.run.tag("world_digest") if training else "",
+def _of_one_world(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """The rows of the cities that most models have; the others, by why they are left out."""
+    is_known = table["world_digest"] != ""
+    usual = Counter(table["world_digest"][is_known]).most_common(1)
+    kept = table[table["world_digest"] == (usual[0][0] if usual else None)]
+    is_other = is_known & ~table.index.isin(kept.index)
+    return kept, {OTHER_CITIES: table[is_other], UNKNOWN_CITIES: table[~is_known]}
+
+
+def _left_out_caveats(left_out: Mapping[str, pd.DataFrame], n_kept: int) -> list[str]:
+    why = {
+        OTHER_CITIES: "their representations are of other cities than those of the "
+        f"{n_kept} others",
+        UNKNOWN_CITIES: "their trainings are not finished or not in the store, so that nothing "
+        "says which cities they are of",
     }
-
-
-def _of_one_world(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of the cities that most models have, and a caveat about the others."""
-    usual = Counter(table["world_digest"]).most_common(1)[0][0]
-    other = table[table["world_digest"] != usual]
-    if other.empty:
-        return table, []
-    names = ", ".join(f"{run.model} seed {run.seed}" for run in other.itertuples())
-    return table[table["world_digest"] == usual], [
-        f"{names}: left out, their representations are of other cities than those of the "
-        f"{len(table) - len(other)} others"
+    return [
+        ", ".join(f"{run.model} seed {run.seed}" for run in rows.itertuples())
+        + f": left out, {why[reason]}"
+        for reason, rows in left_out.items()
+        if len(rows)
     ]
 
 

@@ -11,19 +11,13 @@ from analysis.formulas.matrices import to_matrix
 from analysis.options import Options
 from analysis.reading.cells import improvement_cells
 from analysis.reading.choice import choose_seeds
-from analysis.reading.commands import Commands
 from analysis.reading.evaluations import Evaluations, read_evaluations
 from analysis.reading.source import Source
-from analysis.reading.trainings import read_trainings
-from analysis.result import used_runs
-from worldrep.names import FINETUNINGS, ModelName
+from analysis.reading.tables import used_runs
+from analysis.reading.trainings import Trained
+from worldrep.names import ModelName
 
 PRETRAIN = "pt1"
-
-
-def finetunings(family: str) -> tuple[str, ...]:
-    """Names of a family such as ftwb2, in order."""
-    return tuple(ft for ft in FINETUNINGS if ft.startswith(f"{family}-"))
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Improvements:
     evaluations: Evaluations
     seeds: tuple[int, ...]
     caveats: list[str]
-    commands: Commands
+    trained: Trained
 
     def matrices(self, fts: Sequence[str], column: str = "normalised") -> dict[int, pd.DataFrame]:
         """Each seed's matrix of some fine-tunings."""
@@ -56,15 +50,14 @@ def read_improvements(
 ) -> Improvements:
     """Models that are fine-tuned from pt1, of the scale, width, world and seeds of the options.
 
-    only: evaluations to which the choice is limited, by run id. Raises StateError when the store
+    only: evaluations to which the choice is limited, by run id. Raises NothingThere when the store
     has no seed with both a base and a fine-tuned model.
     """
     names = options.names | {"pretrain": PRETRAIN}
-    trainings = read_trainings(source, **names)
-    evaluations = read_evaluations(source, trainings, fts, only, **names)
+    trained = Trained.read(source, options, pretrain=PRETRAIN)
+    evaluations = read_evaluations(source, trained, fts, only, **names)
     seeds, caveats = choose_seeds(evaluations, options, source)
     evaluations = evaluations.of_seeds(seeds)
-    commands = Commands.of(source, trainings, scale=options.scale, world=options.world)
     models = [ModelName(PRETRAIN, ft, options.width) for ft in fts]
-    cells = improvement_cells(evaluations, models, seeds, commands)
-    return Improvements(cells, evaluations, seeds, [*caveats, *evaluations.caveats], commands)
+    cells = improvement_cells(evaluations, models, seeds, trained.commands)
+    return Improvements(cells, evaluations, seeds, [*caveats, *evaluations.caveats], trained)

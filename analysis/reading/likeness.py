@@ -15,27 +15,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.formulas.matrices import Summary, summary
-from analysis.formulas.similarity import cka_table, linear_cka
+from analysis.formulas.matrices import Summary
+from analysis.formulas.pairs import chance_of, pair_table
 from analysis.options import ALL, Options
-from analysis.reading.caveats import currency_caveats, setting_caveats
+from analysis.reading.choice import NothingThere
 from analysis.reading.commands import Commands
-from analysis.reading.extractions import Extractions, default_layer, layers_of, read_extractions
+from analysis.reading.extractions import (
+    DEFAULT,
+    Extractions,
+    default_layer,
+    layers_of,
+    read_extractions,
+)
 from analysis.reading.source import Source
-from analysis.reading.trainings import Trainings
-from analysis.result import used_runs
-from worldrep.digests import random_stream
+from analysis.reading.tables import used_runs
+from analysis.reading.trainings import Trained
 from worldrep.errors import InputError, StateError
 from worldrep.names import PRETRAININGS, ModelName, parse_model
 from worldrep.tracking import StoredRun
 
-DEFAULT = "default"
-MOST_DRAWS = 8
+LABEL = "linear CKA (no unit)"
 USUAL_SEEDS = (42, 1, 2, 3)
-PAIR_COLUMNS = [
-    "model", "seed", "other_model", "other_seed", "layer", "cka", "same_model", "same_seed",
-    "run_id", "other_run_id",
-]  # fmt: skip
 
 Absent = list[dict[str, Any]]  # model, seed, reason, command
 
@@ -59,6 +59,23 @@ class Likeness:
     chance: Summary
     absent: Absent
 
+    @property
+    def name(self) -> str:
+        """Of its matrix."""
+        return f"cka_{self.family}_layer{self.layer}"
+
+    @property
+    def labels(self) -> pd.Index:
+        """What the models are called: the task of one pretrained on a single one, else its name."""
+        names = [parse_model(model).pretrain for model in self.models]
+        if self.family == "pt1":
+            return pd.Index([PRETRAININGS[name][0] for name in names], name="task")
+        return pd.Index(names, name="model")
+
+    @property
+    def features_in_words(self) -> str:
+        return f"{' or '.join(map(str, self.n_features))} features"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -70,6 +87,24 @@ class Family:
     caveats: list[str]
     lacking: Absent  # layers that some of them have
 
+    @property
+    def missing(self) -> list[dict[str, Any]]:
+        """What each matrix lacks, and the layers that only some models have; for a table."""
+        named = [(likeness.name, row) for likeness in self.layers for row in likeness.absent]
+        named += [(f"cka_{self.name}", row) for row in self.lacking]
+        return [{"matrix": name, "task": "", **row} for name, row in named]
+
+    @property
+    def bias_caveats(self) -> list[str]:
+        """A caveat about tables with fewer cities than features."""
+        first = self.layers[0]
+        if not first.n_features or first.n_cities > max(first.n_features):
+            return []
+        return [
+            f"{self.name}: {first.n_cities} cities are fewer than {first.features_in_words}, so "
+            "CKA is biased upwards: compare it with that of shuffled cities, not with 0"
+        ]
+
 
 def family_models(family: str, width: str = "base") -> tuple[ModelName, ...]:
     """The models of a family such as pt1 that are pretrained on some of the tasks, in order."""
@@ -77,28 +112,17 @@ def family_models(family: str, width: str = "base") -> tuple[ModelName, ...]:
     return tuple(ModelName(name, width=width) for name in names)
 
 
-def parse_layer(text: str) -> int | str:
-    """`default`, `all`, or a number. Raises InputError for anything else."""
-    typed = text.strip()
-    if typed in (DEFAULT, ALL):
-        return typed
-    if not (typed.isascii() and typed.isdecimal()):
-        raise InputError(f"layer={text!r} is neither {DEFAULT!r}, {ALL!r} nor a number such as 3")
-    return int(typed)
-
-
 def read_family(
     source: Source,
     options: Options,
-    trainings: Trainings,
-    commands: Commands,
+    trained: Trained,
     family: str,
     layer: int | str = DEFAULT,
 ) -> Family | None:
     """The likeness of a family's models at a layer, or at `all` that they have in common.
 
     None if the store has no representations of any of them. Raises InputError for a layer that
-    they do not have, StateError when no two of them can be compared.
+    they do not have, NothingThere when no two of them can be compared.
     """
     models = family_models(family, options.width)
     runs = _extracted(source, options, models)
@@ -107,12 +131,12 @@ def read_family(
     seeds = _choose_seeds(runs, options, models)
     asked = [(model, seed) for model in models for seed in seeds]
     at = ALL if layer == ALL else _choose_layer(runs, layer)
-    found = read_extractions(source, trainings, asked, commands, layer=at, **options.names)
+    found = read_extractions(source, trained, asked, layer=at, **options.names)
     layers = [at] if isinstance(at, int) else found.layers
-    read = [_likeness(found, family, at, models, seeds, commands) for at in layers]
+    read = [_likeness(found, family, at, models, seeds, trained.commands) for at in layers]
     used = {run_id for likeness in read for run_id in _runs_of(likeness.pairs)}
     if not used:
-        raise StateError(
+        raise NothingThere(
             f"{source.place} has representations of a single model of {models[0]}, ... "
             f"{models[-1]} at layer {layers[0]} ({options.in_words}): CKA needs two"
         )
@@ -120,8 +144,8 @@ def read_family(
         name=family,
         layers=read,
         runs_used=used_runs(found.runs, used),
-        caveats=[*found.caveats, *_choice_caveats(found, trainings)],
-        lacking=_lacking_layers(found, commands) if at == ALL else [],
+        caveats=found.caveats,
+        lacking=_lacking_layers(found, trained.commands) if at == ALL else [],
     )
 
 
@@ -134,10 +158,10 @@ def _extracted(source: Source, options: Options, models: Sequence[ModelName]) ->
 def _choose_seeds(
     runs: Sequence[StoredRun], options: Options, models: Sequence[ModelName]
 ) -> tuple[int, ...]:
-    """The seeds that were asked for, else all. Raises StateError if none of them is there."""
+    """The seeds that were asked for, else all. Raises NothingThere if none of them is."""
     held = tuple(sorted({int(run.tag("seed")) for run in runs}))
     if options.seeds and not set(options.seeds) & set(held):
-        raise StateError(
+        raise NothingThere(
             f"the store has representations of {models[0]}, ... {models[-1]} of seeds "
             f"{', '.join(map(str, held))}, not of {', '.join(map(str, options.seeds))} "
             f"({options.in_words})"
@@ -148,7 +172,7 @@ def _choose_seeds(
 def _choose_layer(runs: Sequence[StoredRun], layer: int | str) -> int:
     """The layer that was asked for, or the default one of most models.
 
-    Raises InputError for one that the models do not have, StateError if it is in no extraction.
+    Raises InputError for one that the models do not have, NothingThere if it is in no extraction.
     """
     if isinstance(layer, str):
         return Counter(default_layer(run) for run in runs).most_common(1)[0][0]
@@ -157,7 +181,7 @@ def _choose_layer(runs: Sequence[StoredRun], layer: int | str) -> int:
         raise InputError(f"layer={layer} is too deep: these models have layers 0 to {deepest}")
     held = sorted({at for run in runs for at in layers_of(run)})
     if layer not in held:
-        raise StateError(
+        raise NothingThere(
             f"the store has no representations of layer {layer}, only of "
             f"{', '.join(map(str, held))}; `-e extract -P layers={layer}` makes them"
         )
@@ -213,8 +237,8 @@ def _faulty(runs: pd.DataFrame, faults: dict[str, str], layer: int, commands: Co
     for run_id, reason in faults.items():
         model, seed = runs["model"][run_id], int(runs["seed"][run_id])
         again = commands.extract(parse_model(model), seed, layers=layer)
-        command = f"mlflow runs delete --run-id {run_id} && {again}"
-        rows.append({"model": model, "seed": seed, "reason": reason, "command": command})
+        row = {"model": model, "seed": seed, "reason": reason}
+        rows.append(row | {"command": commands.again(run_id, again)})
     return rows
 
 
@@ -228,62 +252,8 @@ def _second_seeds(models: Sequence[ModelName], seed: int, layer: int, commands: 
     ]
 
 
-def pair_table(
-    runs: pd.DataFrame, tables: Sequence[NDArray[np.floating]], layer: int
-) -> pd.DataFrame:
-    """The CKA of every two runs, with PAIR_COLUMNS.
-
-    runs: model and seed, indexed by run id; tables: (n_cities, d), one for each.
-    """
-    if len(tables) < 2:
-        return pd.DataFrame(columns=PAIR_COLUMNS)
-    first, second = np.triu_indices(len(tables), k=1)
-    one, other = (runs.reset_index().iloc[places] for places in (first, second))
-    columns = {
-        f"{side}{name}": own[name].to_numpy()
-        for side, own in (("", one), ("other_", other))
-        for name in ("model", "seed", "run_id")
-    }
-    pairs = pd.DataFrame(columns | {"layer": layer, "cka": cka_table(tables)[first, second]})
-    same_model, same_seed = (pairs[k] == pairs[f"other_{k}"] for k in ("model", "seed"))
-    return pairs.assign(same_model=same_model, same_seed=same_seed)[PAIR_COLUMNS]
-
-
-def chance_of(tables: Sequence[NDArray[np.floating]]) -> Summary:
-    """CKA of a table with another whose cities are shuffled: what likeness by chance comes to.
-
-    It is above 0, the more so the fewer cities there are for the features. At most 8 draws, each
-    of one table and the next; the same in every process.
-    """
-    n = min(len(tables), MOST_DRAWS) if len(tables) > 1 else 0
-    stream = random_stream(0, "cka", "chance")
-    draws = [
-        linear_cka(tables[i], stream.permutation(tables[(i + 1) % len(tables)])) for i in range(n)
-    ]
-    return summary(np.array(draws, dtype=float))
-
-
 def _runs_of(pairs: pd.DataFrame) -> set[str]:
     return {*pairs["run_id"], *pairs["other_run_id"]}
-
-
-def _choice_caveats(found: Extractions, trainings: Trainings) -> list[str]:
-    """What was chosen among several extractions, and how the models differ in their settings."""
-    runs = found.runs
-    several = [
-        f"{run.model} seed {run.seed} has several extractions: {run.Index} is used ({run.why})"
-        for run in runs.itertuples()
-        if run.why != "the only one"
-    ]
-    known = [trainings[run_id] for run_id in runs["model_run_id"] if run_id in trainings]
-    current = [
-        run_id not in trainings or trainings[run_id].current for run_id in runs["model_run_id"]
-    ]
-    return [
-        *several,
-        *currency_caveats(runs.assign(chosen=True, current=current)),
-        *setting_caveats(training.run for training in known),
-    ]
 
 
 def _lacking_layers(found: Extractions, commands: Commands) -> Absent:

@@ -13,26 +13,26 @@ from numpy.typing import NDArray
 from analysis.formulas.probing import BASE, GROUPS, WITH, WITHOUT, guessed_errors, position_errors
 from analysis.formulas.similarity import principal_components
 from analysis.options import Options
-from analysis.reading.caveats import currency_caveats, setting_caveats
-from analysis.reading.choice import nothing_of
+from analysis.reading.choice import NothingThere, nothing_of
 from analysis.reading.commands import Commands
-from analysis.reading.evaluations import is_current
 from analysis.reading.extractions import (
+    DEFAULT,
     Extractions,
     default_layer,
     layers_of,
     read_extractions,
 )
+from analysis.reading.improvements import PRETRAIN
 from analysis.reading.source import Source
-from analysis.reading.trainings import Trainings, read_trainings
-from analysis.result import missing_table, used_runs
-from worldrep.errors import InputError, StateError
+from analysis.reading.tables import missing_table, used_runs
+from analysis.reading.trainings import Trained
+from worldrep.errors import StateError
 from worldrep.names import FINETUNINGS, NO_FT, ModelName, parse_model
 from worldrep.probe import ProbeResult, probe_positions
 from worldrep.tracking import StoredRun
 from worldrep.world import World
 
-PRETRAIN, DISTANCE, COMPONENTS = "pt1", "distance", 3
+DISTANCE, COMPONENTS = "distance", 3
 ORDER = (NO_FT, *FINETUNINGS)
 NAME = "probes"
 
@@ -71,34 +71,24 @@ class Probings:
         return self.table[self.table["run_id"] == run_id].iloc[0]
 
 
-def parse_layer(text: str) -> int | None:
-    """`default` -> None, `3` -> 3. Raises InputError for anything else."""
-    if text.strip() == "default":
-        return None
-    if not (text.strip().isascii() and text.strip().isdecimal()):
-        raise InputError(f"layer={text!r} is neither 'default' nor a number such as 3")
-    return int(text)
-
-
-def read_probings(source: Source, options: Options, layer: int | None = None) -> Probings:
+def read_probings(source: Source, options: Options, layer: int | str = DEFAULT) -> Probings:
     """Probe pt1 and all its fine-tunings of the options that have representations.
 
-    layer: None for each model's default. Raises StateError when there are none.
+    layer: a number, or `default` for each model's own. Raises NothingThere when there are none.
     """
     names = options.names | {"pretrain": PRETRAIN}
-    trainings = read_trainings(source, **names)
+    trained = Trained.read(source, options, pretrain=PRETRAIN)
     runs = {run.id: run for run in source.runs(stage="extract", **names)}
-    held = [run for run in runs.values() if layer is None or layer in layers_of(run)]
+    held = [run for run in runs.values() if layer == DEFAULT or layer in layers_of(run)]
     seeds = options.seeds or tuple(sorted({int(run.tag("seed")) for run in held}))
     if not any(int(run.tag("seed")) in seeds for run in held):
         raise _nothing(source, options, runs.values(), layer)
-    commands = Commands.of(source, trainings, scale=options.scale, world=options.world)
-    named = [*(training.run for training in trainings.values()), *runs.values()]
+    named = [*trained.runs.values(), *runs.values()]
     asked = [(model, seed) for model in _models(named, seeds, options.width) for seed in seeds]
-    found = read_extractions(source, trainings, asked, commands, layer=layer, **names)
-    rows, cities, faults = _probe_all(found, runs, layer, commands)
+    found = read_extractions(source, trained, asked, layer=layer, **names)
+    rows, cities, faults = _probe_all(found, runs, layer, trained.commands)
     if not rows:
-        raise StateError(
+        raise NothingThere(
             f"{source.place}: no representations that can be used; {faults[0]['reason']}"
         )
     table = pd.DataFrame(rows).astype({"fine_tuned": GROUPS})
@@ -114,7 +104,7 @@ def read_probings(source: Source, options: Options, layer: int | None = None) ->
         used_runs(used, set(used.index)),
         [
             *found.caveats,
-            *_choice_caveats(used, runs, trainings),
+            *_base_caveats(used),
             *_seed_caveats(table, seeds),
             *_probe_caveats(table),
         ],
@@ -131,18 +121,18 @@ def _models(runs: Iterable[StoredRun], seeds: tuple[int, ...], width: str) -> li
 
 
 def _probe_all(
-    found: Extractions, runs: Mapping[str, StoredRun], layer: int | None, commands: Commands
+    found: Extractions, runs: Mapping[str, StoredRun], layer: int | str, commands: Commands
 ) -> tuple[list[dict[str, Any]], dict[str, Cities], list[dict[str, Any]]]:
     """Rows of the table, cities by run id, and rows of what is missing for a fault of its own."""
     rows, cities, faults = [], {}, []
     order = sorted(found.runs.itertuples(), key=lambda run: (_place(run.model), run.seed))
     for run in order:
-        own = default_layer(runs[run.Index]) if layer is None else layer
+        own = default_layer(runs[run.Index]) if isinstance(layer, str) else layer
         try:
             known = _cities(found.table(run.Index, own), found.world)
         except StateError as fault:
             again = commands.extract(parse_model(run.model), run.seed)
-            command = f"mlflow runs delete --run-id {run.Index} && {again}"
+            command = commands.again(run.Index, again)
             facts = {"model": run.model, "seed": run.seed, "reason": str(fault)}
             faults.append(facts | {"command": command})
             continue
@@ -186,35 +176,26 @@ def _row(run: Any, layer: int, known: Cities) -> dict[str, Any]:
 
 
 def _nothing(
-    source: Source, options: Options, runs: Iterable[StoredRun], layer: int | None
-) -> StateError:
+    source: Source, options: Options, runs: Iterable[StoredRun], layer: int | str
+) -> NothingThere:
     """Why no extraction would do."""
     runs = list(runs)
     if not runs:
         return nothing_of("representations", "extract", options, source)
     seeds = sorted({int(run.tag("seed")) for run in runs})
     layers = sorted({layer for run in runs for layer in layers_of(run)})
-    asked = "" if layer is None else f" of layer {layer}"
-    hint = "" if layer is None else f"; `-e extract -P layers={layer}` makes them"
+    asked = "" if layer == DEFAULT else f" of layer {layer}"
+    hint = "" if layer == DEFAULT else f"; `-e extract -P layers={layer}` makes them"
     asked += f" for seeds {', '.join(map(str, options.seeds))}" if options.seeds else ""
-    return StateError(
+    return NothingThere(
         f"{source.place} has no representations{asked} ({options.in_words}): it has layers "
         f"{', '.join(map(str, layers)) or 'none'} of seeds {', '.join(map(str, seeds))}{hint}"
     )
 
 
-def _choice_caveats(
-    used: pd.DataFrame, runs: Mapping[str, StoredRun], trainings: Trainings
-) -> list[str]:
-    """What differs among the extractions that are used."""
-    current = [is_current(runs[run_id], trainings) for run_id in used.index]
-    several = used[used["why"] != "the only one"]
-    caveats = [
-        f"{run.model} seed {run.seed}: extraction {run.Index} is used, {run.why}"
-        for run in several.itertuples()
-    ]
-    caveats += currency_caveats(used.assign(chosen=True, current=current))
-    caveats += setting_caveats(runs[run_id] for run_id in used.index)
+def _base_caveats(used: pd.DataFrame) -> list[str]:
+    """Models that did not start from the base of their seed that is shown."""
+    caveats = []
     bases = {run.seed: run.model_run_id for run in used.itertuples() if "_" not in run.model}
     for run in used.itertuples():
         base = bases.get(run.seed, "")

@@ -16,14 +16,13 @@ import pandas as pd
 
 from analysis.options import Options
 from analysis.reading.cells import improvement_cells
-from analysis.reading.choice import nothing_of
+from analysis.reading.choice import NothingThere, nothing_of
 from analysis.reading.commands import Commands
 from analysis.reading.evaluations import SPLITS, Evaluations, read_evaluations
 from analysis.reading.improvements import PRETRAIN
 from analysis.reading.models import family_of, in_order, known_model
 from analysis.reading.source import Source
-from analysis.reading.trainings import read_trainings
-from worldrep.errors import StateError
+from analysis.reading.trainings import Trained
 from worldrep.names import FINETUNINGS, NO_FT, TASK_NAMES, ModelName, parse_model
 
 METRICS = tuple(f"{split}/{task}" for split in SPLITS for task in TASK_NAMES)
@@ -52,7 +51,7 @@ class Scores:
 
 
 def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = ()) -> Scores:
-    """The numbers of these models, or of all that are evaluated. Raises StateError for none."""
+    """The numbers of these models, or of all that are evaluated. Raises NothingThere for none."""
     found, caveats = _evaluated(source, options)
     wanted = [
         (model, seed)
@@ -60,21 +59,20 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
         if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
     ]
     if not wanted:
-        raise StateError(_why_nothing(found, options, source))
+        raise NothingThere(_why_nothing(found, options, source))
     models = tuple(asked) or in_order(model for model, _ in wanted)
     seeds = options.seeds or tuple(sorted({seed for _, seed in wanted}))
-    trainings = read_trainings(source, **options.names)
-    commands = Commands.of(source, trainings, scale=options.scale, world=options.world)
+    trained = Trained.read(source, options)
     parts = []
     for pretrain in dict.fromkeys(model.pretrain for model in models):
         own = [model for model in models if model.pretrain == pretrain]
         fts = [model.ft for model in own]
         names = options.names | {"pretrain": pretrain}
-        evaluations = read_evaluations(source, trainings, fts, **names).of_seeds(seeds)
-        parts.append(_Reader(evaluations, own, seeds, commands).scores())
+        evaluations = read_evaluations(source, trained, fts, **names).of_seeds(seeds)
+        parts.append(_Reader(evaluations, own, seeds, trained.commands).scores())
     values = pd.concat([part.values for part in parts], ignore_index=True)
     if values.empty:
-        raise StateError(f"the evaluations in {source.place} hold no number ({options.in_words})")
+        raise NothingThere(f"the evaluations in {source.place} hold no number ({options.in_words})")
     return Scores(
         values=values,
         models=models,
@@ -88,7 +86,7 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
 def _evaluated(source: Source, options: Options) -> tuple[list[tuple[ModelName, int]], list[str]]:
     """Which models and seeds have an evaluation of the last checkpoint, and a caveat about others.
 
-    Raises StateError when there is no evaluation at all.
+    Raises NothingThere when there is no evaluation at all.
     """
     runs = [
         run
@@ -173,11 +171,9 @@ class _Reader:
                 if name not in lacking:
                     self._add(model, seed, name, metrics[name], run_id)
             if lacking:
-                training = self._evaluations.runs["model_run_id"][run_id]
-                again = self._commands.evaluate_again(run_id, training)
-                reason = f"evaluation {run_id} has no number {', '.join(lacking)}"
+                reason, command = self._evaluations.gap(run_id, lacking, self._commands)
                 task = metric.partition("/")[2]
-                self._miss("values", model, seed, task, reason, again)
+                self._miss("values", model, seed, task, reason, command)
 
     def _read_improvements(self, models: Sequence[ModelName]) -> set[str]:
         """The improvements of fine-tuned models; the evaluations of their bases."""

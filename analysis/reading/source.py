@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from worldrep.errors import StateError, first_line
+from worldrep.errors import StateError
 from worldrep.tracking import Store, StoredRun, StoreFault
 
 Curve = list[tuple[int, float]]
@@ -69,7 +69,7 @@ class Source:
     @property
     def place(self) -> str:
         """Where this is, for messages."""
-        return f"experiment {self.store.experiment_name!r} of the store at {self.store.uri}"
+        return f"experiment {self.store.experiment_name!r} of the store at {self.store.address}"
 
     def held(self, stage: str) -> str:
         """How many finished runs of a stage there are, by what they are of; for messages."""
@@ -81,7 +81,7 @@ class Source:
         return "; ".join(f"{count} of {name}" for name, count in sorted(kinds.items()))
 
     def _silent(self, fault: Exception) -> StateError:
-        return StateError(f"cannot read the {self.place}: {first_line(fault)}")
+        return StateError(f"cannot read the {self.place}: {self.store.words_of(fault)}")
 
 
 def is_named(run: StoredRun) -> bool:

@@ -74,6 +74,21 @@ FINETUNINGS: dict[str, Mixture] = {
 }
 
 
+FAMILIES = ("ftwb1", "ftwb2", "ftwb3", "ft1", "ft2", "ft3")
+_COUNTS = {"1": "one task", "2": "two tasks", "3": "three tasks"}
+
+
+def finetunings(family: str) -> tuple[str, ...]:
+    """The fine-tunings of a family such as ftwb2, in order."""
+    return tuple(ft for ft in FINETUNINGS if ft.startswith(f"{family}-"))
+
+
+def family_in_words(family: str) -> str:
+    """Such as `two tasks and warm-up rows (ftwb2)`."""
+    warm = " and warm-up rows" if has_warmup_rows(family) else ""
+    return f"{_COUNTS[family[-1]]}{warm} ({family})"
+
+
 def has_warmup_rows(ft: str) -> bool:
     """Whether a fine-tuning adds rows of all seven tasks (`ftwb*`)."""
     return ft.startswith("ftwb")

@@ -48,8 +48,9 @@ def mini() -> dict[str, Any]:
 
     44 real cities, at most one of a country, and 12 of Atlantis, with 2-digit ids. The base takes 6
     to 7 minutes and has, at seed 42, a distance error of 13 on its own cities and 651 on Atlantis
-    (guessing gives 443), compass 0.85 and 0.21; each fine-tuning takes 10 to 20 seconds. Other
-    seeds differ; their spread has not been measured.
+    (guessing gives 443), compass 0.85 and 0.21; each fine-tuning takes 10 to 20 seconds. Seeds 1
+    and 2 have 17 and 5 on distance, 0.77 and 0.85 on compass, and do not learn crossing (0.54 and
+    0.53; seed 42 has 0.78).
     """
     return {
         **paper(),

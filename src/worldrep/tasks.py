@@ -18,6 +18,7 @@ from worldrep.names import TASK_NAMES
 
 COMPASS = ("E", "NE", "N", "NW", "W", "SW", "S", "SE")
 FALSE_TRUE = ("FALSE", "TRUE")
+RIGHT = "share right"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Task:
 
     label: the text before the bracket; sizes: how many cities a question may name; longest: the
     characters of the longest answer; solve: points (n, k, 2) -> the answer as an integer (n,), a
-    number or an index into the choices.
+    number or an index into the choices; unit: of its scores.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Task:
     sizes: tuple[int, ...]
     longest: int
     solve: Callable[[geometry.Points], NDArray]
+    unit: str
 
     accuracy = False
     balanced = False
@@ -152,14 +154,32 @@ def _listed(sizes: tuple[int, ...]) -> str:
 
 
 _ALL: tuple[Task, ...] = (
-    NumberTask("distance", "dist", (2,), 4, geometry.distance, failure=4024.92),
-    NumberTask("trianglearea", "triarea", (3,), 7, geometry.triangle_area, failure=3_240_000.0),
-    NumberTask("angle", "angle", (3,), 3, geometry.angle, failure=180.0),
-    ChoiceTask("compass", "compass", (2,), 2, geometry.sector, COMPASS),
-    InsideTask("inside", "inside", (4, 5, 6), 5, geometry.inside_hull, FALSE_TRUE, balanced=True),
-    NumberTask("perimeter", "perimeter", (2, 3, 4, 5), 5, geometry.perimeter, failure=20_000.0),
+    NumberTask("distance", "dist", (2,), 4, geometry.distance, "0.1 degree", failure=4024.92),
+    NumberTask(
+        "trianglearea",
+        "triarea",
+        (3,),
+        7,
+        geometry.triangle_area,
+        "0.01 square degree",
+        failure=3_240_000.0,
+    ),
+    NumberTask("angle", "angle", (3,), 3, geometry.angle, "degree", failure=180.0),
+    ChoiceTask("compass", "compass", (2,), 2, geometry.sector, RIGHT, COMPASS),
+    InsideTask(
+        "inside", "inside", (4, 5, 6), 5, geometry.inside_hull, RIGHT, FALSE_TRUE, balanced=True
+    ),
+    NumberTask(
+        "perimeter",
+        "perimeter",
+        (2, 3, 4, 5),
+        5,
+        geometry.perimeter,
+        "0.1 degree",
+        failure=20_000.0,
+    ),
     CrossingTask(
-        "crossing", "cross", (4,), 5, geometry.segments_intersect, FALSE_TRUE, balanced=True
+        "crossing", "cross", (4,), 5, geometry.segments_intersect, RIGHT, FALSE_TRUE, balanced=True
     ),
 )
 

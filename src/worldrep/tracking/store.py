@@ -72,18 +72,29 @@ class Store:
         except (InputError, StateError):
             raise
         except Exception as fault:
-            reason = first_line(fault)
-            raise StateError(f"cannot use the MLflow store at {uri}: {reason}") from None
+            reason = _words(fault, uri)
+            raise StateError(
+                f"cannot use the MLflow store at {without_user(uri)}: {reason}"
+            ) from None
         return cls(client, uri, experiment_id)
+
+    @property
+    def address(self) -> str:
+        """The tracking URI as others may see it: without user name and password."""
+        return without_user(self.uri)
+
+    def words_of(self, fault: BaseException) -> str:
+        """The first line of a fault of the store, as others may see it."""
+        return _words(fault, self.uri)
 
     def check_writable(self) -> None:
         """Raise StateError when nothing can be recorded."""
         try:
             self.client.set_experiment_tag(self.experiment_id, "worldrep.version", __version__)
         except MlflowException as fault:
-            reason = first_line(fault)
+            reason = self.words_of(fault)
             raise StateError(
-                f"the MLflow store at {self.uri} cannot be written: {reason}"
+                f"the MLflow store at {self.address} cannot be written: {reason}"
             ) from None
 
     def find(self, **tags: str) -> list[StoredRun]:
@@ -116,7 +127,7 @@ class Store:
         try:
             return StoredRun.of(self.client.get_run(run_id))
         except MlflowException:
-            raise InputError(f"run_id {run_id!r} is not in the store at {self.uri}") from None
+            raise InputError(f"run_id {run_id!r} is not in the store at {self.address}") from None
 
     @contextmanager
     def run(self, spec: RunSpec, *, launched: bool = False) -> Iterator[OpenRun]:
@@ -138,7 +149,7 @@ class Store:
         except MlflowException as fault:
             _abandon(run, "FAILED", fault)
             raise StateError(
-                f"the MLflow store at {self.uri} failed: {first_line(fault)}; "
+                f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "
                 "when it answers again, the same command goes on from the last checkpoint"
             ) from None
         except BaseException as fault:
@@ -214,6 +225,21 @@ class Store:
         entries = self.client.list_artifacts(run_id, CHECKPOINTS)
         steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
         return sorted(step for step in steps if step is not None)
+
+
+def without_user(uri: str) -> str:
+    """A tracking URI without user name and password, and without what follows a question mark,
+    where databases take passwords too."""
+    scheme, _, rest = uri.partition("?")[0].partition("://")
+    if not rest or rest.startswith("/"):  # no host, and so no user
+        return uri.partition("?")[0]
+    host, slash, path = rest.partition("/") if scheme.startswith("http") else (rest, "", "")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _words(fault: BaseException, uri: str) -> str:
+    """The first line of a fault, which may quote the URI, without user name and password."""
+    return first_line(fault).replace(uri.rstrip("/"), without_user(uri).rstrip("/"))
 
 
 def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:

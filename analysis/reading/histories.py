@@ -1,4 +1,4 @@
-"""The curves of finished trainings as a tidy table, each point with the run that it comes from.
+"""What trainings logged: their curves as a tidy table, each point with the run it comes from.
 
 Where there are several trainings of one model and seed, one of the model as its name stands today
 is preferred, then the newest. Tokens are not logged with the steps: they are counted as steps times
@@ -15,11 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.reading.caveats import currency_caveats, setting_caveats
+from analysis.reading.caveats import currency_caveats, duplicate_caveats, setting_caveats
 from analysis.reading.commands import Commands
 from analysis.reading.models import family_of, known_model
+from analysis.reading.runs import choose, run_table
 from analysis.reading.source import Source
-from analysis.reading.trainings import Trainings
+from analysis.reading.trainings import Trained
 from worldrep.data import maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.feed import Schedule
@@ -30,10 +31,6 @@ from worldrep.tracking import StoredRun
 from worldrep.tracking.records import CITIES
 
 LOSS = "train/loss"
-RUN_COLUMNS = [
-    "run_id", "run_name", "model", "family", "stage", "seed", "model_run_id", "base_run_id",
-    "ended", "current", "val_rows", "tokens_per_step",
-]  # fmt: skip
 POINT_COLUMNS = ["run_id", "split", "task", "step", "value"]
 
 
@@ -41,10 +38,10 @@ POINT_COLUMNS = ["run_id", "split", "task", "step", "value"]
 class TrainingCurves:
     """What was read.
 
-    runs: one row per training that would do, indexed by run_id: RUN_COLUMNS, chosen and why;
-    points: POINT_COLUMNS, tokens, and model, family, stage, seed of the run; split is "loss" (task
-    empty) or that of a validation suite; absent: models and curves that the store lacks, with
-    reason and command.
+    runs: one row per training that would do, indexed by run_id: as of `choose`, family, stage,
+    val_rows and tokens_per_step; points: POINT_COLUMNS, tokens, and model, family, stage, seed of
+    the run; split is "loss" (task empty) or that of a validation suite; absent: models and curves
+    that the store lacks, with reason and command.
     """
 
     runs: pd.DataFrame
@@ -55,24 +52,23 @@ class TrainingCurves:
 
 def read_curves(
     source: Source,
-    trainings: Trainings,
+    trained: Trained,
     models: Sequence[ModelName],
     seeds: Collection[int],
-    commands: Commands,
 ) -> TrainingCurves:
     """The curves of these models and seeds, as far as they are trained.
 
-    trainings: the newest first of each stage. Raises StateError when the store does not answer.
+    Raises StateError when the store does not answer.
     """
     wanted = {(str(model), seed) for model in models for seed in seeds}
     found = {
-        run_id: training
-        for run_id, training in trainings.items()
-        if (training.run.tag("model"), int(training.run.tag("seed"))) in wanted
+        run_id: run
+        for run_id, run in trained.runs.items()
+        if (run.tag("model"), int(run.tag("seed"))) in wanted
     }
-    table = _choose(_run_table(source, found))
+    table = choose(_run_table(source, found.values(), trained), "training")
     places = {(str(model), seed): (i, seed) for i, model in enumerate(models) for seed in seeds}
-    chosen = [found[run_id].run for run_id in table.index[table["chosen"]]]
+    chosen = [found[run_id] for run_id in table.index[table["chosen"]]]
     chosen.sort(key=lambda run: places[run.tag("model"), int(run.tag("seed"))])
     have = {(run.tag("model"), int(run.tag("seed"))) for run in chosen}
     absent = [
@@ -81,52 +77,32 @@ def read_curves(
             "seed": seed,
             "task": "",
             "reason": "the model is not trained",
-            "command": commands.train(model, seed),
+            "command": trained.commands.train(model, seed),
         }
         for seed in seeds
         for model in models
         if (str(model), seed) not in have
     ]
-    points, gaps = _read_points(source, chosen, commands)
+    points, gaps = _read_points(source, chosen, trained.commands)
     facts = ["model", "family", "stage", "seed", "tokens_per_step"]
     points = points.join(table[facts], on="run_id")
-    points["tokens"] = points["step"] * points.pop("tokens_per_step")
-    return TrainingCurves(table, points, [*absent, *gaps], _caveats(table, chosen))
-
-
-def _run_table(source: Source, trainings: Trainings) -> pd.DataFrame:
-    tokens = _TokenCounts(source)
-    rows = [
-        {
-            "run_id": run.id,
-            "run_name": run.name,
-            "model": run.tag("model"),
-            "family": family_of(parse_model(run.tag("model"))),
-            "stage": run.tag("stage"),
-            "seed": int(run.tag("seed")),
-            "model_run_id": run.id,
-            "base_run_id": run.tag("base_run_id"),
-            "ended": pd.Timestamp(run.ended, unit="s", tz="UTC").floor("s"),
-            "current": training.current,
-            "val_rows": float(run.params.get("cfg.val_rows", math.nan)),
-            "tokens_per_step": tokens.per_step(run),
-        }
-        for training in trainings.values()
-        for run in (training.run,)
+    caveats = [
+        *duplicate_caveats(table, "training", found),
+        *currency_caveats(table),
+        *same_settings_caveats(chosen),
     ]
-    return pd.DataFrame(rows, columns=RUN_COLUMNS).set_index("run_id")
+    points["tokens"] = points["step"] * points.pop("tokens_per_step")
+    return TrainingCurves(table, points, [*absent, *gaps], caveats)
 
 
-def _choose(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mark one training of each model and seed."""
-    runs = runs.sort_values(["current", "ended"], ascending=False, kind="stable")
-    groups = runs["current"].groupby([runs["model"], runs["seed"]], sort=False)
-    size, chosen = groups.transform("size"), groups.cumcount() == 0
-    preferred = runs["current"] & ~groups.transform("all")
-    why = "the newest of " + size.astype(str) + " finished trainings"
-    why = why.where(~preferred, why + " of the model as its name stands today")
-    why = why.where(size > 1, "the only finished training")
-    return runs.assign(chosen=chosen, why=why.where(chosen, "not used"))
+def _run_table(source: Source, runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
+    tokens = _TokenCounts(source)
+    return run_table(runs, trained.current).assign(
+        family=[family_of(parse_model(run.tag("model"))) for run in runs],
+        stage=[run.tag("stage") for run in runs],
+        val_rows=[float(run.params.get("cfg.val_rows", math.nan)) for run in runs],
+        tokens_per_step=[tokens.per_step(run) for run in runs],
+    )
 
 
 def _read_points(
@@ -142,7 +118,7 @@ def _read_points(
             curve = source.curve(run.id, metric) if metric in run.metrics else []
             rows += [(run.id, split, task, step, value) for step, value in curve]
             if not curve:
-                again = f"mlflow runs delete --run-id {run.id} && {commands.train(model, seed)}"
+                again = commands.again(run.id, commands.train(model, seed))
                 reason = f"training {run.id} has no curve {metric}"
                 gap = {"model": str(model), "seed": seed, "task": task, "reason": reason}
                 gaps.append(gap | {"command": again})
@@ -182,20 +158,6 @@ class _TokenCounts:
         if digest not in self._cities:
             self._cities[digest] = str(self._source.path(run.id, CITIES))
         return replace(settings, cities=self._cities[digest])
-
-
-def _caveats(table: pd.DataFrame, chosen: Sequence[StoredRun]) -> list[str]:
-    """What a reader of the curves has to know about the choice of the runs."""
-    caveats = []
-    for (model, seed), group in table.groupby(["model", "seed"]):
-        used, other = group.index[group["chosen"]], group.index[~group["chosen"]]
-        if len(other):
-            why = group["why"].loc[used[0]]
-            caveats.append(
-                f"{model} seed {seed} has {len(group)} finished trainings: {used[0]} is used "
-                f"({why}), not {', '.join(other)}"
-            )
-    return [*caveats, *currency_caveats(table), *same_settings_caveats(chosen)]
 
 
 def same_settings_caveats(runs: Iterable[StoredRun]) -> list[str]:

@@ -13,10 +13,10 @@ from analysis.drawing.curves import Curves
 from analysis.drawing.intervals import Intervals
 from analysis.formulas.breakouts import summarize_breakouts
 from analysis.formulas.curves import CHANCE
-from analysis.reading.changes import UNITS
-from analysis.reading.curves import TrainingCurves
-from analysis.reading.trainings import STAGES
+from analysis.reading.histories import TrainingCurves
+from analysis.reading.runs import STAGES
 from worldrep.names import TASK_NAMES
+from worldrep.tasks import TASKS
 
 ALIGN = {"step": "optimizer step", "tokens": "tokens read (estimated)"}
 MANY_MODELS = 8  # more are told apart by family
@@ -69,8 +69,7 @@ def curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: st
         lines=(
             f"Thin: one run. Thick: the median of a {group}'s runs, step by step. Loss and errors "
             "(logarithmic axes): lower is better. Shares of right answers: higher is better.",
-            "Dashed: chance, what a uniform guess among a task's answers scores "
-            "(compass 1/8, inside and crossing 1/2).",
+            "Dashed: chance, what a uniform guess among a task's answers scores.",
         ),
         notes=_curve_notes(table, used, align),
     )
@@ -88,8 +87,8 @@ def _seeds_in_words(seeds: pd.Series) -> str:
 
 def _panel(split: str, task: str) -> str:
     if split == "loss":
-        return "training loss (nat per token)"
-    return f"{split}: {task} ({UNITS[task]})"
+        return "training loss (nats per token)"
+    return f"{split}: {task} ({TASKS[task].unit})"
 
 
 def _with_medians(table: pd.DataFrame, group: str) -> pd.DataFrame:
@@ -190,8 +189,8 @@ def _breakout_notes(broken: pd.DataFrame, stage: str) -> tuple[str, ...]:
         "to one of their intervals; at 0 it was there from the start",
         "it is the first time: an error that was halved may rise again",
         f"{never} of {len(broken)} curves never break out, and are not in the means",
-        "chance on compass is 1/8, but E and W are the commonest answers, for the map is wider "
-        "than it is high: always answering one of them is right in almost 3 of 10 questions",
+        "chance on compass is 1/8; always answering its commonest direction is right more often, "
+        "as a map that is wider than it is high has more answers E and W",
     ]
     if noise:
         notes.append(

@@ -9,8 +9,7 @@ import pandas as pd
 from analysis.drawing.curves import Curves
 from analysis.drawing.intervals import Intervals
 from analysis.formulas.courses import ALL_TASKS
-from analysis.reading.changes import UNITS
-from analysis.reading.courses import EVALUATED
+from analysis.reading.checkpoint_courses import EVALUATED
 from worldrep.names import TASK_NAMES
 from worldrep.tasks import TASKS
 
@@ -23,7 +22,7 @@ HOVER = ("model", "seed", "step", "value", "normalised", "measured_by", "rows", 
 
 def family_of(fts: pd.Series, families: Sequence[str]) -> pd.Series:
     """The family of each fine-tuning, with the same style in all figures."""
-    return pd.Series(pd.Categorical(fts.str.partition("-")[0], families), fts.index)
+    return pd.Series(pd.Categorical([ft.partition("-")[0] for ft in fts], families), fts.index)
 
 
 def task_courses(points: pd.DataFrame, split: str, name: str) -> Curves:
@@ -114,7 +113,7 @@ def halfway_chart(summary: pd.DataFrame, points: pd.DataFrame, name: str) -> Int
     happened, early = int(own["n_happened"].sum()), int(own["n_early"].sum())
     return Intervals(
         name=name,
-        title="The step at which half of it has happened",
+        title="The step at which half of the forgetting or gain has happened",
         lines=(
             "Half of the normalised change from step 0 to the last step, interpolated between the "
             "measured steps. Filled: the mean of the seeds, with Student's 95% interval for "
@@ -144,7 +143,7 @@ def halfway_chart(summary: pd.DataFrame, points: pd.DataFrame, name: str) -> Int
 
 
 def _panel(task: str) -> str:
-    return f"{task} ({'' if TASKS[task].accuracy else 'mean error, '}{UNITS[task]})"
+    return f"{task} ({'' if TASKS[task].accuracy else 'mean error, '}{TASKS[task].unit})"
 
 
 def _measured(measured_by: str, rows: str) -> str:

@@ -49,8 +49,8 @@ def position_map(found: Probings, shown: Mapping[str, str], seed: int) -> Scatte
         y_label="latitude (degrees)",
         lines=(
             "Open: where the city is. Filled, at the end of the line: where the probe puts it.",
-            "Drawn: the base, of the models with and without distance the best and the worst on "
-            "Atlantis, and the median one.",
+            "Shown: the base, the median model, and the best and the worst on Atlantis of those "
+            "with and without distance.",
         ),
         group="city",
         facet="shown",

@@ -10,15 +10,15 @@ import pandas as pd
 from analysis.drawing.intervals import Intervals
 from analysis.drawing.panels import seeds_in_words
 from analysis.formulas.over_seeds import LEVEL, spread_bounds
-from analysis.reading.changes import UNITS
 from analysis.reading.scores import MEANS
 from worldrep.names import TASK_NAMES
+from worldrep.tasks import TASKS
 
 STANDARD = tuple(f"standard/{task}/mean" for task in TASK_NAMES)
 TITLES = {
     MEANS[0]: "mean over the tasks trained on",
     MEANS[1]: "mean over the other tasks (transfer)",
-    **{f"standard/{task}/mean": f"standard: {task} ({UNITS[task]})" for task in TASK_NAMES},
+    **{f"standard/{task}/mean": f"standard: {task} ({TASKS[task].unit})" for task in TASK_NAMES},
 }
 TESTED = [f"below {LEVEL:g}", f"{LEVEL:g} or more", "no test"]
 ROW = 0.22  # inches

@@ -17,9 +17,9 @@ from analysis.formulas.forgetting import normalized_change
 from analysis.normalize import normalized_improvement
 from analysis.reading.changes import Values, standard_values
 from analysis.reading.improvements import Improvements
+from analysis.reading.runs import run_table, training_id
 from analysis.reading.source import Curve, Source
-from analysis.reading.trainings import STAGES
-from analysis.result import USED_COLUMNS, used_runs
+from analysis.reading.tables import USED_COLUMNS, used_runs
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.tasks import TASKS
 from worldrep.tracking import StoredRun
@@ -67,7 +67,7 @@ def read_courses(source: Source, found: Improvements, names: dict[str, str]) -> 
     """
     reader = _Reader(source, found, names)
     points: list[dict[str, Any]] = []
-    used: dict[str, dict[str, Any]] = {}
+    used: list[_Course] = []
     absent: list[dict[str, Any]] = []
     for (model, seed), own in found.cells.groupby(["model", "seed"], sort=False):
         training = reader.training(model, seed, own["model_run_id"].iloc[0])
@@ -82,9 +82,10 @@ def read_courses(source: Source, found: Improvements, names: dict[str, str]) -> 
         trained = own.set_index("task")["trained"]
         key = {"model": model, "ft": own["ft"].iloc[0], "seed": seed}
         points += [key | row | {"trained": trained[row["task"]]} for row in _rows(course)]
-        used[course.run.id] = _used(course, training)
-    runs = pd.DataFrame.from_dict(used, orient="index", columns=USED_COLUMNS)
-    runs = pd.concat([runs.rename_axis("run_id"), reader.base_runs])
+        used.append(course)
+    table = run_table((course.run for course in used), found.trained.current)
+    table = table.assign(why=[course.why for course in used])
+    runs = pd.concat([table[USED_COLUMNS], reader.base_runs])
     return Courses(pd.DataFrame(points, columns=POINT_COLUMNS), runs, absent)
 
 
@@ -93,10 +94,8 @@ class _Reader:
 
     def __init__(self, source: Source, found: Improvements, names: dict[str, str]) -> None:
         self._source, self._found = source, found
+        self._commands = found.trained.commands
         self._values: Values = standard_values(found)
-        self._trainings = {
-            run.id: run for stage in STAGES for run in source.runs(stage=stage, **names)
-        }
         self._evaluations: dict[str, list[StoredRun]] = {}
         for run in source.runs(stage="evaluate", **names):
             if run.tag("checkpoints") not in ("", "last"):
@@ -105,8 +104,8 @@ class _Reader:
 
     def training(self, model: str, seed: int, model_run_id: str) -> StoredRun | None:
         """The training whose final values are used; without such values, the model's own."""
-        trained = self._found.commands.trained.get((model, seed))
-        return self._trainings.get(model_run_id or (trained.run.id if trained else ""))
+        trained = self._found.trained
+        return trained.runs.get(model_run_id or trained.standing.get((model, seed), ""))
 
     def course(
         self, model: str, seed: int, training: StoredRun, final: str
@@ -122,7 +121,8 @@ class _Reader:
         if not evaluated:
             gaps[ONLY_LAST] = evaluate_all
         elif not base:
-            gaps[NO_BASE] = self._evaluate_base(model, seed, training)
+            base_run_id = training.tag("base_run_id")
+            gaps[NO_BASE] = self._commands.evaluate_base(parse_model(model), seed, base_run_id)
         elif not final and all(run.tag("checkpoints") != "all" for run in evaluated):
             gaps["the last checkpoint is not evaluated: the course ends early"] = evaluate_all
         course = self._evaluated(evaluated, base, final) if base else self._validated(training)
@@ -132,22 +132,14 @@ class _Reader:
                 f"{why}; it has no validations from step 0 on": how for why, how in gaps.items()
             }
         if short:
-            again = f"mlflow runs delete --run-id {course.run.id} && " if base else ""
-            gaps[f"run {course.run.id} has no course of {', '.join(short)}"] = again + evaluate_all
+            again = self._commands.again(course.run.id, evaluate_all) if base else evaluate_all
+            gaps[f"run {course.run.id} has no course of {', '.join(short)}"] = again
         return course, gaps
 
     def _evaluate_all(self, model: str, seed: int, training: StoredRun) -> str:
-        commands = self._found.commands
-        own = commands.trained.get((model, seed))
-        if own and own.run.id == training.id:
-            return commands.evaluate(parse_model(model), seed, checkpoints="all")
-        return commands.evaluate_run(training.id, checkpoints="all")
-
-    def _evaluate_base(self, model: str, seed: int, training: StoredRun) -> str:
-        base_run_id, commands = training.tag("base_run_id"), self._found.commands
-        if base_run_id:
-            return commands.evaluate_run(base_run_id)
-        return commands.evaluate(parse_model(model).base, seed)
+        if self._found.trained.standing.get((model, seed)) == training.id:
+            return self._commands.evaluate(parse_model(model), seed, checkpoints="all")
+        return self._commands.evaluate_run(training.id, checkpoints="all")
 
     def _base(self, training: StoredRun) -> str:
         """The evaluation of the base that a training started from, as for the final values."""
@@ -213,7 +205,7 @@ def _rows(course: _Course) -> Iterator[dict[str, Any]]:
                 "measured_by": course.measured_by,
                 "rows": course.rows,
                 "run_id": course.run.id,
-                "model_run_id": course.run.tag("model_run_id") or course.run.id,
+                "model_run_id": training_id(course.run),
             }
 
 
@@ -223,16 +215,3 @@ def _normalised(split: str, task: str, value: float, start: float, standard: Cur
         return normalized_change(value, start, accuracy)
     before = standard[0][1] if standard else float("nan")
     return normalized_improvement(value, start, before, accuracy)
-
-
-def _used(course: _Course, training: StoredRun) -> dict[str, Any]:
-    run = course.run
-    return {
-        "run_name": run.name,
-        "model": run.tag("model"),
-        "seed": int(run.tag("seed")),
-        "why": course.why,
-        "ended": pd.Timestamp(run.ended, unit="s", tz="UTC").floor("s"),
-        "model_run_id": training.id,
-        "base_run_id": training.tag("base_run_id"),
-    }

@@ -1,6 +1,6 @@
 """The plane of what fine-tuning gains on new cities against what it loses on the old ones.
 
-It takes any groups of models: families of fine-tunings, or strategies against forgetting.
+Groups are told apart by colour, such as families of fine-tunings.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def notes(points: pd.DataFrame, means: pd.DataFrame) -> tuple[str, ...]:
     """What is behind the points, and what is not there."""
     seeds = points["seed"].nunique()
     there = means[means["n"] > 0]
-    text = f"{len(there)} models, {int(means['n'].sum())} points of single seeds, of {seeds} seeds"
-    found = [text + (": no spread" if seeds == 1 else "")]
+    of = f"{seeds} seeds" if seeds > 1 else "one seed: no spread"
+    found = [f"{len(there)} models, {int(means['n'].sum())} points of single seeds, of {of}"]
     partial = int((there["missing"] > 0).sum())
     if partial:
         found.append(

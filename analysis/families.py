@@ -1,0 +1,67 @@
+"""The matrices of a family of fine-tunings: actual, expected, their difference, and what they lack.
+
+A model of one task is its own specialist, so that nothing is expected of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from analysis.drawing.heatmap import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
+from analysis.drawing.panels import Panel, panels_of
+from analysis.formulas.matrices import expected_matrix
+from analysis.reading.cells import missing_cells, missing_expected
+from analysis.reading.improvements import Improvements
+from worldrep.names import FINETUNINGS, family_in_words, finetunings
+
+ACTUAL, OF_EXPECTED, OF_DIFFERENCE = "", "_expected", "_difference"
+KINDS: Mapping[str, Kind] = {
+    ACTUAL: PERFORMANCE,
+    OF_EXPECTED: EXPECTED,
+    OF_DIFFERENCE: DIFFERENCE,
+}
+HEADINGS = {ACTUAL: "actual", OF_EXPECTED: "expected", OF_DIFFERENCE: "actual - expected"}
+
+
+def family_matrices(found: Improvements, fts: Sequence[str]) -> dict[str, dict[int, pd.DataFrame]]:
+    """Seed -> matrix of fine-tunings of one family, by what it is: the keys of KINDS."""
+    actual = found.matrices(fts)
+    if len(FINETUNINGS[fts[0]]) == 1:
+        return {ACTUAL: actual}
+    ones = found.matrices(finetunings(f"{fts[0].rpartition('-')[0][:-1]}1"))
+    expected = {seed: expected_matrix(fts, ones[seed]) for seed in found.seeds}
+    difference = {seed: actual[seed] - expected[seed] for seed in found.seeds}
+    return {ACTUAL: actual, OF_EXPECTED: expected, OF_DIFFERENCE: difference}
+
+
+def family_panels(
+    found: Improvements, family: str, fts: Sequence[str], *, prefix: str = "", title: str = ""
+) -> dict[str, list[Panel]]:
+    """The panels of every seed and of the mean, by what they are.
+
+    prefix: of the names of their files; title: what is said behind their titles.
+    """
+    panels = {}
+    for what, matrices in family_matrices(found, fts).items():
+        head = f"Fine-tuned on {family_in_words(family)}{title}"
+        head += f": {HEADINGS[what]}" if what else ""
+        cells = None if what else found.cells
+        name = f"{prefix}{family}{what}"
+        panels[what] = panels_of(name, head, KINDS[what], matrices, HEADINGS[what], cells)
+    return panels
+
+
+def family_missing(
+    found: Improvements, family: str, fts: Sequence[str], *, prefix: str = ""
+) -> pd.DataFrame:
+    """What the family's matrices lack, with the commands that bring it."""
+    name = f"{prefix}{family}"
+    tables = [missing_cells(found.cells, name, fts)]
+    if len(FINETUNINGS[fts[0]]) > 1:
+        tables += [
+            missing_expected(found.cells, f"{name}{what}", fts, actual=what == OF_DIFFERENCE)
+            for what in (OF_EXPECTED, OF_DIFFERENCE)
+        ]
+    return pd.concat(tables)

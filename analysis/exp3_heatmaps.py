@@ -11,7 +11,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.panels import Panel, Strip, seeds_in_words
+from analysis.drawing.panels import MEAN, Panel, Strip, seeds_in_words
 from analysis.families import KINDS, family_matrices, family_missing, family_panels
 from analysis.formulas.matrices import aggregate
 from analysis.options import ALL, Options
@@ -30,11 +30,7 @@ def exp3_heatmaps(source: Source, options: Options) -> Result:
     """Heatmaps of every width that was asked for. Raises NothingThere when no width has models."""
     found, caveats = _by_width(source, options)
     parts: list[Part] = [
-        panel
-        for width, own in found.items()
-        for family, fts in FAMILIES.items()
-        for kind in family_panels(own, family, fts, prefix=f"{width}_", title=f", {width}").values()
-        for panel in kind
+        panel for width, own in found.items() for panel in panels_of_width(width, own)
     ]
     common = sorted(set.intersection(*(set(own.seeds) for own in found.values())))
     if len(found) > 1 and common:
@@ -79,6 +75,22 @@ def _by_width(source: Source, options: Options) -> tuple[dict[str, Improvements]
     return found, caveats
 
 
+def panels_of_width(width: str, found: Improvements) -> list[Panel]:
+    """All matrices of one width. Its means are over its own seeds, and not to be compared."""
+    panels = [
+        panel
+        for family, fts in FAMILIES.items()
+        for kind in family_panels(
+            found, family, fts, prefix=f"{width}_", title=f", {width}"
+        ).values()
+        for panel in kind
+    ]
+    return [
+        replace(panel, which="mean over each width's own seeds") if panel.which == MEAN else panel
+        for panel in panels
+    ]
+
+
 def side_by_side(found: dict[str, Improvements], seeds: list[int]) -> list[Strip]:
     """All widths in one figure for each kind of matrix, as means over the same seeds."""
     strips = []
@@ -94,7 +106,15 @@ def side_by_side(found: dict[str, Improvements], seeds: list[int]) -> list[Strip
                 for width, own in matrices.items()
             }
             panels = [
-                Panel(f"{width}_{name}_common", title, kind, mean, width)
+                Panel(
+                    f"{width}_{name}_common",
+                    title,
+                    kind,
+                    mean,
+                    width,
+                    stem=f"{width}_{name}",
+                    which=MEAN,
+                )
                 for width, mean in means.items()
             ]
             strips.append(Strip(f"{name}_widths", title, kind.lines, panels))

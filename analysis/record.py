@@ -129,7 +129,7 @@ def record(
         return _record(result, store, folder, parent, launched)
     except StoreFault as fault:
         raise StateError(
-            f"the files are in {result.options.out}, but the store at {store.uri} did not "
+            f"the files are in {result.options.out}, but the store at {store.address} did not "
             f"record them: {first_line(fault)}"
         ) from None
 

@@ -49,7 +49,7 @@ def main(study: str, out: str, **options: Any) -> None:
     store.point_launch(result.run_id)
     result.check()
     draw_heatmaps(graph, result, store.experiment_name, Path(out))
-    click.echo(f"figures: {Path(out).resolve()}; store: {store.uri}")
+    click.echo(f"figures: {Path(out).resolve()}; store: {store.address}")
 
 
 def draw_heatmaps(graph, result, experiment: str, out: Path) -> None:

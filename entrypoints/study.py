@@ -58,7 +58,7 @@ def _run(graph, choice, mine: set[str], options: dict[str, Any]) -> None:
     result = run_study(store, graph, choice, mine=mine, launched=True)
     store.point_launch(result.run_id)
     result.check()
-    click.echo(f"study {graph.definition.name}: done; store: {store.uri}")
+    click.echo(f"study {graph.definition.name}: done; store: {store.address}")
 
 
 def _show(action: str, format: str, graph, mine: set[str], options: dict[str, Any]) -> None:

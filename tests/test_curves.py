@@ -121,9 +121,8 @@ def test_raw_change_has_the_unit_of_the_values():
     assert math.isnan(raw_change(NAN, 1.0))
 
 
-def test_percentages_are_refused():
-    with pytest.raises(ValueError, match="shares from 0 to 1"):
-        normalized_change(90.0, 80.0, True)
+def test_percentages_are_no_shares():
+    assert math.isnan(normalized_change(90.0, 80.0, True))
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

@@ -155,6 +155,14 @@ def test_the_newest_of_several_evaluations_is_used_and_named(synthetic):
     assert older not in found.runs_used.index
 
 
+def test_runs_without_a_name_are_counted(synthetic):
+    base = synthetic.base()
+    run = synthetic.tuned("ftwb1-1", base, 0.5)
+    synthetic.tuned("ftwb1-2", base, 0.5)
+    synthetic.client.delete_tag(run, "worldrep.seed")
+    assert result().caveats == ["1 finished run does not say of which model and seed: left out"]
+
+
 def test_a_trial_with_other_settings_does_not_stand_in_for_the_model(synthetic):
     base = synthetic.base()
     plain = synthetic.tuned("ftwb1-2", base, 0.3)

@@ -52,10 +52,11 @@ def tuned(synthetic, ft, base, numbers=FORGOTTEN, gain=0.5, seed=1, **changed):
     return model_run
 
 
-def evaluate_steps(synthetic, ft, model_run, base, steps, seed=1, checkpoints="all"):
+def evaluate_steps(synthetic, ft, model_run, base, steps, seed=1, checkpoints="all", **changed):
     """An evaluation of several checkpoints. steps: step -> (standard values, gain)."""
     model = str(ModelName("pt1", ft))
-    run_id = synthetic.evaluate(model, seed, model_run, {}, base, {"checkpoints": checkpoints})
+    tags = {"checkpoints": checkpoints}
+    run_id = synthetic.evaluate(model, seed, model_run, {}, base, tags, **changed)
     _log(synthetic, run_id, steps)
     return run_id
 
@@ -496,3 +497,15 @@ def test_one_validation_curve_is_no_mean_over_tasks(synthetic):
     synthetic.curve(model, "val/standard/distance/mean", {0: 1.0, 10: 2.0, 20: 3.0})
     names = {part.name for part in result().parts}
     assert "course_standard" in names and "course_mean" not in names
+
+
+def test_evaluations_of_other_questions_are_not_joined(synthetic):
+    """Checkpoints evaluated with 100 questions do not begin at a base evaluated with 200."""
+    base = synthetic.base()
+    steps = {10: (standing(0.5, 3.0), 0.2), 20: (standing(0.2, 9.0), 0.4)}
+    model = tuned(synthetic, "ftwb1-1", base, standing(0.2, 9.0), 0.4)
+    evaluate_steps(synthetic, "ftwb1-1", model, base, steps, 1, test_rows=100)
+    found = result()
+    course = found.missing[found.missing["matrix"] == "course"]
+    assert course["reason"].str.contains("with another number of questions than the base").all()
+    assert len(course) == 1 and "checkpoints=all" in course["command"].iloc[0]

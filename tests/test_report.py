@@ -80,7 +80,7 @@ def a_few(synthetic, seeds=(1, 2)):
         synthetic.tuned("ftwb2-13", base, 0.9, seed)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     assert found, "the tests of the report need Chromium"

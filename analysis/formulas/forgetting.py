@@ -16,7 +16,7 @@ def normalized_change(after: float, before: float, accuracy: bool) -> float:
 
     before: the base model's value. NaN if one of the two is not finite.
     Accuracy: (after - before) / (1 - before), 1 when all that was lacking has been gained; from a
-    perfect base after - before, as nothing was lacking. ValueError outside 0..1.
+    perfect base after - before, as nothing was lacking. NaN outside 0..1.
     Error: ln(before / after), ln 2 when the error has been halved; 0 if both are 0. NaN if just one
     is 0 or if one is negative, for then no logarithm exists; the raw change still tells.
     """
@@ -27,7 +27,7 @@ def normalized_change(after: float, before: float, accuracy: bool) -> float:
 
 def _of_accuracy(after: float, before: float) -> float:
     if not (0 <= after <= 1 and 0 <= before <= 1):
-        raise ValueError(f"accuracies are shares from 0 to 1, not {after} and {before}")
+        return math.nan
     lacking = 1 - before
     return (after - before) / lacking if lacking > 0 else after - before
 

@@ -27,6 +27,7 @@ from worldrep.tracking import StoredRun
 EVALUATED, VALIDATED = "evaluated checkpoints", "validation while training"
 ONLY_LAST = "no checkpoints but the last are evaluated"
 NO_BASE = "the checkpoints are evaluated, but not the base that they started from"
+OTHER_QUESTIONS = "the checkpoints are evaluated with another number of questions than the base"
 COURSE_SPLITS = ("standard", "atlantis")
 POINT_COLUMNS = [
     "model", "ft", "seed", "task", "trained", "split", "step", "value", "normalised",
@@ -118,21 +119,24 @@ class _Reader:
         evaluate_all = self._evaluate_all(model, seed, training)
         evaluated = self._evaluations.get(training.id, [])
         base = self._base(training) if evaluated else ""
+        alike = self._alike(evaluated, base) if base else []
         if not evaluated:
             gaps[ONLY_LAST] = evaluate_all
         elif not base:
             base_run_id = training.tag("base_run_id")
             gaps[NO_BASE] = self._commands.evaluate_base(parse_model(model), seed, base_run_id)
-        elif not final and all(run.tag("checkpoints") != "all" for run in evaluated):
+        elif not alike:
+            gaps[OTHER_QUESTIONS] = evaluate_all
+        elif not final and all(run.tag("checkpoints") != "all" for run in alike):
             gaps["the last checkpoint is not evaluated: the course ends early"] = evaluate_all
-        course = self._evaluated(evaluated, base, final) if base else self._validated(training)
+        course = self._evaluated(alike, base, final) if alike else self._validated(training)
         short = ["/".join(suite) for suite, curve in course.curves.items() if len(curve) < 2]
         if len(short) == len(course.curves):
             return None, {
                 f"{why}; it has no validations from step 0 on": how for why, how in gaps.items()
             }
         if short:
-            again = self._commands.again(course.run.id, evaluate_all) if base else evaluate_all
+            again = self._commands.again(course.run.id, evaluate_all) if alike else evaluate_all
             gaps[f"run {course.run.id} has no course of {', '.join(short)}"] = again
         return course, gaps
 
@@ -149,6 +153,11 @@ class _Reader:
             bases = bases[bases["model_run_id"] == training.tag("base_run_id")]
         return bases.index[0] if len(bases) else ""
 
+    def _alike(self, runs: list[StoredRun], base: str) -> list[StoredRun]:
+        """Those of the evaluations that have as many questions as that of the base."""
+        rows = _test_rows(self._found.evaluations.sources[base])
+        return [run for run in runs if _test_rows(run) == rows]
+
     def _evaluated(self, runs: list[StoredRun], base: str, final: str) -> _Course:
         """The course of the evaluation with most steps, the newest of equals; from its base on.
 
@@ -159,15 +168,15 @@ class _Reader:
         curves = {}
         for split, task in _suites():
             own = dict(self._curve(run, f"{split}/{task}/mean"))
-            if final and run.tag("checkpoints") != "all":
-                last = self._found.evaluations.sources[final]
+            last = self._found.evaluations.sources.get(final)
+            if last and _test_rows(last) == _test_rows(run) and run.tag("checkpoints") != "all":
                 own = dict(self._curve(last, f"{split}/{task}/mean")) | own
             before = self._values.get((base, split, task))
             curves[split, task] = [] if before is None else sorted({0: before, **own}.items())
         self._bases.add(base)
         why = f"time course: checkpoints {run.tag('checkpoints')}"
         why += f", the one with most steps of {len(runs)}" if len(runs) > 1 else ""
-        return _Course(EVALUATED, run.params.get("cfg.test_rows", "?"), run, why, curves)
+        return _Course(EVALUATED, _test_rows(run), run, why, curves)
 
     def _validated(self, training: StoredRun) -> _Course:
         curves = {
@@ -186,6 +195,11 @@ class _Reader:
     @property
     def base_runs(self) -> pd.DataFrame:
         return used_runs(self._found.evaluations.runs, self._bases)
+
+
+def _test_rows(run: StoredRun) -> str:
+    """How many questions of each task an evaluation asks: those of another number are others."""
+    return run.params.get("cfg.test_rows", "?")
 
 
 def _suites() -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ rows are not the same cities.
 
 from __future__ import annotations
 
-import ast
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from analysis.options import ALL
 from analysis.reading.caveats import currency_caveats, duplicate_caveats, setting_caveats
@@ -35,7 +36,7 @@ from worldrep.tracking import StoredRun
 from worldrep.tracking.records import CITIES
 from worldrep.world import World
 
-DEFAULT = "default"
+DEFAULT, LAYERS = "default", "cfg.extract_layers"
 OTHER_CITIES = "extracted from other cities"
 UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
 
@@ -55,19 +56,18 @@ class Extractions:
     caveats: list[str]
     world: World
 
-    def run_of(self, model: str, seed: int) -> str | None:
-        """The run id of a model's extraction."""
-        found = self.runs.index[(self.runs["model"] == model) & (self.runs["seed"] == seed)]
-        return found[0] if len(found) else None
-
     def table(self, run_id: str, layer: int) -> NDArray[np.float32]:
         """(n_cities, positions * hidden size) of one layer, rows in the order of the world.
 
-        Raises StateError when the file is not there or is of other cities than it says.
+        Raises StateError when the file is not there or damaged, or of other cities than it says.
         """
         folder = _step_folder(self.source, run_id)
-        tables, manifest = load_representations(folder)
-        if manifest["city_ids"] != self.world.cities["city_id"].tolist():
+        try:
+            tables, manifest = load_representations(folder)
+            city_ids = manifest["city_ids"]
+        except (OSError, SafetensorError, ValueError, KeyError):
+            raise StateError(f"the files of extraction {run_id} cannot be read") from None
+        if city_ids != self.world.cities["city_id"].tolist():
             raise StateError(f"extraction {run_id} does not have the cities of its model's run")
         if layer not in tables or len(tables[layer]) != len(self.world.cities):
             raise StateError(f"extraction {run_id} does not hold layer {layer} of all its cities")
@@ -131,7 +131,9 @@ def read_extractions(
             "model": str(model),
             "seed": seed,
             "reason": reasons.get((str(model), seed), none),
-            "command": trained.commands.extract(model, seed, **further),
+            "command": ""
+            if reasons.get((str(model), seed)) == OTHER_CITIES
+            else trained.commands.extract(model, seed, **further),
         }
         for model, seed in asked
         if (str(model), seed) not in have
@@ -157,14 +159,21 @@ def parse_layer(text: str, *further: str) -> int | str:
     return int(typed)
 
 
+def check_depth(layer: int | str, runs: Iterable[StoredRun]) -> None:
+    """Raise InputError for a number that is beyond the layers of all these models."""
+    deepest = max((int(run.params.get("cfg.n_layers", 0)) for run in runs), default=0)
+    if isinstance(layer, int) and layer > deepest:
+        raise InputError(f"layer={layer} is too deep: these models have layers 0 to {deepest}")
+
+
 def default_layer(run: StoredRun) -> int:
     """The layer that an extraction of this model takes when none is named."""
-    return min(DEFAULT_LAYER, max(0, int(run.params["cfg.n_layers"]) - 1))
+    return min(DEFAULT_LAYER, max(0, int(run.params.get("cfg.n_layers", 0)) - 1))
 
 
 def layers_of(run: StoredRun) -> tuple[int, ...]:
-    """The layers that an extraction holds."""
-    return tuple(ast.literal_eval(run.params.get("cfg.extract_layers", "()")))
+    """The layers that an extraction holds, such as `(0, 3)`; none if it does not say."""
+    return tuple(int(number) for number in re.findall(r"\d+", run.params.get(LAYERS, "")))
 
 
 def _would_do(run: StoredRun, layer: int | str) -> bool:
@@ -172,6 +181,8 @@ def _would_do(run: StoredRun, layer: int | str) -> bool:
     tasks = parse_model(run.tag("model")).tasks
     positions = run.params.get("cfg.extract_positions")
     usual = run.params.get("cfg.extract_task") == tasks[0] and positions == str(tuple(POSITIONS))
+    if "cfg.n_layers" not in run.params:  # not of ours
+        return False
     wanted = layer if isinstance(layer, int) else default_layer(run)
     return run.tag("checkpoints") in ("", "last") and usual and wanted in layers_of(run)
 

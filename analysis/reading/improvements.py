@@ -60,4 +60,5 @@ def read_improvements(
     evaluations = evaluations.of_seeds(seeds)
     models = [ModelName(PRETRAIN, ft, options.width) for ft in fts]
     cells = improvement_cells(evaluations, models, seeds, trained.commands)
-    return Improvements(cells, evaluations, seeds, [*caveats, *evaluations.caveats], trained)
+    caveats = [*source.caveats, *caveats, *evaluations.caveats]
+    return Improvements(cells, evaluations, seeds, caveats, trained)

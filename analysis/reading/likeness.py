@@ -23,6 +23,7 @@ from analysis.reading.commands import Commands
 from analysis.reading.extractions import (
     DEFAULT,
     Extractions,
+    check_depth,
     default_layer,
     layers_of,
     read_extractions,
@@ -30,7 +31,7 @@ from analysis.reading.extractions import (
 from analysis.reading.source import Source
 from analysis.reading.tables import used_runs
 from analysis.reading.trainings import Trained
-from worldrep.errors import InputError, StateError
+from worldrep.errors import StateError
 from worldrep.names import PRETRAININGS, ModelName, parse_model
 from worldrep.tracking import StoredRun
 
@@ -176,9 +177,7 @@ def _choose_layer(runs: Sequence[StoredRun], layer: int | str) -> int:
     """
     if isinstance(layer, str):
         return Counter(default_layer(run) for run in runs).most_common(1)[0][0]
-    deepest = max(int(run.params["cfg.n_layers"]) for run in runs)
-    if layer > deepest:
-        raise InputError(f"layer={layer} is too deep: these models have layers 0 to {deepest}")
+    check_depth(layer, runs)
     held = sorted({at for run in runs for at in layers_of(run)})
     if layer not in held:
         raise NothingThere(

@@ -18,6 +18,7 @@ from analysis.reading.commands import Commands
 from analysis.reading.extractions import (
     DEFAULT,
     Extractions,
+    check_depth,
     default_layer,
     layers_of,
     read_extractions,
@@ -74,11 +75,14 @@ class Probings:
 def read_probings(source: Source, options: Options, layer: int | str = DEFAULT) -> Probings:
     """Probe pt1 and all its fine-tunings of the options that have representations.
 
-    layer: a number, or `default` for each model's own. Raises NothingThere when there are none.
+    layer: a number, or `default` for each model's own. Raises InputError for a layer
+    that no model has, NothingThere when there are none.
     """
     names = options.names | {"pretrain": PRETRAIN}
     trained = Trained.read(source, options, pretrain=PRETRAIN)
     runs = {run.id: run for run in source.runs(stage="extract", **names)}
+    if runs:
+        check_depth(layer, runs.values())
     held = [run for run in runs.values() if layer == DEFAULT or layer in layers_of(run)]
     seeds = options.seeds or tuple(sorted({int(run.tag("seed")) for run in held}))
     if not any(int(run.tag("seed")) in seeds for run in held):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,7 @@ class Source:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._found: dict[tuple[tuple[str, str], ...], list[StoredRun]] = {}
+        self._unnamed: set[str] = set()
         self._paths: dict[tuple[str, str], Path] = {}
         self._curves: dict[tuple[str, str], Curve] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="worldrep-")
@@ -37,8 +39,10 @@ class Source:
                 found = self.store.find(**tags)
             except StoreFault as fault:
                 raise self._silent(fault) from None
-            finished = [run for run in found if run.status == "FINISHED" and is_named(run)]
-            self._found[key] = sorted(finished, key=lambda run: (run.ended, run.id), reverse=True)
+            finished = [run for run in found if run.status == "FINISHED"]
+            named = [run for run in finished if is_named(run)]
+            self._unnamed |= {run.id for run in finished} - {run.id for run in named}
+            self._found[key] = sorted(named, key=lambda run: (run.ended, run.id), reverse=True)
         return self._found[key]
 
     def path(self, run_id: str, artifact: str) -> Path:
@@ -67,6 +71,15 @@ class Source:
         return self._curves[key]
 
     @property
+    def caveats(self) -> list[str]:
+        """A sentence about the runs that were left out for want of a name, if there are any."""
+        n = len(self._unnamed)
+        if not n:
+            return []
+        runs = "1 finished run does" if n == 1 else f"{n} finished runs do"
+        return [f"{runs} not say of which model and seed: left out"]
+
+    @property
     def place(self) -> str:
         """Where this is, for messages."""
         return f"experiment {self.store.experiment_name!r} of the store at {self.store.address}"
@@ -86,4 +99,4 @@ class Source:
 
 def is_named(run: StoredRun) -> bool:
     """Whether a run says which model and which seed it is about."""
-    return bool(run.tag("model")) and run.tag("seed").isdecimal()
+    return bool(run.tag("model")) and re.fullmatch(r"[0-9]{1,9}", run.tag("seed")) is not None

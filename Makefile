@@ -42,6 +42,7 @@ bench: $(VENV)/runtime
 	python -m benchmarks.training --loss full
 	python -m benchmarks.training --loss answer
 	python -m benchmarks.study --models 660 --part 180
+	python -m benchmarks.analysis --fill 2000
 
 clean:
 	rm -rf $(VENV)

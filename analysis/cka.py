@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.drawing.curves import Curves
-from analysis.drawing.heatmap import GAP, PRETRAINED, Frame, Kind
+from analysis.drawing.kinds import GAP, PRETRAINED, Frame, Kind
 from analysis.drawing.panels import Panel
 from analysis.formulas.matrices import Aggregate, Summary
 from analysis.formulas.pairs import (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.drawing.heatmap import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
+from analysis.drawing.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
 from analysis.drawing.panels import Panel, panels_of
 from analysis.formulas.matrices import expected_matrix
 from analysis.reading.cells import missing_cells, missing_expected

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.charts.gain_against_loss import gain_against_loss
 from analysis.charts.time_courses import family_of, halfway_chart, mean_course, task_courses
 from analysis.command import analysis_command
-from analysis.drawing.heatmap import FINETUNED, Kind
+from analysis.drawing.kinds import FINETUNED, Kind
 from analysis.drawing.panels import panels_of
 from analysis.formulas.courses import halfway_summary, halfway_table, mean_courses
 from analysis.formulas.matrices import summary, to_matrix

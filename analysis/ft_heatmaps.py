@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.heatmap import DIFFERENCE
 from analysis.drawing.intervals import Intervals
+from analysis.drawing.kinds import DIFFERENCE
 from analysis.drawing.panels import Panel, Strip, seeds_in_words
 from analysis.families import ACTUAL, family_missing, family_panels
 from analysis.formulas.comparison import paired

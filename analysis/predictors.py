@@ -11,7 +11,8 @@ from analysis.command import analysis_command
 from analysis.drawing.intervals import Intervals
 from analysis.drawing.scatter import Scatter
 from analysis.formulas.matrices import trained_mask
-from analysis.formulas.prediction import PREDICTORS, predict, scores_over_seeds
+from analysis.formulas.prediction import PREDICTORS, predict
+from analysis.formulas.prediction_scores import scores_over_seeds
 from analysis.options import Options
 from analysis.reading.cells import missing_cells
 from analysis.reading.choice import NothingThere

@@ -17,9 +17,9 @@ import pandas as pd
 from analysis.charts.city_maps import component_map, model_label, position_map
 from analysis.command import analysis_command
 from analysis.drawing.chart import Chart
-from analysis.drawing.heatmap import Frame, Kind
 from analysis.drawing.histogram import Histogram
 from analysis.drawing.intervals import Intervals
+from analysis.drawing.kinds import Frame, Kind
 from analysis.drawing.panels import Panel, seeds_in_words
 from analysis.drawing.scatter import Scatter
 from analysis.formulas.matrices import Masks, aggregate, summary

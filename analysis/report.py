@@ -33,13 +33,12 @@ from analysis.html.page import (
 from analysis.options import ALL, Options
 from analysis.predictors import predictors
 from analysis.probes import probes
-from analysis.reading.choice import NothingThere
 from analysis.reading.source import Source
 from analysis.reading.tables import missing_table
 from analysis.reciprocity import reciprocity
 from analysis.result import Result
 from analysis.seeds import seeds
-from worldrep.errors import InputError
+from worldrep.errors import InputError, StateError
 from worldrep.tracking.store import DEFAULT_EXPERIMENT
 
 NAME = "report"
@@ -109,7 +108,7 @@ CHAPTERS = {
 
 
 def report(source: Source, options: Options, server: str = SERVER) -> Result:
-    """The page. Raises NothingThere when the store supports no analysis at all.
+    """The page. Raises StateError when the store supports no analysis at all.
 
     server: address of the MLflow server that links to runs lead to.
     """
@@ -120,14 +119,14 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
     for name, chapter in CHAPTERS.items():
         try:
             result = chapter.analyse(source, options)
-        except NothingThere as fault:
+        except (StateError, InputError) as fault:  # the rest may be there
             section = Section(name, chapter.title, chapter.about, fault=str(fault))
         else:
             results.append(result)
             section = section_of(result, chapter.title, chapter.about, links)
         sections.append(section)
     if not results:
-        raise NothingThere(sections[0].fault)
+        raise StateError(sections[0].fault)
     page = render(
         _facts(source, options, results, links),
         sections,

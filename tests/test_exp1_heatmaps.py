@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from drawn_text import clashes
 from synthetic import SyntheticStore, values
 
-from analysis.drawing.heatmap import DIFFERENCE, PERFORMANCE, Block, draw_heatmaps
+from analysis.drawing.heatmap import Block, draw_heatmaps
+from analysis.drawing.kinds import DIFFERENCE, PERFORMANCE
 from analysis.drawing.panels import panels_of
 from analysis.exp1_heatmaps import FAMILIES, draw_exp1, exp1_heatmaps, main
 from analysis.formulas.matrices import (

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from playwright.sync_api import sync_playwright
 from synthetic import SyntheticStore
 
-from analysis.drawing.heatmap import PERFORMANCE
 from analysis.drawing.histogram import Histogram
 from analysis.drawing.intervals import Intervals
+from analysis.drawing.kinds import PERFORMANCE
 from analysis.drawing.panels import Panel, Strip, panels_of
 from analysis.drawing.scatter import Scatter
 from analysis.html.heatmaps import CHOICE, in_places, plot_sheet

@@ -7,20 +7,18 @@ on telling two colours apart. All lengths are inches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from analysis.drawing.kinds import Kind
 from analysis.drawing.page import (
     EDGE,
     HATCH,
@@ -34,15 +32,9 @@ from analysis.drawing.page import (
 )
 from analysis.formulas.matrices import (
     Aggregate,
-    Masks,
     Summary,
-    diagonal_masks,
     in_words,
-    summaries,
-    trained_masks,
 )
-from analysis.normalize import HIGHEST
-from worldrep.names import FINETUNINGS
 
 CELL_HEIGHT, TALL_CELL_HEIGHT, LEAST_HEIGHT = 0.33, 0.43, 2.8
 CELL_WIDTH, NARROW_CELL_WIDTH = 0.86, 0.64
@@ -51,96 +43,6 @@ TOP, RIGHT, HEADING, SLANTED = 1.42, 1.25, 0.28, 0.36
 CHARACTER = 0.074  # width of a letter of a row label, generously
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue, to the eye
-GAP = "\u2002\u2002"  # wide spaces, as SVG makes one of several ordinary ones
-
-
-def _finetuned_label(ft: str) -> str:
-    return f"{' + '.join(FINETUNINGS[ft])}{GAP}{ft}"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What the rows and columns of a matrix are.
-
-    masks: the groups of cells whose mean is stated; marked: the group that carries a T.
-    """
-
-    rows: str
-    columns: str
-    row_label: Callable[[str], str]
-    masks: Callable[[pd.DataFrame], Masks]
-    shown: tuple[str, ...]
-    marked: str = ""
-
-
-FINETUNED = Frame(
-    "fine-tuned on",
-    "tested on (questions about Atlantis)",
-    _finetuned_label,
-    trained_masks,
-    ("trained", "transfer"),
-    "trained",
-)
-PRETRAINED = Frame(
-    "pretrained on", "pretrained on", str, diagonal_masks, ("same task", "different tasks")
-)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What the numbers of a heatmap mean, and how they become colours."""
-
-    label: str
-    lines: tuple[str, ...]
-    colours: str
-    limits: tuple[float, float]
-    extend: str
-    number: str
-    full: float | None  # what a bar as wide as its cell stands for; None: no bars
-    frame: Frame = FINETUNED
-
-    def write(self, number: float) -> str:
-        """A number with two decimals; zero has no sign."""
-        return "0.00" if abs(number) < 0.005 else self.number.format(number)
-
-    def mappable(self) -> ScalarMappable:
-        return ScalarMappable(Normalize(*self.limits), matplotlib.colormaps[self.colours])
-
-    def statistics(self, matrix: pd.DataFrame) -> dict[str, Summary]:
-        """Mean and standard deviation of each group of cells."""
-        return summaries(matrix, self.frame.masks(matrix))
-
-
-_ZERO_AND_ONE = (
-    "0: as bad as the base on Atlantis. 1: as good as the base on the cities that it knows. "
-    f"Cut off at 0 and {HIGHEST}."
-)
-PERFORMANCE = Kind(
-    "normalised improvement (no unit)",
-    ("What fine-tuning gained on Atlantis, the new cities.", _ZERO_AND_ONE),
-    "RdYlGn",
-    (0.0, 1.0),
-    "max",
-    "{:.2f}",
-    HIGHEST,
-)
-EXPECTED = replace(
-    PERFORMANCE,
-    label="expected normalised improvement (no unit)",
-    lines=("The best of the models fine-tuned on one of the same tasks alone.", _ZERO_AND_ONE),
-)
-DIFFERENCE = Kind(
-    "actual - expected (normalised improvement)",
-    (
-        "Expected is the best of the models fine-tuned on one of the same tasks alone.",
-        "Blue, above 0: training together helps. Red, below 0: it interferes.",
-    ),
-    "RdBu",
-    (-0.5, 0.5),
-    "both",
-    "{:+.2f}",
-    None,
-)
 
 
 @dataclass(frozen=True)

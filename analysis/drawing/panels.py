@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.drawing.heatmap import Block, Kind, draw_heatmaps
+from analysis.drawing.heatmap import Block, draw_heatmaps
+from analysis.drawing.kinds import Kind
 from analysis.formulas.matrices import Aggregate, Summary, aggregate
 
 MANY_SEEDS = 6

@@ -12,7 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.drawing.heatmap import MANY_COLUMNS, Kind
+from analysis.drawing.heatmap import MANY_COLUMNS
+from analysis.drawing.kinds import Kind
 from analysis.drawing.panels import MEAN, Panel, Strip
 from analysis.html.axes import FONT, HOVER_BOX, choose
 from analysis.html.hover import Links, escaped, hover_text

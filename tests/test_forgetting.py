@@ -434,9 +434,8 @@ def test_only_what_was_forgotten_has_a_halfway_step():
 # Figures
 
 
-@pytest.mark.parametrize("seeds", [(1,), (1, 2, 42)])
-def test_no_text_is_cut_off_or_overlaps_another(synthetic, seeds):
-    for seed in seeds:
+def test_no_text_is_cut_off_or_overlaps_another(synthetic):
+    for seed in (1, 42):
         base = synthetic.base(seed)
         for k, ft in enumerate(("ftwb1-1", "ftwb1-2", "ftwb2-13", "ft3-1")):
             end = standing(0.8 - 0.1 * k, 3.0 * 10**k), 0.3 + 0.1 * k + 0.01 * seed

@@ -1,4 +1,4 @@
-"""A study of 24 simulated models with four workers, on SQLite and on a team's server."""
+"""A study of 16 simulated models with four workers, on SQLite and on a team's server."""
 
 import sqlite3
 import subprocess
@@ -19,7 +19,7 @@ from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow
 
-MODELS, SEEDS = 24, 4
+MODELS, SEEDS = 16, 4
 FOUR_WORKERS = Choice("processes", 4, cpus=1, perform="benchmarks.simulated:perform")
 
 

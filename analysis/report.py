@@ -116,17 +116,19 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
     links = Links(own if own.startswith("http") else server, source.store.experiment_id)
     results: list[Result] = []
     sections: list[Section] = []
+    faults: list[Exception] = []
     for name, chapter in CHAPTERS.items():
         try:
             result = chapter.analyse(source, options)
         except (StateError, InputError) as fault:  # the rest may be there
+            faults.append(fault)
             section = Section(name, chapter.title, chapter.about, fault=str(fault))
         else:
             results.append(result)
             section = section_of(result, chapter.title, chapter.about, links)
         sections.append(section)
     if not results:
-        raise StateError(sections[0].fault)
+        raise faults[0]
     page = render(
         _facts(source, options, results, links),
         sections,

@@ -103,7 +103,9 @@ class StudyRun:
         entries = {f"study/{state}": float(n) for state, n in counts.items()}
         entries["study/total"] = float(sum(counts.values()))
         try:
-            self._run.metrics(int(time.time() - self._begun), entries)
+            # Another driver may have ended within this very second: what is later counts more.
+            after = self._run.last_step("study/total") + 1
+            self._run.metrics(max(int(time.time() - self._begun), after), entries)
             self._run.flush(required=False)
         except TakenError:  # this machine slept, and another driver keeps the run now
             self._run = None

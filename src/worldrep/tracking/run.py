@@ -89,7 +89,7 @@ class OpenRun:
         self._check()
         now = int(time.time() * 1000)
         for key, value in values.items():
-            if step > self._last_step(key):
+            if step > self.last_step(key):
                 number = value if math.isfinite(value) else math.nan
                 self._points.append(Metric(key, number, now, step))
         waited = time.monotonic() - self._flushed
@@ -101,7 +101,7 @@ class OpenRun:
         now = int(time.time() * 1000)
         self._points += [Metric(key, value, now, 0) for key, value in values.items()]
 
-    def _last_step(self, key: str) -> int:
+    def last_step(self, key: str) -> int:
         """The last step at which an earlier process logged this metric, -1 for never."""
         if not self.resumed:
             return -1

@@ -142,3 +142,8 @@ def values(improvements) -> dict[str, float]:
     if not isinstance(improvements, dict):
         improvements = dict.fromkeys(TASK_NAMES, improvements)
     return {f"atlantis/{task}/mean": score(task, x) for task, x in improvements.items()}
+
+
+def part(result, name):
+    """A figure of an analysis by its name."""
+    return next(part for part in result.parts if part.name == name)

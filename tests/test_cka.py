@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
+from synthetic import part
 
 from analysis.cka import cka, linear_cka, main
 from analysis.formulas.comparison import rank_sum
@@ -47,10 +48,6 @@ def fill(synthetic, tasks=(1, 2), seeds=(1, 2), family="pt1", layers=(3,), **cha
 
 def result(layer="default", **options):
     return cka(Source(Store.connect()), Options(out="unused", **options), layer)
-
-
-def part(found, name):
-    return next(part for part in found.parts if part.name == name)
 
 
 def world_cka(one, other) -> float:

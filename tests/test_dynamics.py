@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
 from mlflow.entities import Metric
+from synthetic import part
 
 from analysis.dynamics import dynamics, main
 from analysis.formulas.breakouts import summarize_breakouts
@@ -56,10 +57,6 @@ def tuned(synthetic, ft, base_run, seed=1, curves=None, **changed):
 def result(models="all", align="step", **options):
     found = Options(out="unused", **options)
     return dynamics(Source(Store.connect()), found, models=models, align=align)
-
-
-def part(result, name):
-    return next(part for part in result.parts if part.name == name)
 
 
 def breakouts(result, **wanted) -> pd.DataFrame:

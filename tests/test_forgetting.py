@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from drawn_text import clashes
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import score, values
+from synthetic import part, score, values
 
 from analysis.charts.gain_against_loss import MOST_LABELS, gain_against_loss
 from analysis.forgetting import forgetting, main
@@ -34,10 +34,6 @@ MEAN_CHANGE = (-3 * 4 - 4 * LN10) / 7
 
 def result(**options):
     return forgetting(Source(Store.connect()), Options(out="unused", **options))
-
-
-def part(found, name):
-    return next(part for part in found.parts if part.name == name)
 
 
 def standard(numbers) -> dict[str, float]:
@@ -444,7 +440,7 @@ def test_no_text_is_cut_off_or_overlaps_another(synthetic):
             _log(synthetic, model, steps, "val/")
         del steps[0]
         evaluate_steps(synthetic, ft, model, base, steps, seed)
-    for found in (part for part in result().parts if "_seed" not in part.name):
+    for found in (own for own in result().parts if "_seed" not in own.name):
         figure = found.draw("scale mini, width base, world standard; " + "x" * 60)
         assert clashes(figure) == [], found.name
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
+from synthetic import part
 
 from analysis import exp3_heatmaps, ft_heatmaps, predictors
 from analysis.ft_heatmaps import warm_up_chart
@@ -28,10 +29,6 @@ def invoke(module, *arguments):
     done = CliRunner().invoke(module.main, arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.output
     return done.exit_code, done.stdout, done.stderr
-
-
-def part(result, name):
-    return next(part for part in result.parts if part.name == name)
 
 
 def a_few(synthetic, seed=1, **changed):

@@ -10,6 +10,7 @@ import scipy.spatial
 from click.testing import CliRunner
 from drawn_text import clashes
 from mlflow import MlflowClient
+from synthetic import part
 
 from analysis.charts.city_maps import map_limits
 from analysis.drawing.chart import Chart
@@ -57,10 +58,6 @@ def extracted(synthetic, distances, seed=1, base=200.0, layer=MINI_LAYER, **chan
 
 def rows(found):
     return found.tables["probes"].set_index(["ft", "seed"])
-
-
-def part(found, name):
-    return next(part for part in found.parts if part.name == name)
 
 
 # Numbers

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
-from synthetic import BASE_ACCURACIES, BASE_ERRORS, values
+from synthetic import BASE_ACCURACIES, BASE_ERRORS, part, values
 
 from analysis.formulas.comparison import detectable_difference, seeds_needed
 from analysis.formulas.over_seeds import comparisons, is_share, spread_bounds, spreads
@@ -71,10 +71,6 @@ def spread(result, model, quantity):
 def compared(result, quantity) -> pd.DataFrame:
     table = result.tables["comparisons"]
     return table[table["quantity"] == quantity].set_index(["first", "second"])
-
-
-def part(result, name):
-    return next(part for part in result.parts if part.name == name)
 
 
 # Spread

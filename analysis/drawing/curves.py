@@ -19,7 +19,7 @@ MOST_MARKS = 16  # markers on one line
 class Curves(Chart):
     """One line for each value of the column `series`.
 
-    x, y: columns; log_x, log_y: logarithmic axes, on which values of 0 are not drawn; marks: draw
+    x, y: columns; log_y: a logarithmic axis, on which values of 0 are not drawn; marks: draw
     a marker at every point, or at some of them where there are many; thick: column of booleans:
     those lines stand out, and the others are thin and without markers; across: column of y values
     at which a dashed line is drawn in each facet (such as chance).
@@ -28,7 +28,6 @@ class Curves(Chart):
     x: str
     y: str
     series: str
-    log_x: bool = False
     log_y: bool | frozenset[Any] = False  # or the facets that are
     marks: bool = True
     thick: str = ""
@@ -47,12 +46,9 @@ class Curves(Chart):
         if self.across:
             for level in rows[self.across].dropna().unique():
                 axes.axhline(level, color="#6b7280", linewidth=1.0, linestyle=(0, (4, 3)))
-        if self.log_x:
-            log_scale(axes, "x")
-        else:
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            if (rows[self.x].dropna() % 1 == 0).all():  # steps, layers: no halves between them
-                axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if (rows[self.x].dropna() % 1 == 0).all():  # steps, layers: no halves between them
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         if self.is_log(facet):
             _log_y(axes)
 

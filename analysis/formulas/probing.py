@@ -15,7 +15,6 @@ from worldrep.world import World
 
 WITH, WITHOUT, BASE = "with distance", "without distance", "not at all (base)"
 GROUPS = pd.CategoricalDtype([WITH, WITHOUT, BASE], ordered=False)
-ERRORS = ("atlantis_error", "world_error")
 
 
 def position_errors(probe: ProbeResult) -> dict[str, float]:

@@ -40,7 +40,7 @@ def plot_curves(chart: Curves, links: Links) -> go.Figure:
         if chart.is_log(facet):
             values = rows[chart.y].to_numpy(dtype=float)
             figure.update_yaxes(**_log_axis(values), **places[facet])
-    label_axes(figure, chart, log_x=chart.log_x)
+    label_axes(figure, chart)
     return figure
 
 

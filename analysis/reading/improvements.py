@@ -30,9 +30,9 @@ class Improvements:
     caveats: list[str]
     trained: Trained
 
-    def matrices(self, fts: Sequence[str], column: str = "normalised") -> dict[int, pd.DataFrame]:
+    def matrices(self, fts: Sequence[str]) -> dict[int, pd.DataFrame]:
         """Each seed's matrix of some fine-tunings."""
-        return {seed: to_matrix(self.cells, fts, seed, column) for seed in self.seeds}
+        return {seed: to_matrix(self.cells, fts, seed) for seed in self.seeds}
 
     @property
     def runs_used(self) -> pd.DataFrame:

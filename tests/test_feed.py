@@ -113,9 +113,15 @@ def test_the_global_random_state_has_no_influence():
 
 
 def pairs(packed):
-    """Each token that the loss asks for, after the one that it follows."""
+    """Each token that the loss asks for, after the one that it follows; sorted."""
     before = packed.tokens[packed.at][packed.asked]
-    return list(zip(before.tolist(), packed.targets.tolist(), strict=True))
+    return sorted(zip(before.tolist(), packed.targets.tolist(), strict=True))
+
+
+def places_of(packed):
+    """The packed tokens in each row's columns, by the text of its input tokens."""
+    rows = [places for gather in packed.layout.gathers for places in gather.tolist()]
+    return {tuple(packed.tokens[places].tolist()): places for places in rows}
 
 
 def following(tokens):
@@ -126,30 +132,40 @@ def following(tokens):
 def test_inputs_are_the_rows_without_their_ends():
     chosen = np.array([3, 0, 1])
     packed = feed_of(rows=token_rows(TEXTS)).tensors(chosen)
-    for places, i in zip(packed.layout.gather, chosen, strict=True):
-        row = [BOS, *encode(TEXTS[i])]
-        assert packed.tokens[places].tolist()[: len(row)] == row
+    found = sorted(places_of(packed))
+    expected = sorted((BOS, *encode(TEXTS[i]).tolist()) for i in chosen)
+    assert [row[: len(e)] for row, e in zip(found, expected, strict=True)] == expected
 
 
 def test_the_full_loss_covers_every_token_but_bos_and_padding():
     packed = feed_of(rows=token_rows(TEXTS), loss="full").tensors(np.arange(5))
-    assert pairs(packed) == sum((following([BOS, *encode(text), EOS]) for text in TEXTS), [])
+    expected = sum((following([BOS, *encode(text), EOS]) for text in TEXTS), [])
+    assert pairs(packed) == sorted(expected)
 
 
 def test_the_answer_loss_covers_the_answer_and_its_end():
     packed = feed_of(rows=token_rows(TEXTS), loss="answer").tensors(np.arange(5))
     answers = [text[text.index("=") :] for text in TEXTS]
-    assert pairs(packed) == sum((following([*encode(text), EOS]) for text in answers), [])
+    assert pairs(packed) == sorted(sum((following([*encode(text), EOS]) for text in answers), []))
 
 
 @pytest.mark.parametrize("loss", ["full", "answer"])
 def test_a_target_is_asked_for_at_its_place_in_its_own_row(loss):
     packed = feed_of(rows=token_rows(TEXTS), loss=loss).tensors(np.arange(5))
     expected = []
-    for places, text in zip(packed.layout.gather.tolist(), TEXTS, strict=True):
+    rows = places_of(packed)
+    for text in TEXTS:
+        start = (BOS, *encode(text).tolist())
+        places = next(places for row, places in rows.items() if row[: len(start)] == start)
         first = text.index("=") + 1 if loss == "answer" else 0
-        expected += places[first : len(text) + 1]
-    assert packed.at[packed.asked].tolist() == expected
+        expected += places[first : len(start)]
+    assert sorted(packed.at[packed.asked].tolist()) == sorted(expected)
+
+
+def test_the_largest_batch_of_all_epochs_is_known():
+    feed = feed_of(rows=token_rows(TEXTS * 7), batch_size=4, epochs=3)
+    sizes = [feed.token_count(b) - len(b) for b in map(feed.batch, range(feed.schedule.steps))]
+    assert feed.most_tokens() == max(sizes) > min(sizes)
 
 
 @pytest.mark.parametrize("loss", ["full", "answer"])

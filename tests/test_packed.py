@@ -7,9 +7,12 @@ from torch.nn.functional import cross_entropy
 
 from worldrep.data import stack_rows, training_sets
 from worldrep.feed import RowFeed
+from worldrep.layout import Layout, SharedRows
 from worldrep.model import build_model
 from worldrep.names import ModelName
-from worldrep.packed import Layout, PackedQwen2
+from worldrep.packed import PackedQwen2
+from worldrep.past import Past
+from worldrep.plain import PlainQwen2
 from worldrep.rows import RowMaker
 from worldrep.scales import resolve
 from worldrep.world import world_of
@@ -21,17 +24,25 @@ def model(request):
 
 
 def random_rows(n=9, longest=57):
-    """Random token rows (n, longest), their lengths, and the packed ones."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, longest + 1, (n,), generator=generator)
-    tokens = torch.randint(4, 98, (n, int(lengths.max())), generator=generator)
-    packed = torch.cat([row[:length] for row, length in zip(tokens, lengths, strict=True)])
-    return tokens, lengths, packed
+    """Random token rows (n, longest), their lengths, and what they share with their neighbours."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, longest + 1, n)
+    rows = rng.integers(4, 98, (n, longest)).astype(np.uint8)
+    rows[1, :20], lengths[1] = rows[0, :20], 30
+    rows[2], lengths[2] = rows[1], 12  # a row that is the beginning of another
+    rows[np.arange(longest) >= lengths[:, None]] = 0
+    return rows, lengths, SharedRows.of(rows, lengths)
 
 
-def pack(values, lengths):
-    """Real places of (n, longest, ...) end to end."""
-    return torch.cat([row[:length] for row, length in zip(values, lengths, strict=True)])
+def packed_tokens(rows, shared):
+    return torch.from_numpy(rows[shared.order].ravel()[shared.cells]).long()
+
+
+def plain_logits(model, rows, shared):
+    """Logits (T, vocabulary) of `transformers` at the cells of the packed tokens."""
+    tokens = torch.from_numpy(rows[shared.order]).long()
+    logits = model(input_ids=tokens, use_cache=False).logits
+    return logits.flatten(0, 1)[torch.from_numpy(shared.cells)]
 
 
 def gradients_of(model, loss):
@@ -46,45 +57,79 @@ def assert_gradients_close(found, expected):
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4 * scale)
 
 
-def test_unpacking_puts_each_token_where_it_stands():
-    _, lengths, packed = random_rows()
-    layout = Layout.of(lengths)
-    rows = layout.unpack(packed[:, None].float())
-    assert torch.equal(pack(rows, lengths)[:, 0], packed.float())
-    assert torch.equal(layout.pack(rows)[:, 0], packed.float())
-    assert torch.equal(layout.columns, torch.cat([torch.arange(n) for n in lengths]))
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_unpacking_puts_each_token_where_it_stands(groups):
+    rows, lengths, shared = random_rows()
+    tokens, layout = packed_tokens(rows, shared), shared.layout(groups=groups)
+    unpacked = layout.unpack(tokens[:, None].float())
+    found = [row[:, 0].tolist() for group in unpacked for row in group]
+    expected = {tuple(row[:length]) for row, length in zip(rows.tolist(), lengths, strict=True)}
+    assert len(found) == len(rows) and len(unpacked) == groups
+    assert all(any(tuple(row[: len(e)]) == e for row in found) for e in expected)
+    assert torch.equal(layout.pack(unpacked)[:, 0], tokens.float())
 
 
-def test_logits_equal_those_of_transformers(model):
-    tokens, lengths, packed = random_rows()
-    plain = pack(model(input_ids=tokens, use_cache=False).logits, lengths)
+def test_what_rows_begin_with_alike_is_held_once():
+    rows = np.array([[5, 6, 7, 0], [5, 6, 8, 9], [5, 6, 7, 0], [4, 6, 7, 9]], dtype=np.uint8)
+    shared = SharedRows.of(rows, np.array([3, 4, 3, 4]))
+    assert packed_tokens(rows, shared).tolist() == [4, 6, 7, 9, 5, 6, 7, 8, 9]
+    assert shared.order.tolist() == [3, 0, 2, 1]
+    assert shared.number[1].tolist() == shared.number[2].tolist() == [4, 5, 6, 0]
+    assert shared.number[3].tolist() == [4, 5, 7, 8]
+    assert shared.layout().columns.tolist() == [0, 1, 2, 3, 0, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_logits_equal_those_of_transformers(model, groups):
+    rows, _, shared = random_rows()
+    plain = plain_logits(model, rows, shared)
     assert plain.std() > 0.1
-    found = PackedQwen2(model)(packed, Layout.of(lengths))
+    found = PackedQwen2(model)(packed_tokens(rows, shared), shared.layout(groups=groups))
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+    also = PlainQwen2(model)(packed_tokens(rows, shared), shared.layout(groups=groups))
+    torch.testing.assert_close(also, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_logits_at_chosen_places_are_those_of_all_places(model):
-    _, lengths, packed = random_rows()
+    rows, _, shared = random_rows()
     at = torch.tensor([0, 7, 3])
-    everywhere = PackedQwen2(model)(packed, Layout.of(lengths))
-    found = PackedQwen2(model)(packed, Layout.of(lengths), at)
-    torch.testing.assert_close(found, everywhere[at], rtol=1e-4, atol=1e-4)
+    for passes in (PackedQwen2(model), PlainQwen2(model)):
+        everywhere = passes(packed_tokens(rows, shared), shared.layout())
+        found = passes(packed_tokens(rows, shared), shared.layout(), at)
+        torch.testing.assert_close(found, everywhere[at], rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_equal_those_of_transformers(model):
-    tokens, lengths, packed = random_rows()
-    plain = pack(model(input_ids=tokens, use_cache=False).logits, lengths)
-    expected = gradients_of(model, plain.logsumexp(-1).sum())
-    found = PackedQwen2(model)(packed, Layout.of(lengths))
+@pytest.mark.parametrize("groups", [1, 3])
+def test_gradients_equal_those_of_transformers(model, groups):
+    rows, _, shared = random_rows()
+    expected = gradients_of(model, plain_logits(model, rows, shared).logsumexp(-1).sum())
+    found = PackedQwen2(model)(packed_tokens(rows, shared), shared.layout(groups=groups))
     assert_gradients_close(gradients_of(model, found.logsumexp(-1).sum()), expected)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(model):
-    _, lengths, packed = random_rows()
-    together = PackedQwen2(model)(packed, Layout.of(lengths)).split(lengths.tolist())[4]
-    row = packed.split(lengths.tolist())[4]
-    alone = PackedQwen2(model)(row, Layout.of(lengths[4:5]))
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    rows, lengths, shared = random_rows()
+    together = PackedQwen2(model)(packed_tokens(rows, shared), shared.layout())
+    for place, i in enumerate(shared.order):
+        alone = SharedRows.of(rows[i : i + 1], lengths[i : i + 1])
+        single = PackedQwen2(model)(packed_tokens(rows[i : i + 1], alone), alone.layout())
+        found = together[torch.from_numpy(shared.number[place, : lengths[i]])]
+        torch.testing.assert_close(found, single, rtol=1e-4, atol=1e-4)
+
+
+def test_columns_after_others_continue_them(model):
+    rows = np.random.default_rng(0).integers(4, 98, (6, 12)).astype(np.uint8)
+    shared = SharedRows.of(rows, np.full(6, 12))
+    whole = PackedQwen2(model)(packed_tokens(rows, shared), shared.layout())
+    begun = SharedRows.of(rows[:, :11], np.full(6, 11))
+    past = Past(model, 6, 12)
+    PackedQwen2(model)(packed_tokens(rows[:, :11], begun), begun.layout(), past=past)
+    kept = torch.tensor([0, 3, 4])
+    past.keep(kept)
+    last = torch.from_numpy(rows[begun.order, 11]).long()[kept]
+    found = PackedQwen2(model)(last, Layout.column(3), past=past)
+    expected = whole[torch.from_numpy(shared.number[:, -1])][kept]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["full", "answer"])
@@ -118,13 +163,12 @@ def test_loss_and_gradients_of_real_rows_are_those_of_the_plain_pass(name, loss)
     assert_gradients_close(gradients_of(model, ours), expected)
 
 
-def test_rows_of_one_task_share_their_prefix():
+def test_rows_of_a_batch_share_what_they_begin_with():
     settings = resolve(ModelName("pt1-1"), scale="smoke")
     maker = RowMaker(world_of(settings), settings)
     rows = stack_rows(maker, training_sets(settings, maker.world))
     feed = RowFeed(rows, settings, torch.device("cpu"))
-    batch = feed.batch(0)
-    shared = len("<dist(c_")
-    expected = feed.token_count(batch) - len(batch) - shared * (len(batch) - 1)
-    assert len(feed.tensors(batch).tokens) == expected
-    assert np.unique(rows[batch, :shared], axis=0).shape[0] == 1
+    inputs = [bytes(rows[i]).rstrip(b"\0")[:-1] for i in feed.batch(0)]
+    beginnings = {row[:length] for row in inputs for length in range(1, len(row) + 1)}
+    assert len(feed.tensors(feed.batch(0)).tokens) == len(beginnings)
+    assert len(beginnings) < 0.7 * sum(map(len, inputs))

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from worldrep.checkpoint import WEIGHTS, latest_complete
 from worldrep.data import load_rows, stack_rows, training_sets, validation_sets
+from worldrep.device import make_accelerator
 from worldrep.errors import StateError
 from worldrep.evaluation import suite_of, validation_metrics
 from worldrep.model import build_model, load_model, save_model
@@ -16,7 +17,7 @@ from worldrep.optimizer import build_optimizer, learning_rate_at
 from worldrep.recording import FolderRecorder
 from worldrep.rows import RowMaker
 from worldrep.scales import resolve
-from worldrep.training import make_accelerator, train
+from worldrep.training import train
 from worldrep.world import world_of
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 
 from worldrep.data import load_rows, pad_together, training_sets
+from worldrep.device import make_accelerator
 from worldrep.feed import RowFeed, Schedule
 from worldrep.model import build_model
 from worldrep.rows import RowMaker
 from worldrep.settings import Settings
-from worldrep.training import Training, make_accelerator, train_step
+from worldrep.state import Training
+from worldrep.steps import steps_of
 
 WARM_UP, TIMED = 2, 5
 
@@ -21,10 +23,14 @@ def estimate_seconds(settings: Settings, maker: RowMaker) -> float:
     accelerator = make_accelerator(settings)
     feed = RowFeed(sample, settings, accelerator.device)
     training = Training(build_model(settings), settings, accelerator)
+    steps = steps_of(training, feed)
     for step in range(WARM_UP + TIMED):
         if step == WARM_UP:
+            steps.read()  # a device that runs behind is waited for
             started = time.perf_counter()
-        train_step(training, feed, feed.batch(step % feed.schedule.steps))
+        training.step = step % feed.schedule.steps
+        steps.take()
+    steps.read()
     per_step = (time.perf_counter() - started) / TIMED
     accelerator.free_memory()
     rows = sum(rowset.rows for rowset in rowsets)

@@ -13,7 +13,7 @@ from transformers import Qwen2ForCausalLM
 from worldrep.data import load_rows, suite_sets
 from worldrep.digests import random_stream
 from worldrep.encoding import Tokens
-from worldrep.generation import BATCH_ROWS, generate_tokens
+from worldrep.generation import generate_tokens
 from worldrep.rows import RowMaker
 from worldrep.settings import Settings
 from worldrep.tasks import TASKS
@@ -49,12 +49,18 @@ def build_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
 
 
 def answer_suites(
-    model: Qwen2ForCausalLM, suites: Iterable[Suite], batch_rows: int = BATCH_ROWS
+    model: Qwen2ForCausalLM,
+    suites: Iterable[Suite],
+    batch_rows: int | None = None,
+    plain: bool = False,
 ) -> pd.DataFrame:
-    """One row per question: suite, task, prompt, expected, generated, score, valid."""
+    """One row per question: suite, task, prompt, expected, generated, score, valid.
+
+    plain: by the `transformers` forward pass.
+    """
     suites = list(suites)
     prompts = [prompt for suite in suites for prompt in suite.prompts]
-    generated = decode_rows(generate_tokens(model, prompts, MAX_NEW_TOKENS, batch_rows))
+    generated = decode_rows(generate_tokens(model, prompts, MAX_NEW_TOKENS, batch_rows, plain))
     tables, start = [], 0
     for suite in suites:
         texts = generated[start : start + len(suite.prompts)]
@@ -106,13 +112,15 @@ def evaluate(
     model: Qwen2ForCausalLM, maker: RowMaker, settings: Settings
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """The metrics of all suites of a model, and the answers that they summarize."""
-    answers = answer_suites(model, build_suites(maker, settings))
+    answers = answer_suites(model, build_suites(maker, settings), plain=settings.is_plain)
     answers = pd.concat([answers, multi_rows(answers, settings)], ignore_index=True)
     return summarize(answers), answers
 
 
-def validation_metrics(model: Qwen2ForCausalLM, suites: Iterable[Suite]) -> dict[str, float]:
+def validation_metrics(
+    model: Qwen2ForCausalLM, suites: Iterable[Suite], plain: bool = False
+) -> dict[str, float]:
     """`val/<suite>/mean` and `/valid_ratio` on validation rows."""
-    metrics = summarize(answer_suites(model, suites))
+    metrics = summarize(answer_suites(model, suites, plain=plain))
     kept = ("/mean", "/valid_ratio")
     return {f"val/{name}": value for name, value in metrics.items() if name.endswith(kept)}

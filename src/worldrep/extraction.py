@@ -1,4 +1,4 @@
-"""Hidden states of every city, from one forward pass over one short prompt each."""
+"""Hidden states of every city, from one forward pass over the beginnings of their questions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import Qwen2ForCausalLM
 
+from worldrep.encoding import Tokens
+from worldrep.layout import SharedRows, on_device, sorting
+from worldrep.packed import PackedQwen2
+from worldrep.plain import PlainQwen2
 from worldrep.request import POSITIONS, Request
 from worldrep.tasks import TASKS
 from worldrep.tokenizer import encode_prompts
@@ -23,16 +27,37 @@ def city_prompts(world: World, task: str) -> list[str]:
 
 @torch.inference_mode()
 def extract(
-    model: Qwen2ForCausalLM, world: World, request: Request
+    model: Qwen2ForCausalLM, world: World, request: Request, plain: bool = False
 ) -> dict[int, NDArray[np.float32]]:
-    """Representations by layer: (n_cities, positions * hidden size) float32, in World's order."""
-    prompts = torch.from_numpy(np.stack(encode_prompts(city_prompts(world, request.task))))
+    """Representations by layer: (n_cities, positions * hidden size) float32, in World's order.
+
+    Cities share what their prompts begin with, and layers above the last one asked for are left
+    out. plain: by the `transformers` forward pass.
+    """
+    prompts = np.stack(encode_prompts(city_prompts(world, request.task)))
+    order = sorting(prompts)
+    batches = np.array_split(prompts[order], -(-len(prompts) // BATCH_CITIES))
+    parts = [_states(model, batch, request, plain) for batch in batches]
+    back = order.argsort()
+    return {
+        layer: np.concatenate([part[layer] for part in parts])[back] for layer in request.layers
+    }
+
+
+def _states(
+    model: Qwen2ForCausalLM, prompts: Tokens, request: Request, plain: bool
+) -> dict[int, NDArray[np.float32]]:
+    """What is asked for of prompts (n, length), by layer."""
+    shared = SharedRows.of(prompts, np.full(len(prompts), prompts.shape[1]))
+    tokens = on_device(prompts[shared.order].ravel()[shared.cells], model.device).long()
     columns = [POSITIONS[name] for name in request.positions]
-    parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in request.layers}
-    for batch in prompts.split(BATCH_CITIES):
-        tokens = batch.to(model.device, torch.long)
-        states = model.model(input_ids=tokens, output_hidden_states=True, use_cache=False)
-        for layer in request.layers:
-            taken = states.hidden_states[layer][:, columns]
-            parts[layer].append(taken.flatten(1).float().cpu())
-    return {layer: torch.cat(rows).numpy() for layer, rows in parts.items()}
+    places = on_device(shared.number[shared.order.argsort()][:, columns], model.device)
+    states = (PlainQwen2 if plain else PackedQwen2)(model).states(
+        tokens, shared.layout(model.device)
+    )
+    numbered = zip(range(max(request.layers) + 1), states, strict=False)  # and no layer above
+    return {
+        layer: packed[places].flatten(1).float().cpu().numpy()
+        for layer, packed in numbered
+        if layer in request.layers
+    }

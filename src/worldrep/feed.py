@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 
 from worldrep.digests import random_stream
 from worldrep.encoding import Tokens
-from worldrep.packed import Layout
+from worldrep.layout import GROUP_ROWS, Layout, SharedRows, on_device
 from worldrep.settings import Settings
-from worldrep.tokenizer import EQUALS, PAD, VOCABULARY
-
-BRACKET = VOCABULARY.index("(")
-CITY_MARK = "c_"  # stands before the digits of every city
+from worldrep.tokenizer import EQUALS, PAD
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Schedule:
 
 
 class RowFeed:
-    """All rows on the device; batches are index slices of them.
+    """Batches of rows, packed on the host and sent to the device.
 
     The order of rows depends on the seed and the epoch alone, and a step takes the same rows
     however many processes share it.
@@ -64,11 +61,9 @@ class RowFeed:
 
     def __init__(self, rows: Tokens, settings: Settings, device: torch.device) -> None:
         self.schedule = Schedule(len(rows), settings.batch_size, settings.epochs)
-        self._tokens = torch.from_numpy(np.array(rows)).to(device)
+        self.rows, self._device = rows, device
         self._lengths = (rows != PAD).sum(axis=1).astype(np.int64)
         starts = (rows == EQUALS).argmax(axis=1) if settings.loss == "answer" else 0
-        self._prefix_lengths = (rows == BRACKET).argmax(axis=1) + 1 + len(CITY_MARK)
-        self._prefixes = _prefix_keys(rows, self._prefix_lengths)
         self._first_targets = np.broadcast_to(starts, len(rows)).astype(np.int64)
         self._seed, self._epoch, self._order = settings.seed, -1, np.empty(0, dtype=np.int64)
 
@@ -76,10 +71,21 @@ class RowFeed:
         """Indices of the rows of step 0, 1, ..., over all processes."""
         epoch, place = divmod(step, self.schedule.steps_per_epoch)
         if epoch != self._epoch:
-            rng = random_stream(self._seed, "row order", epoch)
-            self._order, self._epoch = rng.permutation(self.schedule.rows), epoch
+            self._order, self._epoch = self._order_of(epoch), epoch
         size = self.schedule.batch_size
         return self._order[place * size : (place + 1) * size]
+
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        return random_stream(self._seed, "row order", epoch).permutation(self.schedule.rows)
+
+    def most_tokens(self) -> int:
+        """Input tokens of the largest batch of the training."""
+        starts = np.arange(0, self.schedule.rows, self.schedule.batch_size)
+        sums = (
+            np.add.reduceat(self._lengths[self._order_of(epoch)] - 1, starts)
+            for epoch in range(self.schedule.epochs)
+        )
+        return max(int(tokens.max()) for tokens in sums)
 
     def target_count(self, batch: NDArray[np.int64]) -> int:
         """Tokens that the loss of these rows covers."""
@@ -89,44 +95,18 @@ class RowFeed:
         return int(self._lengths[batch].sum())
 
     def tensors(self, batch: NDArray[np.int64]) -> PackedBatch:
-        """Rows of the batch, packed: their tokens but the last, and what the loss asks for.
-
-        Rows of one task begin alike, up to the digits of the first city: the first of them holds
-        that prefix for all.
-        """
+        """Rows of the batch, packed: their tokens but the last, and what the loss asks for."""
         lengths = self._lengths[batch] - 1
-        n, longest = len(batch), int(lengths.max())
-        columns = np.broadcast_to(np.arange(longest), (n, longest))
-        present = columns < lengths[:, None]
-        _, first, group = np.unique(self._prefixes[batch], return_index=True, return_inverse=True)
-        owner = np.where(
-            columns < self._prefix_lengths[batch][:, None],
-            first[group][:, None],
-            np.arange(n)[:, None],
-        )
-        own = present & (owner == np.arange(n)[:, None])
-        number = own.cumsum().reshape(n, longest) - 1  # of each packed token
-        gather = np.where(present, number[owner, columns], 0)
-        places = np.flatnonzero(own)
-        due = present & (columns >= self._first_targets[batch][:, None])
-        at, asked = np.unique(gather[due], return_inverse=True)
-        cells = batch[:, None] * self._tokens.shape[1] + columns
-        arrays = gather, places, places % longest, at, asked, cells.ravel()[places], cells[due] + 1
-        to = self._tokens.device
-        tensors = [
-            torch.from_numpy(np.ascontiguousarray(array)).to(to, non_blocking=True)
-            for array in arrays
-        ]
-        inputs, targets = (self._tokens.view(-1)[cell].long() for cell in tensors[5:])
-        return PackedBatch(inputs, Layout(*tensors[:3]), tensors[3], tensors[4], targets)
-
-
-def _prefix_keys(rows: Tokens, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) a number for the first tokens of each row; equal prefixes, equal numbers.
-
-    A polynomial hash modulo 2**64; a task's prefix is one of seven.
-    """
-    keys = np.zeros(len(rows), dtype=np.int64)
-    for column in range(int(lengths.max())):
-        keys = keys * 131 + np.where(column < lengths, rows[:, column], 0)
-    return keys
+        rows = self.rows[batch, : int(lengths.max()) + 1]
+        columns = np.arange(rows.shape[1] - 1)
+        inputs = np.where(columns < lengths[:, None], rows[:, :-1], PAD)
+        shared = SharedRows.of(inputs, lengths)
+        rows, inputs = rows[shared.order], inputs[shared.order]
+        firsts = self._first_targets[batch[shared.order]]
+        due = (columns < shared.lengths[:, None]) & (columns >= firsts[:, None])
+        at, asked = np.unique(shared.number[due], return_inverse=True)
+        arrays = inputs.ravel()[shared.cells], at, asked, rows[:, 1:][due]
+        tokens, places, whose, targets = (on_device(part, self._device) for part in arrays)
+        groups = max(1, len(batch) // GROUP_ROWS)
+        layout = shared.layout(self._device, groups)
+        return PackedBatch(tokens.long(), layout, places, whose, targets.long())

@@ -11,7 +11,7 @@ from worldrep.rows import RowMaker
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 
-SEMANTICS = 1  # raised by hand when the same settings train, evaluate or extract differently
+SEMANTICS = 2  # raised by hand when the same settings train, evaluate or extract differently
 
 
 def training_fingerprint(maker: RowMaker, settings: Settings, base: str | None = None) -> str:

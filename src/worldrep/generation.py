@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from transformers import DynamicCache, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from worldrep.encoding import Tokens
+from worldrep.layout import Layout, SharedRows, on_device, sorting
+from worldrep.packed import PackedQwen2
+from worldrep.past import Past
+from worldrep.plain import decode_plainly
 from worldrep.tokenizer import EOS, PAD, decode_rows, encode_prompts
 
-BATCH_ROWS = 512
+BATCH_ROWS = {"cpu": 256, "cuda": 8192}  # what a CPU's cache holds, and what keeps a GPU busy
 
 
 def generate(
-    model: Qwen2ForCausalLM, prompts: list[str], max_new_tokens: int, batch_rows: int = BATCH_ROWS
+    model: Qwen2ForCausalLM, prompts: list[str], max_new_tokens: int, batch_rows: int | None = None
 ) -> list[str]:
     """The greedy continuation of each prompt, up to <eos> or `max_new_tokens` tokens.
 
@@ -31,41 +34,52 @@ def generate_tokens(
     model: Qwen2ForCausalLM,
     prompts: Sequence[Tokens],
     max_new_tokens: int,
-    batch_rows: int = BATCH_ROWS,
+    batch_rows: int | None = None,
+    plain: bool = False,
 ) -> Tokens:
     """Token rows (n, max_new_tokens) that follow each prompt: the answer, <eos>, then <pad>.
 
-    Prompts of equal length are decoded together, so that nothing is padded.
+    Prompts of equal length are decoded together, so that nothing is padded, and in sorted order, so
+    that neighbours share their beginning. plain: by the `transformers` forward pass instead, whose
+    text is the same.
     """
     lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
     limit = model.config.max_position_embeddings
     if len(prompts) and lengths.max() + max_new_tokens > limit:
         raise ValueError(f"prompt and answer take more than the model's {limit} positions")
+    decode = decode_plainly if plain else decode_packed
+    batch_rows = batch_rows or BATCH_ROWS.get(model.device.type, BATCH_ROWS["cpu"])
     result = np.full((len(prompts), max_new_tokens), PAD, dtype=np.uint8)
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
+        rows = np.stack([prompts[i] for i in members.tolist()])
+        order = sorting(rows)
         for start in range(0, len(members), batch_rows):
-            batch = members[start : start + batch_rows]
-            rows = np.stack([prompts[i] for i in batch])
-            result[batch] = _decode_batch(model, rows, max_new_tokens)
+            batch = order[start : start + batch_rows]
+            result[members[batch]] = decode(model, rows[batch], max_new_tokens)
     return result
 
 
 @torch.inference_mode()
-def _decode_batch(
-    model: Qwen2ForCausalLM, prompts: NDArray[np.uint8], max_new_tokens: int
-) -> Tokens:
-    """Greedy continuation of prompts (n, length) of one length; stops when all rows have ended."""
-    tokens = torch.from_numpy(prompts).to(model.device, torch.long)
-    cache = DynamicCache(config=model.config)
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
-    produced = torch.full((len(prompts), max_new_tokens), PAD, device=model.device)
+def decode_packed(model: Qwen2ForCausalLM, prompts: Tokens, max_new_tokens: int) -> Tokens:
+    """Greedy continuation of sorted prompts (n, length) of one length."""
+    n, length = prompts.shape
+    device = model.device
+    shared = SharedRows.of(prompts, np.full(n, length))
+    packed, past = PackedQwen2(model), Past(model, n, length + max_new_tokens - 1)
+    tokens = on_device(prompts[shared.order].ravel()[shared.cells], device).long()
+    ends = on_device(shared.number[:, -1], device)
+    logits = packed(tokens, shared.layout(device), ends, past)
+    produced = torch.full((n, max_new_tokens), PAD, device=device)
+    rows = torch.arange(n, device=device)  # those that have not ended
     for place in range(max_new_tokens):
-        output = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        chosen = output.logits[:, -1].argmax(dim=-1).masked_fill(ended, PAD)
-        produced[:, place] = chosen
-        ended |= chosen == EOS
-        if bool(ended.all()):
+        chosen = logits.argmax(dim=-1)
+        produced[rows, place] = chosen
+        going = (chosen != EOS).nonzero()[:, 0]
+        if place == max_new_tokens - 1 or not len(going):
             break
-        tokens = chosen[:, None]
-    return produced.to(torch.uint8).cpu().numpy()
+        if len(going) < len(rows):
+            rows, chosen = rows[going], chosen[going]
+            past.keep(going)
+        logits = packed(chosen, Layout.column(len(rows), device), past=past)
+    return produced.to(torch.uint8).cpu().numpy()[shared.order.argsort()]

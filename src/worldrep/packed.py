@@ -1,15 +1,15 @@
 """The forward pass of a Qwen2 model over many rows, each token computed once.
 
-Everything but attention runs on distinct tokens laid end to end (packed): no padding, and a prefix
-that several rows share only once. Attention alone sees rows side by side. After the last attention
-only the places that are asked for go on. The logits equal those of the `transformers` model.
+Everything but attention runs on distinct tokens laid end to end (packed): no padding, and what rows
+share only once. Attention alone sees rows side by side. After the last attention only the places
+that are asked for go on. The logits equal those of the `transformers` model.
 
 Shapes: N rows, L their longest length, T packed tokens, M places asked for, D hidden size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -17,36 +17,10 @@ from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
+from worldrep.layout import Layout
+from worldrep.past import Past
 
-@dataclass(frozen=True)
-class Layout:
-    """How packed tokens stand in rows.
-
-    gather: (N, L) the packed token in each column of each row, any behind a row's end; several rows
-    may name the same token, if all columns before it agree too. places: (T,) one of the columns
-    of the rows laid flat where each token stands. columns: (T,) its position in its row.
-    """
-
-    gather: Tensor
-    places: Tensor
-    columns: Tensor
-
-    @staticmethod
-    def of(lengths: Tensor) -> Layout:
-        """The layout of rows with these lengths (N,) that share nothing."""
-        columns = torch.arange(int(lengths.max()), device=lengths.device)
-        present = columns < lengths[:, None]
-        gather = (present.flatten().cumsum(0) - 1).clamp(min=0).view_as(present)
-        places = present.flatten().nonzero()[:, 0]
-        return Layout(gather, places, places % len(columns))
-
-    def unpack(self, packed: Tensor) -> Tensor:
-        """(T, C) -> (N, L, C)."""
-        return F.embedding(self.gather, packed)  # its backward is faster than index_select's
-
-    def pack(self, rows: Tensor) -> Tensor:
-        """(N, L, C) -> (T, C)."""
-        return F.embedding(self.places, rows.flatten(0, 1))
+Rotation = tuple[Tensor, Tensor]
 
 
 class PackedQwen2(nn.Module):
@@ -56,60 +30,91 @@ class PackedQwen2(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
-        """Logits (M, vocabulary) of packed tokens (T,) at the places `at` (M,), or at all T."""
+    def forward(
+        self, tokens: Tensor, layout: Layout, at: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
+        """Logits (M, vocabulary) of packed tokens (T,) at the places `at` (M,), or at all T.
+
+        past: what the rows' earlier columns left behind; what these leave is added to it.
+        """
         decoder = self.model.model
-        x = decoder.embed_tokens(tokens)
-        cos, sin = decoder.rotary_emb(x, layout.columns[None])
-        rotation = cos[0, :, None], sin[0, :, None]
+        x, rotation = self._start(tokens, layout, past)
         last = len(decoder.layers) - 1
         for i, layer in enumerate(decoder.layers):
-            x = _layer(layer, x, rotation, layout, at if i == last else None)
+            x = _layer(layer, x, rotation, layout, past, at if i == last else None)
+        if past is not None:
+            past.length += layout.gathers[0].shape[1]
         return self.model.lm_head(_norm(x, decoder.norm))
+
+    def states(self, tokens: Tensor, layout: Layout) -> Iterator[Tensor]:
+        """Hidden states (T, D) in the order of `output_hidden_states`: the embeddings first, then
+        each layer's, the last one behind the final norm. Stop early to leave out later layers.
+        """
+        decoder = self.model.model
+        x, rotation = self._start(tokens, layout, None)
+        last = len(decoder.layers) - 1
+        yield x
+        for i, layer in enumerate(decoder.layers):
+            x = _layer(layer, x, rotation, layout, None, None)
+            yield _norm(x, decoder.norm) if i == last else x
+
+    def _start(self, tokens: Tensor, layout: Layout, past: Past | None) -> tuple[Tensor, Rotation]:
+        """Embeddings (T, D), and cosines and signed sines (T, 1, head size) of their columns."""
+        decoder = self.model.model
+        x = decoder.embed_tokens(tokens)
+        columns = layout.columns if past is None else layout.columns + past.length
+        cos, sin = decoder.rotary_emb(x, columns[None])
+        first, second = sin[0, :, None].chunk(2, dim=-1)
+        return x, (cos[0, :, None], torch.cat((-first, second), dim=-1))
 
 
 def _norm(x: Tensor, norm: nn.Module) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
-def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary embedding of (T, heads, head size)."""
-    cos, sin = rotation
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-
 def _layer(
     layer: Qwen2DecoderLayer,
     x: Tensor,
-    rotation: tuple[Tensor, Tensor],
+    rotation: Rotation,
     layout: Layout,
+    past: Past | None,
     at: Tensor | None,
 ) -> Tensor:
     """(T, D) -> (T, D), or (M, D) at the places `at`."""
-    mixed = _attention(layer, _norm(x, layer.input_layernorm), rotation, layout)
+    mixed = _attention(layer, x, rotation, layout, past)
     if at is not None:
         x, mixed = x.index_select(0, at), mixed.index_select(0, at)
     x = x + layer.self_attn.o_proj(mixed)
-    mlp = layer.mlp
     normed = _norm(x, layer.post_attention_layernorm)
-    gate_up = F.linear(normed, torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
-    gate, up = gate_up.chunk(2, dim=-1)
-    return x + mlp.down_proj(F.silu(gate) * up)
+    mlp = layer.mlp
+    return x + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
 
 
 def _attention(
-    layer: Qwen2DecoderLayer, x: Tensor, rotation: tuple[Tensor, Tensor], layout: Layout
+    layer: Qwen2DecoderLayer, x: Tensor, rotation: Rotation, layout: Layout, past: Past | None
 ) -> Tensor:
     """Causal attention within rows, before the output projection: (T, D) -> (T, D)."""
     attention = layer.self_attn
-    projections = attention.q_proj, attention.k_proj, attention.v_proj
-    weight = torch.cat([p.weight for p in projections])
-    bias = torch.cat([p.bias for p in projections])
-    qkv = F.linear(x, weight, bias).unflatten(-1, (3, -1, attention.head_dim))
-    rotated = _rotate(qkv[:, :2].flatten(1, 2), rotation)
-    heads = torch.cat((rotated, qkv[:, 2]), dim=1)  # (T, 3 * heads, head size)
-    rows = layout.unpack(heads.flatten(1)).unflatten(-1, (-1, attention.head_dim))
-    q, k, v = rows.transpose(1, 2).chunk(3, dim=1)
-    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return layout.pack(mixed.transpose(1, 2).flatten(2))
+    x = _norm(x, layer.input_layernorm)
+    packed = (
+        _rotate(attention.q_proj(x), rotation),
+        _rotate(attention.k_proj(x), rotation),
+        attention.v_proj(x),
+    )
+    mixed = []
+    for rows in zip(*(layout.unpack(part) for part in packed), strict=True):
+        q, k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in rows)
+        if past is not None:
+            k, v = past.extend(attention.layer_idx, k, v)
+        causal = k.shape[2] == q.shape[2]  # a single new column sees all
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        mixed.append(attended.transpose(1, 2).flatten(2))
+    return layout.pack(mixed)
+
+
+def _rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Rotary embedding of (T, D)."""
+    cos, sin = rotation
+    heads = x.unflatten(-1, (-1, cos.shape[-1]))
+    turned = heads.roll(cos.shape[-1] // 2, dims=-1)  # the halves of each head change places
+    return torch.addcmul(heads * cos, turned, sin).flatten(1)

@@ -60,7 +60,7 @@ class Bar:
 
 
 class Meter:
-    """Averages the loss, counts real tokens per second, and tells a watch how far it is."""
+    """Counts real tokens per second, and tells a watch how far it is."""
 
     def __init__(self, steps: int, done: int, title: str, watch: Watch | None) -> None:
         self._steps, self._done, self._title, self._watch = steps, done, title, watch
@@ -68,30 +68,32 @@ class Meter:
         self._clear()
 
     def _clear(self) -> None:
-        self._losses: list[float] = []
         self._tokens, self._seconds, self._since = 0, 0.0, time.perf_counter()
 
-    def add(self, loss: float, tokens: int) -> None:
+    def add(self, tokens: int) -> None:
         """Count one step."""
-        now = time.perf_counter()
-        self._losses.append(loss)
+        now = self._count_time()
         self._tokens += tokens
-        self._seconds, self._since = self._seconds + now - self._since, now
         self._done += 1
         if now - self._told >= LOOK_SECONDS or self._done == self._steps:
             self._tell()
+
+    def _count_time(self) -> float:
+        now = time.perf_counter()
+        self._seconds, self._since = self._seconds + now - self._since, now
+        return now
 
     def skip(self) -> None:
         """Leave out the time since the last step: it was not spent on training."""
         self._since = time.perf_counter()
 
-    def flush(self) -> dict[str, float]:
-        """Mean loss and tokens per second since the last flush."""
-        loss = sum(self._losses) / len(self._losses)
+    def flush(self, loss: float) -> dict[str, float]:
+        """Tokens per second since the last flush; the loss is what the watch is told."""
+        self._count_time()  # a device that ran behind the host has been waited for
         speed = self._tokens / max(self._seconds, 1e-9)
         self._text = f"loss {loss:.3f}, {speed:,.0f} tokens/s"
         self._clear()
-        return {"train/loss": loss, "train/tokens_per_second": speed}
+        return {"train/tokens_per_second": speed}
 
     def _tell(self) -> None:
         self._told = time.perf_counter()

@@ -139,6 +139,7 @@ def resolve(
         "weight_decay": 0.01,
         "clip_norm": 1.0,
         "precision": "auto",
+        "compute": "auto",
     }
     names = {"scale": scale, "world": world, "seed": seed}
     parts = {"pretrain": model.pretrain, "ft": model.ft, "width": model.width}
@@ -151,10 +152,11 @@ def base_settings(settings: Settings) -> Settings:
     The world, the rows, the model and the arithmetic are the same; the rest of the training is the
     scale's own.
     """
+    arithmetic = {"precision": settings.precision, "compute": settings.compute}
     return resolve(
         settings.model_name.base,
         scale=settings.scale,
         world=settings.world,
         seed=settings.seed,
-        overrides=settings.group(*SHARED_GROUPS) | {"precision": settings.precision},
+        overrides=settings.group(*SHARED_GROUPS) | arithmetic,
     )

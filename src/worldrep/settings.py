@@ -19,6 +19,7 @@ VARIANTS = ("standard", "scattered", "with_atlantis")
 SCALES = ("paper", "mini", "smoke")
 LOSSES = ("full", "answer")
 PRECISIONS = ("auto", "no", "bf16", "fp16")
+COMPUTATIONS = ("auto", "plain", "packed", "graph", "compile")
 
 
 def _setting(group: str, text: str, **bounds: Any) -> Any:
@@ -68,6 +69,7 @@ class Settings:
     clip_norm: float = _setting("training", "largest gradient norm, 0 for no limit", least=0.0)
     loss: str = _setting("training", "tokens that the loss covers", allowed=LOSSES)
     precision: str = _setting("training", "arithmetic; auto is bf16 on CUDA", allowed=PRECISIONS)
+    compute: str = _setting("training", "how steps are computed", allowed=COMPUTATIONS)
     n_checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
     n_validations: int = _setting("training", "validations during training", least=1)
 
@@ -107,6 +109,11 @@ class Settings:
     @property
     def is_finetuning(self) -> bool:
         return self.ft != NO_FT
+
+    @property
+    def is_plain(self) -> bool:
+        """The `transformers` forward pass does everything; nothing is shared or packed."""
+        return self.compute == "plain"
 
     @property
     def labels(self) -> dict[str, str]:
@@ -154,6 +161,7 @@ def _check(spec: dataclasses.Field, value: Any) -> None:
 
 FIELDS: dict[str, dataclasses.Field] = {spec.name: spec for spec in dataclasses.fields(Settings)}
 OVERRIDABLE = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] != "name")
+ADDED = {"compute": "auto"}  # settings that runs of earlier versions do not have
 SHARED_GROUPS = ("world", "rows", "model")  # what a fine-tuning and its base have in common
 
 
@@ -171,10 +179,11 @@ def parse_value(name: str, text: str) -> Any:
 
 def from_dict(values: Mapping[str, Any]) -> Settings:
     """Settings saved by `as_dict`; a setting that this version does not know is an InputError."""
+    values = {**ADDED, **values}
     for name in values:
         if name not in FIELDS:
             raise unknown("setting", name, FIELDS)
     missing = sorted(set(FIELDS) - set(values))
     if missing:
         raise InputError(f"settings lack {', '.join(missing)}")
-    return Settings(**dict(values))
+    return Settings(**values)

@@ -60,7 +60,7 @@ def extract_model(
         run.dataset("world", maker.world.digest, "extraction", {"variant": maker.world.variant})
         for step in steps:
             with model_at(store, model_run, step, checkpoints) as weights:
-                tables = extract(weights, maker.world, request)
+                tables = extract(weights, maker.world, request, settings.is_plain)
             _record(run, step, tables, request, maker.world, model_run)
     return run.id
 

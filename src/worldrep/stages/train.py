@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data import load_rows, maker_of, stack_rows, training_sets, validation_sets
+from worldrep.device import make_accelerator
 from worldrep.durations import in_words
 from worldrep.encoding import Tokens
 from worldrep.errors import InputError, StateError
@@ -37,7 +38,7 @@ from worldrep.stages.common import (
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 from worldrep.tracking.records import CITIES
 from worldrep.tracking.run import CHECKPOINTS
-from worldrep.training import Validate, make_accelerator, train
+from worldrep.training import Validate, train
 
 
 def train_model(
@@ -159,7 +160,7 @@ class Work:
             rows = stack_rows(self.maker, training_sets(self.settings, self.maker.world))
             sets = validation_sets(self.settings).items()
             suites = [suite_of(name, load_rows(self.maker, held_out)) for name, held_out in sets]
-        return rows, lambda model: validation_metrics(model, suites)
+        return rows, lambda model: validation_metrics(model, suites, self.settings.is_plain)
 
     def train(self, run: OpenRun | None, rows: Tokens, validate: Validate) -> str:
         """Train and store the model; `run` is None on all processes but the main one."""

@@ -1,0 +1,52 @@
+"""The same computations by the `transformers` forward pass, to check the packed ones by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, Qwen2ForCausalLM
+
+from worldrep.encoding import Tokens
+from worldrep.layout import Layout
+from worldrep.tokenizer import EOS, PAD
+
+
+class PlainQwen2(nn.Module):
+    """A drop-in for PackedQwen2 that pads rows and shares nothing."""
+
+    def __init__(self, model: Qwen2ForCausalLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
+        """Logits (M, vocabulary) of packed tokens (T,) at the places `at` (M,), or at all T."""
+        rows = [tokens[gather] for gather in layout.gathers]
+        logits = layout.pack([self.model(input_ids=ids, use_cache=False).logits for ids in rows])
+        return logits if at is None else logits.index_select(0, at)
+
+    def states(self, tokens: Tensor, layout: Layout) -> Iterator[Tensor]:
+        """Hidden states (T, D): the embeddings first, then each layer's."""
+        rows = [tokens[gather] for gather in layout.gathers]
+        found = [self.model.model(input_ids=ids, output_hidden_states=True) for ids in rows]
+        for layer in zip(*(output.hidden_states for output in found), strict=True):
+            yield layout.pack(list(layer))
+
+
+@torch.inference_mode()
+def decode_plainly(model: Qwen2ForCausalLM, prompts: Tokens, max_new_tokens: int) -> Tokens:
+    """Greedy continuation of prompts (n, length) of one length; stops when all rows have ended."""
+    tokens = torch.from_numpy(prompts).to(model.device, torch.long)
+    cache = DynamicCache(config=model.config)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
+    produced = torch.full((len(prompts), max_new_tokens), PAD, device=model.device)
+    for place in range(max_new_tokens):
+        output = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        chosen = output.logits[:, -1].argmax(dim=-1).masked_fill(ended, PAD)
+        produced[:, place] = chosen
+        ended |= chosen == EOS
+        if bool(ended.all()):
+            break
+        tokens = chosen[:, None]
+    return produced.to(torch.uint8).cpu().numpy()

@@ -1,0 +1,167 @@
+"""Ways to compute a step, against each other: plain, packed, static, and on CUDA captured."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from worldrep.data import stack_rows, training_sets
+from worldrep.device import make_accelerator
+from worldrep.errors import InputError, StateError
+from worldrep.feed import RowFeed
+from worldrep.model import build_model
+from worldrep.names import ModelName
+from worldrep.rows import RowMaker
+from worldrep.scales import resolve
+from worldrep.state import Training
+from worldrep.static_batch import pack_static
+from worldrep.steps import EagerSteps, StaticSteps, steps_of
+from worldrep.world import world_of
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def begin(name="pt1", **overrides):
+    """A training at its first step, and its rows; float32, so that ways can be compared."""
+    overrides = {"batch_size": 96, "precision": "no"} | overrides
+    settings = resolve(ModelName(name), scale="smoke", overrides=overrides)
+    maker = RowMaker(world_of(settings), settings)
+    rows = stack_rows(maker, training_sets(settings, maker.world))
+    accelerator = make_accelerator(settings)
+    training = Training(build_model(settings), settings, accelerator)
+    return training, RowFeed(rows, settings, accelerator.device)
+
+
+def take_all(steps, feed, count=None):
+    """Numbers after each step."""
+    found = []
+    for _ in range(count or feed.schedule.steps):
+        steps.take()
+        found.append(steps.read())
+    return found
+
+
+def weights(training):
+    return {name: p.detach().cpu().clone() for name, p in training.plain.named_parameters()}
+
+
+def assert_same_training(left, right, rtol=1e-4, atol=1e-5):
+    """Curves and final weights of two (steps, training, feed)."""
+    curves = [take_all(steps, feed) for steps, _, feed in (left, right)]
+    for found, expected in zip(*curves, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    initial = weights(begin()[0])
+    for name, value in weights(right[1]).items():
+        torch.testing.assert_close(weights(left[1])[name], value, rtol=rtol, atol=atol)
+    assert any(
+        not torch.allclose(initial[name], v, rtol=rtol, atol=atol)
+        for name, v in weights(right[1]).items()
+    )
+
+
+def eager(**overrides):
+    training, feed = begin(**overrides)
+    return EagerSteps(training, feed), training, feed
+
+
+def static(**overrides):
+    training, feed = begin(**overrides)
+    return StaticSteps(training, feed), training, feed
+
+
+@pytest.mark.parametrize("loss", ["full", "answer"])
+def test_the_plain_pass_trains_like_the_packed_one(loss):
+    assert_same_training(eager(loss=loss, compute="plain"), eager(loss=loss, compute="packed"))
+
+
+@pytest.mark.parametrize("loss", ["full", "answer"])
+def test_static_steps_train_like_packed_ones(loss):
+    """Epochs end with a smaller batch, so that there are rows to leave out."""
+    assert_same_training(static(loss=loss), eager(loss=loss, compute="packed"))
+
+
+def test_a_static_batch_holds_the_rows_and_their_weights():
+    rows = torch.tensor([[2, 5, 32, 7, 3], [2, 9, 3, 0, 0], [0, 0, 0, 0, 0]])
+    batch = pack_static(rows, capacity=8, answer_only=False)
+    assert batch.tokens.tolist()[:6] == [2, 5, 32, 7, 2, 9]
+    assert batch.targets.tolist()[:6] == [5, 32, 7, 3, 9, 3]
+    assert batch.weights.tolist() == pytest.approx([1 / 6] * 6 + [0, 0])
+    assert batch.gather.tolist()[:2] == [[0, 1, 2, 3], [4, 5, 0, 0]]
+    answer = pack_static(rows[:1], capacity=4, answer_only=True)
+    assert answer.weights.tolist() == [0, 0, 0.5, 0.5]
+
+
+def test_no_batch_of_a_training_outgrows_the_static_shape():
+    steps, _, feed = static(epochs=3)
+    rows = torch.from_numpy(feed.rows).long()
+    for step in range(feed.schedule.steps):
+        batch = pack_static(rows[feed.batch(step)], steps._capacity, answer_only=False)
+        assert (batch.weights > 0).sum() == feed.target_count(feed.batch(step))
+
+
+def test_the_mean_loss_is_that_of_all_steps_since_the_last_reading():
+    (one, _, feed), (three, _, _) = static(), static()
+    singly = [numbers["train/loss"] for numbers in take_all(one, feed, 3)]
+    for _ in range(3):
+        three.take()
+    assert three.read()["train/loss"] == pytest.approx(np.mean(singly), rel=1e-6)
+
+
+def test_a_static_step_with_a_bad_loss_is_named_and_not_taken():
+    steps, training, feed = static()
+    take_all(steps, feed, 2)
+    before = weights(training)
+    with torch.no_grad():
+        training.plain.lm_head.weight.fill_(float("nan"))
+    for _ in range(3):
+        steps.take()
+    with pytest.raises(StateError, match=r"the loss is nan at step 3; the step was not taken"):
+        steps.read()
+    assert training.step == 2
+    after = weights(training)
+    assert all(torch.equal(before[n], after[n]) for n in before if n != "lm_head.weight")
+
+
+def test_a_static_training_goes_on_from_a_saved_state(tmp_path):
+    from worldrep.checkpoint import write_checkpoint
+
+    steps, training, feed = static()
+    take_all(steps, feed, 4)
+    state = training.state_dict()
+    folder = write_checkpoint(tmp_path, training.step, training.plain, state)
+    expected = take_all(steps, feed, 3)
+    again, feed = begin()
+    again.resume(folder)
+    assert take_all(StaticSteps(again, feed), feed, 3) == expected
+
+
+@pytest.mark.parametrize("compute", ["graph", "compile"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_graph_needs_cuda(compute):
+    with pytest.raises(InputError, match=f"compute={compute} needs a CUDA device; allowed here"):
+        begin(compute=compute)
+
+
+@needs_cuda
+@pytest.mark.parametrize("compute", ["graph", "compile"])
+def test_captured_steps_train_like_plain_ones(compute):
+    training, feed = begin(compute=compute)
+    steps = steps_of(training, feed)
+    assert isinstance(steps, StaticSteps)
+    assert_same_training((steps, training, feed), eager(compute="plain"), rtol=1e-2, atol=1e-4)
+
+
+@needs_cuda
+@pytest.mark.parametrize("changed", [{"accumulation": 2}, {"precision": "fp16"}])
+def test_what_cannot_be_captured_is_computed_step_by_step(changed):
+    training, feed = begin(**changed)
+    assert isinstance(steps_of(training, feed), EagerSteps)
+    with pytest.raises(InputError, match="compute=graph cannot be used with"):
+        begin(compute="graph", **changed)

@@ -38,11 +38,14 @@ slow-test: $(VENV)/development
 test: lint fast-test slow-test
 
 bench: $(VENV)/runtime
-	python -m benchmarks.data
-	python -m benchmarks.training --loss full
-	python -m benchmarks.training --loss answer
-	python -m benchmarks.study --models 660 --part 180
-	python -m benchmarks.analysis --fill 2000
+	python -m benchmarks.data --out bench/data.json
+	python -m benchmarks.training --out bench/training.json
+	python -m benchmarks.evaluation --out bench/evaluation.json
+	python -m benchmarks.extraction --out bench/extraction.json
+	python -m benchmarks.tracking --out bench/tracking.json
+	python -m benchmarks.study --out bench/study.json
+	python -m benchmarks.analysis --fill 2000 --out bench/analysis.json
+	python -m benchmarks.report bench
 
 clean:
 	rm -rf $(VENV)

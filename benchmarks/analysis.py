@@ -9,17 +9,19 @@ the work after the imports, which are given apart; CKA is of random representati
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import click
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.report import Table, write
+from benchmarks.stores import copied, make_database, working_in
+
 FILLING = (("exp6", "mini"), ("ftset", "mini"), ("exp1", "smoke"), ("exp6", "smoke"))
 SEEDS = (1, 2, 3, 42)
 MODELS, LAYERS, CITIES, FEATURES = 21, 6, 5075, 256  # pt1-1..7 with three seeds, at paper scale
@@ -31,21 +33,19 @@ MODELS, LAYERS, CITIES, FEATURES = 21, 6, 5075, 256  # pt1-1..7 with three seeds
 @click.option("--out", default="", help="JSON file for the numbers.")
 def main(fill: int, workers: int, out: str) -> None:
     """Fill a store, then time the analyses on it."""
-    target = Path(out).resolve() if out else None
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        os.environ["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
-        os.chdir(folder)
-        begun = time.perf_counter()
-        import analysis.report  # noqa: F401
+    imports = timed(import_report)
+    with tempfile.TemporaryDirectory(prefix="worldrep-") as name:
+        folder = Path(name)
+        uri = copied(make_database(folder / "empty.db"), folder)
+        with working_in(folder, uri), redirect_stdout(StringIO()):
+            runs = fill_store(fill, workers)
+            seconds = time_analyses(folder) | {"cka_at_paper_size": time_cka()}
+    numbers = {"runs": runs, "imports": imports, "seconds": seconds}
+    write("analysis", numbers, table(runs, imports, seconds), out)
 
-        numbers: dict[str, Any] = {"imports": round(time.perf_counter() - begun, 2)}
-        numbers["runs"] = fill_store(fill, workers)
-        numbers["seconds"] = time_analyses(Path(folder)) | {"cka_at_paper_size": time_cka()}
-    numbers["cores"] = os.cpu_count()
-    click.echo(json.dumps(numbers, indent=1))
-    if target:
-        target.write_text(json.dumps(numbers, indent=1))
+
+def import_report() -> None:
+    import analysis.report  # noqa: F401
 
 
 def fill_store(fill: int, workers: int) -> int:
@@ -86,22 +86,28 @@ def time_analyses(folder: Path) -> dict[str, float]:
     return seconds
 
 
-def time_cka() -> float:
+def time_cka(models: int = MODELS, cities: int = CITIES, layers: int = LAYERS) -> float:
     """Seconds for all pairs of models in every layer."""
     import numpy as np
 
     from analysis.formulas.similarity import cka_table
 
     stream = np.random.default_rng(0)
-    shape = (MODELS, CITIES, FEATURES)
-    tables = stream.standard_normal(shape, dtype=np.float32)
-    return timed(lambda: [cka_table(list(tables)) for _ in range(LAYERS)])
+    tables = stream.standard_normal((models, cities, FEATURES), dtype=np.float32)
+    return timed(lambda: [cka_table(list(tables)) for _ in range(layers)])
+
+
+def table(runs: int, imports: float, seconds: Mapping[str, float]) -> Table:
+    """What was timed, with the size of the store that it read."""
+    rows = [(name, taken) for name, taken in seconds.items()]
+    title = f"In a store of {runs:,} runs, after {imports:.1f} s of imports:"
+    return Table(("what", "seconds"), rows, title)
 
 
 def timed(function: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     function()
-    return round(time.perf_counter() - begun, 2)
+    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks import known
 from worldrep.data import maker_of
@@ -17,11 +19,21 @@ from worldrep.settings import Settings
 from worldrep.stages.common import downstream_tags
 from worldrep.studies import Definition, Graph, expand
 from worldrep.tasks import TASKS
-from worldrep.tracking import OpenRun, RunSpec, Store
+from worldrep.tracking import RunSpec, Store
 from worldrep.tracking.records import CITIES
 
 STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
 SPLITS = ("standard", "atlantis", "multi")
+
+
+class Log(Protocol):
+    """The part of a run that steps write to."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def artifact(self, path: Path) -> None: ...
+
+    def artifacts(self, source: Path, folder: str) -> None: ...
 
 
 def perform(store: Store, task: Task, watch: Watch) -> str:
@@ -33,7 +45,7 @@ def perform(store: Store, task: Task, watch: Watch) -> str:
     )
     with store.run(spec) as run:
         watch(Progress(task.title, 0, 1))
-        {"train": _train, "evaluate": _evaluate, "extract": _extract}[task.kind](run, settings)
+        KINDS[task.kind](run, settings)
     return run.id
 
 
@@ -57,7 +69,7 @@ def _request(settings: Settings) -> Request:
     return Request.parse(settings, "default", "default", "default")
 
 
-def _train(run: OpenRun, settings: Settings) -> None:
+def _train(run: Log, settings: Settings) -> None:
     for point in range(1, CURVE_POINTS + 1):
         step = STEPS * point // CURVE_POINTS
         loss = 3.0 - 2.5 * known.learning(step, STEPS)
@@ -76,7 +88,7 @@ def _train(run: OpenRun, settings: Settings) -> None:
 def _validation(settings: Settings, learnt: float) -> dict[str, float]:
     """Means on the way from the worst to what the model will have."""
     splits = ("standard",) if settings.ft == NO_FT else ("standard", "atlantis")
-    numbers = {}
+    numbers: dict[str, float] = {}
     for split in splits:
         for task in TASK_NAMES:
             worst, final = known.base_values(task)[0], _value(settings, split, task)
@@ -89,7 +101,7 @@ def _value(settings: Settings, split: str, task: str) -> float:
     return known.value(settings.model_name, settings.seed, split, task)
 
 
-def _evaluate(run: OpenRun, settings: Settings) -> None:
+def _evaluate(run: Log, settings: Settings) -> None:
     for split in SPLITS:
         for task in TASK_NAMES:
             mean = _value(settings, split, task)
@@ -99,7 +111,7 @@ def _evaluate(run: OpenRun, settings: Settings) -> None:
             run.metrics(STEPS, {f"{split}/{task}/{fact}": x for fact, x in facts.items()})
 
 
-def _extract(run: OpenRun, settings: Settings) -> None:
+def _extract(run: Log, settings: Settings) -> None:
     request, world = _request(settings), maker_of(settings).world
     table = known.representation(
         settings.model_name, settings.seed, world, 2 * settings.hidden_size
@@ -114,7 +126,10 @@ def _extract(run: OpenRun, settings: Settings) -> None:
         run.artifacts(Path(folder), f"representations/{folder_name(STEPS)}")
 
 
-def _store(run: OpenRun, folder: str, name: str, size: int) -> None:
+KINDS = {"train": _train, "evaluate": _evaluate, "extract": _extract}
+
+
+def _store(run: Log, folder: str, name: str, size: int) -> None:
     with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
         (Path(temporary) / name).write_bytes(bytes(size))
         run.artifacts(Path(temporary), folder)

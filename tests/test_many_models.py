@@ -10,8 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from servers import mlflow_server, postgres
+from servers import postgres
 
+from benchmarks.server import mlflow_server
 from benchmarks.simulated import large_study
 from worldrep.executors import Choice
 from worldrep.studies.drive import run_study

@@ -1,0 +1,128 @@
+"""Evaluation against `model.generate` of transformers: rows per second per suite, alternating.
+
+Both decode greedily. `generate` gets what a user would give it: batches of 512 rows of one suite,
+padded on the left. The model is trained for a moment first, so that it answers in the tasks' form
+and ends its answers; the text of both must be the same.
+
+    python -m benchmarks.evaluation --scale paper --rows 10000
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.report import Table, ratio, write
+from benchmarks.rows import sample, synchronize
+from benchmarks.training import Ours
+
+BATCH = 512
+CURVE = "standard/perimeter"  # the suite whose cost is measured at several sizes
+TRAINED = {"batch_size": 64, "learning_rate": 1e-3, "epochs": 1, "loss": "answer"}
+
+
+@click.command()
+@click.option("--scale", default="paper", show_default=True, help="Scale of model and rows.")
+@click.option("--width", default="base", show_default=True, help="Width of the model.")
+@click.option("--rows", default=2000, show_default=True, help="Rows of each suite.")
+@click.option("--curve", default="500,2000,8000", show_default=True, help="Sizes of one suite.")
+@click.option("--rounds", default=2, show_default=True, help="Times that each side answers.")
+@click.option("--steps", default=150, show_default=True, help="Steps of the training before.")
+@click.option("--cities", default="none", show_default=True, help="CSV of cities, or none.")
+@click.option("--out", default="", help="JSON file for the numbers.")
+def main(
+    scale: str, width: str, rows: int, curve: str, rounds: int, steps: int, cities: str, out: str
+) -> None:
+    """Answer test rows both ways."""
+    sizes = [int(size) for size in curve.split(",")]
+    model, suites = prepare(scale, width, max(rows, *sizes), steps, cities)
+    cases = [measure(model, name, suite[:rows], rounds) for name, suite in suites.items()]
+    cases += [measure(model, CURVE, suites[CURVE][:size], rounds) for size in sizes]
+    total = sum(case["seconds"] for case in cases[: len(suites)])
+    theirs = sum(case["generate_seconds"] for case in cases[: len(suites)])
+    header = "suite", "rows", "generate, rows/s", "worldrep, rows/s", "ratio", "texts that differ"
+    lines = [
+        (
+            case["suite"],
+            case["rows"],
+            case["rows"] / case["generate_seconds"],
+            case["rows"] / case["seconds"],
+            ratio(case["generate_seconds"] / case["seconds"]),
+            case["differing"],
+        )
+        for case in cases
+    ]
+    n = sum(case["rows"] for case in cases[: len(suites)])
+    lines.insert(len(suites), ("all", n, n / theirs, n / total, ratio(theirs / total), ""))
+    facts = {"scale": scale, "width": width, "trained_steps": steps, "cases": cases}
+    write("evaluation", facts, Table(header, lines), out)
+
+
+def prepare(scale: str, width: str, rows: int, steps: int, cities: str) -> tuple[Any, dict]:
+    """A model that has been trained for so many steps, and prompts by suite."""
+    from worldrep.evaluation import build_suites
+
+    per_task = -(-steps * TRAINED["batch_size"] // 7)
+    found = sample(scale, width, per_task, test_rows=rows, multi_rows=1, cities=cities, **TRAINED)
+    ours = Ours(found)
+    for _ in range(min(steps, ours.feed.schedule.steps)):
+        ours.steps.take()
+    ours.steps.read()
+    suites = build_suites(found.maker, found.settings)
+    return ours.training.plain.eval(), {suite.name: suite.prompts for suite in suites}
+
+
+def measure(model: Any, name: str, prompts: list, rounds: int) -> dict[str, Any]:
+    """Median seconds of both ways for the same prompts, and how many texts differ."""
+    from worldrep.evaluation import MAX_NEW_TOKENS
+    from worldrep.generation import generate_tokens
+    from worldrep.tokenizer import decode_rows
+
+    ways: dict[str, Callable[[], Any]] = {
+        "generate_seconds": lambda: transformers_tokens(model, prompts, MAX_NEW_TOKENS),
+        "seconds": lambda: generate_tokens(model, prompts, MAX_NEW_TOKENS),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    texts = {}
+    for _ in range(rounds):
+        for way, answer in ways.items():
+            synchronize()
+            begun = time.perf_counter()
+            tokens = answer()
+            seconds[way].append(time.perf_counter() - begun)
+            texts[way] = decode_rows(tokens)
+    differing = sum(a != b for a, b in zip(*texts.values(), strict=True))
+    medians = {way: statistics.median(found) for way, found in seconds.items()}
+    return {"suite": name, "rows": len(prompts), "differing": differing, **medians}
+
+
+def transformers_tokens(model: Any, prompts: list, max_new_tokens: int) -> Any:
+    """Token rows (n, max_new_tokens) from `generate`."""
+    import torch
+
+    result = np.zeros((len(prompts), max_new_tokens), dtype=np.uint8)
+    for start in range(0, len(prompts), BATCH):
+        batch = prompts[start : start + BATCH]
+        longest = max(map(len, batch))
+        ids = np.zeros((len(batch), longest), dtype=np.int64)
+        for row, prompt in zip(ids, batch, strict=True):
+            row[longest - len(prompt) :] = prompt
+        tokens = torch.from_numpy(ids).to(model.device)
+        found = model.generate(
+            tokens,
+            attention_mask=(tokens != 0).long(),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+        )
+        new = found[:, longest:].cpu().numpy()
+        result[start : start + len(batch), : new.shape[1]] = new
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -24,11 +24,12 @@ SIZES = 500, 1500, 5175  # cities of the cost curve; the last are all of paper
 @click.option("--scale", default="paper", show_default=True, help="Scale of model and world.")
 @click.option("--width", default="base", show_default=True, help="Width of the model.")
 @click.option("--rounds", default=3, show_default=True, help="Times that each side extracts.")
+@click.option("--cities", "csv", default="none", show_default=True, help="CSV of cities, or none.")
 @click.option("--out", default="", help="JSON file for the numbers.")
-def main(scale: str, width: str, rounds: int, out: str) -> None:
+def main(scale: str, width: str, rounds: int, csv: str, out: str) -> None:
     """Extract all cities' representations both ways, at several sizes of the world."""
     cases = [
-        measure(scale, width, layers, cities, rounds)
+        measure(scale, width, layers, cities, rounds, csv)
         for cities in SIZES
         for layers in ("default", "all")
     ]
@@ -47,7 +48,9 @@ def main(scale: str, width: str, rounds: int, out: str) -> None:
     write("extraction", {"scale": scale, "width": width, "cases": cases}, Table(header, rows), out)
 
 
-def measure(scale: str, width: str, layers: str, cities: int, rounds: int) -> dict[str, Any]:
+def measure(
+    scale: str, width: str, layers: str, cities: int, rounds: int, csv: str = "none"
+) -> dict[str, Any]:
     """Median seconds of both ways for the same world, and how far their tables are apart."""
     import torch
 
@@ -55,7 +58,7 @@ def measure(scale: str, width: str, layers: str, cities: int, rounds: int) -> di
     from worldrep.model import build_model
     from worldrep.request import Request
 
-    found = sample(scale, width, 100)
+    found = sample(scale, width, 100, cities=csv)
     world = found.maker.world
     world = (
         replace(world, cities=world.cities.iloc[-cities:]) if cities < len(world.cities) else world

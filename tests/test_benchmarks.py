@@ -7,11 +7,25 @@ from collections.abc import Mapping
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import analysis, data, plain_steps, report, study, tracking
+from benchmarks import (
+    analysis,
+    cities,
+    data,
+    evaluation,
+    extraction,
+    floor,
+    plain_steps,
+    replicate,
+    report,
+    study,
+    together,
+    tracking,
+    training,
+)
 from benchmarks.clock import clocked
 from benchmarks.simulated import large_study
 from benchmarks.stores import working_in
-from worldrep.names import TASK_NAMES
+from worldrep.names import TASK_NAMES, ModelName
 
 
 def numbers_in(found):
@@ -156,3 +170,57 @@ def test_a_step_in_a_process_of_its_own_is_timed(store_uri, empty_database, tmp_
 def test_similarity_is_timed():
     assert analysis.time_cka(models=2, cities=20, layers=1) > 0
     assert len(analysis.table(2, 1.0, {"report": 1.0}).rows) == 1
+
+
+def test_training_is_compared_on_equal_losses():
+    found = training.measure("smoke", "base", blocks=1, batch_size=16, loss="answer")
+    assert found.pop("losses_apart") < 1e-5
+    assert_positive(found)
+
+
+def test_evaluation_is_compared_on_equal_texts():
+    model, suites = evaluation.prepare("smoke", "base", 12, steps=3, cities="none")
+    found = evaluation.measure(model, "standard/inside", suites["standard/inside"], rounds=1)
+    assert found.pop("differing") == 0
+    assert_positive(found)
+
+
+def test_extraction_is_compared_on_equal_tables():
+    found = extraction.measure("smoke", "base", "all", 15, rounds=1)
+    assert found["cities"] == 15 and found.pop("apart") < 1e-4
+    assert_positive(found)
+
+
+def test_the_floor_is_below_the_step():
+    found = floor.measure("smoke", "base")
+    assert_positive(found)
+    assert found["above_floor"] > 1
+
+
+@pytest.mark.slow
+def test_models_are_trained_at_once():
+    rate = together.measure(2, "smoke", "base", 0.2, {"batch_size": 8})
+    assert rate > 0
+
+
+def test_a_replication_is_made_once_and_only_with_its_settings(tmp_path):
+    def run(*more):
+        options = "--scale", "smoke", "--ft", "ftwb1-1", "--folder", str(tmp_path / "r"), *more
+        return CliRunner().invoke(replicate.main, options)
+
+    first, again, other = run(), run(), run("--compute", "plain")
+    assert first.exit_code == 0, first.output
+    assert first.output == again.output and "pt1_ftwb1-1: train" in first.output
+    assert other.exit_code == 1 and "other settings; remove it first" in other.output
+    made = {path.name for path in (tmp_path / "r" / "pt1_ftwb1-1_seed42").iterdir()}
+    assert made == {"metrics.json", "metrics.jsonl", "model"}
+
+
+def test_cities_brought_along_make_the_same_world(tmp_path):
+    from worldrep.scales import resolve
+    from worldrep.world import build_world, world_of
+
+    path = tmp_path / "cities.csv"
+    assert CliRunner().invoke(cities.main, [str(path), "--scale", "mini"]).exit_code == 0
+    settings = resolve(ModelName("pt1"), scale="mini", overrides={"cities": str(path)})
+    assert world_of(settings).digest == build_world(scale="mini").digest

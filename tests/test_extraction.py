@@ -44,6 +44,18 @@ def test_all_layers_equal_the_hidden_states_of_transformers(mini, task):
     assert all(table.dtype == np.float32 for table in tables.values())
 
 
+def test_neither_the_plain_pass_nor_the_batches_change_the_tables(mini, monkeypatch):
+    settings, world, model = mini
+    request = Request.parse(settings, "0,2,4", "angle", "default")
+    expected = extract(model, world, request, plain=True)
+    for cities in (1000, 7):
+        monkeypatch.setattr("worldrep.extraction.BATCH_CITIES", cities)
+        tables = extract(model, world, request)
+        assert list(tables) == [0, 2, 4]
+        for layer, table in tables.items():
+            np.testing.assert_allclose(table, expected[layer], rtol=1e-4, atol=1e-5)
+
+
 def test_prompts_end_behind_the_delimiter_of_the_first_city(mini):
     _, world, _ = mini
     first = world.cities["city_id"].iloc[0]

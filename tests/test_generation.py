@@ -1,5 +1,7 @@
 """Greedy decoding against `model.generate(do_sample=False)` of transformers."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,24 @@ def test_text_equals_that_of_transformers_row_for_row(model, prompts):
     assert len(set(expected)) > 10
     assert any(len(text) < NEW_TOKENS for text in expected), "no row ended early"
     assert generate(model, prompts, NEW_TOKENS) == expected
+
+
+def test_the_plain_pass_gives_the_same_text(model, prompts):
+    plain = generate_tokens(model, encode_prompts(prompts), NEW_TOKENS, plain=True)
+    assert np.array_equal(generate_tokens(model, encode_prompts(prompts), NEW_TOKENS), plain)
+
+
+def test_rows_are_answered_in_the_order_in_which_they_were_given(model, prompts):
+    turned = generate(model, prompts[::-1] + prompts[:5], NEW_TOKENS)
+    expected = generate(model, prompts, NEW_TOKENS)
+    assert turned == expected[::-1] + expected[:5]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_text_on_cuda_is_that_of_the_plain_pass_there(model, prompts):
+    moved = copy.deepcopy(model).cuda()
+    plain = generate_tokens(moved, encode_prompts(prompts), NEW_TOKENS, plain=True)
+    assert np.array_equal(generate_tokens(moved, encode_prompts(prompts), NEW_TOKENS), plain)
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7, 60])

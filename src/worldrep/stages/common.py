@@ -19,8 +19,9 @@ from worldrep.data import maker_of
 from worldrep.errors import StateError
 from worldrep.rows import RowMaker, RowSet
 from worldrep.settings import Settings, from_dict
-from worldrep.tracking import OpenRun, Store, StoredRun
+from worldrep.tracking import Dataset, OpenRun, Store, StoredRun
 from worldrep.tracking.records import CITIES
+from worldrep.world import World
 
 MODEL = "model"  # artifact folder of the final weights
 TRAINING_STAGES = ("pretrain", "finetune")
@@ -103,11 +104,17 @@ def _provenance() -> dict[str, str]:
 
 def log_rows(run: OpenRun, maker: RowMaker, rowsets: list[RowSet], context: str) -> None:
     """Log the world and the row sets that a run uses as its inputs."""
-    run.dataset("world", maker.world.digest, context, {"variant": maker.world.variant})
+    inputs = [world_input(maker.world)]
     for rows in rowsets:
         source = {"task": rows.task, "pool": rows.pool, "split": rows.split, "rows": rows.rows}
         name = f"{rows.task} {rows.pool} {rows.split}"
-        run.dataset(name, maker.digest(rows), context, source)
+        inputs.append(Dataset(name, maker.digest(rows), source))
+    run.inputs(context, inputs)
+
+
+def world_input(world: World) -> Dataset:
+    """The world as an input of a run."""
+    return Dataset("world", world.digest, {"variant": world.variant})
 
 
 def best_device() -> torch.device:

@@ -17,6 +17,7 @@ from worldrep.stages.common import (
     maker_for,
     reuse,
     stored_settings,
+    world_input,
 )
 from worldrep.stages.find import choose_steps, model_at
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
@@ -57,7 +58,7 @@ def extract_model(
     params = settings.as_dict() | {f"extract_{k}": v for k, v in request.as_dict().items()}
     spec = RunSpec("extract", name, fingerprint, tags, params, parent)
     with store.run(spec, launched=launched) as run:
-        run.dataset("world", maker.world.digest, "extraction", {"variant": maker.world.variant})
+        run.inputs("extraction", [world_input(maker.world)])
         for step in steps:
             with model_at(store, model_run, step, checkpoints) as weights:
                 tables = extract(weights, maker.world, request, settings.is_plain)

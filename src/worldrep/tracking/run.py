@@ -8,17 +8,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from worldrep.manifest import MANIFEST
+from worldrep.tracking.datasets import Dataset
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT_SECONDS, Claim, TakenError, heartbeat_tag
 
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
@@ -78,11 +77,11 @@ class OpenRun:
         self._client.log_batch(self.id, params=params)
         self._client.log_text(self.id, json.dumps(dict(settings), indent=1), "settings.json")
 
-    def dataset(self, name: str, digest: str, context: str, source: Mapping[str, Any]) -> None:
-        """Log a data set as an input of the run."""
-        data = MetaDataset(CodeDatasetSource(dict(source)), name=name, digest=digest)
+    def inputs(self, context: str, datasets: Iterable[Dataset]) -> None:
+        """Log data sets as inputs of the run, in one request."""
         tag = InputTag("mlflow.data.context", context)
-        self._client.log_inputs(self.id, [DatasetInput(data._to_mlflow_entity(), [tag])])
+        entities = [dataset.entity() for dataset in datasets]
+        self._client.log_inputs(self.id, [DatasetInput(entity, [tag]) for entity in entities])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Buffer numbers of one step; infinite ones become NaN."""

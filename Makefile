@@ -42,6 +42,8 @@ bench: $(VENV)/runtime
 	python -m benchmarks.training --out bench/training.json
 	python -m benchmarks.evaluation --out bench/evaluation.json
 	python -m benchmarks.extraction --out bench/extraction.json
+	python -m benchmarks.floor --out bench/floor.json
+	python -m benchmarks.together --out bench/together.json
 	python -m benchmarks.tracking --out bench/tracking.json
 	python -m benchmarks.study --out bench/study.json
 	python -m benchmarks.analysis --fill 2000 --out bench/analysis.json

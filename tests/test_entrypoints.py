@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 
@@ -95,6 +96,17 @@ def test_a_fault_is_one_sentence_with_its_exit_code(fault, code):
         ("pretrain", ["--n_cities", "99"], "do not fit ids of 2 digits"),
         ("pretrain", ["--n_heads", "3"], "multiple of 2*n_heads"),
         ("pretrain", ["--cities", "nowhere.csv"], "cannot read cities=nowhere.csv"),
+        (
+            "pretrain",
+            ["--scale", "smoke", "--compute", "fast"],
+            "auto, plain, packed, graph, compile",
+        ),
+        pytest.param(
+            "pretrain",
+            ["--scale", "smoke", "--compute", "graph"],
+            "compute=graph needs a CUDA device; allowed here: auto, plain, packed",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
         ("main", ["--study", "dmeo"], "did you mean 'demo'"),
         ("evaluate", [], "name one model"),
         ("evaluate", ["--model", "pt1", "--run_id", "x"], "name one model"),

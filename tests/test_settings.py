@@ -321,6 +321,13 @@ def test_saved_settings_of_another_version_are_refused():
         from_dict(values)
 
 
+def test_runs_from_before_a_setting_was_added_are_still_read():
+    settings = settings_of("pt1")
+    values = settings.as_dict()
+    del values["compute"]
+    assert from_dict(values) == settings
+
+
 # Bases
 
 

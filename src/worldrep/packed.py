@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
-from worldrep.layout import Layout
+from worldrep.layout import Layout, take
 from worldrep.past import Past
 
 Rotation = tuple[Tensor, Tensor]
@@ -61,7 +61,7 @@ class PackedQwen2(nn.Module):
     def _start(self, tokens: Tensor, layout: Layout, past: Past | None) -> tuple[Tensor, Rotation]:
         """Embeddings (T, D), and cosines and signed sines (T, 1, head size) of their columns."""
         decoder = self.model.model
-        x = decoder.embed_tokens(tokens)
+        x = take(decoder.embed_tokens.weight, tokens)
         columns = layout.columns if past is None else layout.columns + past.length
         cos, sin = decoder.rotary_emb(x, columns[None])
         first, second = sin[0, :, None].chunk(2, dim=-1)
@@ -117,4 +117,4 @@ def _rotate(x: Tensor, rotation: Rotation) -> Tensor:
     cos, sin = rotation
     heads = x.unflatten(-1, (-1, cos.shape[-1]))
     turned = heads.roll(cos.shape[-1] // 2, dims=-1)  # the halves of each head change places
-    return torch.addcmul(heads * cos, turned, sin).flatten(1)
+    return torch.addcmul(heads * cos, turned, sin).flatten(1).to(x.dtype)

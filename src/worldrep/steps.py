@@ -16,6 +16,7 @@ from worldrep.errors import StateError
 from worldrep.feed import RowFeed
 from worldrep.layout import Layout, on_device
 from worldrep.optimizer import learning_rate_at
+from worldrep.packed import PackedQwen2
 from worldrep.state import Training
 from worldrep.static_batch import pack_static
 
@@ -115,6 +116,7 @@ class StaticSteps:
         self._rate, self._loss, self._norm, self._taken, self._stopped = torch.zeros(
             5, device=device
         ).unbind()
+        self._passes = PackedQwen2(training.plain)  # without what accelerate wraps around it
         self._optimizer = training.optimizer.optimizer
         for group in self._optimizer.param_groups:
             group |= {"lr": self._rate, "capturable": device.type == "cuda"}
@@ -194,7 +196,7 @@ class StaticSteps:
         """Loss of a static batch, of tensors alone: what is compiled."""
         layout = Layout((gather,), places, places % gather.shape[1])
         with self._training.accelerator.autocast():
-            logits = self._training.passes(tokens, layout)
+            logits = self._passes(tokens, layout)
         return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
 
 

@@ -1,6 +1,6 @@
 """Evaluation against `model.generate` of transformers: rows per second per suite, alternating.
 
-Both decode greedily. `generate` gets what a user would give it: batches of 512 rows of one suite,
+Both decode greedily. `generate` gets what a user would give it: batches of rows of one suite,
 padded on the left. The model is trained for a moment first, so that it answers in the tasks' form
 and ends its answers; the text of both must be the same.
 
@@ -9,17 +9,17 @@ and ends its answers; the text of both must be the same.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 import numpy as np
 
 from benchmarks.report import Table, ratio, write
-from benchmarks.rows import sample, synchronize
+from benchmarks.rows import sample
 from benchmarks.training import Ours
+from benchmarks.turns import in_turns
 
 BATCH = 512
 CURVE = "standard/perimeter"  # the suite whose cost is measured at several sizes
@@ -31,18 +31,27 @@ TRAINED = {"batch_size": 64, "learning_rate": 1e-3, "epochs": 1, "loss": "answer
 @click.option("--width", default="base", show_default=True, help="Width of the model.")
 @click.option("--rows", default=2000, show_default=True, help="Rows of each suite.")
 @click.option("--curve", default="500,2000,8000", show_default=True, help="Sizes of one suite.")
+@click.option("--batch", default=BATCH, show_default=True, help="Rows that generate gets at once.")
 @click.option("--rounds", default=2, show_default=True, help="Times that each side answers.")
 @click.option("--steps", default=150, show_default=True, help="Steps of the training before.")
 @click.option("--cities", default="none", show_default=True, help="CSV of cities, or none.")
 @click.option("--out", default="", help="JSON file for the numbers.")
 def main(
-    scale: str, width: str, rows: int, curve: str, rounds: int, steps: int, cities: str, out: str
+    scale: str,
+    width: str,
+    rows: int,
+    curve: str,
+    batch: int,
+    rounds: int,
+    steps: int,
+    cities: str,
+    out: str,
 ) -> None:
     """Answer test rows both ways."""
     sizes = [int(size) for size in curve.split(",")]
     model, suites = prepare(scale, width, max(rows, *sizes), steps, cities)
-    cases = [measure(model, name, suite[:rows], rounds) for name, suite in suites.items()]
-    cases += [measure(model, CURVE, suites[CURVE][:size], rounds) for size in sizes]
+    cases = [measure(model, name, suite[:rows], rounds, batch) for name, suite in suites.items()]
+    cases += [measure(model, CURVE, suites[CURVE][:size], rounds, batch) for size in sizes]
     total = sum(case["seconds"] for case in cases[: len(suites)])
     theirs = sum(case["generate_seconds"] for case in cases[: len(suites)])
     header = "suite", "rows", "generate, rows/s", "worldrep, rows/s", "ratio", "texts that differ"
@@ -59,7 +68,7 @@ def main(
     ]
     n = sum(case["rows"] for case in cases[: len(suites)])
     lines.insert(len(suites), ("all", n, n / theirs, n / total, ratio(theirs / total), ""))
-    facts = {"scale": scale, "width": width, "trained_steps": steps, "cases": cases}
+    facts = {"scale": scale, "width": width, "batch": batch, "trained_steps": steps, "cases": cases}
     write("evaluation", facts, Table(header, lines), out)
 
 
@@ -70,44 +79,41 @@ def prepare(scale: str, width: str, rows: int, steps: int, cities: str) -> tuple
     per_task = -(-steps * TRAINED["batch_size"] // 7)
     found = sample(scale, width, per_task, test_rows=rows, multi_rows=1, cities=cities, **TRAINED)
     ours = Ours(found)
-    for _ in range(min(steps, ours.feed.schedule.steps)):
+    for _ in range(steps):
         ours.steps.take()
     ours.steps.read()
     suites = build_suites(found.maker, found.settings)
     return ours.training.plain.eval(), {suite.name: suite.prompts for suite in suites}
 
 
-def measure(model: Any, name: str, prompts: list, rounds: int) -> dict[str, Any]:
+def measure(
+    model: Any, name: str, prompts: list, rounds: int, batch: int = BATCH
+) -> dict[str, Any]:
     """Median seconds of both ways for the same prompts, and how many texts differ."""
     from worldrep.evaluation import MAX_NEW_TOKENS
     from worldrep.generation import generate_tokens
     from worldrep.tokenizer import decode_rows
 
-    ways: dict[str, Callable[[], Any]] = {
-        "generate_seconds": lambda: transformers_tokens(model, prompts, MAX_NEW_TOKENS),
-        "seconds": lambda: generate_tokens(model, prompts, MAX_NEW_TOKENS),
+    ways: dict[str, Callable[[list], Any]] = {
+        "generate_seconds": lambda rows: transformers_tokens(model, rows, MAX_NEW_TOKENS, batch),
+        "seconds": lambda rows: generate_tokens(model, rows, MAX_NEW_TOKENS),
     }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    texts = {}
-    for _ in range(rounds):
-        for way, answer in ways.items():
-            synchronize()
-            begun = time.perf_counter()
-            tokens = answer()
-            seconds[way].append(time.perf_counter() - begun)
-            texts[way] = decode_rows(tokens)
-    differing = sum(a != b for a, b in zip(*texts.values(), strict=True))
-    medians = {way: statistics.median(found) for way, found in seconds.items()}
-    return {"suite": name, "rows": len(prompts), "differing": differing, **medians}
+    in_turns({way: partial(answer, prompts[:batch]) for way, answer in ways.items()}, rounds=1)
+    seconds, tokens = in_turns(
+        {way: partial(answer, prompts) for way, answer in ways.items()}, rounds
+    )
+    texts = (decode_rows(found) for found in tokens.values())
+    differing = sum(a != b for a, b in zip(*texts, strict=True))
+    return {"suite": name, "rows": len(prompts), "differing": differing, **seconds}
 
 
-def transformers_tokens(model: Any, prompts: list, max_new_tokens: int) -> Any:
+def transformers_tokens(model: Any, prompts: list, max_new_tokens: int, size: int) -> Any:
     """Token rows (n, max_new_tokens) from `generate`."""
     import torch
 
     result = np.zeros((len(prompts), max_new_tokens), dtype=np.uint8)
-    for start in range(0, len(prompts), BATCH):
-        batch = prompts[start : start + BATCH]
+    for start in range(0, len(prompts), size):
+        batch = prompts[start : start + size]
         longest = max(map(len, batch))
         ids = np.zeros((len(batch), longest), dtype=np.int64)
         for row, prompt in zip(ids, batch, strict=True):

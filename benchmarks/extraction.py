@@ -1,20 +1,20 @@
 """Extraction against `output_hidden_states=True` in batches of 64: cities per second, alternating.
 
-python -m benchmarks.extraction --scale paper --layers all
+python -m benchmarks.extraction --width wide
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
 import numpy as np
 
 from benchmarks.report import Table, ratio, write
-from benchmarks.rows import sample, synchronize
+from benchmarks.rows import sample
+from benchmarks.turns import in_turns
 
 BATCH = 64
 SIZES = 500, 1500, 5175  # cities of the cost curve; the last are all of paper
@@ -66,18 +66,14 @@ def measure(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build_model(found.settings).eval().to(device)
     request = Request.parse(found.settings, layers, "default", "default")
-    ways = {"transformers_seconds": transformers_states, "seconds": extract}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    tables = {}
-    for _ in range(rounds):
-        for way, take in ways.items():
-            synchronize()
-            begun = time.perf_counter()
-            tables[way] = take(model, world, request)
-            seconds[way].append(time.perf_counter() - begun)
+    ways = {
+        "transformers_seconds": partial(transformers_states, model, world, request),
+        "seconds": partial(extract, model, world, request),
+    }
+    in_turns(ways, rounds=1)  # not counted
+    medians, tables = in_turns(ways, rounds)
     theirs, ours = tables.values()
     apart = max(float(np.abs(theirs[layer] - ours[layer]).max()) for layer in request.layers)
-    medians = {way: statistics.median(found) for way, found in seconds.items()}
     return {"cities": len(world.cities), "layers": layers, "apart": apart, **medians}
 
 

@@ -1,7 +1,8 @@
 """How far a training step is above what its device could do at best.
 
-Counts the floating-point operations and the bytes that one step must move, measures the rates at
-which the device multiplies and copies, and compares the time that both would take with a step's.
+Counts the floating-point operations and the bytes that one step must move, for tokens that rows do
+not share, measures the rates at which the device multiplies and copies, and compares the longer of
+the two times with a step's.
 
     python -m benchmarks.floor --width base
 """
@@ -18,8 +19,9 @@ import torch
 
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import sample, synchronize
-from benchmarks.training import Ours
+from benchmarks.training import BLOCK, USUAL_ROWS, Ours
 from worldrep.settings import Settings
+from worldrep.tokenizer import VOCABULARY_SIZE
 
 BLOCKS, WARM_UP = 8, 2
 REPEATS = 10
@@ -39,9 +41,19 @@ GATE_NUMBERS = 3  # numbers of the feed-forward width
 def main(scale: str, widths: list[str], out: str, **overrides: str) -> None:
     """Compare training steps with the floor of their device."""
     found = [measure(scale, width, **overrides) for width in widths]
-    keys = "width", "tokens", "gflop", "mbyte", "multiply_ms", "move_ms", "step_ms"
+    keys = "width", "real_tokens", "tokens", "gflop", "mbyte", "multiply_ms", "move_ms", "step_ms"
     rows = [(*(case[key] for key in keys), ratio(case["above_floor"])) for case in found]
-    header = "width", "tokens", "GFLOP", "MB", "multiplying, ms", "moving, ms", "step, ms", "above"
+    header = (
+        "width",
+        "tokens",
+        "distinct",
+        "GFLOP",
+        "MB",
+        "multiplying, ms",
+        "moving, ms",
+        "step, ms",
+        "above",
+    )
     rates = {key: found[0][key] for key in ("gflop_per_second", "gbyte_per_second")}
     title = "Measured ceilings: {gflop_per_second:,.0f} GFLOP/s, {gbyte_per_second:,.0f} GB/s."
     table = Table(header, rows, title.format(**rates))
@@ -50,20 +62,22 @@ def main(scale: str, widths: list[str], out: str, **overrides: str) -> None:
 
 def measure(scale: str, width: str, **overrides: str) -> dict[str, Any]:
     """Counts, ceilings and the median time of a step."""
-    steps = 5 * (BLOCKS + WARM_UP)
-    found = sample(scale, width, -(-steps * 128 // 7), epochs=1, **overrides)
+    steps = BLOCK * (BLOCKS + WARM_UP)
+    found = sample(scale, width, -(-steps * USUAL_ROWS // 7), epochs=1, **overrides)
     ours = Ours(found)
     for _ in range(BLOCKS + WARM_UP):
         ours.take_block()
-    seconds = statistics.median(ours.seconds[WARM_UP:]) / 5
-    batches = [batch for block in range(BLOCKS) for batch in ours.batches(block)]
-    tokens = round(statistics.mean(map(ours.feed.token_count, batches)))
+    seconds = statistics.median(ours.seconds[WARM_UP:]) / BLOCK
+    batches = [batch for block in range(WARM_UP, WARM_UP + BLOCKS) for batch in ours.batches(block)]
+    real = round(statistics.mean(map(ours.feed.token_count, batches)))
+    tokens = round(statistics.mean(len(ours.feed.tensors(batch).tokens) for batch in batches))
     mixed = ours.training.accelerator.mixed_precision == "bf16"
     flop, bytes_ = step_flop(found.settings, tokens), step_bytes(found.settings, tokens, mixed)
     flop_rate, byte_rate = multiply_rate(mixed), copy_rate()
     floor = max(flop / flop_rate, bytes_ / byte_rate)
     return {
         "width": width,
+        "real_tokens": real,
         "tokens": tokens,
         "gflop": flop / 1e9,
         "mbyte": bytes_ / 1e6,
@@ -79,7 +93,7 @@ def measure(scale: str, width: str, **overrides: str) -> dict[str, Any]:
 def matrix_weights(settings: Settings) -> int:
     """Weights that every token is multiplied by: all matrices but the embedding."""
     d, f = settings.hidden_size, settings.intermediate_size
-    return settings.n_layers * (4 * d * d + 3 * d * f) + 98 * d
+    return settings.n_layers * (4 * d * d + 3 * d * f) + VOCABULARY_SIZE * d
 
 
 def step_flop(settings: Settings, tokens: int) -> float:
@@ -94,7 +108,7 @@ def step_bytes(settings: Settings, tokens: int, mixed: bool) -> float:
     """Bytes that must move if each activation is written once and read once, and AdamW likewise."""
     d, f, size = settings.hidden_size, settings.intermediate_size, 2 if mixed else 4
     per_token = settings.n_layers * (LAYER_NUMBERS * d + GATE_NUMBERS * f)
-    weights = matrix_weights(settings) + 98 * d
+    weights = matrix_weights(settings) + VOCABULARY_SIZE * d
     return 2.0 * per_token * tokens * size + weights * (4 * ADAMW_NUMBERS + 3 * size)
 
 

@@ -13,6 +13,7 @@ world: `python -m benchmarks.cities cities.csv`, then `--cities cities.csv`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -63,18 +64,17 @@ def make(
 
     own = folder / f"{name}_seed{seed}"
     settings = resolve(name, scale=scale, seed=seed, overrides=overrides)
+    base = folder / f"{name.base}_seed{seed}"
+    _claim(own, [settings.as_dict(), _weights(base) if settings.is_finetuning else None])
     if (own / "metrics.json").is_file():
-        facts = json.loads((own / "metrics.json").read_text())
-        if facts["settings"] != settings.as_dict():
-            raise click.ClickException(f"{own} holds a model with other settings; remove it first")
-        return facts
+        return json.loads((own / "metrics.json").read_text())
     maker = RowMaker(world_of(settings), settings)
     seconds: dict[str, float] = {}
     model = _timed(seconds, "train", lambda: _train(settings, maker, own, folder))
     save_model(model, own / "model")
     metrics, _ = _timed(seconds, "evaluate", lambda: evaluate(model, maker, settings))
     request = Request.parse(settings, "all", "default", "default")
-    _timed(seconds, "extract", lambda: extract(model, maker.world, request))
+    _timed(seconds, "extract", lambda: extract(model, maker.world, request, settings.is_plain))
     facts = {"settings": settings.as_dict(), "seconds": seconds, "metrics": metrics}
     facts |= {"environment": environment(), "world": maker.world.digest}
     part = own / "metrics.json.part"
@@ -82,6 +82,22 @@ def make(
     part.rename(own / "metrics.json")
     shutil.rmtree(own / "checkpoints")
     return facts
+
+
+def _claim(own: Path, identity: list[Any]) -> None:
+    """Write down what is made in a folder. Raises ClickException when it holds something else."""
+    path = own / "settings.json"
+    if path.is_file() and json.loads(path.read_text()) != identity:
+        raise click.ClickException(
+            f"{own} holds a model with other settings or of another base; remove it first"
+        )
+    own.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(identity, indent=1))
+
+
+def _weights(base: Path) -> str:
+    """Digest of a base's weights."""
+    return hashlib.sha256((base / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _train(settings: Any, maker: Any, own: Path, folder: Path) -> Any:

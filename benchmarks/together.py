@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ import click
 from benchmarks.report import Table, ratio, write
 
 WARM_UP = 2  # blocks before the start
+START_SECONDS = 240  # until all have warmed up
 
 
 @click.command()
@@ -41,44 +43,36 @@ def main(
 def measure(count: int, scale: str, width: str, seconds: float, overrides: dict) -> float:
     """Tokens per second of so many trainings that start at the same moment."""
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(count), context.Queue()
     threads = max(1, (os.cpu_count() or 1) // count)
-    arguments = barrier, results, threads, scale, width, seconds, overrides
-    workers = [context.Process(target=train, args=arguments) for _ in range(count)]
-    for worker in workers:
-        worker.start()
-    total = sum(results.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-    return float(total)
+    with context.Manager() as manager, ProcessPoolExecutor(count, mp_context=context) as pool:
+        start = manager.Barrier(count)
+        work = start, threads, scale, width, seconds, overrides
+        return sum(rate.result() for rate in [pool.submit(train, *work) for _ in range(count)])
 
 
 def train(
-    barrier: Any,
-    results: Any,
-    threads: int,
-    scale: str,
-    width: str,
-    seconds: float,
-    overrides: dict,
-) -> None:
-    """One training; puts its tokens per second into the results."""
+    start: Any, threads: int, scale: str, width: str, seconds: float, overrides: dict
+) -> float:
+    """Tokens per second of one training. Raises BrokenBarrierError when another one fails."""
     import torch
 
     from benchmarks.rows import sample
     from benchmarks.training import Ours
 
     torch.set_num_threads(threads)
-    ours = Ours(sample(scale, width, 2_000, epochs=1_000, **overrides))
-    for _ in range(WARM_UP):
-        ours.take_block()
-    barrier.wait()
+    try:
+        ours = Ours(sample(scale, width, 2_000, epochs=1_000, **overrides))
+        for _ in range(WARM_UP):
+            ours.take_block()
+        start.wait(timeout=START_SECONDS)
+    except Exception:
+        start.abort()
+        raise
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds:
         ours.take_block()
     elapsed = time.perf_counter() - begun
-    tokens = sum(ours.tokens(block) for block in range(WARM_UP, len(ours.seconds)))
-    results.put(tokens / elapsed)
+    return sum(ours.tokens(block) for block in range(WARM_UP, len(ours.seconds))) / elapsed
 
 
 if __name__ == "__main__":

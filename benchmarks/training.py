@@ -25,7 +25,8 @@ from benchmarks.rows import Sample, sample, synchronize
 
 BLOCK = 5  # steps that one side takes before it is the other's turn
 WARM_UP = 2  # blocks that are not counted
-CURVE = 32, 512  # rows a step, besides the usual 128, that show how cost grows
+USUAL_ROWS = 128  # a step
+CURVE = 32, 512  # besides, to show how cost grows
 
 
 @click.command()
@@ -39,7 +40,7 @@ CURVE = 32, 512  # rows a step, besides the usual 128, that show how cost grows
 @click.option("--out", default="", help="JSON file for the numbers.")
 def main(scale: str, widths: list[str], blocks: int, out: str, **overrides: str) -> None:
     """Time training both ways on the same batches."""
-    sizes = [(width, 128) for width in widths] + [(widths[0], rows) for rows in CURVE]
+    sizes = [(width, USUAL_ROWS) for width in widths] + [(widths[0], rows) for rows in CURVE]
     cases = [measure(scale, width, blocks, batch_size=rows, **overrides) for width, rows in sizes]
     header = (
         "width",
@@ -71,9 +72,7 @@ def measure(scale: str, width: str, blocks: int, **overrides: Any) -> dict[str, 
         name: statistics.median(ours.tokens(i) / s for i, s in enumerate(seconds) if i >= WARM_UP)
         for name, seconds in (("trainer", theirs.seconds), ("ours", ours.seconds))
     }
-    apart = (
-        (torch.tensor(theirs.losses[: len(ours.losses)]) - torch.tensor(ours.losses)).abs().max()
-    )
+    apart = max(abs(a - b) for a, b in zip(theirs.losses, ours.losses, strict=True))
     return {
         "width": width,
         "batch_size": overrides["batch_size"],
@@ -114,6 +113,7 @@ class Ours:
         for _ in range(BLOCK):
             self.steps.take()
         numbers = self.steps.read()
+        synchronize()
         self.seconds.append(time.perf_counter() - begun)
         self.losses.append(numbers["train/loss"])
 
@@ -194,7 +194,7 @@ class Rows(torch.utils.data.Dataset):
         from worldrep.tokenizer import EQUALS
 
         self._rows = [torch.from_numpy(row[row != 0].astype(np.int64)) for row in rows]
-        firsts = (rows == EQUALS).argmax(axis=1) + 1 if loss == "answer" else np.zeros(len(rows))
+        firsts = (rows == EQUALS).argmax(axis=1) + 1 if loss == "answer" else np.ones(len(rows))
         self._firsts = firsts.astype(int).tolist()
 
     def __len__(self) -> int:

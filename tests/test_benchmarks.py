@@ -26,6 +26,7 @@ from benchmarks.clock import clocked
 from benchmarks.simulated import large_study
 from benchmarks.stores import working_in
 from worldrep.names import TASK_NAMES, ModelName
+from worldrep.scales import resolve
 
 
 def numbers_in(found):
@@ -172,6 +173,23 @@ def test_similarity_is_timed():
     assert len(analysis.table(2, 1.0, {"report": 1.0}).rows) == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (training, ["--blocks", "1", "--width", "base"]),
+        (evaluation, ["--rows", "6", "--curve", "4", "--steps", "2"]),
+        (floor, ["--width", "base"]),
+    ],
+)
+def test_a_command_writes_its_numbers(tmp_path, monkeypatch, command, options):
+    monkeypatch.setattr(training, "CURVE", (16,))
+    path = tmp_path / "numbers.json"
+    options = "--scale", "smoke", *options, "--out", str(path)
+    result = CliRunner().invoke(command.main, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert json.loads(path.read_text())["tables"][0] in result.output
+
+
 def test_training_is_compared_on_equal_losses():
     found = training.measure("smoke", "base", blocks=1, batch_size=16, loss="answer")
     assert found.pop("losses_apart") < 1e-5
@@ -191,10 +209,18 @@ def test_extraction_is_compared_on_equal_tables():
     assert_positive(found)
 
 
-def test_the_floor_is_below_the_step():
+def test_the_floor_counts_what_a_step_must_do():
     found = floor.measure("smoke", "base")
     assert_positive(found)
-    assert found["above_floor"] > 1
+    assert found["tokens"] < found["real_tokens"]
+    settings = resolve(ModelName("pt1"), scale="smoke")  # 2 layers, widths 16 and 32
+    matrices = 2 * (4 * 16 * 16 + 3 * 16 * 32) + 98 * 16
+    assert floor.matrix_weights(settings) == matrices
+    assert floor.step_flop(settings, 10) == 6 * matrices * 10
+    activations = 2 * 10 * 2 * (14 * 16 + 3 * 32)
+    assert floor.step_bytes(settings, 10, mixed=False) == 4 * (
+        activations + (matrices + 98 * 16) * (8 + 3)
+    )
 
 
 @pytest.mark.slow
@@ -211,13 +237,15 @@ def test_a_replication_is_made_once_and_only_with_its_settings(tmp_path):
     first, again, other = run(), run(), run("--compute", "plain")
     assert first.exit_code == 0, first.output
     assert first.output == again.output and "pt1_ftwb1-1: train" in first.output
-    assert other.exit_code == 1 and "other settings; remove it first" in other.output
+    assert (
+        other.exit_code == 1
+        and "other settings or of another base; remove it first" in other.output
+    )
     made = {path.name for path in (tmp_path / "r" / "pt1_ftwb1-1_seed42").iterdir()}
-    assert made == {"metrics.json", "metrics.jsonl", "model"}
+    assert made == {"metrics.json", "metrics.jsonl", "model", "settings.json"}
 
 
 def test_cities_brought_along_make_the_same_world(tmp_path):
-    from worldrep.scales import resolve
     from worldrep.world import build_world, world_of
 
     path = tmp_path / "cities.csv"

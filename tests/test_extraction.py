@@ -47,13 +47,30 @@ def test_all_layers_equal_the_hidden_states_of_transformers(mini, task):
 def test_neither_the_plain_pass_nor_the_batches_change_the_tables(mini, monkeypatch):
     settings, world, model = mini
     request = Request.parse(settings, "0,2,4", "angle", "default")
-    expected = extract(model, world, request, plain=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("worldrep.extraction.PackedQwen2", None)  # not to be used
+        expected = extract(model, world, request, plain=True)
     for cities in (1000, 7):
         monkeypatch.setattr("worldrep.extraction.BATCH_CITIES", cities)
         tables = extract(model, world, request)
         assert list(tables) == [0, 2, 4]
         for layer, table in tables.items():
             np.testing.assert_allclose(table, expected[layer], rtol=1e-4, atol=1e-5)
+
+
+def test_layers_above_the_last_one_asked_for_are_not_run(mini):
+    settings, world, model = mini
+
+    def refuse(*_):
+        raise AssertionError("a layer ran that nobody asked for")
+
+    hooks = [model.model.layers[i].mlp.down_proj.register_forward_pre_hook(refuse) for i in (2, 3)]
+    try:
+        tables = extract(model, world, Request.parse(settings, "2", "default", "default"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert list(tables) == [2]
 
 
 def test_prompts_end_behind_the_delimiter_of_the_first_city(mini):

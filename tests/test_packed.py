@@ -31,11 +31,11 @@ def random_rows(n=9, longest=57):
     rows[1, :20], lengths[1] = rows[0, :20], 30
     rows[2], lengths[2] = rows[1], 12  # a row that is the beginning of another
     rows[np.arange(longest) >= lengths[:, None]] = 0
-    return rows, lengths, SharedRows.of(rows, lengths)
+    return rows, lengths, SharedRows.of(rows)
 
 
-def packed_tokens(rows, shared):
-    return torch.from_numpy(rows[shared.order].ravel()[shared.cells]).long()
+def packed_tokens(shared):
+    return torch.from_numpy(shared.tokens).long()
 
 
 def plain_logits(model, rows, shared):
@@ -60,7 +60,7 @@ def assert_gradients_close(found, expected):
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_unpacking_puts_each_token_where_it_stands(groups):
     rows, lengths, shared = random_rows()
-    tokens, layout = packed_tokens(rows, shared), shared.layout(groups=groups)
+    tokens, layout = packed_tokens(shared), shared.layout(groups=groups)
     unpacked = layout.unpack(tokens[:, None].float())
     found = [row[:, 0].tolist() for group in unpacked for row in group]
     expected = {tuple(row[:length]) for row, length in zip(rows.tolist(), lengths, strict=True)}
@@ -71,8 +71,8 @@ def test_unpacking_puts_each_token_where_it_stands(groups):
 
 def test_what_rows_begin_with_alike_is_held_once():
     rows = np.array([[5, 6, 7, 0], [5, 6, 8, 9], [5, 6, 7, 0], [4, 6, 7, 9]], dtype=np.uint8)
-    shared = SharedRows.of(rows, np.array([3, 4, 3, 4]))
-    assert packed_tokens(rows, shared).tolist() == [4, 6, 7, 9, 5, 6, 7, 8, 9]
+    shared = SharedRows.of(rows)
+    assert packed_tokens(shared).tolist() == [4, 6, 7, 9, 5, 6, 7, 8, 9]
     assert shared.order.tolist() == [3, 0, 2, 1]
     assert shared.number[1].tolist() == shared.number[2].tolist() == [4, 5, 6, 0]
     assert shared.number[3].tolist() == [4, 5, 7, 8]
@@ -84,9 +84,9 @@ def test_logits_equal_those_of_transformers(model, groups):
     rows, _, shared = random_rows()
     plain = plain_logits(model, rows, shared)
     assert plain.std() > 0.1
-    found = PackedQwen2(model)(packed_tokens(rows, shared), shared.layout(groups=groups))
+    found = PackedQwen2(model)(packed_tokens(shared), shared.layout(groups=groups))
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
-    also = PlainQwen2(model)(packed_tokens(rows, shared), shared.layout(groups=groups))
+    also = PlainQwen2(model)(packed_tokens(shared), shared.layout(groups=groups))
     torch.testing.assert_close(also, plain, rtol=1e-4, atol=1e-4)
 
 
@@ -94,8 +94,8 @@ def test_logits_at_chosen_places_are_those_of_all_places(model):
     rows, _, shared = random_rows()
     at = torch.tensor([0, 7, 3])
     for passes in (PackedQwen2(model), PlainQwen2(model)):
-        everywhere = passes(packed_tokens(rows, shared), shared.layout())
-        found = passes(packed_tokens(rows, shared), shared.layout(), at)
+        everywhere = passes(packed_tokens(shared), shared.layout())
+        found = passes(packed_tokens(shared), shared.layout(), at)
         torch.testing.assert_close(found, everywhere[at], rtol=1e-4, atol=1e-4)
 
 
@@ -103,27 +103,27 @@ def test_logits_at_chosen_places_are_those_of_all_places(model):
 def test_gradients_equal_those_of_transformers(model, groups):
     rows, _, shared = random_rows()
     expected = gradients_of(model, plain_logits(model, rows, shared).logsumexp(-1).sum())
-    found = PackedQwen2(model)(packed_tokens(rows, shared), shared.layout(groups=groups))
+    found = PackedQwen2(model)(packed_tokens(shared), shared.layout(groups=groups))
     assert_gradients_close(gradients_of(model, found.logsumexp(-1).sum()), expected)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(model):
     rows, lengths, shared = random_rows()
-    together = PackedQwen2(model)(packed_tokens(rows, shared), shared.layout())
+    together = PackedQwen2(model)(packed_tokens(shared), shared.layout())
     for place, i in enumerate(shared.order):
-        alone = SharedRows.of(rows[i : i + 1], lengths[i : i + 1])
-        single = PackedQwen2(model)(packed_tokens(rows[i : i + 1], alone), alone.layout())
+        alone = SharedRows.of(rows[i : i + 1])
+        single = PackedQwen2(model)(packed_tokens(alone), alone.layout())
         found = together[torch.from_numpy(shared.number[place, : lengths[i]])]
         torch.testing.assert_close(found, single, rtol=1e-4, atol=1e-4)
 
 
 def test_columns_after_others_continue_them(model):
     rows = np.random.default_rng(0).integers(4, 98, (6, 12)).astype(np.uint8)
-    shared = SharedRows.of(rows, np.full(6, 12))
-    whole = PackedQwen2(model)(packed_tokens(rows, shared), shared.layout())
-    begun = SharedRows.of(rows[:, :11], np.full(6, 11))
+    shared = SharedRows.of(rows)
+    whole = PackedQwen2(model)(packed_tokens(shared), shared.layout())
+    begun = SharedRows.of(rows[:, :11])
     past = Past(model, 6, 12)
-    PackedQwen2(model)(packed_tokens(rows[:, :11], begun), begun.layout(), past=past)
+    PackedQwen2(model)(packed_tokens(begun), begun.layout(), past=past)
     kept = torch.tensor([0, 3, 4])
     past.keep(kept)
     last = torch.from_numpy(rows[begun.order, 11]).long()[kept]

@@ -79,6 +79,7 @@ def test_training_of_the_paper():
         "clip_norm": 1.0,
         "loss": "full",
         "precision": "auto",
+        "compute": "auto",
         "n_checkpoints": 10,
         "n_validations": 100,
     }
@@ -153,16 +154,16 @@ def test_mini_is_the_default_with_seed_42():
 # Overrides
 
 
-def changed(value):
+def changed(name, value):
     """Another allowed value of the same kind."""
-    words = {"none": "cities.csv", "full": "answer", "auto": "no"}
-    return words[value] if isinstance(value, str) else value * 2
+    words = {"cities": "cities.csv", "loss": "answer", "precision": "no", "compute": "plain"}
+    return words[name] if isinstance(value, str) else value * 2
 
 
 @pytest.mark.parametrize("name", OVERRIDABLE)
 def test_any_single_value_can_be_overridden(name):
     before = settings_of("pt1", "smoke", {"max_per_country": 3}).as_dict()
-    value = 3 if name == "id_digits" else changed(before[name])
+    value = 3 if name == "id_digits" else changed(name, before[name])
     after = settings_of("pt1", "smoke", {"max_per_country": 3, name: value}).as_dict()
     assert after == {**before, name: value}
     assert value != before[name]
@@ -241,7 +242,9 @@ def test_numbers_are_finite(value):
         settings_of("pt1", "smoke", {"learning_rate": value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("loss", "fulll"), ("precision", "fp32")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("loss", "fulll"), ("precision", "fp32"), ("compute", "fast")]
+)
 def test_a_value_that_is_not_among_the_allowed_is_refused(name, value):
     with pytest.raises(InputError, match=f"unknown {name} '{value}'.*allowed: "):
         settings_of("pt1", "smoke", {name: value})

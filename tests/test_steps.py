@@ -1,21 +1,27 @@
 """Ways to compute a step, against each other: plain, packed, static, and on CUDA captured."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
 from worldrep.data import stack_rows, training_sets
-from worldrep.device import make_accelerator
+from worldrep.device import graph_obstacle, make_accelerator
 from worldrep.errors import InputError, StateError
 from worldrep.feed import RowFeed
 from worldrep.model import build_model
 from worldrep.names import ModelName
+from worldrep.packed import PackedQwen2
+from worldrep.plain import PlainQwen2
+from worldrep.recording import FolderRecorder
 from worldrep.rows import RowMaker
 from worldrep.scales import resolve
 from worldrep.state import Training
 from worldrep.static_batch import pack_static
 from worldrep.steps import EagerSteps, StaticSteps, steps_of
+from worldrep.training import train
 from worldrep.world import world_of
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -78,7 +84,51 @@ def static(**overrides):
 
 @pytest.mark.parametrize("loss", ["full", "answer"])
 def test_the_plain_pass_trains_like_the_packed_one(loss):
-    assert_same_training(eager(loss=loss, compute="plain"), eager(loss=loss, compute="packed"))
+    plain, packed = (eager(loss=loss, compute=compute) for compute in ("plain", "packed"))
+    assert isinstance(plain[1].model, PlainQwen2) and isinstance(packed[1].model, PackedQwen2)
+    assert_same_training(plain, packed)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_whole_training_takes_static_steps(broken, tmp_path, monkeypatch):
+    """As on CUDA, with everything around the steps; a bad loss ends it before it is validated."""
+    monkeypatch.setattr("worldrep.training.steps_of", StaticSteps)
+    training, feed = begin(epochs=4, **({"learning_rate": 1e30} if broken else {}))
+    settings, recorder, validated = training.settings, FolderRecorder(tmp_path), []
+
+    def validate(model):
+        validated.append(all(bool(p.isfinite().all()) for p in model.parameters()))
+        return {}
+
+    work = training.plain, feed.rows, settings, training.accelerator, recorder, validate
+    if broken:
+        with pytest.raises(StateError, match=r"at step \d+; the step was not taken"):
+            train(*work)
+    else:
+        train(*work)
+        straight, feed = begin(epochs=4, compute="packed")
+        take_all(EagerSteps(straight, feed), feed)
+        for name, value in weights(straight).items():
+            torch.testing.assert_close(weights(training)[name], value, rtol=1e-3, atol=1e-4)
+    assert validated and all(validated)
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "scaler", "accumulation", "obstacle"),
+    [
+        ("cuda", 1, None, 1, ""),
+        ("cpu", 1, None, 1, "needs a CUDA device"),
+        ("cuda", 2, None, 1, "is for one process"),
+        ("cuda", 1, object(), 1, "cannot be used with precision=fp16"),
+        ("cuda", 1, None, 2, "cannot be used with accumulation"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_graph(device, processes, scaler, accumulation, obstacle):
+    settings = resolve(ModelName("pt1"), scale="smoke", overrides={"accumulation": accumulation})
+    accelerator = SimpleNamespace(
+        device=torch.device(device), num_processes=processes, scaler=scaler
+    )
+    assert graph_obstacle(settings, accelerator) == obstacle
 
 
 @pytest.mark.parametrize("loss", ["full", "answer"])
@@ -93,16 +143,18 @@ def test_a_static_batch_holds_the_rows_and_their_weights():
     assert batch.tokens.tolist()[:6] == [2, 5, 32, 7, 2, 9]
     assert batch.targets.tolist()[:6] == [5, 32, 7, 3, 9, 3]
     assert batch.weights.tolist() == pytest.approx([1 / 6] * 6 + [0, 0])
-    assert batch.gather.tolist()[:2] == [[0, 1, 2, 3], [4, 5, 0, 0]]
+    gather = batch.layout.gathers[0].tolist()
+    assert gather[0] == [0, 1, 2, 3] and gather[1][:2] == [4, 5]
+    assert max(map(max, gather)) < 8
     answer = pack_static(rows[:1], capacity=4, answer_only=True)
     assert answer.weights.tolist() == [0, 0, 0.5, 0.5]
 
 
 def test_no_batch_of_a_training_outgrows_the_static_shape():
-    steps, _, feed = static(epochs=3)
+    _, feed = begin(epochs=3)
     rows = torch.from_numpy(feed.rows).long()
     for step in range(feed.schedule.steps):
-        batch = pack_static(rows[feed.batch(step)], steps._capacity, answer_only=False)
+        batch = pack_static(rows[feed.batch(step)], feed.most_tokens(), answer_only=False)
         assert (batch.weights > 0).sum() == feed.target_count(feed.batch(step))
 
 
@@ -139,7 +191,21 @@ def test_a_static_training_goes_on_from_a_saved_state(tmp_path):
     expected = take_all(steps, feed, 3)
     again, feed = begin()
     again.resume(folder)
-    assert take_all(StaticSteps(again, feed), feed, 3) == expected
+    for found, numbers in zip(take_all(StaticSteps(again, feed), feed, 3), expected, strict=True):
+        assert found == pytest.approx(numbers, rel=1e-6)
+
+
+def test_steps_that_are_stopped_leave_all_as_it_was():
+    """What is done before a capture, after steps that have filled the optimizer's state."""
+    steps, training, feed = static()
+    take_all(steps, feed, 2)
+    before = {name: value.clone() for name, value in training.state_dict().items()}
+    then = weights(training)
+    steps._stopped.fill_(1.0)
+    steps._step()
+    after = training.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(torch.equal(value, weights(training)[name]) for name, value in then.items())
 
 
 @pytest.mark.parametrize("compute", ["graph", "compile"])

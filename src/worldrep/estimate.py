@@ -32,6 +32,7 @@ def estimate_seconds(settings: Settings, maker: RowMaker) -> float:
         steps.take()
     steps.read()
     per_step = (time.perf_counter() - started) / TIMED
+    del steps
     accelerator.free_memory()
     rows = sum(rowset.rows for rowset in rowsets)
     return per_step * Schedule(rows, settings.batch_size, settings.epochs).steps

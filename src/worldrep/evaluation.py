@@ -51,7 +51,6 @@ def build_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
 def answer_suites(
     model: Qwen2ForCausalLM,
     suites: Iterable[Suite],
-    batch_rows: int | None = None,
     plain: bool = False,
 ) -> pd.DataFrame:
     """One row per question: suite, task, prompt, expected, generated, score, valid.
@@ -60,7 +59,7 @@ def answer_suites(
     """
     suites = list(suites)
     prompts = [prompt for suite in suites for prompt in suite.prompts]
-    generated = decode_rows(generate_tokens(model, prompts, MAX_NEW_TOKENS, batch_rows, plain))
+    generated = decode_rows(generate_tokens(model, prompts, MAX_NEW_TOKENS, plain=plain))
     tables, start = [], 0
     for suite in suites:
         texts = generated[start : start + len(suite.prompts)]

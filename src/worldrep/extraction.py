@@ -48,8 +48,8 @@ def _states(
     model: Qwen2ForCausalLM, prompts: Tokens, request: Request, plain: bool
 ) -> dict[int, NDArray[np.float32]]:
     """What is asked for of prompts (n, length), by layer."""
-    shared = SharedRows.of(prompts, np.full(len(prompts), prompts.shape[1]))
-    tokens = on_device(prompts[shared.order].ravel()[shared.cells], model.device).long()
+    shared = SharedRows.of(prompts)
+    tokens = on_device(shared.tokens, model.device).long()
     columns = [POSITIONS[name] for name in request.positions]
     places = on_device(shared.number[shared.order.argsort()][:, columns], model.device)
     states = (PlainQwen2 if plain else PackedQwen2)(model).states(

@@ -56,7 +56,7 @@ class RowFeed:
     """Batches of rows, packed on the host and sent to the device.
 
     The order of rows depends on the seed and the epoch alone, and a step takes the same rows
-    however many processes share it.
+    however many processes share it. rows: (n, length) all of them.
     """
 
     def __init__(self, rows: Tokens, settings: Settings, device: torch.device) -> None:
@@ -79,7 +79,7 @@ class RowFeed:
         return random_stream(self._seed, "row order", epoch).permutation(self.schedule.rows)
 
     def most_tokens(self) -> int:
-        """Input tokens of the largest batch of the training."""
+        """Input tokens, all but each row's last, of the largest batch of the training."""
         starts = np.arange(0, self.schedule.rows, self.schedule.batch_size)
         sums = (
             np.add.reduceat(self._lengths[self._order_of(epoch)] - 1, starts)
@@ -92,6 +92,7 @@ class RowFeed:
         return int((self._lengths[batch] - 1 - self._first_targets[batch]).sum())
 
     def token_count(self, batch: NDArray[np.int64]) -> int:
+        """Tokens of these rows, their last ones included."""
         return int(self._lengths[batch].sum())
 
     def tensors(self, batch: NDArray[np.int64]) -> PackedBatch:
@@ -100,12 +101,12 @@ class RowFeed:
         rows = self.rows[batch, : int(lengths.max()) + 1]
         columns = np.arange(rows.shape[1] - 1)
         inputs = np.where(columns < lengths[:, None], rows[:, :-1], PAD)
-        shared = SharedRows.of(inputs, lengths)
-        rows, inputs = rows[shared.order], inputs[shared.order]
+        shared = SharedRows.of(inputs)
+        rows = rows[shared.order]
         firsts = self._first_targets[batch[shared.order]]
         due = (columns < shared.lengths[:, None]) & (columns >= firsts[:, None])
         at, asked = np.unique(shared.number[due], return_inverse=True)
-        arrays = inputs.ravel()[shared.cells], at, asked, rows[:, 1:][due]
+        arrays = shared.tokens, at, asked, rows[:, 1:][due]
         tokens, places, whose, targets = (on_device(part, self._device) for part in arrays)
         groups = max(1, len(batch) // GROUP_ROWS)
         layout = shared.layout(self._device, groups)

@@ -15,7 +15,8 @@ from worldrep.past import Past
 from worldrep.plain import decode_plainly
 from worldrep.tokenizer import EOS, PAD, decode_rows, encode_prompts
 
-BATCH_ROWS = {"cpu": 256, "cuda": 8192}  # what a CPU's cache holds, and what keeps a GPU busy
+CPU_ROWS = 256  # what the cache of a CPU holds
+PAST_BYTES = 2**31  # of keys and values on another device
 
 
 def generate(
@@ -48,26 +49,33 @@ def generate_tokens(
     if len(prompts) and lengths.max() + max_new_tokens > limit:
         raise ValueError(f"prompt and answer take more than the model's {limit} positions")
     decode = decode_plainly if plain else decode_packed
-    batch_rows = batch_rows or BATCH_ROWS.get(model.device.type, BATCH_ROWS["cpu"])
     result = np.full((len(prompts), max_new_tokens), PAD, dtype=np.uint8)
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
         rows = np.stack([prompts[i] for i in members.tolist()])
         order = sorting(rows)
-        for start in range(0, len(members), batch_rows):
-            batch = order[start : start + batch_rows]
+        size = batch_rows or _usual_rows(model, int(length) + max_new_tokens)
+        for start in range(0, len(members), size):
+            batch = order[start : start + size]
             result[members[batch]] = decode(model, rows[batch], max_new_tokens)
     return result
 
 
+def _usual_rows(model: Qwen2ForCausalLM, columns: int) -> int:
+    """How many rows of so many columns are decoded together."""
+    if model.device.type == "cpu":
+        return CPU_ROWS
+    return max(CPU_ROWS, PAST_BYTES // (columns * Past.bytes_per_column(model)))
+
+
 @torch.inference_mode()
 def decode_packed(model: Qwen2ForCausalLM, prompts: Tokens, max_new_tokens: int) -> Tokens:
-    """Greedy continuation of sorted prompts (n, length) of one length."""
+    """Greedy continuation of prompts (n, length) of one length."""
     n, length = prompts.shape
     device = model.device
-    shared = SharedRows.of(prompts, np.full(n, length))
+    shared = SharedRows.of(prompts)
     packed, past = PackedQwen2(model), Past(model, n, length + max_new_tokens - 1)
-    tokens = on_device(prompts[shared.order].ravel()[shared.cells], device).long()
+    tokens = on_device(shared.tokens, device).long()
     ends = on_device(shared.number[:, -1], device)
     logits = packed(tokens, shared.layout(device), ends, past)
     produced = torch.full((n, max_new_tokens), PAD, device=device)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldrep.encoding import Tokens
+from worldrep.tokenizer import PAD
 
 GROUP_ROWS = 32  # rows of similar length that attention sees together, at least
 
@@ -67,27 +68,29 @@ def sorting(rows: Tokens) -> NDArray[np.int64]:
 class SharedRows:
     """Sorted rows in which a prefix that neighbours have in common is held by the first of them.
 
-    order: (N,) the sorting of the rows that were given; number: (N, L) the packed token in each
-    column, 0 behind a row's end; cells: (T,) where in (N, L) each token stands; lengths: (N,).
+    tokens: (T,) of all rows; order: (N,) the sorting of the rows that were given; number: (N, L)
+    the packed token in each column, 0 behind a row's end; cells: (T,) where in (N, L) each token
+    stands; lengths: (N,).
     """
 
+    tokens: Tokens
     order: NDArray[np.int64]
     number: NDArray[np.int64]
     cells: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
     @staticmethod
-    def of(rows: Tokens, lengths: NDArray[np.int64]) -> SharedRows:
-        """Rows (N, L) of which the first lengths (N,) tokens count; what follows must be 0."""
+    def of(rows: Tokens) -> SharedRows:
+        """Token rows (N, L), each with at least one token that is not 0, and then only zeros."""
         order = sorting(rows)
-        rows, lengths = rows[order], lengths[order]
-        columns = np.arange(rows.shape[1])
-        present = columns < lengths[:, None]
+        rows = rows[order]
+        present = rows != PAD
         own = present.copy()
         own[1:] &= (rows[1:] != rows[:-1]).cumsum(axis=1, dtype=bool)
         places = np.where(own, (own.cumsum() - 1).reshape(own.shape), 0)
         number = np.maximum.accumulate(places, axis=0)  # a later token's number is higher
-        return SharedRows(order, np.where(present, number, 0), np.flatnonzero(own), lengths)
+        cells, lengths = np.flatnonzero(own), present.sum(axis=1)
+        return SharedRows(rows.ravel()[cells], order, np.where(present, number, 0), cells, lengths)
 
     def layout(self, device: torch.device | str = "cpu", groups: int = 1) -> Layout:
         """The rows in their sorted order, or in so many groups of similar length."""
@@ -108,5 +111,5 @@ class SharedRows:
 
 
 def on_device(array: NDArray, device: torch.device | str) -> Tensor:
-    """A tensor of the array on the device, without waiting for the device."""
+    """A tensor of the array on the device; nobody waits for work that the device still has."""
     return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)

@@ -35,9 +35,12 @@ class PackedQwen2(nn.Module):
     ) -> Tensor:
         """Logits (M, vocabulary) of packed tokens (T,) at the places `at` (M,), or at all T.
 
-        past: what the rows' earlier columns left behind; what these leave is added to it.
+        past: what the rows' earlier columns left behind; what these leave is added to it. Rows are
+        then of one length and one group, and after the first time one new column each.
         """
         decoder = self.model.model
+        if past is not None and past.length:
+            assert layout.gathers[0].shape[1] == 1, "several columns after others need a mask"
         x, rotation = self._start(tokens, layout, past)
         last = len(decoder.layers) - 1
         for i, layer in enumerate(decoder.layers):

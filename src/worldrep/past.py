@@ -20,6 +20,12 @@ class Past:
         self.length = 0
         self._layers = torch.empty(shape, dtype=model.dtype, device=model.device)
 
+    @staticmethod
+    def bytes_per_column(model: Qwen2ForCausalLM) -> int:
+        """What one column of one row takes; all heads together are as wide as the model."""
+        config = model.config
+        return 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
+
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add new columns (N, heads, l, head size) at one layer; returns those of all columns."""
         end = self.length + keys.shape[2]
@@ -28,5 +34,5 @@ class Past:
         return self._layers[layer, 0, :, :, :end], self._layers[layer, 1, :, :, :end]
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these."""
+        """Forget all rows but those of these indices (n,)."""
         self._layers = self._layers.index_select(2, rows)

@@ -14,7 +14,7 @@ from worldrep.tokenizer import EOS, PAD
 
 
 class PlainQwen2(nn.Module):
-    """A drop-in for PackedQwen2 that pads rows and shares nothing."""
+    """A stand-in for PackedQwen2, without a past, that pads rows and shares nothing."""
 
     def __init__(self, model: Qwen2ForCausalLM) -> None:
         super().__init__()

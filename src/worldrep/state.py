@@ -21,16 +21,16 @@ SCALER_STATE = ("scale", "_growth_tracker")  # what fp16 changes from step to st
 class Training:
     """A model, its optimizer and how far they are.
 
-    plain: the model of `transformers`; passes: its forward pass, as the setting `compute` wants it;
-    model: the same, as accelerate prepared it for its device and processes.
+    plain: the model of `transformers`; model: its forward pass, as the setting `compute` wants it,
+    prepared by accelerate for its device and processes.
     """
 
     def __init__(self, model: Qwen2ForCausalLM, settings: Settings, accelerator: Accelerator):
         self.settings, self.accelerator, self.step = settings, accelerator, 0
         self.plain = model.to(accelerator.device).train()
-        self.passes = (PlainQwen2 if settings.is_plain else PackedQwen2)(self.plain)
+        passes = (PlainQwen2 if settings.is_plain else PackedQwen2)(self.plain)
         optimizer = build_optimizer(self.plain, settings)
-        self.model, self.optimizer = accelerator.prepare(self.passes, optimizer)
+        self.model, self.optimizer = accelerator.prepare(passes, optimizer)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Position, optimizer and random state; the weights are saved as a model beside them."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worldrep.layout import Layout
 from worldrep.tokenizer import EQUALS, PAD
 
 
@@ -19,19 +20,19 @@ from worldrep.tokenizer import EQUALS, PAD
 class StaticBatch:
     """T input tokens (T,) with their targets (T,) and the weight (T,) of each in the mean loss.
 
-    Weights are 0 where no target is due and behind the batch's last token. gather: (N, L - 1) and
-    places: (T,) are those of a Layout with one group.
+    Weights are 0 where no target is due and behind the batch's last token.
     """
 
     tokens: Tensor
-    gather: Tensor
-    places: Tensor
+    layout: Layout
     targets: Tensor
     weights: Tensor
 
 
 def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
-    """Pack token rows (N, L) of at most `capacity` tokens but the last ones; a row may be empty."""
+    """Pack token rows (N, L); a row may be empty. Their input tokens, all but each row's last, must
+    not be more than `capacity`.
+    """
     device, longest = rows.device, rows.shape[1] - 1
     lengths = (rows != PAD).sum(dim=1, keepdim=True) - 1
     columns = torch.arange(longest, device=device)
@@ -45,6 +46,7 @@ def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
     places = places.scatter(0, slots, cells)[:capacity]
     filled = torch.arange(capacity, device=device) <= number[-1]
     weights = (due.flatten()[places] & filled) / due.sum().clamp(min=1)
-    gather = torch.where(present, number.view_as(present), 0)
+    # Cells behind a row's end name any token; all the same one would queue up in the backward.
+    gather = torch.where(present.flatten(), number, cells % capacity).view_as(present)
     inputs, targets = rows[:, :-1].flatten()[places], rows[:, 1:].flatten()[places]
-    return StaticBatch(inputs, gather, places, targets, weights)
+    return StaticBatch(inputs, Layout((gather,), places, places % longest), targets, weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,11 +15,11 @@ from torch.nn.utils import clip_grad_norm_
 from worldrep.device import graph_obstacle
 from worldrep.errors import StateError
 from worldrep.feed import RowFeed
-from worldrep.layout import Layout, on_device
+from worldrep.layout import on_device
 from worldrep.optimizer import learning_rate_at
 from worldrep.packed import PackedQwen2
 from worldrep.state import Training
-from worldrep.static_batch import pack_static
+from worldrep.static_batch import StaticBatch, pack_static
 
 CAPACITY_UNIT = 128  # tokens; matrix products are fastest at multiples
 GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs want
@@ -33,7 +34,8 @@ class Steps(Protocol):
     def read(self) -> dict[str, float]:
         """Mean loss since the last reading, learning rate and gradient norm of the last step.
 
-        Raises StateError, naming the step, when a loss was not finite: that step was not taken.
+        There must have been a step since. Raises StateError, naming the step, when a loss was not
+        finite: that step was not taken.
         """
 
 
@@ -121,8 +123,7 @@ class StaticSteps:
         for group in self._optimizer.param_groups:
             group |= {"lr": self._rate, "capturable": device.type == "cuda"}
         self._optimizer.found_inf = self._stopped  # what keeps fused AdamW from its update
-        compiled = settings.compute == "compile"
-        self._loss_of = torch.compile(self._mean_loss) if compiled else self._mean_loss
+        self._loss_of = torch.compile(_mean_loss) if settings.compute == "compile" else _mean_loss
         self._replay = self._capture() if device.type == "cuda" else self._step
         self._clear()
 
@@ -155,7 +156,7 @@ class StaticSteps:
 
     def _capture(self) -> Callable[[], None]:
         """The step as a CUDA graph. The steps taken before change nothing but lazy state."""
-        self._send(self._feed.batch(self._training.step))
+        gc.collect()  # a graph that is no longer used must not end while this one is captured
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -175,7 +176,8 @@ class StaticSteps:
         rows = self._rows[self._batch.clamp(min=0)].long()
         rows = rows.masked_fill(self._batch[:, None] < 0, 0)
         batch = pack_static(rows, self._capacity, settings.loss == "answer")
-        loss = self._loss_of(batch.tokens, batch.gather, batch.places, batch.targets, batch.weights)
+        with training.accelerator.autocast():
+            loss = self._loss_of(self._passes, batch)
         loss.backward()
         norm = clip_grad_norm_(training.plain.parameters(), settings.clip_norm or float("inf"))
         loss = loss.detach()
@@ -185,19 +187,11 @@ class StaticSteps:
         self._optimizer.step()
         self._taken.add_(1.0 - self._stopped)
 
-    def _mean_loss(
-        self,
-        tokens: torch.Tensor,
-        gather: torch.Tensor,
-        places: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor,
-    ) -> torch.Tensor:
-        """Loss of a static batch, of tensors alone: what is compiled."""
-        layout = Layout((gather,), places, places % gather.shape[1])
-        with self._training.accelerator.autocast():
-            logits = self._passes(tokens, layout)
-        return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
+
+def _mean_loss(passes: PackedQwen2, batch: StaticBatch) -> torch.Tensor:
+    """Loss of a static batch, the part of a step that is worth compiling."""
+    logits = passes(batch.tokens, batch.layout).float()
+    return (cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
 
 
 def not_finite(loss: float, step: int) -> StateError:

@@ -54,6 +54,7 @@ def train(
     log_every = max(1, steps // LOG_POINTS)
     checkpoint_steps = feed.schedule.marks(settings.n_checkpoints)
     validation_steps = {0} | feed.schedule.marks(settings.n_validations)
+    read_steps = checkpoint_steps | validation_steps  # what runs behind is waited for before these
     meter = Meter(steps, training.step, title, watch)
 
     def look() -> None:
@@ -69,7 +70,7 @@ def train(
         tokens = feed.token_count(feed.batch(training.step))
         stepper.take()
         meter.add(tokens)
-        if training.step % log_every == 0 or training.step in checkpoint_steps:
+        if training.step % log_every == 0 or training.step in read_steps:
             numbers = stepper.read()
             numbers |= meter.flush(numbers["train/loss"])
             if recorder:
@@ -80,6 +81,7 @@ def train(
             meter.skip()
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
+    del stepper  # and with it what it keeps on the device
     accelerator.free_memory()
     return training.plain.eval()
 

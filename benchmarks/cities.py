@@ -11,12 +11,14 @@ from pathlib import Path
 
 import click
 
+from worldrep.endings import one_sentence
 from worldrep.world import build_world
 
 
 @click.command()
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--scale", default="paper", show_default=True, help="Scale whose cities are written.")
+@one_sentence
 def main(path: Path, scale: str) -> None:
     """Write the cities of a scale, without Atlantis, to PATH."""
     world = build_world(scale=scale)

@@ -22,6 +22,7 @@ import click
 
 from benchmarks.plain_rows import plain_rows
 from benchmarks.report import Table, ratio, write
+from worldrep.endings import one_sentence
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.rows import RowMaker, RowSet
 from worldrep.scales import resolve
@@ -37,6 +38,7 @@ PLAIN_SECONDS = 0.2  # of the plain generator in each round
 @click.option("--sizes", default=",".join(map(str, SIZES)), show_default=True, help="Rows a task.")
 @click.option("--rounds", default=3, show_default=True, help="Times that each is measured.")
 @click.option("--out", default="", help="JSON file for the numbers.")
+@one_sentence
 def main(scale: str, sizes: str, rounds: int, out: str) -> None:
     """Make all data sets at several sizes in empty caches, and time it."""
     chosen = sorted(int(size) for size in sizes.split(","))

@@ -16,10 +16,11 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.blocks import Ours
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import sample
-from benchmarks.training import Ours
 from benchmarks.turns import in_turns
+from worldrep.endings import one_sentence
 
 BATCH = 512
 CURVE = "standard/perimeter"  # the suite whose cost is measured at several sizes
@@ -36,6 +37,7 @@ TRAINED = {"batch_size": 64, "learning_rate": 1e-3, "epochs": 1, "loss": "answer
 @click.option("--steps", default=150, show_default=True, help="Steps of the training before.")
 @click.option("--cities", default="none", show_default=True, help="CSV of cities, or none.")
 @click.option("--out", default="", help="JSON file for the numbers.")
+@one_sentence
 def main(
     scale: str,
     width: str,

@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import sample
 from benchmarks.turns import in_turns
+from worldrep.endings import one_sentence
 
 BATCH = 64
 SIZES = 500, 1500, 5175  # cities of the cost curve; the last are all of paper
@@ -26,6 +27,7 @@ SIZES = 500, 1500, 5175  # cities of the cost curve; the last are all of paper
 @click.option("--rounds", default=3, show_default=True, help="Times that each side extracts.")
 @click.option("--cities", "csv", default="none", show_default=True, help="CSV of cities, or none.")
 @click.option("--out", default="", help="JSON file for the numbers.")
+@one_sentence
 def main(scale: str, width: str, rounds: int, csv: str, out: str) -> None:
     """Extract all cities' representations both ways, at several sizes of the world."""
     cases = [

@@ -17,9 +17,11 @@ from typing import Any
 import click
 import torch
 
+from benchmarks.blocks import BLOCK, Ours
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import sample, synchronize
-from benchmarks.training import BLOCK, USUAL_ROWS, Ours
+from benchmarks.training import USUAL_ROWS
+from worldrep.endings import one_sentence
 from worldrep.settings import Settings
 from worldrep.tokenizer import VOCABULARY_SIZE
 
@@ -38,6 +40,7 @@ GATE_NUMBERS = 3  # numbers of the feed-forward width
 @click.option("--compute", default="auto", show_default=True, help="How steps are computed.")
 @click.option("--cities", default="none", show_default=True, help="CSV of cities, or none.")
 @click.option("--out", default="", help="JSON file for the numbers.")
+@one_sentence
 def main(scale: str, widths: list[str], out: str, **overrides: str) -> None:
     """Compare training steps with the floor of their device."""
     found = [measure(scale, width, **overrides) for width in widths]

@@ -24,6 +24,7 @@ import click
 
 from benchmarks.report import Table, environment
 from benchmarks.rows import synchronize
+from worldrep.endings import one_sentence
 from worldrep.names import ModelName
 
 SPECIALISTS = ",".join(f"ftwb1-{k}" for k in range(1, 8))
@@ -38,6 +39,7 @@ SPECIALISTS = ",".join(f"ftwb1-{k}" for k in range(1, 8))
 @click.option("--compute", default="auto", show_default=True, help="How steps are computed.")
 @click.option("--cities", default="none", show_default=True, help="CSV of cities, or none.")
 @click.option("--folder", default="replication", show_default=True, type=click.Path(path_type=Path))
+@one_sentence
 def main(
     scale: str, pretrain: str, ft: str, seed: int, epochs: int, folder: Path, **overrides: str
 ) -> None:

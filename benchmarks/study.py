@@ -30,6 +30,7 @@ import click
 from benchmarks.plain_steps import seconds_of, write_steps
 from benchmarks.report import Table, ratio, write
 from benchmarks.stores import copied, make_database, working_in
+from worldrep.endings import one_sentence
 
 if TYPE_CHECKING:
     from worldrep.tracking import StoredRun
@@ -45,6 +46,7 @@ TIMES = 3  # that a command is called; the quickest counts
 @click.option("--part", default=0, show_default=True, help="Models whose status is asked for.")
 @click.option("--uri", default="", help="MLflow store; default: a new SQLite file for each study.")
 @click.option("--out", default="", help="JSON file for the numbers.")
+@one_sentence
 def main(models: str, workers: str, part: int, uri: str, out: str) -> None:
     """Run simulated studies of several sizes, look at them and resume them."""
     sizes = sorted(int(size) for size in models.split(","))

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from benchmarks.report import Table, ratio, write
+from worldrep.endings import one_sentence
 
 WARM_UP = 2  # blocks before the start
 START_SECONDS = 240  # until all have warmed up
@@ -27,6 +28,7 @@ START_SECONDS = 240  # until all have warmed up
 @click.option("--compute", default="auto", show_default=True, help="How steps are computed.")
 @click.option("--cities", default="none", show_default=True, help="CSV of cities, or none.")
 @click.option("--out", default="", help="JSON file for the numbers.")
+@one_sentence
 def main(
     scale: str, width: str, processes: str, seconds: float, out: str, **overrides: str
 ) -> None:
@@ -56,8 +58,8 @@ def train(
     """Tokens per second of one training. Raises BrokenBarrierError when another one fails."""
     import torch
 
+    from benchmarks.blocks import Ours
     from benchmarks.rows import sample
-    from benchmarks.training import Ours
 
     torch.set_num_threads(threads)
     try:

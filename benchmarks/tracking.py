@@ -32,6 +32,7 @@ from benchmarks.clock import clocked
 from benchmarks.report import Table, percent, write
 from benchmarks.server import mlflow_server
 from benchmarks.stores import copied, make_database, working_in
+from worldrep.endings import one_sentence
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings
@@ -53,6 +54,7 @@ print(time.perf_counter() - begun)
 @click.option("--steps", default=",".join(map(str, STEPS)), show_default=True, help="Lengths.")
 @click.option("--rounds", default=0, help="Times for each; default: the shorter, the more often.")
 @click.option("--out", default="", help="JSON file for the numbers.")
+@one_sentence
 def main(scale: str, steps: str, rounds: int, out: str) -> None:
     """Train with MLflow and without, in turn, at several lengths."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended too

@@ -74,6 +74,20 @@ def test_every_run_has_the_tags_params_and_artifacts_of_the_contract(store_uri):
     assert len(store.checkpoint_steps(model.id)) == 3
 
 
+def test_the_plain_pass_does_all_of_a_models_work_when_asked_for(store_uri, monkeypatch):
+    run(pretrain, *SMOKE)
+    for module in ("state", "generation", "extraction"):
+        monkeypatch.setattr(f"worldrep.{module}.PackedQwen2", None)  # not to be used
+    plain = "--compute", "plain", *SMOKE
+    run(finetune, "--ft", "ftwb1-3", *plain)
+    run(evaluate, "--model", "pt1_ftwb1-3", *plain)
+    run(extract, "--model", "pt1_ftwb1-3", *plain)
+    packed, base = (found for found in reversed(runs(stage="pretrain")))
+    assert (packed.params["cfg.compute"], base.params["cfg.compute"]) == ("auto", "plain")
+    losses = [found.metrics["train/loss"] for found in (packed, base)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_an_evaluation_holds_all_suites_and_is_done_once(store_uri):
     run(pretrain, *SMOKE)
     run(evaluate, "--model", "pt1", *SMOKE)

@@ -1,0 +1,46 @@
+"""Steps of our training, a block of them at a time."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.rows import Sample, synchronize
+
+BLOCK = 5  # steps
+
+
+class Ours:
+    """Our steps, a block at a time."""
+
+    def __init__(self, found: Sample) -> None:
+        from worldrep.device import make_accelerator
+        from worldrep.feed import RowFeed
+        from worldrep.model import build_model
+        from worldrep.state import Training
+        from worldrep.steps import steps_of
+
+        accelerator = make_accelerator(found.settings)
+        self.training = Training(build_model(found.settings), found.settings, accelerator)
+        self.feed = RowFeed(found.rows, found.settings, accelerator.device)
+        self.steps = steps_of(self.training, self.feed)
+        self.losses: list[float] = []  # means of blocks
+        self.seconds: list[float] = []
+
+    def batches(self, block: int) -> list[NDArray[np.int64]]:
+        return [self.feed.batch(step) for step in range(block * BLOCK, (block + 1) * BLOCK)]
+
+    def tokens(self, block: int) -> int:
+        return sum(self.feed.token_count(batch) for batch in self.batches(block))
+
+    def take_block(self) -> None:
+        synchronize()
+        begun = time.perf_counter()
+        for _ in range(BLOCK):
+            self.steps.take()
+        numbers = self.steps.read()
+        synchronize()
+        self.seconds.append(time.perf_counter() - begun)
+        self.losses.append(numbers["train/loss"])

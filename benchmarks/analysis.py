@@ -10,7 +10,6 @@ the work after the imports, which are given apart; CKA is of random representati
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from io import StringIO
@@ -21,6 +20,7 @@ import click
 
 from benchmarks.report import Table, write
 from benchmarks.stores import copied, make_database, working_in
+from benchmarks.turns import timed
 
 FILLING = (("exp6", "mini"), ("ftset", "mini"), ("exp1", "smoke"), ("exp6", "smoke"))
 SEEDS = (1, 2, 3, 42)
@@ -33,7 +33,7 @@ MODELS, LAYERS, CITIES, FEATURES = 21, 6, 5075, 256  # pt1-1..7 with three seeds
 @click.option("--out", default="", help="JSON file for the numbers.")
 def main(fill: int, workers: int, out: str) -> None:
     """Fill a store, then time the analyses on it."""
-    imports = timed(import_report)
+    imports, _ = timed(import_report)
     with tempfile.TemporaryDirectory(prefix="worldrep-") as name:
         folder = Path(name)
         uri = copied(make_database(folder / "empty.db"), folder)
@@ -82,7 +82,7 @@ def time_analyses(folder: Path) -> dict[str, float]:
             with open_source(options) as source:
                 publish(analyse(source, options), source.store)
 
-        seconds[analyse.__name__] = timed(run)
+        seconds[analyse.__name__], _ = timed(run)
     return seconds
 
 
@@ -94,7 +94,7 @@ def time_cka(models: int = MODELS, cities: int = CITIES, layers: int = LAYERS) -
 
     stream = np.random.default_rng(0)
     tables = stream.standard_normal((models, cities, FEATURES), dtype=np.float32)
-    return timed(lambda: [cka_table(list(tables)) for _ in range(layers)])
+    return timed(lambda: [cka_table(list(tables)) for _ in range(layers)])[0]
 
 
 def table(runs: int, imports: float, seconds: Mapping[str, float]) -> Table:
@@ -102,12 +102,6 @@ def table(runs: int, imports: float, seconds: Mapping[str, float]) -> Table:
     rows = [(name, taken) for name, taken in seconds.items()]
     title = f"In a store of {runs:,} runs, after {imports:.1f} s of imports:"
     return Table(("what", "seconds"), rows, title)
-
-
-def timed(function: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
-    function()
-    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

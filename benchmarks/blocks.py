@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.rows import Sample, synchronize
+from benchmarks.rows import Sample
+from benchmarks.turns import timed
 
 BLOCK = 5  # steps
 
@@ -36,11 +35,11 @@ class Ours:
         return sum(self.feed.token_count(batch) for batch in self.batches(block))
 
     def take_block(self) -> None:
-        synchronize()
-        begun = time.perf_counter()
+        seconds, numbers = timed(self._block)
+        self.seconds.append(seconds)
+        self.losses.append(numbers["train/loss"])
+
+    def _block(self) -> dict[str, float]:
         for _ in range(BLOCK):
             self.steps.take()
-        numbers = self.steps.read()
-        synchronize()
-        self.seconds.append(time.perf_counter() - begun)
-        self.losses.append(numbers["train/loss"])
+        return self.steps.read()

@@ -22,6 +22,7 @@ import click
 
 from benchmarks.plain_rows import plain_rows
 from benchmarks.report import Table, ratio, write
+from benchmarks.rows import whole_numbers
 from worldrep.endings import one_sentence
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.rows import RowMaker, RowSet
@@ -41,7 +42,7 @@ PLAIN_SECONDS = 0.2  # of the plain generator in each round
 @one_sentence
 def main(scale: str, sizes: str, rounds: int, out: str) -> None:
     """Make all data sets at several sizes in empty caches, and time it."""
-    chosen = sorted(int(size) for size in sizes.split(","))
+    chosen = sorted(whole_numbers(sizes))
     cases = [measure(scale, size, rounds) for size in chosen]
     write("data", {"scale": scale, "rounds": rounds, "cases": cases}, tables(cases), out)
 

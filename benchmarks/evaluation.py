@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.blocks import Ours
 from benchmarks.report import Table, ratio, write
-from benchmarks.rows import sample
+from benchmarks.rows import rows_per_task, sample, whole_numbers
 from benchmarks.turns import in_turns
 from worldrep.endings import one_sentence
 
@@ -50,7 +50,7 @@ def main(
     out: str,
 ) -> None:
     """Answer test rows both ways."""
-    sizes = [int(size) for size in curve.split(",")]
+    sizes = whole_numbers(curve)
     model, suites = prepare(scale, width, max(rows, *sizes), steps, cities)
     cases = [measure(model, name, suite[:rows], rounds, batch) for name, suite in suites.items()]
     cases += [measure(model, CURVE, suites[CURVE][:size], rounds, batch) for size in sizes]
@@ -78,7 +78,7 @@ def prepare(scale: str, width: str, rows: int, steps: int, cities: str) -> tuple
     """A model that has been trained for so many steps, and prompts by suite."""
     from worldrep.evaluation import build_suites
 
-    per_task = -(-steps * TRAINED["batch_size"] // 7)
+    per_task = rows_per_task(steps, TRAINED["batch_size"])
     found = sample(scale, width, per_task, test_rows=rows, multi_rows=1, cities=cities, **TRAINED)
     ours = Ours(found)
     for _ in range(steps):

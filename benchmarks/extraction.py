@@ -54,8 +54,7 @@ def measure(
     scale: str, width: str, layers: str, cities: int, rounds: int, csv: str = "none"
 ) -> dict[str, Any]:
     """Median seconds of both ways for the same world, and how far their tables are apart."""
-    import torch
-
+    from worldrep.device import best_device
     from worldrep.extraction import extract
     from worldrep.model import build_model
     from worldrep.request import Request
@@ -65,8 +64,7 @@ def measure(
     world = (
         replace(world, cities=world.cities.iloc[-cities:]) if cities < len(world.cities) else world
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_model(found.settings).eval().to(device)
+    model = build_model(found.settings).eval().to(best_device())
     request = Request.parse(found.settings, layers, "default", "default")
     ways = {
         "transformers_seconds": partial(transformers_states, model, world, request),

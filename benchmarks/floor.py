@@ -10,7 +10,6 @@ the two times with a step's.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,10 @@ import torch
 
 from benchmarks.blocks import BLOCK, Ours
 from benchmarks.report import Table, ratio, write
-from benchmarks.rows import sample, synchronize
+from benchmarks.rows import rows_per_task, sample
 from benchmarks.training import USUAL_ROWS
+from benchmarks.turns import in_turns
+from worldrep.device import best_device
 from worldrep.endings import one_sentence
 from worldrep.settings import Settings
 from worldrep.tokenizer import VOCABULARY_SIZE
@@ -66,7 +67,7 @@ def main(scale: str, widths: list[str], out: str, **overrides: str) -> None:
 def measure(scale: str, width: str, **overrides: str) -> dict[str, Any]:
     """Counts, ceilings and the median time of a step."""
     steps = BLOCK * (BLOCKS + WARM_UP)
-    found = sample(scale, width, -(-steps * USUAL_ROWS // 7), epochs=1, **overrides)
+    found = sample(scale, width, rows_per_task(steps, USUAL_ROWS), epochs=1, **overrides)
     ours = Ours(found)
     for _ in range(BLOCKS + WARM_UP):
         ours.take_block()
@@ -117,7 +118,8 @@ def step_bytes(settings: Settings, tokens: int, mixed: bool) -> float:
 
 def multiply_rate(mixed: bool) -> float:
     """Operations per second of a large matrix product on random numbers."""
-    device, n = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 2048)
+    device = best_device()
+    n = 8192 if device.type == "cuda" else 2048
     kind = torch.bfloat16 if mixed else torch.float32
     left, right = (torch.randn(n, n, device=device).to(kind) for _ in range(2))
     return 2.0 * n**3 / _seconds(lambda: left @ right)
@@ -125,21 +127,15 @@ def multiply_rate(mixed: bool) -> float:
 
 def copy_rate() -> float:
     """Bytes per second, read and written, of a large copy."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = torch.randn(COPIED // 4, device=device)
+    source = torch.randn(COPIED // 4, device=best_device())
     target = torch.empty_like(source)
     return 2.0 * COPIED / _seconds(lambda: target.copy_(source))
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    found = []
-    for _ in range(REPEATS + 2):
-        synchronize()
-        begun = time.perf_counter()
-        work()
-        synchronize()
-        found.append(time.perf_counter() - begun)
-    return statistics.median(found[2:])
+    in_turns({"warm-up": work}, 2)
+    seconds, _ = in_turns({"work": work}, REPEATS)
+    return seconds["work"]
 
 
 if __name__ == "__main__":

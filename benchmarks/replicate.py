@@ -16,17 +16,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.report import Table, environment
-from benchmarks.rows import synchronize
+from benchmarks.turns import timed
 from worldrep.endings import one_sentence
 from worldrep.names import ModelName
 
+SPLITS = "standard", "atlantis", "multi"
 SPECIALISTS = ",".join(f"ftwb1-{k}" for k in range(1, 8))
 
 
@@ -56,27 +56,25 @@ def make(
     name: ModelName, scale: str, seed: int, overrides: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """The facts about one model, which is made if they are not there."""
+    from worldrep.data import maker_of
     from worldrep.evaluation import evaluate
     from worldrep.extraction import extract
     from worldrep.model import save_model
     from worldrep.request import Request
-    from worldrep.rows import RowMaker
     from worldrep.scales import resolve
-    from worldrep.world import world_of
 
-    own = folder / f"{name}_seed{seed}"
+    own, base = place(folder, name, seed), place(folder, name.base, seed)
     settings = resolve(name, scale=scale, seed=seed, overrides=overrides)
-    base = folder / f"{name.base}_seed{seed}"
     _claim(own, [settings.as_dict(), _weights(base) if settings.is_finetuning else None])
     if (own / "metrics.json").is_file():
         return json.loads((own / "metrics.json").read_text())
-    maker = RowMaker(world_of(settings), settings)
+    maker = maker_of(settings)
     seconds: dict[str, float] = {}
-    model = _timed(seconds, "train", lambda: _train(settings, maker, own, folder))
+    seconds["train"], model = timed(lambda: _train(settings, maker, own, base))
     save_model(model, own / "model")
-    metrics, _ = _timed(seconds, "evaluate", lambda: evaluate(model, maker, settings))
+    seconds["evaluate"], (metrics, _) = timed(lambda: evaluate(model, maker, settings))
     request = Request.parse(settings, "all", "default", "default")
-    _timed(seconds, "extract", lambda: extract(model, maker.world, request, settings.is_plain))
+    seconds["extract"], _ = timed(lambda: extract(model, maker.world, request, settings.is_plain))
     facts = {"settings": settings.as_dict(), "seconds": seconds, "metrics": metrics}
     facts |= {"environment": environment(), "world": maker.world.digest}
     part = own / "metrics.json.part"
@@ -84,6 +82,11 @@ def make(
     part.rename(own / "metrics.json")
     shutil.rmtree(own / "checkpoints")
     return facts
+
+
+def place(folder: Path, name: ModelName, seed: int) -> Path:
+    """Where a model lies."""
+    return folder / f"{name}_seed{seed}"
 
 
 def _claim(own: Path, identity: list[Any]) -> None:
@@ -102,8 +105,8 @@ def _weights(base: Path) -> str:
     return hashlib.sha256((base / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def _train(settings: Any, maker: Any, own: Path, folder: Path) -> Any:
-    """The trained model, from the base's weights in the folder or from new ones."""
+def _train(settings: Any, maker: Any, own: Path, base: Path) -> Any:
+    """The trained model, from the base's weights or from new ones."""
     from worldrep.data import stack_rows, training_sets
     from worldrep.device import make_accelerator
     from worldrep.model import build_model, load_model
@@ -113,23 +116,11 @@ def _train(settings: Any, maker: Any, own: Path, folder: Path) -> Any:
 
     accelerator = make_accelerator(settings)
     rows = stack_rows(maker, training_sets(settings, maker.world))
-    if settings.is_finetuning:
-        model = load_model(folder / f"{settings.model_name.base}_seed{settings.seed}" / "model")
-    else:
-        model = build_model(settings)
+    model = load_model(base / "model") if settings.is_finetuning else build_model(settings)
     recorder = FolderRecorder(own)
     resume = recorder.resume_from()
     title = settings.run_name("train")
     return train(model, rows, settings, accelerator, recorder, None, resume, title, Bar())
-
-
-def _timed(seconds: dict[str, float], stage: str, work: Any) -> Any:
-    synchronize()
-    begun = time.perf_counter()
-    result = work()
-    synchronize()
-    seconds[stage] = time.perf_counter() - begun
-    return result
 
 
 def summary(name: str, facts: dict[str, Any]) -> Table:
@@ -143,9 +134,6 @@ def summary(name: str, facts: dict[str, Any]) -> Table:
     ]
     spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())
     return Table(("task", *SPLITS), rows, f"{name}: {spent}")
-
-
-SPLITS = "standard", "atlantis", "multi"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The model and the rows that several benchmarks measure on."""
+"""The settings and the rows that several benchmarks measure on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldrep.names import ModelName
+from worldrep.errors import InputError
+from worldrep.names import TASK_NAMES, ModelName
 from worldrep.settings import Settings
 
 
@@ -21,22 +22,25 @@ class Sample:
     rows: NDArray[np.uint8]
 
 
-def sample(scale: str, width: str, rows_per_task: int, **overrides: Any) -> Sample:
-    """Rows of all tasks as pt1 is trained on, but fewer of them."""
-    from worldrep.data import stack_rows, training_sets
-    from worldrep.rows import RowMaker
+def sample(scale: str, width: str, rows: int, **overrides: Any) -> Sample:
+    """Rows of all tasks as pt1 is trained on, but so many of each."""
+    from worldrep.data import maker_of, stack_rows, training_sets
     from worldrep.scales import resolve
-    from worldrep.world import world_of
 
     name = ModelName("pt1", width=width)
-    settings = resolve(name, scale=scale, overrides={"pretrain_rows": rows_per_task, **overrides})
-    maker = RowMaker(world_of(settings), settings)
+    settings = resolve(name, scale=scale, overrides={"pretrain_rows": rows, **overrides})
+    maker = maker_of(settings)
     return Sample(settings, maker, stack_rows(maker, training_sets(settings, maker.world)))
 
 
-def synchronize() -> None:
-    """Wait for the device, so that a clock read afterwards tells what it did."""
-    import torch
+def rows_per_task(steps: int, batch_size: int) -> int:
+    """Rows of each task that an epoch of at least so many steps needs."""
+    return -(-steps * batch_size // len(TASK_NAMES))
 
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+
+def whole_numbers(text: str) -> list[int]:
+    """Numbers such as `1,2,4` that an option lists. Raises InputError."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{text!r} is not a list of whole numbers such as 1,2,4") from None

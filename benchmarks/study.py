@@ -16,8 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from io import StringIO
@@ -29,7 +28,9 @@ import click
 
 from benchmarks.plain_steps import seconds_of, write_steps
 from benchmarks.report import Table, ratio, write
+from benchmarks.rows import whole_numbers
 from benchmarks.stores import copied, make_database, working_in
+from benchmarks.turns import timed
 from worldrep.endings import one_sentence
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ TIMES = 3  # that a command is called; the quickest counts
 @one_sentence
 def main(models: str, workers: str, part: int, uri: str, out: str) -> None:
     """Run simulated studies of several sizes, look at them and resume them."""
-    sizes = sorted(int(size) for size in models.split(","))
-    counts = [int(count) for count in workers.split(",")]
+    sizes = sorted(whole_numbers(models))
+    counts = whole_numbers(workers)
     cases, commands = [], {}
     with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
         database = make_database(Path(folder) / "empty.db")
@@ -112,13 +113,6 @@ def per_step(runs: Sequence[StoredRun], workers: int, whole: float) -> dict[str,
         "seconds_per_step": whole / len(runs),
         "seconds_per_step_outside_runs": (workers * working - own) / len(runs),
     }
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that a call takes, and its result."""
-    begun = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begun, result
 
 
 def measure_plain(folder: Path, database: Path) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from benchmarks.report import Table, ratio, write
+from benchmarks.rows import sample, whole_numbers
 from worldrep.endings import one_sentence
 
 WARM_UP = 2  # blocks before the start
@@ -33,7 +34,7 @@ def main(
     scale: str, width: str, processes: str, seconds: float, out: str, **overrides: str
 ) -> None:
     """Train several models at the same time, with the cores shared between them."""
-    counts = [int(count) for count in processes.split(",")]
+    counts = whole_numbers(processes)
     found = {count: measure(count, scale, width, seconds, overrides) for count in counts}
     alone = found[counts[0]] / counts[0]
     rows = [(count, rate, rate / count, ratio(rate / alone)) for count, rate in found.items()]
@@ -59,7 +60,6 @@ def train(
     import torch
 
     from benchmarks.blocks import Ours
-    from benchmarks.rows import sample
 
     torch.set_num_threads(threads)
     try:

@@ -30,6 +30,7 @@ import click
 
 from benchmarks.clock import clocked
 from benchmarks.report import Table, percent, write
+from benchmarks.rows import whole_numbers
 from benchmarks.server import mlflow_server
 from benchmarks.stores import copied, make_database, working_in
 from worldrep.endings import one_sentence
@@ -58,7 +59,7 @@ print(time.perf_counter() - begun)
 def main(scale: str, steps: str, rounds: int, out: str) -> None:
     """Train with MLflow and without, in turn, at several lengths."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended too
-    lengths = sorted(int(length) for length in steps.split(","))
+    lengths = sorted(whole_numbers(steps))
     with tempfile.TemporaryDirectory(prefix="worldrep-") as name, stores(Path(name)) as uris:
         folder = Path(name)
         starts = {store: start(folder, uri) for store, uri in uris.items()}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.blocks import BLOCK, Ours
-from benchmarks.rows import Sample, synchronize
+from benchmarks.rows import Sample
+from benchmarks.turns import synchronize
 from worldrep.model import build_model
 from worldrep.tokenizer import EQUALS, PAD
 

@@ -18,7 +18,7 @@ import click
 
 from benchmarks.blocks import BLOCK, Ours
 from benchmarks.report import Table, ratio, write
-from benchmarks.rows import sample
+from benchmarks.rows import rows_per_task, sample
 from benchmarks.trainer import Theirs
 from worldrep.endings import one_sentence
 
@@ -61,8 +61,8 @@ def main(scale: str, widths: list[str], blocks: int, out: str, **overrides: str)
 def measure(scale: str, width: str, blocks: int, **overrides: Any) -> dict[str, Any]:
     """Median real tokens per second of both over blocks, and the largest difference of losses."""
     steps = BLOCK * (WARM_UP + blocks)
-    rows_per_task = -(-steps * overrides["batch_size"] // 7)
-    found = sample(scale, width, rows_per_task, epochs=1, **overrides)
+    rows = rows_per_task(steps, overrides["batch_size"])
+    found = sample(scale, width, rows, epochs=1, **overrides)
     ours = Ours(found)
     with tempfile.TemporaryDirectory() as folder:
         theirs = Theirs(found, ours, steps, folder)

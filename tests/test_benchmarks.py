@@ -190,6 +190,12 @@ def test_a_command_writes_its_numbers(tmp_path, monkeypatch, command, options):
     assert json.loads(path.read_text())["tables"][0] in result.output
 
 
+def test_a_list_that_is_none_is_refused_in_a_sentence():
+    result = CliRunner().invoke(evaluation.main, ["--curve", "4,x"])
+    assert result.exit_code == 2
+    assert result.output == "Error: '4,x' is not a list of whole numbers such as 1,2,4\n"
+
+
 def test_training_is_compared_on_equal_losses():
     found = training.measure("smoke", "base", blocks=1, batch_size=16, loss="answer")
     assert found.pop("losses_apart") < 1e-5

@@ -9,6 +9,11 @@ from worldrep.errors import InputError
 from worldrep.settings import Settings
 
 
+def best_device() -> torch.device:
+    """Where a model that is not trained computes."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def make_accelerator(settings: Settings) -> Accelerator:
     """The device and its arithmetic; `auto` is bf16 on a CUDA device that has it, else float32.
 

@@ -117,10 +117,6 @@ def world_input(world: World) -> Dataset:
     return Dataset("world", world.digest, {"variant": world.variant})
 
 
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def describe(settings: Settings) -> str:
     """A model with all its names, for messages."""
     return (

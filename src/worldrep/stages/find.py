@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data import maker_of, training_sets
+from worldrep.device import best_device
 from worldrep.errors import InputError, StateError
 from worldrep.feed import Schedule
 from worldrep.fingerprints import training_fingerprint
@@ -19,7 +20,6 @@ from worldrep.settings import OVERRIDABLE, Settings
 from worldrep.stages.common import (
     MODEL,
     TRAINING_STAGES,
-    best_device,
     describe,
     kind_of,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from worldrep.errors import InputError, StateError, first_line
+from worldrep.interruption import listen_to_polite_stops
 
 STORE_PACKAGES = ("mlflow", "requests", "sqlalchemy")  # whose errors mean that the store failed
 
@@ -23,7 +23,7 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, _interrupt)
+        listen_to_polite_stops()
         try:
             function(*args, **kwargs)
         except InputError as fault:
@@ -46,7 +46,3 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
 def _end(sentence: str, code: int) -> None:
     click.echo(f"Error: {sentence}", err=True)
     sys.exit(code)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt

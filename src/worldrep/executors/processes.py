@@ -21,6 +21,7 @@ from worldrep.executors.work import (
     connect,
     limit_threads,
 )
+from worldrep.interruption import listen_to_polite_stops
 from worldrep.tracking.liveness import Owner
 
 STOP_SECONDS = 30.0  # that a worker is given to close its run
@@ -124,7 +125,7 @@ def device_of(number: int, gpus: float) -> str | None:
 
 def serve(connection: Connection, workplace: Workplace, device: str | None) -> None:
     """Do steps until no more come, or until the driver is gone."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    listen_to_polite_stops()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     limit_threads(workplace.cpus)
@@ -141,11 +142,6 @@ def serve(connection: Connection, workplace: Workplace, device: str | None) -> N
             connection.send(attempt(store, task, workplace, tell))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the run is being closed
-    raise KeyboardInterrupt
 
 
 def _follow_driver() -> None:

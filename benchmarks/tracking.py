@@ -130,7 +130,7 @@ def unrecorded(settings: Settings, folder: Path) -> dict[str, float]:
     save_model(train(model, rows, settings, accelerator, recorder, validate), folder)
     seconds = time.perf_counter() - begun
     return {
-        "steps": Schedule(len(rows), settings.batch_size, settings.epochs).steps,
+        "steps": Schedule.of(settings, len(rows)).steps,
         "seconds": seconds,
     }
 

@@ -56,7 +56,9 @@ def executor_options(function: Callable) -> Callable:
     """Where the steps of a study run."""
     for decorate in reversed(
         (
-            option("executor", "inline", "inline, processes, or ray."),
+            option(
+                "executor", "auto", "inline, processes, ray; auto: processes for several workers."
+            ),
             option("workers", "1", "Steps at once."),
             option("cpus", "auto", "Cores of each worker; auto: an equal part of them (ray: 1)."),
             option("gpus", "auto", "GPUs of each worker, such as 0.25; auto: an equal part."),

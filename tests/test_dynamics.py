@@ -194,7 +194,7 @@ def test_tokens_are_close_to_those_that_a_training_reads(synthetic):
     for model in ("pt1", "pt1_ftwb1-4"):
         settings = resolve(parse_model(model), scale="smoke")
         rows = stack_rows(maker_of(settings), training_sets(settings, maker_of(settings).world))
-        steps = Schedule(len(rows), settings.batch_size, settings.epochs).steps
+        steps = Schedule.of(settings, len(rows)).steps
         read = (rows != PAD).sum() * settings.epochs / steps
         own = breakouts(found, model=model, split="standard").loc["distance"]
         assert own["breakout_step"] == 20

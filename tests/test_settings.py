@@ -25,7 +25,7 @@ def rows_of(settings, world):
 
 
 def steps_of(settings, world):
-    return Schedule(rows_of(settings, world), settings.batch_size, settings.epochs).steps
+    return Schedule.of(settings, rows_of(settings, world)).steps
 
 
 # Presets

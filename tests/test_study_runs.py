@@ -224,7 +224,7 @@ def test_models_of_other_settings_have_summaries_of_their_own(two):
         (["--action", "stats"], "unknown action 'stats' (did you mean 'status'?)", 2),
         (["--format", "xml"], "unknown format 'xml'", 2),
         (["--executor", "slurm"], "unknown executor 'slurm'", 2),
-        (["--workers", "2"], "executor=inline does one step at a time", 2),
+        (["--executor", "inline", "--workers", "2"], "executor=inline does one step at a time", 2),
         (["--workers", "0"], "workers=0 is too small", 2),
         (["--workers", "two"], "workers='two' is not a whole number", 2),
         (["--gpus", "nan"], "gpus='nan' is not a number", 2),

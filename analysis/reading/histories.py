@@ -144,7 +144,7 @@ class _TokenCounts:
             settings = self._settings(run)
             sets = training_sets(settings, maker_of(settings).world)
             rows = sum(rows.rows for rows in sets)
-            schedule = Schedule(rows, settings.batch_size, settings.epochs)
+            schedule = Schedule.of(settings, rows)
             return training_tokens(settings) / schedule.steps
         except (InputError, StateError):
             return math.nan

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from worldrep.cache import cached
 from worldrep.digests import digest
-from worldrep.encoding import Tokens
+from worldrep.encoding import Tokens, pad_together
 from worldrep.names import TASK_NAMES, ModelName, has_warmup_rows
 from worldrep.rows import RowMaker, RowSet
 from worldrep.scales import resolve
 from worldrep.settings import Settings
-from worldrep.tokenizer import PAD
 from worldrep.world import World, world_of
 
+GO_BACK = ("replay", "ewc")  # strategies that need the rows which the base was trained on
 SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # suite prefix -> pool
 
 
@@ -36,14 +34,23 @@ def _maker(scale: str, world: str, shared: tuple[tuple[str, Any], ...]) -> RowMa
 def training_sets(settings: Settings, world: World) -> list[RowSet]:
     """The row sets that one stage trains on, in the order in which they are stacked."""
     if not settings.is_finetuning:
-        pool, rows = world.pretraining_pool, settings.pretrain_rows
-        return [RowSet(task, pool, "pretrain", rows) for task in settings.tasks]
+        return _pretraining_sets(settings, world)
     sets = [RowSet(t, "atlantis", "finetune", settings.ft_atlantis_rows) for t in settings.tasks]
     if settings.ft_world_rows:
         sets += [RowSet(t, "world", "finetune", settings.ft_world_rows) for t in settings.tasks]
     if has_warmup_rows(settings.ft) and settings.ft_warmup_rows:
         sets += [RowSet(t, "atlantis", "warmup", settings.ft_warmup_rows) for t in TASK_NAMES]
     return sets
+
+
+def base_sets(settings: Settings, world: World) -> list[RowSet]:
+    """The row sets that the base was trained on, for a strategy that goes back to them."""
+    return _pretraining_sets(settings, world) if settings.strategy in GO_BACK else []
+
+
+def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:
+    pool, rows = world.pretraining_pool, settings.pretrain_rows
+    return [RowSet(task, pool, "pretrain", rows) for task in settings.model_name.base.tasks]
 
 
 def validation_sets(settings: Settings) -> dict[str, RowSet]:
@@ -74,16 +81,6 @@ def load_rows(maker: RowMaker, rowset: RowSet) -> Tokens:
 def stack_rows(maker: RowMaker, rowsets: Iterable[RowSet]) -> Tokens:
     """Token rows of several sets below one another, padded to the longest."""
     return pad_together([load_rows(maker, rowset) for rowset in rowsets])
-
-
-def pad_together(parts: Sequence[Tokens]) -> Tokens:
-    """Token rows below one another, padded to the longest."""
-    rows = np.full((sum(map(len, parts)), max(p.shape[1] for p in parts)), PAD, dtype=np.uint8)
-    start = 0
-    for part in parts:
-        rows[start : start + len(part), : part.shape[1]] = part
-        start += len(part)
-    return rows
 
 
 def training_digest(maker: RowMaker, settings: Settings) -> str:

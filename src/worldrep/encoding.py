@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,16 @@ from worldrep.tasks import ChoiceTask, Task
 from worldrep.tokenizer import BOS, EOS, PAD, ZERO, encode
 
 Tokens = NDArray[np.uint8]
+
+
+def pad_together(parts: Sequence[Tokens]) -> Tokens:
+    """Token rows below one another, padded to the longest."""
+    rows = np.full((sum(map(len, parts)), max(p.shape[1] for p in parts)), PAD, dtype=np.uint8)
+    start = 0
+    for part in parts:
+        rows[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    return rows
 
 
 def row_length(task: Task, k: int, city_tokens: Tokens) -> int:

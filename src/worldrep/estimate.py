@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from worldrep.data import load_rows, pad_together, training_sets
+from worldrep.data import load_rows, training_sets
 from worldrep.device import make_accelerator
+from worldrep.encoding import pad_together
 from worldrep.feed import RowFeed, Schedule
 from worldrep.model import build_model
 from worldrep.rows import RowMaker
@@ -35,4 +36,4 @@ def estimate_seconds(settings: Settings, maker: RowMaker) -> float:
     del steps
     accelerator.free_memory()
     rows = sum(rowset.rows for rowset in rowsets)
-    return per_step * Schedule(rows, settings.batch_size, settings.epochs).steps
+    return per_step * Schedule.of(settings, rows).steps

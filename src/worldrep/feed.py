@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from worldrep.digests import random_stream
-from worldrep.encoding import Tokens
+from worldrep.encoding import Tokens, pad_together
 from worldrep.layout import GROUP_ROWS, Layout, SharedRows, on_device
 from worldrep.settings import Settings
+from worldrep.strategies.replay import Replay
 from worldrep.tokenizer import EQUALS, PAD
 
 
@@ -32,11 +33,19 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many steps a training has, and at which of them something happens."""
+    """How many steps a training has, and at which of them something happens.
+
+    rows, batch_size: of those that an epoch passes over, without replayed ones.
+    """
 
     rows: int
     batch_size: int
     epochs: int
+
+    @classmethod
+    def of(cls, settings: Settings, rows: int) -> Schedule:
+        """The schedule of a training on so many rows."""
+        return cls(rows, settings.batch_size - settings.replayed_rows, settings.epochs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,11 +65,18 @@ class RowFeed:
     """Batches of rows, packed on the host and sent to the device.
 
     The order of rows depends on the seed and the epoch alone, and a step takes the same rows
-    however many processes share it. rows: (n, length) all of them.
+    however many processes share it. An epoch passes over `own` (n, length) once; beside those each
+    batch holds its share of replayed ones from `known` (m, length). rows: both, below one another.
     """
 
-    def __init__(self, rows: Tokens, settings: Settings, device: torch.device) -> None:
-        self.schedule = Schedule(len(rows), settings.batch_size, settings.epochs)
+    def __init__(
+        self, own: Tokens, settings: Settings, device: torch.device, known: Tokens | None = None
+    ) -> None:
+        self.schedule = Schedule.of(settings, len(own))
+        self._replay, rows = None, own
+        if known is not None and settings.replayed_rows:
+            self._replay = Replay(len(known), settings.replayed_rows, settings.seed)
+            rows = pad_together([own, known])
         self.rows, self._device = rows, device
         self._lengths = (rows != PAD).sum(axis=1).astype(np.int64)
         starts = (rows == EQUALS).argmax(axis=1) if settings.loss == "answer" else 0
@@ -73,19 +89,28 @@ class RowFeed:
         if epoch != self._epoch:
             self._order, self._epoch = self._order_of(epoch), epoch
         size = self.schedule.batch_size
-        return self._order[place * size : (place + 1) * size]
+        own = self._order[place * size : (place + 1) * size]
+        return np.concatenate([own, self._replayed(step)]) if self._replay else own
+
+    def _replayed(self, step: int) -> NDArray[np.int64]:
+        assert self._replay is not None
+        return self.schedule.rows + self._replay.rows(step)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         return random_stream(self._seed, "row order", epoch).permutation(self.schedule.rows)
 
     def most_tokens(self) -> int:
-        """Input tokens, all but each row's last, of the largest batch of the training."""
+        """Input tokens, all but each row's last, that no batch of the training exceeds."""
         starts = np.arange(0, self.schedule.rows, self.schedule.batch_size)
         sums = (
             np.add.reduceat(self._lengths[self._order_of(epoch)] - 1, starts)
             for epoch in range(self.schedule.epochs)
         )
-        return max(int(tokens.max()) for tokens in sums)
+        most = max(int(tokens.max()) for tokens in sums)
+        if self._replay is None:
+            return most
+        steps = range(self.schedule.steps)
+        return most + max(int((self._lengths[self._replayed(i)] - 1).sum()) for i in steps)
 
     def target_count(self, batch: NDArray[np.int64]) -> int:
         """Tokens that the loss of these rows covers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from worldrep.data import suite_sets, training_digest, validation_sets
+from worldrep.data import base_sets, suite_sets, training_digest, validation_sets
 from worldrep.digests import digest
 from worldrep.rows import RowMaker
 from worldrep.scales import base_settings
@@ -22,8 +22,11 @@ def training_fingerprint(maker: RowMaker, settings: Settings, base: str | None =
     if settings.is_finetuning and base is None:
         base = training_fingerprint(maker, base_settings(settings))
     rows = [training_digest(maker, settings)]
+    rows += [maker.digest(rowset) for rowset in base_sets(settings, maker.world)]
     rows += [maker.digest(rowset) for rowset in validation_sets(settings).values()]
     own = settings.group("name", "model", "training")
+    del own["strategy"]  # a plain training is named as it was before there were strategies
+    own |= settings.of_strategy
     return digest([SEMANTICS, "training", own, rows, base])
 
 

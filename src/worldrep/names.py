@@ -2,19 +2,21 @@
 
 `pt1` is pretrained on all seven tasks, `pt1-3` on the third alone, `pt2-k` and `pt3-k` on the k-th
 pair and triple. `ft1-k`, `ft2-k`, `ft3-k` fine-tune on one, two, three tasks; `ftwb*` adds warm-up
-rows of all seven. A model is `pt1`, `pt1_ftwb2-13`, or with a width `pt1@wide_ftwb2-13`; its seed
-is kept beside the name.
+rows of all seven. A model is `pt1`, `pt1_ftwb2-13`, with a width `pt1@wide_ftwb2-13`, or with a
+strategy against forgetting `pt1_ftwb2-13+lora`; its seed is kept beside the name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worldrep.errors import InputError, unknown
 
 TASK_NAMES = ("distance", "trianglearea", "angle", "compass", "inside", "perimeter", "crossing")
 WIDTHS = ("base", "wide", "narrow", "wider")
+STRATEGIES = ("plain", "replay", "l2sp", "ewc", "lora", "freeze")  # of fine-tuning
 NO_FT = "none"
+PLAIN = "plain"
 
 Mixture = tuple[str, ...]
 
@@ -104,6 +106,7 @@ class ModelName:
     pretrain: str
     ft: str = NO_FT
     width: str = "base"
+    strategy: str = PLAIN
 
     def __post_init__(self) -> None:
         if self.pretrain not in PRETRAININGS:
@@ -112,16 +115,25 @@ class ModelName:
             raise unknown("ft", self.ft, FINETUNINGS)
         if self.width not in WIDTHS:
             raise unknown("width", self.width, WIDTHS)
+        if self.strategy not in STRATEGIES:
+            raise unknown("strategy", self.strategy, STRATEGIES)
+        if self.strategy != PLAIN and self.ft == NO_FT:
+            raise InputError(f"strategy={self.strategy} is for fine-tuning; a pretraining is plain")
 
     def __str__(self) -> str:
         width = "" if self.width == "base" else f"@{self.width}"
         ft = "" if self.ft == NO_FT else f"_{self.ft}"
-        return f"{self.pretrain}{width}{ft}"
+        strategy = "" if self.strategy == PLAIN else f"+{self.strategy}"
+        return f"{self.pretrain}{width}{ft}{strategy}"
 
     @property
     def base(self) -> ModelName:
         """The pretrained model that this one starts from (itself, if it is one)."""
         return ModelName(self.pretrain, NO_FT, self.width)
+
+    def tuned_by(self, strategy: str) -> ModelName:
+        """The same model fine-tuned in another way; a base stays what it is."""
+        return self if self.ft == NO_FT else replace(self, strategy=strategy)
 
     @property
     def tasks(self) -> Mixture:
@@ -130,9 +142,11 @@ class ModelName:
 
 
 def parse_model(text: str) -> ModelName:
-    """`pt1@wide_ftwb2-13` -> ModelName; `pt1@base` is `pt1`. Raises InputError otherwise."""
-    base, _, ft = text.partition("_")
+    """`pt1@wide_ftwb2-13+lora` -> ModelName; `pt1@base` is `pt1`. Raises InputError otherwise."""
+    name, _, strategy = text.partition("+")
+    base, _, ft = name.partition("_")
     pretrain, _, width = base.partition("@")
-    if text.endswith("_") or base.endswith("@"):
-        raise InputError(f"model {text!r} is not of the form pt1, pt1_ftwb2-13 or pt1@wide_ft1-2")
-    return ModelName(pretrain, ft or NO_FT, width or "base")
+    if text.endswith("+") or name.endswith("_") or base.endswith("@"):
+        forms = "pt1, pt1_ftwb2-13, pt1@wide_ft1-2 or pt1_ftwb2-13+lora"
+        raise InputError(f"model {text!r} is not of the form {forms}")
+    return ModelName(pretrain, ft or NO_FT, width or "base", strategy or PLAIN)

@@ -13,9 +13,14 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 _PREFIX = "optimizer/"
 
 
+def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Those that a training changes, with their names."""
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+
+
 def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW that decays matrices only."""
-    parameters = list(model.parameters())
+    """AdamW of the weights that are trained; it decays matrices only."""
+    parameters = [parameter for _, parameter in trained_parameters(model)]
     groups = [
         {"params": [p for p in parameters if p.ndim == 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
@@ -36,14 +41,14 @@ def optimizer_tensors(model: nn.Module, optimizer: Any) -> dict[str, torch.Tenso
     """The optimizer's state by parameter name, for a safetensors file."""
     return {
         f"{_PREFIX}{name}/{key}": value.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained_parameters(model)
         for key, value in optimizer.state[parameter].items()
     }
 
 
 def load_optimizer(model: nn.Module, optimizer: Any, tensors: dict[str, torch.Tensor]) -> None:
     """Put back what `optimizer_tensors` saved."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model):
         prefix = f"{_PREFIX}{name}/"
         found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         optimizer.state[parameter] = {key: v.to(parameter.device) for key, v in found.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from worldrep.errors import unknown
 from worldrep.names import NO_FT, TASK_NAMES, ModelName
-from worldrep.settings import OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
+from worldrep.settings import ADDED, OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
 
 # Each width's sizes and epochs, relative to those of base.
 _WIDTH_FACTORS = {"base": (1, 1), "wide": (2, 0.5), "narrow": (0.5, 2), "wider": (4, 0.5)}
@@ -140,9 +140,9 @@ def resolve(
         "weight_decay": 0.01,
         "clip_norm": 1.0,
         "precision": "auto",
-        "compute": "auto",
+        **ADDED,
     }
-    names = {"scale": scale, "world": world, "seed": seed}
+    names = {"scale": scale, "world": world, "seed": seed, "strategy": model.strategy}
     parts = {"pretrain": model.pretrain, "ft": model.ft, "width": model.width}
     return Settings(**{**common, **values, **(overrides or {}), **names, **parts})
 

@@ -1,19 +1,21 @@
 """One frozen object that holds every setting of a model's life, checked when it is built.
 
-A setting belongs to one group, which says whose result it determines: the world, the rows, the
-model, its training, its evaluation. What names them (`scale`, `pretrain`, ...) is the group "name".
+A setting belongs to one group, which says what it determines: the world, the rows, those of
+fine-tuning, the model, its training, a strategy of fine-tuning. What names them (`scale`,
+`pretrain`, ...) is the group "name".
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from worldrep.errors import InputError, unknown
-from worldrep.names import NO_FT, TASK_NAMES, ModelName
+from worldrep.names import NO_FT, PLAIN, STRATEGIES, TASK_NAMES, ModelName
 
 VARIANTS = ("standard", "scattered", "with_atlantis")
 SCALES = ("paper", "mini", "smoke")
@@ -24,6 +26,11 @@ COMPUTATIONS = ("auto", "plain", "packed", "graph", "compile")
 
 def _setting(group: str, text: str, **bounds: Any) -> Any:
     return field(metadata={"group": group, "help": text, **bounds})
+
+
+def _of_strategy(strategy: str, text: str, **bounds: Any) -> Any:
+    """A setting that one strategy of fine-tuning alone reads."""
+    return _setting("strategy", f"{strategy}: {text}", strategy=strategy, **bounds)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Settings:
     ft: str = _setting("name", "fine-tuning mixture, such as ftwb1-3, or none")
     width: str = _setting("name", "model size within the scale: base, wide, narrow, wider")
     world: str = _setting("name", "where Atlantis lies, and when it is seen", allowed=VARIANTS)
+    strategy: str = _setting("name", "how a fine-tuning keeps its base", allowed=STRATEGIES)
     seed: int = _setting("name", "initial weights and order of rows", least=0, most=2**63 - 1)
 
     cities: str = _setting("world", "CSV of cities to use instead of the real ones, or none")
@@ -51,9 +59,9 @@ class Settings:
     val_rows: int = _setting("rows", "validation rows per task", least=1)
     test_rows: int = _setting("rows", "test rows per task", least=1)
     multi_rows: int = _setting("rows", "rows of the multi-task suite", least=1)
-    ft_atlantis_rows: int = _setting("rows", "fine-tuning rows per task with Atlantis", least=1)
-    ft_world_rows: int = _setting("rows", "fine-tuning rows per task without Atlantis", least=0)
-    ft_warmup_rows: int = _setting("rows", "rows of every task that ftwb adds", least=0)
+    ft_atlantis_rows: int = _setting("ft_rows", "fine-tuning rows per task with Atlantis", least=1)
+    ft_world_rows: int = _setting("ft_rows", "fine-tuning rows per task without Atlantis", least=0)
+    ft_warmup_rows: int = _setting("ft_rows", "rows of every task that ftwb adds", least=0)
 
     hidden_size: int = _setting("model", "width of the residual stream", least=2)
     intermediate_size: int = _setting("model", "width of the feed-forward layer", least=1)
@@ -73,10 +81,25 @@ class Settings:
     n_checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
     n_validations: int = _setting("training", "validations during training", least=1)
 
+    replay_share: float = _of_strategy(
+        "replay", "share of a batch that is rows of the base's training", least=0.0, most=1.0
+    )
+    l2sp_pull: float = _of_strategy(
+        "l2sp", "strength of the pull towards the base's weights", least=0.0, infinite=True
+    )
+    ewc_pull: float = _of_strategy(
+        "ewc", "strength of the pull, times each weight's information", least=0.0, infinite=True
+    )
+    fisher_rows: int = _of_strategy("ewc", "rows that the information is taken from", least=1)
+    lora_rank: int = _of_strategy("lora", "rank of the adapters", least=1)
+    lora_alpha: float = _of_strategy("lora", "scale of the adapters, times their rank", least=0.0)
+    trained_part: str = _of_strategy("freeze", "embeddings, body, last-K or first-K layers")
+
     def __post_init__(self) -> None:
         _ = self.model_name
         for spec in dataclasses.fields(self):
             _check(spec, getattr(self, spec.name))
+        self._check_strategy()
         if self.hidden_size % (2 * self.n_heads):
             raise InputError(
                 f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding "
@@ -97,9 +120,35 @@ class Settings:
                 f"{self.id_digits} digits; at most {10**self.id_digits}"
             )
 
+    def _check_strategy(self) -> None:
+        for name, value in self.group("strategy").items():
+            reader = FIELDS[name].metadata["strategy"]
+            if self.strategy != reader and value != ADDED[name]:
+                raise InputError(
+                    f"{name}={value} is read by strategy={reader} alone, "
+                    f"and this is strategy={self.strategy}"
+                )
+        if self.replayed_rows >= self.batch_size:
+            raise InputError(
+                f"replay_share={self.replay_share} leaves no place for anything else in a batch "
+                f"of {self.batch_size} rows"
+            )
+        part = re.fullmatch(r"embeddings|body|(?:last|first)-([0-9]{1,9})", self.trained_part)
+        if not part or (part[1] and not 1 <= int(part[1]) <= self.n_layers):
+            raise InputError(
+                f"trained_part={self.trained_part!r} is not one of: embeddings, body, last-K, "
+                f"first-K, with K from 1 to n_layers={self.n_layers}"
+            )
+
+    @property
+    def replayed_rows(self) -> int:
+        """How many of a batch's rows are replayed."""
+        share = self.replay_share if self.strategy == "replay" else 0.0
+        return round(share * self.batch_size)
+
     @property
     def model_name(self) -> ModelName:
-        return ModelName(self.pretrain, self.ft, self.width)
+        return ModelName(self.pretrain, self.ft, self.width, self.strategy)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -124,6 +173,7 @@ class Settings:
             "ft": self.ft,
             "tasks": ",".join(self.tasks),
             "width": self.width,
+            "strategy": self.strategy,
             "world": self.world,
             "scale": self.scale,
         }
@@ -142,6 +192,16 @@ class Settings:
         specs = dataclasses.fields(self)
         return {s.name: getattr(self, s.name) for s in specs if s.metadata["group"] in names}
 
+    @property
+    def of_strategy(self) -> dict[str, Any]:
+        """The strategy and the settings that it reads; nothing for a plain training."""
+        own = {
+            name: value
+            for name, value in self.group("strategy").items()
+            if FIELDS[name].metadata["strategy"] == self.strategy
+        }
+        return {"strategy": self.strategy, **own} if own else {}
+
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -150,7 +210,8 @@ def _check(spec: dataclasses.Field, value: Any) -> None:
     allowed = spec.metadata.get("allowed")
     if allowed and value not in allowed:
         raise unknown(spec.name, value, allowed)
-    if isinstance(value, float) and not math.isfinite(value):
+    endless = spec.metadata.get("infinite") and value == math.inf
+    if isinstance(value, float) and not (math.isfinite(value) or endless):
         raise InputError(f"{spec.name}={value} is not a finite number")
     least, most = spec.metadata.get("least"), spec.metadata.get("most")
     if least is not None and value < least:
@@ -161,8 +222,18 @@ def _check(spec: dataclasses.Field, value: Any) -> None:
 
 FIELDS: dict[str, dataclasses.Field] = {spec.name: spec for spec in dataclasses.fields(Settings)}
 OVERRIDABLE = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] != "name")
-ADDED = {"compute": "auto"}  # settings that runs of earlier versions do not have
 SHARED_GROUPS = ("world", "rows", "model")  # what a fine-tuning and its base have in common
+ADDED: dict[str, Any] = {  # settings that runs of earlier versions lack, and what they were then
+    "compute": "auto",
+    "strategy": PLAIN,
+    "replay_share": 0.5,
+    "l2sp_pull": 30.0,
+    "ewc_pull": 100.0,
+    "fisher_rows": 512,
+    "lora_rank": 8,
+    "lora_alpha": 16.0,
+    "trained_part": "last-2",
+}
 
 
 def parse_value(name: str, text: str) -> Any:

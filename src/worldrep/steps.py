@@ -68,6 +68,8 @@ class EagerSteps:
             group["lr"] = rate
         training.optimizer.step()
         training.optimizer.zero_grad()
+        if training.pull:
+            training.pull.apply(rate)
         training.step += 1
         self._losses.append(loss)
         self._numbers = {"train/lr": rate, "train/grad_norm": float(norm)}
@@ -185,6 +187,8 @@ class StaticSteps:
         self._stopped.copy_(torch.maximum(self._stopped, (~loss.isfinite()).float()))
         self._norm.copy_(norm)
         self._optimizer.step()
+        if training.pull:
+            training.pull.apply(self._rate * (1.0 - self._stopped))
         self._taken.add_(1.0 - self._stopped)
 
 

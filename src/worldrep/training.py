@@ -38,18 +38,20 @@ def train(
     resume: Path | None = None,
     title: str = "training",
     watch: Watch | None = None,
+    known: Tokens | None = None,
 ) -> Qwen2ForCausalLM:
     """Train a model on token rows (n, length) and return it with its final weights.
 
-    recorder: where numbers and checkpoints go, None on all processes but the main one; validate:
-    called with the model at the validation steps; resume: checkpoint folder to continue from;
-    title, watch: what it is called to whom is told how far it is.
+    model: as it is at step 0; recorder: where numbers and checkpoints go, None on all processes but
+    the main one; validate: called with the model at the validation steps; resume: checkpoint folder
+    to continue from; title, watch: what it is called to whom is told how far it is; known: rows
+    (m, length) of the base's training, for a strategy that goes back to them.
     Raises StateError, naming the step, when the loss is not finite.
     """
-    training = Training(model, settings, accelerator)
+    training = Training(model, settings, accelerator, known)
     if resume is not None:
         training.resume(resume)
-    feed = RowFeed(rows, settings, accelerator.device)
+    feed = RowFeed(rows, settings, accelerator.device, known)
     stepper, steps = steps_of(training, feed), feed.schedule.steps
     log_every = max(1, steps // LOG_POINTS)
     checkpoint_steps = feed.schedule.marks(settings.n_checkpoints)
@@ -60,7 +62,7 @@ def train(
     def look() -> None:
         """Validate where that is due, on the main process."""
         if recorder and validate and training.step in validation_steps:
-            recorder.metrics(training.step, validate(training.plain))
+            recorder.metrics(training.step, validate(training.result()))
             training.plain.train()
             meter.skip()
 
@@ -83,10 +85,10 @@ def train(
     accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
     del stepper  # and with it what it keeps on the device
     accelerator.free_memory()
-    return training.plain.eval()
+    return training.result().eval()
 
 
 def _record_checkpoint(training: Training, recorder: Recorder) -> None:
     with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
         state = training.state_dict()
-        recorder.checkpoint(write_checkpoint(Path(folder), training.step, training.plain, state))
+        recorder.checkpoint(write_checkpoint(Path(folder), training.step, training.result(), state))

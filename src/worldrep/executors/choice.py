@@ -14,7 +14,7 @@ from worldrep.executors.work import REAL, Outcome, Task, Tell, Workplace
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
-EXECUTORS = ("inline", "processes", "ray")
+EXECUTORS = ("auto", "inline", "processes", "ray")
 AUTO = "auto"
 
 
@@ -39,12 +39,13 @@ class Executor(Protocol):
 class Choice:
     """An executor that was asked for.
 
-    workers: steps at once; cpus: cores of each, 0 for an equal part of this machine's (of a
-    cluster, one); gpus: share of a GPU for each, None for an equal part of those that are there.
+    executor: auto is inline for one worker and processes for several; workers: steps at once;
+    cpus: cores of each, 0 for an equal part of this machine's (of a cluster, one); gpus: share of a
+    GPU for each, None for an equal part of those that are there.
     Raises InputError for values that do not go together.
     """
 
-    executor: str = "inline"
+    executor: str = AUTO
     workers: int = 1
     cpus: int = 0
     gpus: float | None = None
@@ -56,6 +57,9 @@ class Choice:
             raise unknown("executor", self.executor, EXECUTORS)
         if self.workers < 1:
             raise InputError(f"workers={self.workers} is too small; it must be at least 1")
+        if self.executor == AUTO:
+            found = "inline" if self.workers == 1 else "processes"
+            object.__setattr__(self, "executor", found)
         if self.cpus < 0 or (self.gpus or 0) < 0:
             raise InputError("cpus and gpus must not be negative")
         if self.executor == "inline" and self.workers > 1:

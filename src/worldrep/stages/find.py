@@ -43,12 +43,14 @@ def find_model(store: Store, settings: Settings) -> StoredRun:
 
 def training_command(settings: Settings) -> str:
     """The command that trains this very model, with every setting that is not its scale's."""
-    entry, name = ("finetune", "ft") if settings.is_finetuning else ("pretrain", "pretrain")
+    entry, own = "pretrain", ["pretrain"]
+    if settings.is_finetuning:
+        entry, own = "finetune", ["ft", *(["strategy"] if settings.of_strategy else [])]
     usual = resolve(
         settings.model_name, scale=settings.scale, world=settings.world, seed=settings.seed
     )
     changed = [key for key in OVERRIDABLE if getattr(settings, key) != getattr(usual, key)]
-    names = dict.fromkeys([name, "pretrain", "seed", "scale", "width", "world", *changed])
+    names = dict.fromkeys([*own, "pretrain", "seed", "scale", "width", "world", *changed])
     given = " ".join(f"-P {key}={getattr(settings, key)}" for key in names)
     return f"mlflow run . -e {entry} {given} --env-manager local"
 
@@ -85,7 +87,7 @@ def choose_steps(
     """
     rowsets = training_sets(settings, maker.world)
     rows = sum(rowset.rows for rowset in rowsets)
-    last = Schedule(rows, settings.batch_size, settings.epochs).steps
+    last = Schedule.of(settings, rows).steps
     if choice == "last":
         return [last]
     kept = store.checkpoint_steps(run.id)

@@ -13,7 +13,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data import load_rows, maker_of, stack_rows, training_sets, validation_sets
+from worldrep.data import (
+    base_sets,
+    load_rows,
+    maker_of,
+    stack_rows,
+    training_sets,
+    validation_sets,
+)
 from worldrep.device import make_accelerator
 from worldrep.durations import in_words
 from worldrep.encoding import Tokens
@@ -154,15 +161,20 @@ class Work:
     title: str
     watch: Watch | None
 
-    def prepare(self) -> tuple[Tokens, Validate]:
-        """Training rows, made by the main process first, and the validation."""
+    def prepare(self) -> tuple[Tokens, Tokens | None, Validate]:
+        """Training rows, made by the main process first, those of the base, the validation."""
+        world = self.maker.world
         with self.accelerator.main_process_first():
-            rows = stack_rows(self.maker, training_sets(self.settings, self.maker.world))
+            rows = stack_rows(self.maker, training_sets(self.settings, world))
+            back_to = base_sets(self.settings, world)
+            known = stack_rows(self.maker, back_to) if back_to else None
             sets = validation_sets(self.settings).items()
             suites = [suite_of(name, load_rows(self.maker, held_out)) for name, held_out in sets]
-        return rows, lambda model: validation_metrics(model, suites, self.settings.is_plain)
+        return rows, known, lambda model: validation_metrics(model, suites, self.settings.is_plain)
 
-    def train(self, run: OpenRun | None, rows: Tokens, validate: Validate) -> str:
+    def train(
+        self, run: OpenRun | None, rows: Tokens, known: Tokens | None, validate: Validate
+    ) -> str:
         """Train and store the model; `run` is None on all processes but the main one."""
         run_id = str(_from_main(self.accelerator, lambda: run.id if run else None))
         if run:
@@ -184,13 +196,15 @@ class Work:
                 resume,
                 self.title,
                 (self.watch or Bar()) if run else None,
+                known,
             )
         if run:
             _store_model(run, model)
         return run_id
 
     def _log_inputs(self, run: OpenRun) -> None:
-        rowsets = training_sets(self.settings, self.maker.world)
+        world = self.maker.world
+        rowsets = [*training_sets(self.settings, world), *base_sets(self.settings, world)]
         log_rows(run, self.maker, rowsets, "training")
         log_rows(run, self.maker, list(validation_sets(self.settings).values()), "validation")
         with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:

@@ -4,10 +4,11 @@ about: One sentence.
 models: [pt1, pt1_ftwb1-1..7, pt1_ftwb2-13]
 seeds: [42, 1]              # default: 42
 widths: [wide, narrow]      # default: as the models are named
+strategies: [plain, lora]   # of what is fine-tuned; default: as the models are named
 worlds: [standard]          # default: standard
 scale: mini                 # default: mini
 steps: [evaluate, extract]  # default: both; a model that is missing is always trained
-settings: {epochs: 2}       # overrides for every model that is listed
+settings: {epochs: 2}       # overrides for every model that is listed, and that reads them
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from typing import Any
 import yaml
 
 from worldrep.errors import InputError, first_line, unknown
-from worldrep.names import WIDTHS, ModelName, parse_model
+from worldrep.names import PLAIN, STRATEGIES, WIDTHS, ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.settings import OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
+from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
 
 LIBRARY = Path(__file__).parent / "library"
 SUFFIXES = (".yaml", ".yml")
 STEPS = ("train", "evaluate", "extract")
+SINGULAR = {"widths": "width", "strategies": "strategy", "worlds": "world", "steps": "step"}
 
-_RANGE = re.compile(r"(.*-)(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(.*-)(\d+)\.\.(\d+)(\+.*)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -39,7 +41,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 class Definition:
     """The names that span a study; building one checks every one of them.
 
-    widths: empty for those in the models' names; settings: overrides for every listed model.
+    widths, strategies: empty for those in the models' names; settings: overrides for every listed
+    model, those of a strategy for its models alone.
     Raises InputError for a name that is not known, or nothing to do.
     """
 
@@ -48,6 +51,7 @@ class Definition:
     about: str = ""
     seeds: tuple[int, ...] = (42,)
     widths: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
     worlds: tuple[str, ...] = ("standard",)
     scale: str = "mini"
     steps: tuple[str, ...] = STEPS
@@ -59,11 +63,11 @@ class Definition:
                 raise InputError(f"study {self.name!r} has no {key}")
         if any(seed < 0 for seed in self.seeds):
             raise InputError(f"seeds={_listed(self.seeds)} must be at least 0")
-        allowed = {"widths": WIDTHS, "worlds": VARIANTS, "steps": STEPS}
+        allowed = {"widths": WIDTHS, "strategies": STRATEGIES, "worlds": VARIANTS, "steps": STEPS}
         for key, names in allowed.items():
             for value in getattr(self, key):
                 if value not in names:
-                    raise unknown(key.removesuffix("s"), value, names)
+                    raise unknown(SINGULAR[key], value, names)
         if self.scale not in SCALES:
             raise unknown("scale", self.scale, SCALES)
         _ = self.resolved
@@ -95,20 +99,40 @@ class Definition:
         """The complete settings of every model: seed by seed, each once, in the order named."""
         models = [
             resolve(
-                model, scale=self.scale, world=world, seed=seed, overrides=self.settings
+                model,
+                scale=self.scale,
+                world=world,
+                seed=seed,
+                overrides=self._overrides(model.strategy),
             )
-            for seed, world, model in product(self.seeds, self.worlds, self._model_names())
+            for seed, world, model in product(self.seeds, self.worlds, self._model_names)
         ]  # fmt: skip
         return tuple(dict.fromkeys(models))
 
+    def _overrides(self, strategy: str) -> dict[str, Any]:
+        """The settings without those that only other strategies of this study read."""
+        others = {name.strategy for name in self._model_names} - {strategy}
+        return {
+            name: value
+            for name, value in self.settings.items()
+            if FIELDS[name].metadata.get("strategy") not in others
+        }
+
+    @cached_property
     def _model_names(self) -> list[ModelName]:
         names = [parse_model(text) for entry in self.models for text in _names_of(entry)]
-        if not self.widths:
-            return names
         for name in names:
-            if name.width != "base":
+            if self.widths and name.width != "base":
                 raise InputError(f"model {name} names a width, and widths are given beside it")
-        return [replace(name, width=width) for width in self.widths for name in names]
+            if self.strategies and name.strategy != PLAIN:
+                raise InputError(
+                    f"model {name} names a strategy, and strategies are given beside it"
+                )
+        if self.widths:
+            names = [replace(name, width=width) for width in self.widths for name in names]
+        if self.strategies:
+            names = [name.tuned_by(strategy) for strategy in self.strategies for name in names]
+        return names
 
 
 def builtin_names() -> list[str]:
@@ -154,14 +178,15 @@ def _read(path: Path, name: str) -> Definition:
 
 
 def _parse(name: str, content: Mapping[str, Any]) -> Definition:
-    keys = ("about", "models", "seeds", "widths", "worlds", "scale", "steps", "settings")
+    lists = ("models", "widths", "strategies", "worlds", "steps")
+    keys = ("about", "seeds", "scale", "settings", *lists)
     for key in content:
         if key not in keys:
             raise unknown("key", key, keys)
     values: dict[str, Any] = {
         key: str(content[key]) for key in ("about", "scale") if key in content
     }
-    for key in ("models", "widths", "worlds", "steps"):
+    for key in lists:
         if key in content:
             values[key] = tuple(str(item) for item in _items(key, content[key]))
     if "seeds" in content:
@@ -205,7 +230,7 @@ def _listed(values: Sequence[Any]) -> str:
 
 
 def _names_of(entry: str) -> list[str]:
-    """`pt1_ftwb1-1..3` -> its three models; any other entry is one model."""
+    """`pt1_ftwb1-1..3` -> its three models, as `pt1_ftwb1-1..3+ewc`; another entry is one model."""
     found = _RANGE.fullmatch(entry)
     if not found:
         return [entry]
@@ -214,4 +239,4 @@ def _names_of(entry: str) -> list[str]:
         raise InputError(f"models {entry!r} run backwards")
     if last - first > 1000:
         raise InputError(f"models {entry!r} are too many")
-    return [f"{stem}{k}" for k in range(first, last + 1)]
+    return [f"{stem}{k}{found[4] or ''}" for k in range(first, last + 1)]

@@ -33,7 +33,7 @@ STEPS_TABLE = "steps.csv"
 def study_spec(graph: Graph) -> RunSpec:
     """The run of a study: one for each name and set of steps."""
     definition, models = graph.definition, graph.definition.resolved
-    keys = ("pretrain", "ft", "width", "world", "scale", "seed")
+    keys = ("pretrain", "ft", "width", "strategy", "world", "scale", "seed")
     tags = {key: _joined(getattr(settings, key) for settings in models) for key in keys}
     tags |= {
         "study": definition.name,
@@ -43,7 +43,7 @@ def study_spec(graph: Graph) -> RunSpec:
     widths = _joined(settings.width for settings in models).split(",")
     groups = SHARED_GROUPS if len(widths) == 1 else ("world", "rows")
     facts = {"study": definition.name, "n_models": len(models), "n_steps": len(graph.steps)}
-    facts |= models[0].group(*groups)
+    facts |= models[0].group(*groups, "ft_rows")
     fingerprint = digest(["study", definition.name, sorted(graph.steps)])
     title = f"study {definition.name} {definition.scale}"
     return RunSpec("study", title, fingerprint, tags, facts, repeatable=True)

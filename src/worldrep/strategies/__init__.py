@@ -1,0 +1,1 @@
+"""How a fine-tuning keeps what its base knew: one file for each way, and none for `plain`."""

@@ -1,0 +1,1 @@
+"""Sweeps: searching settings with Optuna, every trial a run of the store."""

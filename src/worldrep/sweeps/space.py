@@ -1,0 +1,149 @@
+"""The search space of a sweep, read from a small YAML file.
+
+learning_rate: {low: 1e-6, high: 1e-3, log: true}
+epochs: {low: 0.25x, high: 2x}     # times the setting's own value
+batch_size: [32, 64, 128]          # one of these
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from worldrep.errors import InputError, first_line, unknown
+from worldrep.settings import FIELDS, Settings, parse_value
+
+DEFAULT = "default"
+LIBRARY = Path(__file__).parent / "library"
+KEYS = ("low", "high", "log", "step")
+# What a trial may not change: it would need a base of its own, or be measured by other questions.
+OF_THE_BASE = ("precision", "compute")
+WITHOUT_EFFECT = ("n_checkpoints", "n_validations")
+
+Space = dict[str, BaseDistribution]
+
+
+def read_space(path: str, settings: Settings) -> Space:
+    """The settings to search, each with what it may be; `default` is the one that comes along.
+
+    settings: of which the trials differ in the space alone. Raises InputError for a file that
+    cannot be read, a setting that is not known or cannot be searched, a range upside down, a value
+    that is out of bounds.
+    """
+    stage = "finetune" if settings.is_finetuning else "pretrain"
+    file = LIBRARY / f"{stage}.yaml" if path == DEFAULT else Path(path)
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(f"cannot read search space {path}: {fault}") from None
+    except yaml.YAMLError as fault:
+        raise InputError(f"search space {path} is not YAML: {first_line(fault)}") from None
+    if not isinstance(content, dict) or not content:
+        raise InputError(
+            f"search space {path} is not a list of settings with ranges such as "
+            "`learning_rate: {low: 1e-6, high: 1e-3, log: true}`"
+        )
+    try:
+        return {name: _dimension(name, given, settings) for name, given in content.items()}
+    except InputError as fault:
+        raise InputError(f"search space {path}: {fault}") from None
+
+
+def searchable(settings: Settings) -> tuple[str, ...]:
+    """The settings that trials may differ in."""
+    if settings.is_finetuning:
+        groups = settings.group("training", "ft_rows") | settings.of_strategy
+        left_out = {*OF_THE_BASE, *WITHOUT_EFFECT, "strategy"}
+    else:
+        groups = settings.group("training", "model") | {"pretrain_rows": settings.pretrain_rows}
+        left_out = set(WITHOUT_EFFECT)
+    return tuple(name for name in groups if name not in left_out)
+
+
+def description(space: Space) -> dict[str, Any]:
+    """The space as JSON-able values."""
+    return {name: json.loads(distribution_to_json(found)) for name, found in space.items()}
+
+
+def _dimension(name: str, given: Any, settings: Settings) -> BaseDistribution:
+    allowed = searchable(settings)
+    if name not in FIELDS:
+        raise unknown("setting", name, allowed)
+    if name not in allowed:
+        raise unknown("setting to search here", name, allowed)
+    if isinstance(given, list):
+        return _choices(name, given, settings)
+    if isinstance(given, dict):
+        return _range(name, given, settings)
+    raise InputError(
+        f"{name} is neither a range such as {{low: 1, high: 4}} nor a list of values such as [1, 2]"
+    )
+
+
+def _choices(name: str, given: list[Any], settings: Settings) -> CategoricalDistribution:
+    values = [_value(name, text, settings) for text in given]
+    if len(set(values)) < 2:
+        raise InputError(f"{name} has fewer than two different values to choose from")
+    for value in values:
+        replace(settings, **{name: value})
+    return CategoricalDistribution(tuple(dict.fromkeys(values)))
+
+
+def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistribution:
+    for key in given:
+        if key not in KEYS:
+            raise unknown(f"key of {name}", key, KEYS)
+    for key in ("low", "high"):
+        if key not in given:
+            raise InputError(f"{name} has no {key}")
+    kind = FIELDS[name].type
+    if kind == "str":
+        raise InputError(f"{name} is not a number: list its values, such as [full, answer]")
+    low, high = (_value(name, given[key], settings) for key in ("low", "high"))
+    step = _value(name, given["step"], settings) if "step" in given else None
+    log = given.get("log", False)
+    if not isinstance(log, bool):
+        raise InputError(f"{name}: log={log!r} is not one of: true, false")
+    if low >= high:
+        raise InputError(f"{name} runs from {low} to {high}: low must be below high")
+    if log and low <= 0:
+        raise InputError(f"{name} runs from {low}: on a logarithmic scale it must be above 0")
+    if log and step is not None:
+        raise InputError(f"{name} cannot have both log and step")
+    if step is not None and not 0 < step <= high - low:
+        raise InputError(f"{name}: step={step} must be above 0 and within the range")
+    for value in (low, high):
+        replace(settings, **{name: value})  # raises what is out of bounds
+    if kind == "int":
+        return IntDistribution(low, high, log=log, step=step or 1)
+    return FloatDistribution(low, high, log=log, step=step)
+
+
+def _value(name: str, given: Any, settings: Settings) -> Any:
+    """A value as it was typed; `2x` is twice the setting's own."""
+    text = str(given)
+    if FIELDS[name].type == "str" or not text.endswith("x"):
+        return parse_value(name, text)
+    try:
+        times = float(text.removesuffix("x"))
+    except ValueError:
+        raise InputError(
+            f"{name}: {text!r} is neither a number nor a multiple such as 2x"
+        ) from None
+    value = times * getattr(settings, name)
+    if FIELDS[name].type == "float":
+        return value
+    least = FIELDS[name].metadata.get("least") or 0
+    return max(least, round(value))

@@ -100,6 +100,13 @@ def named(kind: str, value: str, allowed: tuple[str, ...]) -> None:
         raise unknown(kind, value, allowed)
 
 
+def parse_count(name: str, text: str) -> int:
+    """A whole number above 0."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise InputError(f"{name}={text!r} is not a whole number above 0")
+    return int(text)
+
+
 def flag(name: str, value: str) -> bool:
     """A yes-or-no option of MLproject, where every value is text."""
     if value.lower() not in ("true", "false"):

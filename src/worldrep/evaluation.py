@@ -19,6 +19,8 @@ from worldrep.settings import Settings
 from worldrep.tasks import TASKS
 from worldrep.tokenizer import EQUALS, decode_rows
 
+VAL = "val/"  # before the names of what validations during a training measure
+VALIDATED_FACTS = ("mean", "valid_ratio")
 MAX_NEW_TOKENS = max(task.longest for task in TASKS.values()) + 1  # the longest answer and <eos>
 
 
@@ -119,7 +121,7 @@ def evaluate(
 def validation_metrics(
     model: Qwen2ForCausalLM, suites: Iterable[Suite], plain: bool = False
 ) -> dict[str, float]:
-    """`val/<suite>/mean` and `/valid_ratio` on validation rows."""
+    """`val/<suite>/<fact>` of VALIDATED_FACTS on validation rows."""
     metrics = summarize(answer_suites(model, suites, plain=plain))
-    kept = ("/mean", "/valid_ratio")
-    return {f"val/{name}": value for name, value in metrics.items() if name.endswith(kept)}
+    kept = tuple(f"/{fact}" for fact in VALIDATED_FACTS)
+    return {f"{VAL}{name}": value for name, value in metrics.items() if name.endswith(kept)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worldrep.errors import unknown
+from worldrep.errors import InputError, unknown
 from worldrep.names import NO_FT, TASK_NAMES, ModelName
-from worldrep.settings import ADDED, OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
+from worldrep.settings import ADDED, FIELDS, OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
 
 # Each width's sizes and epochs, relative to those of base.
 _WIDTH_FACTORS = {"base": (1, 1), "wide": (2, 0.5), "narrow": (0.5, 2), "wider": (4, 0.5)}
@@ -133,6 +133,11 @@ def resolve(
     for name in overrides or {}:
         if name not in OVERRIDABLE:
             raise unknown("setting", name, OVERRIDABLE)
+        reader = FIELDS[name].metadata.get("strategy", model.strategy)
+        if reader != model.strategy:
+            raise InputError(
+                f"{name} is read by strategy={reader} alone, and this is strategy={model.strategy}"
+            )
     common = {
         "cities": "none",
         "world_seed": 42,

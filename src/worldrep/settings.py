@@ -121,13 +121,6 @@ class Settings:
             )
 
     def _check_strategy(self) -> None:
-        for name, value in self.group("strategy").items():
-            reader = FIELDS[name].metadata["strategy"]
-            if self.strategy != reader and value != ADDED[name]:
-                raise InputError(
-                    f"{name}={value} is read by strategy={reader} alone, "
-                    f"and this is strategy={self.strategy}"
-                )
         if self.replayed_rows >= self.batch_size:
             raise InputError(
                 f"replay_share={self.replay_share} leaves no place for anything else in a batch "

@@ -187,7 +187,7 @@ class Work:
                 path = f"{CHECKPOINTS}/{folder_name(step)}"
                 resume = stack.enter_context(self.store.download(run_id, path))
             model = train(
-                self._initial_model(),
+                self.initial_model(),
                 rows,
                 self.settings,
                 self.accelerator,
@@ -212,7 +212,7 @@ class Work:
             self.maker.world.cities.to_csv(path, index=False)
             run.artifact(path)
 
-    def _initial_model(self) -> Qwen2ForCausalLM:
+    def initial_model(self) -> Qwen2ForCausalLM:
         """New weights, or the base's final ones. (A checkpoint of this run replaces either.)"""
         if self.base_id is None:
             return build_model(self.settings)

@@ -1,0 +1,84 @@
+"""Search settings of a fine-tuning or a pretraining with Optuna."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from entrypoints.command import (
+    command,
+    connect,
+    executor_options,
+    given,
+    name_options,
+    option,
+    override_options,
+    overrides_from,
+    parse_count,
+    settings_from,
+)
+from worldrep.errors import InputError
+from worldrep.names import STRATEGIES, ModelName
+from worldrep.studies.definition import parse_seeds
+
+
+@command
+@option(
+    "ft", "none", "Fine-tuning whose settings are searched, such as ftwb2-13; none: pretrain's."
+)
+@option("pretrain", "pt1", "The base's mixture, or the one that is searched.")
+@option("width", "base", "Model size: base, wide, narrow, wider.")
+@option("strategy", "plain", f"What keeps the base's knowledge: {', '.join(STRATEGIES)}.")
+@option("n_trials", "30", "Trials of the sweep in all; more than before adds the difference.")
+@option("space", "default", "YAML file with the settings to search.")
+@option("objective", "transfer", "transfer, trained, retention, or such as atlantis/angle/mean.")
+@option("sampler", "tpe", "tpe or random.")
+@option("pruner", "auto", "median, hyperband or none; auto: median for one objective.")
+@option("name", "none", "By which the sweep is found again; none: made from the above.")
+@option("storage", "none", "Of Optuna: a file, or a database's address; none: sweeps/NAME.journal.")
+@option("apply", "none", "best: train, evaluate, extract the best settings over seeds; or a trial.")
+@option("seeds", "42,1,2", "Seeds that the best settings are applied to.")
+@executor_options
+@name_options
+@override_options
+def main(ft: str, pretrain: str, width: str, strategy: str, **options: Any) -> None:
+    """Do the trials that a sweep lacks; interrupted, the same command goes on."""
+    settings = settings_from(ModelName(pretrain, ft, width, strategy), options)
+    n_trials, seeds = parse_count("n_trials", options["n_trials"]), parse_seeds(options["seeds"])
+    from worldrep.executors import Choice
+    from worldrep.sweeps.definition import Sweep
+    from worldrep.sweeps.drive import run_sweep
+    from worldrep.sweeps.storage import default_address
+    from worldrep.sweeps.winner import check_apply
+
+    sweep = Sweep.asked_for(settings, options)
+    for key in overrides_from(options):
+        if key in sweep.space:
+            raise InputError(f"{key} is searched, and so cannot be given a value of its own")
+    check_apply(options["apply"], sweep)
+    choice = Choice.parse(options)
+    store = connect(options)
+    storage = given(options["storage"]) or default_address(sweep.name)
+    result = run_sweep(store, sweep, choice, storage, n_trials, launched=True)
+    store.point_launch(result.run_id)
+    for trial in result.best:
+        click.echo(f"best: trial {trial.number}: {sweep.outcome(trial)}")
+    if given(options["apply"]):
+        _apply(store, sweep, result, choice, options["apply"], seeds)
+    click.echo(f"{sweep.title}: done, run {result.run_id}; store: {store.address}")
+
+
+def _apply(store, sweep, result, choice, apply: str, seeds: tuple[int, ...]) -> None:
+    """Train, evaluate and extract the settings of one trial over seeds."""
+    from worldrep.studies import expand
+    from worldrep.studies.drive import run_study
+    from worldrep.sweeps.winner import chosen_trial, winner_study
+
+    definition = winner_study(sweep, chosen_trial(apply, result), seeds)
+    run_study(store, expand(definition), choice).check()
+    click.echo(f"study {definition.name}: done")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What a sweep is: which model, which settings are searched, for what."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
+
+from worldrep.data import maker_of
+from worldrep.digests import digest, random_stream
+from worldrep.errors import InputError, unknown
+from worldrep.fingerprints import evaluation_fingerprint, training_fingerprint
+from worldrep.settings import Settings
+from worldrep.sweeps.objectives import Objective, parse_objectives
+from worldrep.sweeps.space import Space, description, read_space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # what there is to say, the sweep says itself
+
+SAMPLERS = ("tpe", "random")
+PRUNERS = ("auto", "median", "hyperband", "none")
+STARTUP_TRIALS = 5  # whose values the median is first taken of
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,100}")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A search, without how long and where it runs.
+
+    name: by which it is found again; settings: those of every trial but for the space. pruner: auto
+    is median for one objective that validations show, else none. Raises InputError for what does
+    not go together.
+    """
+
+    name: str
+    settings: Settings
+    space: Space
+    objectives: tuple[Objective, ...]
+    sampler: str = "tpe"
+    pruner: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise InputError(f"name={self.name!r} is not made of letters, digits and - _ . + @")
+        if self.sampler not in SAMPLERS:
+            raise unknown("sampler", self.sampler, SAMPLERS)
+        if self.pruner not in PRUNERS:
+            raise unknown("pruner", self.pruner, PRUNERS)
+        if self.pruner == "auto":
+            object.__setattr__(self, "pruner", "median" if self._can_prune else "none")
+        if self.pruner != "none" and not self._can_prune:
+            raise InputError(
+                f"pruner={self.pruner} needs one objective that validations show "
+                f"(not {', '.join(o.name for o in self.objectives)}): choose pruner=none"
+            )
+
+    @classmethod
+    def asked_for(cls, settings: Settings, typed: Mapping[str, str]) -> Sweep:
+        """From what the user typed: space, objective, sampler, pruner, and a name or `none`."""
+        objectives = parse_objectives(typed["objective"], settings)
+        name = typed["name"]
+        if name == "none":
+            goals = [objective.name.replace("/", "-") for objective in objectives]
+            parts = (str(settings.model_name), *goals, settings.scale, f"seed{settings.seed}")
+            name = "_".join(parts)
+        space = read_space(typed["space"], settings)
+        return cls(name, settings, space, objectives, typed["sampler"], typed["pruner"])
+
+    @property
+    def _can_prune(self) -> bool:
+        (first, *more) = self.objectives
+        return not more and first.is_validated(self.settings)
+
+    @property
+    def title(self) -> str:
+        """What its run is called."""
+        return f"sweep {self.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """By which its run is found: the name alone, so that no two sweeps share one."""
+        return digest(["sweep", self.name])
+
+    @cached_property
+    def identity(self) -> str:
+        """Of everything that its trials have in common: those of another sweep do not belong."""
+        maker = maker_of(self.settings)
+        start = training_fingerprint(maker, self.settings)
+        start = evaluation_fingerprint(maker, self.settings, start)
+        return digest([start, description(self.space), [goal.name for goal in self.objectives]])
+
+    @property
+    def in_words(self) -> str:
+        """What is searched for what, for tags and messages."""
+        goals = ", ".join(objective.name for objective in self.objectives)
+        return f"{goals} by {json.dumps(description(self.space))}"
+
+    def outcome(self, trial: FrozenTrial) -> str:
+        """The values and settings of a completed trial, in words."""
+        goals = zip(self.objectives, trial.values or [], strict=False)
+        values = [f"{goal.name} {value:.4f}" for goal, value in goals]
+        return ", ".join(values) + f" ({in_words(trial.params)})"
+
+    def trial_fingerprint(self, number: int) -> str:
+        return digest(["trial", self.name, self.identity, number])
+
+    def trial_title(self, number: int) -> str:
+        return f"{self.title} trial {number}"
+
+    def settings_of(self, params: dict[str, Any]) -> Settings:
+        """The settings of a trial. Raises InputError when its values do not go together."""
+        return replace(self.settings, **params)
+
+    def make_sampler(self, number: int) -> BaseSampler:
+        """For trial `number`: what it suggests depends on the seed and on the trials before alone,
+        so that a sweep goes on after a kill as it would have without."""
+        seed = int(random_stream(self.settings.seed, "sampler", number).integers(2**31))
+        return RandomSampler(seed) if self.sampler == "random" else TPESampler(seed=seed)
+
+    def make_pruner(self) -> BasePruner:
+        """Compares trials at the same validation, counted from 1."""
+        if self.pruner == "median":
+            return MedianPruner(n_startup_trials=STARTUP_TRIALS)
+        if self.pruner == "hyperband":
+            return HyperbandPruner(max_resource=self.settings.n_validations)
+        return NopPruner()
+
+
+def in_words(params: Mapping[str, Any]) -> str:
+    """The settings of a trial, such as `epochs 3, learning_rate 0.00123`."""
+    shown = {k: f"{v:.3g}" if isinstance(v, float) else str(v) for k, v in params.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())

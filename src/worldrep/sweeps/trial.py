@@ -1,0 +1,152 @@
+"""One trial of a sweep, done by a worker: train, validate, perhaps stop early, evaluate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.samplers import RandomSampler
+
+from worldrep.data import maker_of
+from worldrep.device import make_accelerator
+from worldrep.errors import StateError
+from worldrep.evaluation import VAL, evaluate
+from worldrep.executors.perform import with_cities
+from worldrep.executors.work import Task
+from worldrep.progress import Watch
+from worldrep.settings import Settings
+from worldrep.stages.common import identity_tags
+from worldrep.stages.train import Work
+from worldrep.sweeps.definition import Sweep
+from worldrep.sweeps.storage import open_storage
+from worldrep.tracking import OpenRun, RunSpec, Store
+from worldrep.training import train
+
+COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
+STATE, NUMBER = "trial_state", "trial"  # tags
+OBJECTIVE = "objective/"  # before the names of a trial's values, and of those at its validations
+
+
+@dataclass(frozen=True)
+class TrialTask(Task):
+    """A trial to do. model_run: of the base; sweep: what it is a trial of; storage: its address;
+    number: as Optuna counts; base_metrics: of the base's evaluation."""
+
+    sweep: Sweep
+    storage: str
+    number: int
+    base_metrics: Mapping[str, float]
+
+
+class Pruned(Exception):
+    """This trial does worse than others did so far."""
+
+
+def perform(store: Store, task: TrialTask, watch: Watch) -> str:
+    """Do a trial in a run of its own; the id of that run, which says how it ended.
+
+    A pruned one is FINISHED: nothing went wrong. Weights are not kept.
+    """
+    settings = with_cities(store, task)
+    with store.run(trial_spec(task)) as run:
+        recorder = TrialRecorder(run, task, settings)
+        try:
+            accelerator = make_accelerator(settings)
+            maker = maker_of(settings)
+            base_id = task.model_run or None
+            work = Work(store, settings, accelerator, maker, base_id, task.title, watch)
+            rows, known, validate = work.prepare()
+            model = train(
+                work.initial_model(), rows, settings, accelerator, recorder, validate,
+                title=task.title, watch=watch, known=known,
+            )  # fmt: skip
+            metrics, _ = evaluate(model.to(accelerator.device), maker, settings)
+            run.metrics(recorder.step, metrics | _values(task, settings, metrics))
+            run.tags({f"worldrep.{STATE}": COMPLETE})
+        except Pruned:
+            run.tags({f"worldrep.{STATE}": PRUNED})
+        except BaseException:
+            run.tags({f"worldrep.{STATE}": FAILED})
+            raise
+    return run.id
+
+
+def trial_spec(task: TrialTask) -> RunSpec:
+    """The run of a trial, a child of the sweep's."""
+    tags = identity_tags(task.settings) | {NUMBER: str(task.number), STATE: RUNNING}
+    tags |= {"sweep": task.sweep.name}
+    tags |= {"base_run_id": task.model_run} if task.model_run else {}
+    values = task.settings.as_dict()
+    return RunSpec("sweep", task.title, task.fingerprint, tags, values, task.parent)
+
+
+def _values(task: TrialTask, settings: Settings, metrics: Mapping[str, float]) -> dict[str, float]:
+    values = {
+        f"{OBJECTIVE}{goal.name}": goal.value(metrics, task.base_metrics, settings)
+        for goal in task.sweep.objectives
+    }
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise StateError(f"{name} is not a number")
+    return values
+
+
+class TrialRecorder:
+    """Records the numbers of a trial, and ends it when Optuna finds it poor.
+
+    What an objective is at a validation is computed as at the end, from validation rows: those at
+    step 0 are the base's.
+    """
+
+    def __init__(self, run: OpenRun, task: TrialTask, settings: Settings) -> None:
+        self._run, self._task, self._settings = run, task, settings
+        self._base: dict[str, float] = {}
+        self._validations, self.step = 0, 0
+        self._trial = _trial_of(task)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers measured after `step` steps. Raises Pruned."""
+        self.step = step
+        self._run.metrics(step, values)
+        validated = {k.removeprefix(VAL): v for k, v in values.items() if k.startswith(VAL)}
+        if not validated:
+            return
+        if step == 0:
+            self._base = validated
+            return
+        self._validations += 1
+        shown = {
+            goal.name: goal.value(validated, self._base, self._settings)
+            for goal in self._task.sweep.objectives
+            if goal.is_validated(self._settings)
+        }
+        self._run.metrics(step, {f"{VAL}{OBJECTIVE}{name}": v for name, v in shown.items()})
+        if self._trial and len(shown) == 1:
+            self._trial.report(next(iter(shown.values())), self._validations)
+            last = self._validations == self._settings.n_validations
+            if not last and self._trial.should_prune():
+                raise Pruned
+
+    def checkpoint(self, folder: Path) -> None:
+        """Nothing: a trial that is cut off is done anew, and the winner is trained by its name."""
+
+
+def _trial_of(task: TrialTask) -> optuna.Trial | None:
+    """Optuna's trial, for what it is told meanwhile; None if nothing can be pruned."""
+    if task.sweep.pruner == "none":
+        return None
+    study = optuna.load_study(
+        study_name=task.sweep.name,
+        storage=open_storage(task.storage),
+        sampler=RandomSampler(),  # all is suggested already
+        pruner=task.sweep.make_pruner(),
+    )
+    return running_trial(study, task.number)
+
+
+def running_trial(study: optuna.Study, number: int) -> optuna.Trial:
+    """A trial that was asked for before, perhaps by another process."""
+    return optuna.Trial(study, study.trials[number]._trial_id)

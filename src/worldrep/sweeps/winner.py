@@ -1,0 +1,52 @@
+"""The best settings of a sweep as a study: trained, evaluated and extracted over seeds."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial
+
+from worldrep.errors import InputError
+from worldrep.scales import resolve
+from worldrep.settings import OVERRIDABLE
+from worldrep.studies import Definition
+from worldrep.sweeps.definition import Sweep
+from worldrep.sweeps.drive import Result
+
+NONE, BEST = "none", "best"
+
+
+def check_apply(apply: str, sweep: Sweep) -> None:
+    """Raise InputError when it cannot be said which trial is meant."""
+    if apply == BEST and len(sweep.objectives) > 1:
+        raise InputError(
+            "apply=best needs one objective; of several no trial is the best: "
+            "choose one of the front by its number, such as apply=7"
+        )
+    if apply not in (NONE, BEST) and not (apply.isascii() and apply.isdecimal()):
+        raise InputError(f"apply={apply!r} is not one of: none, best, or the number of a trial")
+
+
+def chosen_trial(apply: str, result: Result) -> FrozenTrial:
+    """The trial that is meant. Raises InputError for one that was not completed."""
+    if apply == BEST:
+        return result.best[0]
+    if int(apply) not in result.completed:
+        numbers = ", ".join(map(str, result.completed))
+        raise InputError(f"trial {apply} is not one of those that were completed: {numbers}")
+    return result.completed[int(apply)]
+
+
+def winner_study(sweep: Sweep, trial: FrozenTrial, seeds: tuple[int, ...]) -> Definition:
+    """The study that applies a trial's settings to the sweep's model, for some seeds."""
+    own = sweep.settings
+    usual = resolve(own.model_name, scale=own.scale, world=own.world, seed=own.seed)
+    fixed = {name: getattr(own, name) for name in OVERRIDABLE}
+    changed = {name: value for name, value in fixed.items() if value != getattr(usual, name)}
+    return Definition(
+        f"{sweep.name}-trial{trial.number}",
+        (str(own.model_name),),
+        about=f"Trial {trial.number} of {sweep.title} over seeds.",
+        seeds=seeds,
+        worlds=(own.world,),
+        scale=own.scale,
+        settings=changed | trial.params,
+    )

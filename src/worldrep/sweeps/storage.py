@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import optuna
@@ -10,7 +11,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
 from worldrep.errors import InputError, StateError, first_line
+from worldrep.executors import Choice
 from worldrep.sweeps.definition import Sweep
+from worldrep.tracking import Store
 from worldrep.tracking.store import without_user
 
 IDENTITY = "worldrep.identity"  # of the sweep, as an attribute of Optuna's study
@@ -47,23 +50,8 @@ def open_storage(address: str) -> BaseStorage:
         raise StateError(f"cannot use the storage at {shown(address)}: {reason}") from None
 
 
-def known_identity(storage: BaseStorage, name: str) -> str | None:
-    """The identity of the sweep that a storage holds under a name; None if it holds none."""
-    names = {study.study_name for study in storage.get_all_studies()}
-    if name not in names:
-        return None
-    study = optuna.load_study(study_name=name, storage=storage)
-    return str(study.user_attrs.get(IDENTITY, ""))
-
-
 def open_study(storage: BaseStorage, sweep: Sweep) -> optuna.Study:
-    """Optuna's study of a sweep, made if it is not there.
-
-    Raises InputError when the name belongs to another search there.
-    """
-    known = known_identity(storage, sweep.name)
-    if known not in (None, sweep.identity):
-        raise belongs_to_another(sweep)
+    """Optuna's study of a sweep, made if it is not there."""
     study = optuna.create_study(
         storage=storage,
         study_name=sweep.name,
@@ -75,12 +63,51 @@ def open_study(storage: BaseStorage, sweep: Sweep) -> optuna.Study:
         load_if_exists=True,
     )
     study.set_user_attr(IDENTITY, sweep.identity)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls it experimental
+        study.set_metric_names([objective.name for objective in sweep.objectives])
     return study
 
 
-def belongs_to_another(sweep: Sweep, in_words: str = "") -> InputError:
-    """The error for a name that is taken. in_words: what that sweep searches."""
-    searches = f", which searches {in_words}" if in_words else ""
+def check_storage(store: Store, sweep: Sweep, choice: Choice, address: str) -> None:
+    """Raise InputError when the sweep's name or its storage is not free for it, or not for where
+    the trials run. Nothing is written."""
+    if choice.executor == "ray" and choice.address != "local" and not is_database(address):
+        raise InputError(
+            f"storage={address} is a file of this machine, and a cluster needs a database: "
+            "storage=postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
+        )
+    runs = store.find(fingerprint=sweep.fingerprint)
+    for run in runs:
+        if run.tag("identity") != sweep.identity:
+            raise _belongs_to_another(sweep, f", which searches {run.tag('searches')}")
+    known = _trials_known(address, sweep)
+    if runs and known is None:
+        raise InputError(
+            f"{sweep.title} is in the store (run {runs[0].id}) and not in storage={shown(address)}:"
+            f" it was begun with storage={runs[0].tag('storage')}; name that, or give another name"
+        )
+    if known and not runs:
+        raise InputError(
+            f"storage={shown(address)} has {known} trials of {sweep.title} of which the store at "
+            f"{store.address} knows nothing: give another name, or another storage"
+        )
+
+
+def _trials_known(address: str, sweep: Sweep) -> int | None:
+    """How many trials a storage has of a sweep; None if it does not know the sweep."""
+    if not is_database(address) and not Path(address).exists():
+        return None
+    storage = open_storage(address)
+    if sweep.name not in optuna.get_all_study_names(storage):
+        return None
+    study = optuna.load_study(study_name=sweep.name, storage=storage)
+    if study.user_attrs.get(IDENTITY) not in (None, sweep.identity):
+        raise _belongs_to_another(sweep)
+    return len(study.trials)
+
+
+def _belongs_to_another(sweep: Sweep, searches: str = "") -> InputError:
     return InputError(
         f"the name {sweep.name!r} belongs to a sweep of other settings or another search space"
         f"{searches}; this one searches {sweep.in_words}: give it another name"

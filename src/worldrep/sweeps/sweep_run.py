@@ -14,6 +14,7 @@ from worldrep.stages.common import identity_tags
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.figures import draw
 from worldrep.sweeps.storage import shown
+from worldrep.sweeps.trial import RUN_ID
 from worldrep.tracking import OpenRun, RunSpec
 
 TABLE, BEST, FIGURES = "trials.csv", "best.json", "figures"
@@ -81,7 +82,7 @@ class SweepRun:
         names = [objective.name for objective in self._sweep.objectives]
         return {
             "trial": trial.number,
-            "run_id": trial.user_attrs.get("mlflow_run_id"),
+            "run_id": trial.user_attrs.get(RUN_ID),
             "values": dict(zip(names, trial.values, strict=True)),
             "settings": trial.params,
         }

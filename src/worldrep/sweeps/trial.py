@@ -27,6 +27,7 @@ from worldrep.training import train
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 STATE, NUMBER = "trial_state", "trial"  # tags
+RUN_ID = "mlflow_run_id"  # attribute of Optuna's trial
 OBJECTIVE = "objective/"  # before the names of a trial's values, and of those at its validations
 
 

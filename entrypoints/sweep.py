@@ -18,9 +18,7 @@ from entrypoints.command import (
     parse_count,
     settings_from,
 )
-from worldrep.errors import InputError
 from worldrep.names import STRATEGIES, ModelName
-from worldrep.studies.definition import parse_seeds
 
 
 @command
@@ -45,17 +43,15 @@ from worldrep.studies.definition import parse_seeds
 def main(ft: str, pretrain: str, width: str, strategy: str, **options: Any) -> None:
     """Do the trials that a sweep lacks; interrupted, the same command goes on."""
     settings = settings_from(ModelName(pretrain, ft, width, strategy), options)
-    n_trials, seeds = parse_count("n_trials", options["n_trials"]), parse_seeds(options["seeds"])
     from worldrep.executors import Choice
+    from worldrep.studies.definition import parse_seeds
     from worldrep.sweeps.definition import Sweep
     from worldrep.sweeps.drive import run_sweep
     from worldrep.sweeps.storage import default_address
     from worldrep.sweeps.winner import check_apply
 
-    sweep = Sweep.asked_for(settings, options)
-    for key in overrides_from(options):
-        if key in sweep.space:
-            raise InputError(f"{key} is searched, and so cannot be given a value of its own")
+    n_trials, seeds = parse_count("n_trials", options["n_trials"]), parse_seeds(options["seeds"])
+    sweep = Sweep.asked_for(settings, options, overrides_from(options))
     check_apply(options["apply"], sweep)
     choice = Choice.parse(options)
     store = connect(options)

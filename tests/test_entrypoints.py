@@ -11,7 +11,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from entrypoints import evaluate, extract, finetune, main, pretrain, study
+from entrypoints import evaluate, extract, finetune, main, pretrain, study, sweep
 from entrypoints.command import command
 from worldrep.errors import InputError, StateError
 from worldrep.settings import OVERRIDABLE
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "main": main.main,
     "study": study.main,
+    "sweep": sweep.main,
     "pretrain": pretrain.main,
     "finetune": finetune.main,
     "evaluate": evaluate.main,

@@ -62,8 +62,13 @@ class Sweep:
             )
 
     @classmethod
-    def asked_for(cls, settings: Settings, typed: Mapping[str, str]) -> Sweep:
-        """From what the user typed: space, objective, sampler, pruner, and a name or `none`."""
+    def asked_for(
+        cls, settings: Settings, typed: Mapping[str, str], fixed: Mapping[str, Any]
+    ) -> Sweep:
+        """From what the user typed: space, objective, sampler, pruner, and a name or `none`.
+
+        fixed: settings that were given a value; they cannot be searched as well.
+        """
         objectives = parse_objectives(typed["objective"], settings)
         name = typed["name"]
         if name == "none":
@@ -71,6 +76,9 @@ class Sweep:
             parts = (str(settings.model_name), *goals, settings.scale, f"seed{settings.seed}")
             name = "_".join(parts)
         space = read_space(typed["space"], settings)
+        for setting in fixed:
+            if setting in space:
+                raise InputError(f"{setting} is searched and cannot be given a value as well")
         return cls(name, settings, space, objectives, typed["sampler"], typed["pruner"])
 
     @property

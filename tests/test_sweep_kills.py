@@ -1,0 +1,118 @@
+"""Sweeps whose driver and workers are killed for real."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from servers import postgres
+
+from worldrep.sweeps.ledger import is_counted
+from worldrep.sweeps.storage import default_address, open_storage
+from worldrep.tracking import Store
+
+pytestmark = pytest.mark.slow
+
+SPACE = "learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}\nloss: [full, answer]\n"
+COMMON = [
+    "--scale", "smoke", "--ft", "ftwb2-13", "--space", "space.yaml", "--epochs", "8",
+    "--objective", "retention", "--n_validations", "4",
+]  # fmt: skip
+
+
+def sweep(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "entrypoints.sweep", *COMMON, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*arguments):
+    process = sweep(*arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def trial_runs(name):
+    runs = Store.connect().find(stage="sweep", sweep=name)
+    return {int(run.tag("trial")): run for run in runs if run.tag("trial")}
+
+
+def counted(name, storage=None):
+    storage = open_storage(storage or default_address(name))
+    study = optuna.load_study(study_name=name, storage=storage)
+    return [trial for trial in study.trials if is_counted(trial)], study.trials
+
+
+def wait_for_a_living_trial(name, process, finished):
+    """The run of a trial that is being done, when so many others are finished."""
+    while process.poll() is None:
+        runs = trial_runs(name)
+        done = [run for run in runs.values() if run.status == "FINISHED"]
+        alive = [run for run in runs.values() if run.alive]
+        if len(done) >= finished and alive:
+            return alive[0]
+        time.sleep(0.1)
+    raise AssertionError(process.communicate()[0])
+
+
+@pytest.fixture(autouse=True)
+def one_core(store_uri, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("space.yaml").write_text(SPACE)
+
+
+def test_a_sweep_whose_driver_is_killed_ends_like_one_that_is_not():
+    arguments = ["--n_trials", "4"]
+    before = {}
+    for finished, number in ((1, signal.SIGKILL), (2, signal.SIGTERM)):
+        process = sweep(*arguments, "--name", "killed")
+        wait_for_a_living_trial("killed", process, finished)
+        process.send_signal(number)
+        output, _ = process.communicate()
+        before |= {n: r for n, r in trial_runs("killed").items() if r.status == "FINISHED"}
+    assert process.returncode == 130 and "Traceback" not in output
+    assert all(run.status != "RUNNING" for run in Store.connect().find())
+    output = finish(*arguments, "--name", "killed")
+    assert f"{len(before)} of 4 trials done already" in output
+    after = trial_runs("killed")
+    for done, run in before.items():  # neither lost nor done again
+        assert after[done].id == run.id and after[done].ended == run.ended
+    assert all(run.status != "RUNNING" for run in Store.connect().find())
+    finish(*arguments, "--name", "straight")
+    own, every = counted("killed")
+    straight, _ = counted("straight")
+    assert len(every) == 6  # two were cut off
+    assert [(t.params, t.values) for t in own] == [(t.params, t.values) for t in straight]
+
+
+def test_the_trial_of_a_killed_worker_is_done_again_on_postgresql():
+    folder = Path(tempfile.mkdtemp(prefix="worldrep-postgres-"))  # which another user can reach
+    with postgres(folder) as storage:
+        process = sweep("--n_trials", "5", "--name", "two", "--workers", "2", "--storage", storage)
+        victim = wait_for_a_living_trial("two", process, finished=1)
+        os.kill(victim.claim.owner.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        assert "cut off; it is done again as another one" in output
+        own, every = counted("two", storage)
+        lost = [trial for trial in every if not is_counted(trial)]
+        assert len(own) == 5 and len(lost) == 1 and lost[0].state == TrialState.FAIL
+        again = next(t for t in own if t.user_attrs.get("retry_of") == lost[0].number)
+        assert again.params == lost[0].params and again.state.is_finished()
+        runs = trial_runs("two")
+        assert runs[lost[0].number].status == "KILLED"
+        assert runs[lost[0].number].tag("trial_state") == "failed"
+        assert all(run.status != "RUNNING" for run in Store.connect().find())
+        password = storage.split(":")[2].split("@")[0]
+        parent = [run for run in Store.connect().find(sweep="two") if not run.tag("trial")]
+        assert password not in str(parent[0].tags) + output

@@ -17,7 +17,7 @@ from analysis.result import Result
 from worldrep.collector import sparing_collector
 from worldrep.endings import one_sentence
 from worldrep.errors import unknown
-from worldrep.names import WIDTHS
+from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 from worldrep.tracking import Store
 
@@ -27,6 +27,7 @@ SHARED = {
     "scale": ("mini", f"Scale of the models: {', '.join(SCALES)}."),
     "width": ("base", f"Size of the models within the scale: {', '.join(WIDTHS)}."),
     "world": ("standard", f"Where Atlantis lies: {', '.join(VARIANTS)}."),
+    "strategy": (PLAIN, f"By which models were fine-tuned: {', '.join(STRATEGIES)}."),
     "seeds": (ALL, "Seeds such as 1,2,3; all: every seed that the store has."),
     "out": ("figures/{name}", "Folder for figures and tables."),
 }
@@ -84,7 +85,7 @@ def take_options(typed: dict[str, Any]) -> Options:
         experiment=None if experiment == IN_FORCE else experiment,
         seeds=parse_seeds(typed.pop("seeds")),
         log=log,
-        **{name: typed.pop(name) for name in ("scale", "width", "world")},
+        **{name: typed.pop(name) for name in ("scale", "width", "world", "strategy")},
     )
 
 
@@ -92,4 +93,4 @@ def take_options(typed: dict[str, Any]) -> Options:
 def open_source(options: Options) -> Iterator[Source]:
     """What the options ask to read. Raises InputError or StateError when it is not there."""
     with sparing_collector():
-        yield Source(Store.connect(options.experiment, create=False))
+        yield Source(Store.connect(options.experiment, create=False), options.strategy)

@@ -1,34 +1,37 @@
 """What fine-tuning costs: how far models forget the cities that their base knew.
 
 For every model that is fine-tuned from pt1, against the very base that it started from: the change
-on standard questions, what it gained on Atlantis for that, and the time course of both.
+on standard questions, what it gained on Atlantis for that, and the time course of both. Where the
+store has several strategies of fine-tuning, they are compared, whichever the rest is about.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from analysis.charts.gain_against_loss import gain_against_loss
+from analysis.charts.strategies import strategy_charts
 from analysis.charts.time_courses import family_of, halfway_chart, mean_course, task_courses
 from analysis.command import analysis_command
 from analysis.drawing.kinds import FINETUNED, Kind
 from analysis.drawing.panels import panels_of
 from analysis.formulas.courses import halfway_summary, halfway_table, mean_courses
 from analysis.formulas.matrices import summary, to_matrix
-from analysis.formulas.pareto import mean_over_tasks
 from analysis.options import Options
 from analysis.reading.cells import missing_cells
-from analysis.reading.changes import NO_LOGARITHM, change_cells
+from analysis.reading.changes import NO_LOGARITHM
 from analysis.reading.checkpoint_courses import VALIDATED, Courses, read_courses
-from analysis.reading.improvements import PRETRAIN, Improvements, read_improvements
+from analysis.reading.forgotten import Changes, plane_points, read_changes
+from analysis.reading.improvements import PRETRAIN
 from analysis.reading.source import Source
+from analysis.reading.strategies import read_compared
 from analysis.reading.tables import missing_table
 from analysis.result import Part, Result
-from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, family_in_words, finetunings
+from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings
 from worldrep.spread import spread_of
 from worldrep.tasks import TASKS
 
@@ -51,51 +54,33 @@ CHANGE = Kind(
 )
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What is drawn. cells: of `improvement_cells`, with the columns of `change_cells` beside."""
-
-    found: Improvements
-    cells: pd.DataFrame
-    gains: pd.DataFrame
-    families: tuple[str, ...]
-
-
 def forgetting(source: Source, options: Options) -> Result:
     """Changes on standard questions. Raises NothingThere when there is nothing to draw."""
     changes = read_changes(source, options)
     found = changes.found
     courses = read_courses(source, found, options.names | {"pretrain": PRETRAIN})
     parts, tables, statistics = course_parts(courses, changes.families)
+    compared = read_compared(source, options)
     return Result(
         name=NAME,
         options=options,
         seeds=found.seeds,
-        parts=[*heatmaps(changes), plane(changes), *parts],
-        missing=missing(changes, courses),
-        runs_used=_runs_used(found, courses),
-        caveats=[*found.caveats, *_caveats(changes, courses)],
-        tables={"values": changes.cells, **raw_tables(changes.cells), **tables},
-        statistics={"raw_change": raw_statistics(changes.cells), **statistics},
+        parts=[*heatmaps(changes), plane(changes), *parts, *strategy_charts(compared)],
+        missing=pd.concat([missing(changes, courses), compared.missing], ignore_index=True),
+        runs_used=_runs_used(found.runs_used, courses.runs, compared.runs),
+        caveats=[*found.caveats, *_caveats(changes, courses), *compared.caveats],
+        tables={"values": changes.cells, **raw_tables(changes.cells), **tables, **compared.tables},
+        statistics={
+            "raw_change": raw_statistics(changes.cells),
+            **statistics,
+            **compared.statistics,
+        },
         tags={
             "pretrain": PRETRAIN,
             "ft": ",".join(changes.families),
             "tasks": ",".join(TASK_NAMES),
         },
     )
-
-
-def read_changes(source: Source, options: Options) -> Changes:
-    """The standard changes and the Atlantis gains of the families that the store has."""
-    found = read_improvements(source, options, tuple(FINETUNINGS))
-    trained = {
-        model.rpartition("_")[2] for model, seed in found.trained.standing if seed in found.seeds
-    }
-    there = trained | set(found.evaluations.finetuned["ft"])
-    families = tuple(family for family in FAMILIES if there & set(finetunings(family)))
-    drawn = found.cells["ft"].isin([ft for family in families for ft in finetunings(family)])
-    found = replace(found, cells=found.cells[drawn])
-    return Changes(found, change_cells(found), found.cells, families)
 
 
 # The change at the end
@@ -116,22 +101,13 @@ def heatmaps(changes: Changes) -> list[Part]:
 
 def plane(changes: Changes) -> Part:
     """The Atlantis gain against the standard change, one point per model."""
+    points = plane_points(changes)
     return gain_against_loss(
-        plane_points(changes),
+        points.assign(label=points["ft"], family=family_of(points["ft"], FAMILIES)),
         "family",
         name="gain_against_loss",
         title="What fine-tuning gains on Atlantis, and what it forgets",
     )
-
-
-def plane_points(changes: Changes) -> pd.DataFrame:
-    """One row per model and seed that is evaluated or missing: means over the seven tasks."""
-    keys = ["model", "ft", "seed"]
-    change = mean_over_tasks(changes.cells, keys, "normalised_change").rename("change")
-    gain = mean_over_tasks(changes.gains, keys, "normalised").rename("gain")
-    runs = changes.cells.groupby(keys, sort=False)["run_id"].first()
-    points = pd.concat([change, gain, runs], axis=1).reset_index()
-    return points.assign(label=points["ft"], family=family_of(points["ft"], FAMILIES))
 
 
 def raw_tables(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -213,8 +189,8 @@ def missing(changes: Changes, courses: Courses) -> pd.DataFrame:
     return pd.concat([*tables, missing_table(courses.absent)], ignore_index=True)
 
 
-def _runs_used(found: Improvements, courses: Courses) -> pd.DataFrame:
-    runs = pd.concat([found.runs_used, courses.runs])
+def _runs_used(*tables: pd.DataFrame) -> pd.DataFrame:
+    runs = pd.concat(tables)
     return runs[~runs.index.duplicated()].sort_values(["seed", "model"], kind="stable")
 
 

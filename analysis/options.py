@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldrep.errors import InputError, unknown
-from worldrep.names import WIDTHS
+from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 
 ALL = "all"  # seeds, or widths
@@ -26,11 +26,13 @@ class Options:
     scale: str = "mini"
     width: str = "base"
     world: str = "standard"
+    strategy: str = PLAIN
     seeds: tuple[int, ...] = ()
     log: bool = True
 
     def __post_init__(self) -> None:
-        for kind, allowed in (("scale", SCALES), ("width", (*WIDTHS, ALL)), ("world", VARIANTS)):
+        names = {"scale": SCALES, "width": (*WIDTHS, ALL), "world": VARIANTS}
+        for kind, allowed in (names | {"strategy": STRATEGIES}).items():
             if getattr(self, kind) not in allowed:
                 raise unknown(kind, getattr(self, kind), allowed)
         if any(seed < 0 for seed in self.seeds):
@@ -43,14 +45,20 @@ class Options:
         return {"scale": self.scale, "width": self.width, "world": self.world}
 
     @property
+    def all_names(self) -> dict[str, str]:
+        """What an analysis says that it is about."""
+        return self.names | {"strategy": self.strategy}
+
+    @property
     def widths(self) -> tuple[str, ...]:
         """The widths that are meant."""
         return WIDTHS if self.width == ALL else (self.width,)
 
     @property
     def in_words(self) -> str:
-        """Such as `scale mini, width base, world standard`."""
-        return ", ".join(f"{name} {value}" for name, value in self.names.items())
+        """Such as `scale mini, width base, world standard`; a strategy if it is not plain."""
+        strategy = {} if self.strategy == PLAIN else {"strategy": self.strategy}
+        return ", ".join(f"{name} {value}" for name, value in (self.names | strategy).items())
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def publish(
 
 def write_files(result: Result, store: Store, folder: Path) -> None:
     """Figures (PNG, SVG), tables (CSV), statistics (JSON)."""
-    names = result.options.names | {"experiment": store.experiment_name}
+    names = result.options.all_names | {"experiment": store.experiment_name}
     about = ", ".join(f"{name} {value}" for name, value in names.items())
     about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
     if result.caveats:
@@ -143,7 +143,7 @@ def _record(result: Result, store: Store, folder: Path, parent: str | None, laun
     else:
         facts: dict[str, Any] = {
             "analysis": result.name,
-            **result.options.names,
+            **result.options.all_names,
             **result.tags,
             "seed": ",".join(map(str, result.seeds)),
             "runs_used": len(result.runs_used),

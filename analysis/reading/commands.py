@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analysis.options import Options
 from analysis.reading.source import Source
-from worldrep.names import NO_FT, ModelName
+from worldrep.names import NO_FT, PLAIN, ModelName
 from worldrep.tracking.store import DEFAULT_EXPERIMENT
 
 
@@ -61,8 +61,10 @@ class Commands:
         if model.ft == NO_FT:
             names = {"pretrain": model.pretrain} | width
             return self._run("pretrain", **names, seed=seed, **self._names)
-        base = {} if model.pretrain == "pt1" else {"pretrain": model.pretrain}
-        return self._run("finetune", ft=model.ft, **base, **width, seed=seed, **self._names)
+        names = {"ft": model.ft}
+        names |= {} if model.strategy == PLAIN else {"strategy": model.strategy}
+        names |= {} if model.pretrain == "pt1" else {"pretrain": model.pretrain}
+        return self._run("finetune", **names, **width, seed=seed, **self._names)
 
     def evaluate_run(self, run_id: str, **parameters: object) -> str:
         """Evaluate the model of one training run."""

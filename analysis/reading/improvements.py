@@ -58,7 +58,7 @@ def read_improvements(
     evaluations = read_evaluations(source, trained, fts, only, **names)
     seeds, caveats = choose_seeds(evaluations, options, source)
     evaluations = evaluations.of_seeds(seeds)
-    models = [ModelName(PRETRAIN, ft, options.width) for ft in fts]
+    models = [ModelName(PRETRAIN, ft, options.width, options.strategy) for ft in fts]
     cells = improvement_cells(evaluations, models, seeds, trained.commands)
     caveats = [*source.caveats, *caveats, *evaluations.caveats]
     return Improvements(cells, evaluations, seeds, caveats, trained)

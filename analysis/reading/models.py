@@ -6,7 +6,14 @@ from collections.abc import Iterable
 
 from analysis.options import ALL, Options
 from worldrep.errors import InputError
-from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, ModelName, parse_model
+from worldrep.names import (
+    FINETUNINGS,
+    NO_FT,
+    PRETRAININGS,
+    STRATEGIES,
+    ModelName,
+    parse_model,
+)
 from worldrep.studies import Definition
 
 _PLACES = {name: i for i, name in enumerate((*PRETRAININGS, NO_FT, *FINETUNINGS))}
@@ -16,7 +23,7 @@ def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
     """`pt1,pt1_ftwb1-1..7` -> their names at the width of the options; `all` -> ().
 
     Ranges and names are read as those of a study are. Raises InputError for a name that is not
-    known or that has a width of its own.
+    known or that has a width or a strategy of its own.
     """
     if text.strip() == ALL:
         return ()
@@ -24,6 +31,7 @@ def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
         f"models={text}",
         tuple(part.strip() for part in text.split(",")),
         widths=(options.width,),
+        strategies=(options.strategy,),
         worlds=(options.world,),
         scale=options.scale,
     )
@@ -40,7 +48,10 @@ def known_model(text: str) -> ModelName | None:
 
 def in_order(models: Iterable[ModelName]) -> tuple[ModelName, ...]:
     """Each once, every base before what is fine-tuned from it."""
-    return tuple(sorted(set(models), key=lambda m: (_PLACES[m.pretrain], _PLACES[m.ft])))
+    places = _PLACES | {strategy: i for i, strategy in enumerate(STRATEGIES)}
+    return tuple(
+        sorted(set(models), key=lambda m: [places[n] for n in (m.pretrain, m.ft, m.strategy)])
+    )
 
 
 def family_of(model: ModelName) -> str:

@@ -88,7 +88,7 @@ def read_probings(source: Source, options: Options, layer: int | str = DEFAULT) 
     if not any(int(run.tag("seed")) in seeds for run in held):
         raise _nothing(source, options, runs.values(), layer)
     named = [*trained.runs.values(), *runs.values()]
-    asked = [(model, seed) for model in _models(named, seeds, options.width) for seed in seeds]
+    asked = [(model, seed) for model in _models(named, seeds, options) for seed in seeds]
     found = read_extractions(source, trained, asked, layer=layer, **names)
     rows, cities, faults = _probe_all(found, runs, layer, trained.commands)
     if not rows:
@@ -115,13 +115,14 @@ def read_probings(source: Source, options: Options, layer: int | str = DEFAULT) 
     )
 
 
-def _models(runs: Iterable[StoredRun], seeds: tuple[int, ...], width: str) -> list[ModelName]:
+def _models(runs: Iterable[StoredRun], seeds: tuple[int, ...], options: Options) -> list[ModelName]:
     """The base and the fine-tunings that are trained or extracted with any of the seeds, in order.
 
     A model that some of the seeds have is missed in the others.
     """
     fts = {run.tag("ft") for run in runs if int(run.tag("seed")) in seeds} | {NO_FT}
-    return [ModelName(PRETRAIN, ft, width) for ft in ORDER if ft in fts]
+    models = (ModelName(PRETRAIN, ft, options.width) for ft in ORDER if ft in fts)
+    return [model.tuned_by(options.strategy) for model in models]
 
 
 def _probe_all(

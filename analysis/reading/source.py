@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 from worldrep.errors import StateError
+from worldrep.names import NO_FT, PLAIN, STRATEGIES
 from worldrep.tracking import Store, StoredRun, StoreFault
 
 Curve = list[tuple[int, float]]
@@ -16,11 +18,12 @@ Curve = list[tuple[int, float]]
 class Source:
     """Finished runs of one experiment, through MLflow's search and artifact download alone.
 
-    What was read is kept for as long as the source lives, files in a temporary folder.
+    Of what was fine-tuned, those of one strategy: others are other models. What was read is kept
+    for as long as the source lives, files in a temporary folder.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, strategy: str = PLAIN) -> None:
+        self.store, self._strategy = store, strategy
         self._found: dict[tuple[tuple[str, str], ...], list[StoredRun]] = {}
         self._unnamed: set[str] = set()
         self._paths: dict[tuple[str, str], Path] = {}
@@ -43,7 +46,19 @@ class Source:
             named = [run for run in finished if is_named(run)]
             self._unnamed |= {run.id for run in finished} - {run.id for run in named}
             self._found[key] = sorted(named, key=lambda run: (run.ended, run.id), reverse=True)
-        return self._found[key]
+        return [run for run in self._found[key] if _strategy_of(run) in (None, self._strategy)]
+
+    def tuned_by(self, strategy: str) -> Source:
+        """The same source for the fine-tunings of another strategy."""
+        view = copy.copy(self)
+        view._strategy = strategy
+        return view
+
+    def strategies(self, **tags: str) -> tuple[str, ...]:
+        """The strategies that the runs with these tags are of, whichever this source is for."""
+        self.runs(**tags)
+        found = {_strategy_of(run) for run in self._found[tuple(sorted(tags.items()))]}
+        return tuple(strategy for strategy in STRATEGIES if strategy in found)
 
     def path(self, run_id: str, artifact: str) -> Path:
         """A copy of an artifact, file or folder. Raises StateError when it is not there."""
@@ -95,6 +110,12 @@ class Source:
 
     def _silent(self, fault: Exception) -> StateError:
         return StateError(f"cannot read the {self.place}: {self.store.words_of(fault)}")
+
+
+def _strategy_of(run: StoredRun) -> str | None:
+    """The strategy that a run's model was fine-tuned by; None for a base. (Before there were
+    strategies, runs did not say.)"""
+    return None if run.tag("ft") in ("", NO_FT) else run.tag("strategy") or PLAIN
 
 
 def is_named(run: StoredRun) -> bool:

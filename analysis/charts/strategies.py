@@ -1,0 +1,93 @@
+"""Figures that compare strategies of fine-tuning."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.charts.gain_against_loss import gain_against_loss
+from analysis.drawing.chart import Chart
+from analysis.drawing.curves import Curves
+from analysis.reading.strategies import Compared
+from worldrep.names import STRATEGIES
+from worldrep.spread import spread_of
+
+PANELS = {
+    "standard": "standard: normalised change",
+    "atlantis": "Atlantis: normalised improvement",
+}
+
+
+def strategy_charts(compared: Compared) -> list[Chart]:
+    """Each strategy on the plane of gain and loss, each of its models, and when it happens; none
+    if there is nothing to compare."""
+    if compared.models.empty:
+        return []
+    n = len(compared.fts)
+    one = f"the model {compared.fts[0]}" if n == 1 else f"the same {n} models"
+    seeds = compared.seeds.assign(label=compared.seeds["strategy"].astype(str), run_id="")
+    charts: list[Chart] = [
+        gain_against_loss(
+            seeds.assign(model=seeds["label"]),
+            "strategy",
+            name="strategies",
+            title="Strategies of fine-tuning: what they gain on Atlantis, and what they forget",
+            what="strategy",
+            plural="strategies",
+            over=f" and over {one}",
+        ),
+        gain_against_loss(
+            compared.models,
+            "strategy",
+            name="strategies_by_model",
+            title="Strategies of fine-tuning, model by model",
+        ),
+    ]
+    if len(compared.courses):
+        charts.append(strategy_courses(compared.courses, one))
+    return charts
+
+
+def strategy_courses(courses: pd.DataFrame, models: str) -> Curves:
+    """When the forgetting and the gain happen, by share of the training."""
+    means = [
+        {"strategy": strategy, "split": split, "place": place, "share": own["share"].mean(),
+         "normalised": spread_of(own["normalised"].to_numpy()).mean, "n": len(own)}
+        for (strategy, split, place), own in courses.assign(
+            place=courses.groupby(["strategy", "seed", "split"], observed=True).cumcount()
+        ).groupby(["strategy", "split", "place"], sort=False, observed=True)
+    ]  # fmt: skip
+    table = pd.concat(
+        [
+            pd.DataFrame(means).assign(seed="mean", is_mean=True),
+            courses.assign(is_mean=False, n=1),
+        ],
+        ignore_index=True,
+    )
+    table["series"] = table["strategy"].astype(str) + " seed " + table["seed"].astype(str)
+    table["panel"] = pd.Categorical(table["split"].map(PANELS), list(PANELS.values()))
+    table["strategy"] = pd.Categorical(table["strategy"], STRATEGIES)
+    return Curves(
+        name="strategies_course",
+        title="Strategies of fine-tuning: when forgetting and gain happen",
+        lines=(
+            f"Means over {models} and the seven tasks, from step 0 on. Left: how far the cities "
+            "that the base knows are forgotten (below 0). Right: what is gained on Atlantis.",
+            "Thick: the mean of the seeds. Thin: single seeds.",
+        ),
+        table=table.sort_values(["panel", "strategy", "series", "share"], kind="stable"),
+        x="share",
+        y="normalised",
+        series="series",
+        thick="is_mean",
+        x_label="share of the fine-tuning's steps",
+        y_label="mean of the seven tasks (no unit)",
+        group="strategy",
+        facet="panel",
+        columns=2,
+        size=(4.6, 3.4),
+        hover=("strategy", "seed", "share", "normalised", "n"),
+        notes=(
+            f"{courses['seed'].nunique()} seeds; steps of another strategy may cost more: "
+            "replay has more of them, as a batch holds fewer new rows",
+        ),
+    )

@@ -46,7 +46,7 @@ def publish(
 def write_files(result: Result, store: Store, folder: Path) -> None:
     """Figures (PNG, SVG), tables (CSV), statistics (JSON)."""
     names = result.options.all_names | {"experiment": store.experiment_name}
-    about = ", ".join(f"{name} {value}" for name, value in names.items())
+    about = f"{result.options.in_words}, experiment {store.experiment_name}"
     about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
     if result.caveats:
         word = "caveat" if len(result.caveats) == 1 else "caveats"

@@ -73,7 +73,9 @@ def of_size(scale: str, size: int) -> Settings:
     """The scale's settings with all row sets as much smaller or larger as the training set is."""
     settings = resolve(ModelName("pt1"), scale=scale)
     factor = size / settings.pretrain_rows
-    rows = {name: max(1, round(n * factor)) for name, n in settings.group("rows").items()}
+    rows = {
+        name: max(1, round(n * factor)) for name, n in settings.group("rows", "ft_rows").items()
+    }
     rows["multi_rows"] = min(rows["multi_rows"], rows["test_rows"])
     return resolve(ModelName("pt1"), scale=scale, overrides=rows)
 

@@ -125,7 +125,7 @@ def unrecorded(settings: Settings, folder: Path) -> dict[str, float]:
     work = Work(store, settings, accelerator, maker_of(settings), None, "training", None)
     work.prepare()  # from now on the rows are in the cache
     begun = time.perf_counter()
-    rows, validate = work.prepare()
+    rows, _, validate = work.prepare()
     recorder, model = FolderRecorder(folder), build_model(settings)
     save_model(train(model, rows, settings, accelerator, recorder, validate), folder)
     seconds = time.perf_counter() - begun

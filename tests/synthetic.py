@@ -9,7 +9,7 @@ from mlflow.entities import Metric, Param
 from worldrep.data import maker_of
 from worldrep.fingerprints import training_fingerprint
 from worldrep.manifest import folder_name
-from worldrep.names import TASK_NAMES, ModelName, parse_model
+from worldrep.names import PLAIN, TASK_NAMES, ModelName, parse_model
 from worldrep.representations import save_representations
 from worldrep.request import POSITIONS
 from worldrep.scales import resolve
@@ -46,6 +46,8 @@ class SyntheticStore:
             "seed": seed,
             **{key: getattr(settings, key) for key in ("pretrain", "ft", "width")},
             **{"world": world, "scale": scale, **(tags or {})},
+            # Runs of earlier versions do not say that they are plain.
+            **({} if name.strategy == PLAIN else {"strategy": name.strategy}),
         }
         if stage in ("pretrain", "finetune"):
             base = self.fingerprints.get(names.get("base_run_id"))

@@ -58,7 +58,7 @@ def maker(scale):
 def size_of(scale, pool, split):
     """The rows of a set at a scale."""
     preset, overrides = SCALES[scale]
-    rows = resolve(ModelName("pt1"), scale=preset, overrides=overrides).group("rows")
+    rows = resolve(ModelName("pt1"), scale=preset, overrides=overrides).as_dict()
     finetune = "ft_atlantis_rows" if pool == "atlantis" else "ft_world_rows"
     names = {"val": "val_rows", "test": "test_rows", "pretrain": "pretrain_rows"}
     return rows[{**names, "finetune": finetune, "warmup": "ft_warmup_rows"}[split]]

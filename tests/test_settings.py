@@ -90,7 +90,7 @@ def test_rows_of_the_paper():
     settings = settings_of("pt1")
     assert (settings.n_cities, settings.n_atlantis, settings.id_digits) == (5075, 100, 4)
     assert settings.max_per_country == 0
-    assert settings.group("rows") == {
+    assert settings.group("rows", "ft_rows") == {
         "pretrain_rows": 1_000_000,
         "val_rows": 128,
         "test_rows": 10_000,
@@ -157,14 +157,17 @@ def test_mini_is_the_default_with_seed_42():
 def changed(name, value):
     """Another allowed value of the same kind."""
     words = {"cities": "cities.csv", "loss": "answer", "precision": "no", "compute": "plain"}
-    return words[name] if isinstance(value, str) else value * 2
+    words |= {"trained_part": "body", "replay_share": 0.25}
+    return words[name] if name in words else value * 2
 
 
 @pytest.mark.parametrize("name", OVERRIDABLE)
 def test_any_single_value_can_be_overridden(name):
-    before = settings_of("pt1", "smoke", {"max_per_country": 3}).as_dict()
+    strategy = FIELDS[name].metadata.get("strategy")
+    model = f"pt1_ftwb1-1+{strategy}" if strategy else "pt1"
+    before = settings_of(model, "smoke", {"max_per_country": 3}).as_dict()
     value = 3 if name == "id_digits" else changed(name, before[name])
-    after = settings_of("pt1", "smoke", {"max_per_country": 3, name: value}).as_dict()
+    after = settings_of(model, "smoke", {"max_per_country": 3, name: value}).as_dict()
     assert after == {**before, name: value}
     assert value != before[name]
 
@@ -358,6 +361,6 @@ def test_every_setting_is_read_by_code(name):
 
 
 def test_every_setting_has_a_group_and_a_description():
-    groups = {"name", "world", "rows", "model", "training"}
+    groups = {"name", "world", "rows", "ft_rows", "model", "training", "strategy"}
     assert {spec.metadata["group"] for spec in FIELDS.values()} == groups
     assert all(spec.metadata["help"] for spec in FIELDS.values())

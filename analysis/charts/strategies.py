@@ -64,6 +64,7 @@ def strategy_courses(courses: pd.DataFrame, models: str) -> Curves:
         ignore_index=True,
     )
     table["series"] = table["strategy"].astype(str) + " seed " + table["seed"].astype(str)
+    table["percent"] = 100 * table["share"]
     table["panel"] = pd.Categorical(table["split"].map(PANELS), list(PANELS.values()))
     table["strategy"] = pd.Categorical(table["strategy"], STRATEGIES)
     return Curves(
@@ -75,17 +76,17 @@ def strategy_courses(courses: pd.DataFrame, models: str) -> Curves:
             "Thick: the mean of the seeds. Thin: single seeds.",
         ),
         table=table.sort_values(["panel", "strategy", "series", "share"], kind="stable"),
-        x="share",
+        x="percent",
         y="normalised",
         series="series",
         thick="is_mean",
-        x_label="share of the fine-tuning's steps",
+        x_label="share of the fine-tuning's steps (%)",
         y_label="mean of the seven tasks (no unit)",
         group="strategy",
         facet="panel",
         columns=2,
         size=(4.6, 3.4),
-        hover=("strategy", "seed", "share", "normalised", "n"),
+        hover=("strategy", "seed", "percent", "normalised", "n"),
         notes=(
             f"{courses['seed'].nunique()} seeds; steps of another strategy may cost more: "
             "replay has more of them, as a batch holds fewer new rows",

@@ -12,7 +12,7 @@ from worldrep.digests import random_stream
 from worldrep.encoding import Tokens, pad_together
 from worldrep.layout import GROUP_ROWS, Layout, SharedRows, on_device
 from worldrep.settings import Settings
-from worldrep.strategies.replay import Replay
+from worldrep.strategies.replay import Replay, replayed_rows
 from worldrep.tokenizer import EQUALS, PAD
 
 
@@ -45,7 +45,7 @@ class Schedule:
     @classmethod
     def of(cls, settings: Settings, rows: int) -> Schedule:
         """The schedule of a training on so many rows."""
-        return cls(rows, settings.batch_size - settings.replayed_rows, settings.epochs)
+        return cls(rows, settings.batch_size - replayed_rows(settings), settings.epochs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -74,8 +74,8 @@ class RowFeed:
     ) -> None:
         self.schedule = Schedule.of(settings, len(own))
         self._replay, rows = None, own
-        if known is not None and settings.replayed_rows:
-            self._replay = Replay(len(known), settings.replayed_rows, settings.seed)
+        if known is not None and (count := replayed_rows(settings)):
+            self._replay = Replay(len(known), count, settings.seed)
             rows = pad_together([own, known])
         self.rows, self._device = rows, device
         self._lengths = (rows != PAD).sum(axis=1).astype(np.int64)

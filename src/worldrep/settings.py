@@ -121,23 +121,18 @@ class Settings:
             )
 
     def _check_strategy(self) -> None:
-        if self.replayed_rows >= self.batch_size:
+        if self.strategy == "replay" and self.replay_share * self.batch_size > self.batch_size - 1:
             raise InputError(
                 f"replay_share={self.replay_share} leaves no place for anything else in a batch "
                 f"of {self.batch_size} rows"
             )
         part = re.fullmatch(r"embeddings|body|(?:last|first)-([0-9]{1,9})", self.trained_part)
-        if not part or (part[1] and not 1 <= int(part[1]) <= self.n_layers):
+        fits = part and (not part[1] or 1 <= int(part[1]) <= self.n_layers)
+        if self.strategy == "freeze" and not fits:
             raise InputError(
                 f"trained_part={self.trained_part!r} is not one of: embeddings, body, last-K, "
                 f"first-K, with K from 1 to n_layers={self.n_layers}"
             )
-
-    @property
-    def replayed_rows(self) -> int:
-        """How many of a batch's rows are replayed."""
-        share = self.replay_share if self.strategy == "replay" else 0.0
-        return round(share * self.batch_size)
 
     @property
     def model_name(self) -> ModelName:

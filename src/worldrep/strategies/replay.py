@@ -6,6 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldrep.digests import random_stream
+from worldrep.settings import Settings
+
+
+def replayed_rows(settings: Settings) -> int:
+    """How many of a batch's rows are replayed; `batch_size` counts them."""
+    share = settings.replay_share if settings.strategy == "replay" else 0.0
+    return round(share * settings.batch_size)
 
 
 class Replay:

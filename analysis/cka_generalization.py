@@ -17,7 +17,6 @@ import pandas as pd
 from analysis.command import analysis_command
 from analysis.drawing.scatter import Scatter
 from analysis.formulas.similarity import Association, label_permutation_test
-from analysis.normalize import HIGHEST
 from analysis.options import ALL, Options
 from analysis.reading.cells import missing_cells
 from analysis.reading.choice import NothingThere, nothing_of
@@ -29,6 +28,7 @@ from analysis.reading.tables import missing_table
 from analysis.reading.trainings import Trained
 from analysis.result import Result
 from worldrep.errors import InputError
+from worldrep.improvement import HIGHEST
 from worldrep.names import FINETUNINGS, TASK_NAMES, finetunings
 from worldrep.spread import spread_of
 from worldrep.tasks import TASKS

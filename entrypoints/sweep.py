@@ -36,7 +36,7 @@ from worldrep.names import STRATEGIES, ModelName
 @option("name", "none", "By which the sweep is found again; none: made from the above.")
 @option("storage", "none", "Of Optuna: a file, or a database's address; none: sweeps/NAME.journal.")
 @option("apply", "none", "best: train, evaluate, extract the best settings over seeds; or a trial.")
-@option("seeds", "42,1,2", "Seeds that the best settings are applied to.")
+@option("seeds", "1,2,3", "Seeds that the best settings are applied to.")
 @executor_options
 @name_options
 @override_options
@@ -48,32 +48,22 @@ def main(ft: str, pretrain: str, width: str, strategy: str, **options: Any) -> N
     from worldrep.sweeps.definition import Sweep
     from worldrep.sweeps.drive import run_sweep
     from worldrep.sweeps.storage import default_address
-    from worldrep.sweeps.winner import check_apply
+    from worldrep.sweeps.winner import apply_trial, check_apply, chosen_trial
 
     n_trials, seeds = parse_count("n_trials", options["n_trials"]), parse_seeds(options["seeds"])
     sweep = Sweep.asked_for(settings, options, overrides_from(options))
-    check_apply(options["apply"], sweep)
-    choice = Choice.parse(options)
-    store = connect(options)
+    apply = given(options["apply"])
+    check_apply(apply, seeds, sweep)
+    choice, store = Choice.parse(options), connect(options)
     storage = given(options["storage"]) or default_address(sweep.name)
     result = run_sweep(store, sweep, choice, storage, n_trials, launched=True)
     store.point_launch(result.run_id)
     for trial in result.best:
         click.echo(f"best: trial {trial.number}: {sweep.outcome(trial)}")
-    if given(options["apply"]):
-        _apply(store, sweep, result, choice, options["apply"], seeds)
+    if apply:
+        study = apply_trial(store, sweep, chosen_trial(apply, result), choice, seeds)
+        click.echo(f"study {study}: done")
     click.echo(f"{sweep.title}: done, run {result.run_id}; store: {store.address}")
-
-
-def _apply(store, sweep, result, choice, apply: str, seeds: tuple[int, ...]) -> None:
-    """Train, evaluate and extract the settings of one trial over seeds."""
-    from worldrep.studies import expand
-    from worldrep.studies.drive import run_study
-    from worldrep.sweeps.winner import chosen_trial, winner_study
-
-    definition = winner_study(sweep, chosen_trial(apply, result), seeds)
-    run_study(store, expand(definition), choice).check()
-    click.echo(f"study {definition.name}: done")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from analysis.forgetting import forgetting, main
 from analysis.options import Options
 from analysis.reading.source import Source
 from worldrep.errors import InputError
-from worldrep.names import TASK_NAMES
+from worldrep.names import TASK_NAMES, parse_model
+from worldrep.scales import resolve
+from worldrep.sweeps.objectives import Objective
 from worldrep.tasks import TASKS
 from worldrep.tracking import Store
 
@@ -87,6 +89,17 @@ def test_strategies_are_means_over_the_models_that_all_of_them_have(three):
     assert set(missing["model"]) == {"ftwb1-2"} and set(missing["seed"]) == {2}
     assert "-P ft=ftwb1-2 -P strategy=replay -P seed=2" in missing["command"].iloc[0]
     assert "-P model=pt1_ftwb1-2+replay" in missing["command"].iloc[0]
+
+
+def test_a_sweeps_objectives_are_the_numbers_of_the_comparison(three):
+    models = part(result(), "strategies_by_model").table
+    own = models[(models["label"] == "ftwb1-2+replay") & (models["seed"] == 1)].iloc[0]
+    store = Store.connect()
+    tuned = store.get(own["run_id"]).metrics
+    base = next(run.metrics for run in store.find(stage="evaluate", model="pt1", seed="1"))
+    settings = resolve(parse_model("pt1_ftwb1-2+replay"))
+    for name in ("transfer", "trained", "retention"):
+        assert Objective(name).value(tuned, base, settings) == pytest.approx(own[name])
 
 
 def test_the_plane_has_a_front_of_strategies_and_one_of_models(three):

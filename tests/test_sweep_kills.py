@@ -95,24 +95,36 @@ def test_a_sweep_whose_driver_is_killed_ends_like_one_that_is_not():
     assert [(t.params, t.values) for t in own] == [(t.params, t.values) for t in straight]
 
 
-def test_the_trial_of_a_killed_worker_is_done_again_on_postgresql():
+@pytest.fixture
+def database():
     folder = Path(tempfile.mkdtemp(prefix="worldrep-postgres-"))  # which another user can reach
-    with postgres(folder) as storage:
-        process = sweep("--n_trials", "5", "--name", "two", "--workers", "2", "--storage", storage)
-        victim = wait_for_a_living_trial("two", process, finished=1)
-        os.kill(victim.claim.owner.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        assert process.returncode == 0, output
-        assert "cut off; it is done again as another one" in output
-        own, every = counted("two", storage)
-        lost = [trial for trial in every if not is_counted(trial)]
-        assert len(own) == 5 and len(lost) == 1 and lost[0].state == TrialState.FAIL
-        again = next(t for t in own if t.user_attrs.get("retry_of") == lost[0].number)
-        assert again.params == lost[0].params and again.state.is_finished()
-        runs = trial_runs("two")
-        assert runs[lost[0].number].status == "KILLED"
-        assert runs[lost[0].number].tag("trial_state") == "failed"
-        assert all(run.status != "RUNNING" for run in Store.connect().find())
+    with postgres(folder) as uri:
+        yield uri
+
+
+@pytest.mark.parametrize("executor", ["processes", "ray"])
+def test_the_trial_of_a_killed_worker_is_done_again(executor, request):
+    """By processes on a journal file; by Ray on PostgreSQL, whose password nobody sees."""
+    storage = request.getfixturevalue("database") if executor == "ray" else default_address("two")
+    process = sweep(
+        "--n_trials", "4", "--name", "two", "--workers", "2", "--cpus", "1",
+        "--executor", executor, "--storage", storage,
+    )  # fmt: skip
+    victim = wait_for_a_living_trial("two", process, finished=1)
+    os.kill(victim.claim.owner.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "cut off; it is done again as another one" in output
+    own, every = counted("two", storage)
+    lost = [trial for trial in every if not is_counted(trial)]
+    assert len(own) == 4 and len(lost) == 1 and lost[0].state == TrialState.FAIL
+    again = next(t for t in own if t.user_attrs.get("retry_of") == lost[0].number)
+    assert again.params == lost[0].params and again.state.is_finished()
+    runs = trial_runs("two")
+    assert runs[lost[0].number].status == "KILLED"
+    assert runs[lost[0].number].tag("trial_state") == "failed"
+    assert all(run.status != "RUNNING" for run in Store.connect().find())
+    if executor == "ray":
         password = storage.split(":")[2].split("@")[0]
-        parent = [run for run in Store.connect().find(sweep="two") if not run.tag("trial")]
-        assert password not in str(parent[0].tags) + output
+        (parent,) = [run for run in Store.connect().find(sweep="two") if not run.tag("trial")]
+        assert password not in str(parent.tags) + output

@@ -14,6 +14,7 @@ from worldrep.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.sweeps.definition import Sweep
+from worldrep.sweeps.guides import make_sampler
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import read_space, searchable
 from worldrep.tasks import TASKS
@@ -63,6 +64,20 @@ def test_the_defaults_suit_every_scale(scale, model):
         assert changed.model_name == settings.model_name
 
 
+def test_an_infinite_end_is_refused_and_an_infinite_choice_is_not():
+    settings = resolve(parse_model("pt1_ftwb1-1+l2sp"), scale="mini")
+    with pytest.raises(InputError, match="both must be finite"):
+        space("l2sp_pull: {low: 1, high: .inf}", settings)
+    assert space("l2sp_pull: [1.0, inf]", settings)["l2sp_pull"].choices == (1.0, math.inf)
+
+
+def test_warm_up_rows_are_searched_where_there_are_some():
+    settings = resolve(parse_model("pt1_ft2-13"), scale="mini")
+    assert "ft_warmup_rows" not in read_space("default", settings)
+    with pytest.raises(InputError, match="unknown setting to search here 'ft_warmup_rows'"):
+        space("ft_warmup_rows: [1, 2]", settings)
+
+
 def test_numbers_multiples_and_lists():
     found = space(
         "batch_size: [64, 128, 64]\nloss: [full, answer]\nepochs: {low: 10, high: 2x, step: 10}\n"
@@ -92,7 +107,7 @@ def test_a_strategys_settings_are_searched_with_it_alone():
         ("learning_rate: {low: 0, high: 1, log: true}", "on a logarithmic scale it must be above"),
         ("learning_rate: {low: 0, high: 1, log: 1}", "log=1 is not one of: true, false"),
         ("learning_rate: {low: -1, high: 1}", "learning_rate=-1.0 is too small"),
-        ("learning_rate: {low: 0, high: .inf}", "is not a finite number"),
+        ("learning_rate: {low: 0, high: .inf}", "runs from 0.0 to inf: both must be finite"),
         ("learning_rate: {low: 0, high: .nan}", "nan"),
         ("learning_rate: {low: 0, hihg: 1}", "unknown key of learning_rate 'hihg' (did you mean"),
         ("learning_rate: {low: 0}", "learning_rate has no high"),
@@ -109,6 +124,9 @@ def test_a_strategys_settings_are_searched_with_it_alone():
         ("seed: [1, 2]", "unknown setting to search here 'seed'"),
         ("test_rows: [1, 2]", "unknown setting to search here 'test_rows'"),
         ("n_cities: [1, 2]", "unknown setting to search here 'n_cities'"),
+        ("epochs: {low: 1, high: infx}", "'infx' is not a finite multiple"),
+        ("epochs: {low: 1, high: nanx}", "'nanx' is not a finite multiple"),
+        ("epochs: [1, 2]\nepochs: [3, 4]", "epochs is there twice"),
         ("[1, 2]", "is not a list of settings with ranges"),
         ("", "is not a list of settings with ranges"),
         ("a: [", "is not YAML"),
@@ -211,14 +229,21 @@ def sweep(**changed):
 def test_the_identity_is_of_everything_that_trials_share():
     others = [
         sweep(objective="trained"),
+        sweep(pruner="none"),
+        sweep(sampler="random"),
         sweep(space=space("epochs: [1, 2]")),
         sweep(settings=resolve(parse_model("pt1_ftwb2-13"), scale="paper", seed=1)),
         sweep(settings=resolve(parse_model("pt1_ftwb2-13"), overrides={"test_rows": 100})),
     ]
-    assert len({sweep().identity, *(other.identity for other in others)}) == 5
+    assert len({sweep().identity, *(other.identity for other in others)}) == 7
     assert sweep(name="t").identity == sweep().identity
     assert sweep(name="t").trial_fingerprint(0) != sweep().trial_fingerprint(0)
-    assert json.loads(sweep().in_words.partition(" by ")[2])["epochs"]["attributes"]["high"] == 60
+    assert (
+        json.loads(sweep().searches.partition(" by ")[2].partition(" with ")[0])["epochs"][
+            "attributes"
+        ]["high"]
+        == 60
+    )
 
 
 def test_pruning_needs_one_objective_that_validations_show():
@@ -241,7 +266,7 @@ def test_what_is_suggested_depends_on_the_seed_and_the_trials_before_alone():
         study = optuna.create_study(direction="maximize")
         found = []
         for number in range(14):
-            study.sampler = sweep().make_sampler(number)  # as after a restart
+            study.sampler = make_sampler("tpe", 42, number)  # as after a restart
             trial = study.ask(fixed_distributions=sweep().space)
             found.append(trial.params)
             study.tell(trial, math.log(trial.params["learning_rate"]))

@@ -1,6 +1,7 @@
 """Sweeps through their command: what the store holds of trials, resuming, the winner."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,9 +14,11 @@ from optuna.trial import TrialState
 from entrypoints.sweep import main
 from worldrep.names import parse_model
 from worldrep.scales import resolve
+from worldrep.sweeps.definition import Sweep
+from worldrep.sweeps.ledger import Ledger
 from worldrep.sweeps.objectives import Objective
-from worldrep.sweeps.storage import default_address, open_storage
-from worldrep.tracking import Store
+from worldrep.sweeps.storage import default_address, open_storage, open_study
+from worldrep.tracking import RunSpec, Store
 
 # Some learn, some are poor, and with the last one the loss is not finite.
 SPACE = "learning_rate: [5.0e-4, 2.0e-3, 0.3, 1.0e+38]\nepochs: [1, 2]\n"
@@ -192,10 +195,12 @@ def test_a_sweep_of_a_pretraining_needs_no_base(store_uri):
         (["--pruner", "medain"], "(did you mean 'median'?)", 2),
         (["--apply", "worst"], "apply='worst' is not one of: none, best, or the number", 2),
         (["--seeds", "a"], "seed='a' is not a whole number", 2),
+        (["--seeds", "1,-1"], "seed=-1 is too small", 2),
         (["--name", "a/b"], "is not made of letters", 2),
         (["--strategy", "lara"], "(did you mean 'lora'?)", 2),
         (["--workers", "0"], "workers=0 is too small", 2),
-        (["--storage", "space.yaml"], "cannot use the storage at space.yaml", 1),
+        (["--storage", "space.yaml"], "is a file of something else, not a journal of Optuna", 2),
+        (["--storage", "sqlite:///mlflow.db"], "is a database that something else uses", 2),
         (["--storage", "sqlite:////nowhere/x.db"], "cannot use the storage at", 1),
         (["--storage", "postgresql+psycopg2://u:secret@127.0.0.1:9/x"], "127.0.0.1:9/x", 1),
         (["--storage", "what://x"], "cannot use the storage at what://x", 1),
@@ -207,3 +212,66 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(store_uri, arguments, me
     assert message in output and output.count("\n") == 1 and "secret" not in output
     assert Store.connect().find() == [] and not Path("sweeps").exists()
     assert Path("space.yaml").read_text() == SPACE
+
+
+@pytest.fixture
+def begun(store_uri):
+    """A sweep of a pretraining whose first trial is asked for and not yet begun, and its ledger."""
+    Path("one.yaml").write_text("learning_rate: {low: 0.5x, high: 2x}\nepochs: [1, 2, 3]\n")
+    settings = resolve(parse_model("pt1-1"), scale="smoke")
+    typed = {"objective": "standard/distance/mean", "sampler": "tpe", "pruner": "none"}
+    sweep = Sweep.asked_for(settings, typed | {"space": "one.yaml", "name": "begun"}, {})
+    study = open_study(open_storage(default_address("begun")), sweep)
+    ledger = Ledger(Store.connect(), sweep, study)
+    return ledger, ledger.ask(), study
+
+
+def open_run(ledger, number, **tags):
+    spec = RunSpec("sweep", "a trial", ledger._sweep.trial_fingerprint(number), tags)
+    return Store.connect().run(spec)
+
+
+def test_a_trial_that_ended_before_its_worker_died_is_told(begun):
+    ledger, trial, study = begun
+    with open_run(ledger, trial.number, trial_state="complete") as run:
+        run.metrics(1, {"objective/standard/distance/mean": 7.0})
+    ledger.conclude(trial.number)
+    (told,) = study.trials
+    assert (told.state, told.value) == (TrialState.COMPLETE, 7.0)
+    assert told.user_attrs["mlflow_run_id"] == run.id and len(ledger.trials()) == 1
+
+
+def test_a_trial_that_failed_before_its_worker_died_failed(begun):
+    ledger, trial, study = begun
+    with pytest.raises(ZeroDivisionError), open_run(ledger, trial.number):
+        raise ZeroDivisionError("poison")
+    ledger.conclude(trial.number)
+    (told,) = study.trials
+    assert told.state == TrialState.FAIL and "poison" in told.user_attrs["error"]
+    assert len(ledger.trials()) == 1
+
+
+def test_a_trial_that_was_cut_off_is_asked_for_again_twice_and_then_failed(begun):
+    ledger, trial, study = begun
+    values = trial.params
+    for _ in range(2):
+        ledger.conclude(trial.number)
+        assert ledger.trials() == []
+        trial = ledger.ask()
+        assert trial.params == values
+    ledger.conclude(trial.number)
+    assert [t.state for t in study.trials] == [TrialState.FAIL] * 3
+    (failed,) = ledger.trials()
+    assert failed.user_attrs["error"] == "its worker died 3 times"
+
+
+def test_a_trial_that_was_cut_off_while_it_was_asked_for_is_drawn_alike(begun):
+    ledger, trial, study = begun
+    values = trial.params
+    study.tell(trial, state=TrialState.FAIL)
+    again = open_study(open_storage(default_address("begun")), replace(ledger._sweep, name="twin"))
+    twin = Ledger(Store.connect(), replace(ledger._sweep, name="twin"), again)
+    partial = again.ask()  # the driver is killed after the first of two values
+    partial.suggest_float("learning_rate", 1e-3, 4e-3)
+    assert twin.take_up() == [] and twin.trials() == []
+    assert twin.ask().params == values

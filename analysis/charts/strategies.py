@@ -5,16 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.charts.gain_against_loss import gain_against_loss
+from analysis.charts.time_courses import PANELS
 from analysis.drawing.chart import Chart
 from analysis.drawing.curves import Curves
+from analysis.formulas.strategies import mean_of_seeds
 from analysis.reading.strategies import Compared
 from worldrep.names import STRATEGIES
-from worldrep.spread import spread_of
-
-PANELS = {
-    "standard": "standard: normalised change",
-    "atlantis": "Atlantis: normalised improvement",
-}
 
 
 def strategy_charts(compared: Compared) -> list[Chart]:
@@ -49,16 +45,9 @@ def strategy_charts(compared: Compared) -> list[Chart]:
 
 def strategy_courses(courses: pd.DataFrame, models: str) -> Curves:
     """When the forgetting and the gain happen, by share of the training."""
-    means = [
-        {"strategy": strategy, "split": split, "place": place, "share": own["share"].mean(),
-         "normalised": spread_of(own["normalised"].to_numpy()).mean, "n": len(own)}
-        for (strategy, split, place), own in courses.assign(
-            place=courses.groupby(["strategy", "seed", "split"], observed=True).cumcount()
-        ).groupby(["strategy", "split", "place"], sort=False, observed=True)
-    ]  # fmt: skip
     table = pd.concat(
         [
-            pd.DataFrame(means).assign(seed="mean", is_mean=True),
+            mean_of_seeds(courses).assign(seed="mean", is_mean=True),
             courses.assign(is_mean=False, n=1),
         ],
         ignore_index=True,

@@ -15,6 +15,10 @@ from worldrep.tasks import TASKS
 
 QUESTIONS = {"standard": "standard questions", "atlantis": "questions about Atlantis"}
 EVENTS = {"standard": "forgetting (standard questions)", "atlantis": "gain (Atlantis)"}
+PANELS = {
+    "standard": "standard: normalised change",
+    "atlantis": "Atlantis: normalised improvement",
+}
 LINE = "the task was"
 MOST_MARKED = 40  # lines with markers
 HOVER = ("model", "seed", "step", "value", "normalised", "measured_by", "rows", "run_id")
@@ -68,11 +72,7 @@ def mean_course(points: pd.DataFrame, families: Sequence[str], name: str) -> Cur
     own = own[known > 1].copy()  # more than the base, whose change is 0
     own["series"] = own["model"] + " seed " + own["seed"].astype(str)
     own["family"] = family_of(own["ft"], families)
-    panels = {
-        "standard": "standard: normalised change",
-        "atlantis": "Atlantis: normalised improvement",
-    }
-    own["panel"] = pd.Categorical(own["split"].map(panels), list(panels.values()))
+    own["panel"] = pd.Categorical(own["split"].map(PANELS), list(PANELS.values()))
     return Curves(
         name=name,
         title="Over the steps of fine-tuning: mean of the seven tasks",

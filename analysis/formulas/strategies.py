@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from analysis.normalize import normalized_improvement
+from analysis.formulas.pareto import mean_over_tasks
+from worldrep.improvement import normalized_improvement
 from worldrep.spread import spread_of
 from worldrep.tasks import TASKS
 
+MODEL = ["strategy", "ft", "seed"]
 QUANTITIES = ("gain", "trained", "transfer", "change", "retention", "halfway_share")
 
 
@@ -24,44 +27,35 @@ def retention(cell: Any) -> float:
 def by_model(cells: pd.DataFrame) -> pd.DataFrame:
     """One row per strategy, ft and seed of cells (one row per task), NaN where a task is missing.
 
-    cells: strategy, ft, seed, task, trained, normalised_change, normalised, retention. Columns:
-    change, gain and retention, means over the seven tasks; trained and transfer, means of the
-    normalised improvement over the tasks that were and were not trained on.
+    cells: MODEL, task, trained, normalised_change, normalised, retention. Columns: change, gain and
+    retention, means over the seven tasks; trained and transfer, means of the normalised improvement
+    over the tasks that were and were not trained on.
     """
-    rows = []
-    for (strategy, ft, seed), own in cells.groupby(["strategy", "ft", "seed"], sort=False):
-        rows.append(
-            {
-                "strategy": strategy,
-                "ft": ft,
-                "seed": seed,
-                "change": _mean(own["normalised_change"]),
-                "gain": _mean(own["normalised"]),
-                "trained": _mean(own.loc[own["trained"], "normalised"]),
-                "transfer": _mean(own.loc[~own["trained"], "normalised"]),
-                "retention": _mean(own["retention"]),
-            }
-        )
-    return pd.DataFrame(rows)
+    trained, others = cells[cells["trained"]], cells[~cells["trained"]]
+    means = {
+        "change": mean_over_tasks(cells, MODEL, "normalised_change"),
+        "gain": mean_over_tasks(cells, MODEL, "normalised"),
+        "trained": mean_over_tasks(trained, MODEL, "normalised"),
+        "transfer": mean_over_tasks(others, MODEL, "normalised"),
+        "retention": mean_over_tasks(cells, MODEL, "retention"),
+    }
+    return pd.DataFrame(means).reset_index()
 
 
 def by_seed(models: pd.DataFrame) -> pd.DataFrame:
     """One row per strategy and seed: means over all models, NaN where one of them is missing."""
-    quantities = [name for name in QUANTITIES if name in models]
-    groups = models.groupby(["strategy", "seed"], sort=False, observed=True)[quantities]
-    return groups.agg(_mean).reset_index()
+    groups = models.groupby(["strategy", "seed"], sort=False, observed=True)[list(QUANTITIES)]
+    return groups.mean().where(groups.count().eq(groups.size(), axis=0)).reset_index()
 
 
-def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
+def quantities_over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """One row per strategy and quantity: mean, std (ddof=1), Student's 95% interval, n, missing."""
     rows = []
     for strategy, own in seeds.groupby("strategy", sort=False, observed=True):
         for name in QUANTITIES:
-            there = own[name].dropna()
-            spread = spread_of(there.to_numpy())
-            numbers = {"mean": spread.mean, "std": spread.std, "low": spread.low}
-            counts = {"high": spread.high, "n": spread.n, "missing": len(own) - spread.n}
-            rows.append({"strategy": strategy, "quantity": name, **numbers, **counts})
+            spread = asdict(spread_of(own[name].dropna().to_numpy()))
+            missing = {"missing": len(own) - spread["n"]}
+            rows.append({"strategy": strategy, "quantity": name} | spread | missing)
     return pd.DataFrame(rows)
 
 
@@ -69,18 +63,17 @@ def mean_by_share(points: pd.DataFrame, fts: Sequence[str]) -> pd.DataFrame:
     """The mean course of the models of each strategy, seed and split, by share of the training.
 
     points: of `mean_courses`, with strategy. A measurement is told by its place in its course, and
-    left out where not every model has it. Columns: strategy, seed, split, share, normalised.
+    left out where not every model has it. Columns: strategy, seed, split, place, share, normalised.
     """
-    own = points[points["ft"].isin(fts)].dropna(subset=["normalised"])
-    own = own.sort_values("step")
-    keys = ["strategy", "seed", "split", "ft"]
-    last = own.groupby(keys, sort=False, observed=True)["step"].transform("max")
-    own = own.assign(share=own["step"] / last)
-    own["place"] = own.groupby(keys, sort=False, observed=True).cumcount()
-    groups = own.groupby(["strategy", "seed", "split", "place"], sort=False, observed=True)
-    means = groups[["share", "normalised"]].mean()[groups.size() == len(fts)]
-    return means.reset_index().drop(columns="place")
+    own = points[points["ft"].isin(fts)].dropna(subset=["normalised"]).sort_values("step")
+    courses = own.groupby(["strategy", "seed", "split", "ft"], sort=False)["step"]
+    own = own.assign(share=own["step"] / courses.transform("max"), place=courses.cumcount())
+    groups = own.groupby(["strategy", "seed", "split", "place"], sort=False)
+    return groups[["share", "normalised"]].mean()[groups.size() == len(fts)].reset_index()
 
 
-def _mean(values: pd.Series) -> float:
-    return float(values.mean(skipna=False))
+def mean_of_seeds(courses: pd.DataFrame) -> pd.DataFrame:
+    """The mean over seeds of what `mean_by_share` gives; n: how many."""
+    groups = courses.groupby(["strategy", "split", "place"], sort=False)
+    means = groups[["share", "normalised"]].mean()
+    return means.assign(n=groups.size()).reset_index()

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.formulas.matrices import specialists_of
-from analysis.normalize import normalized_improvement
 from analysis.reading.commands import Commands
 from analysis.reading.evaluations import Evaluations
 from analysis.reading.tables import MISSING_COLUMNS
+from worldrep.improvement import normalized_improvement
 from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName
 from worldrep.tasks import TASKS
 

@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.formulas.forgetting import normalized_change
-from analysis.normalize import normalized_improvement
 from analysis.reading.changes import Values, standard_values
 from analysis.reading.improvements import Improvements
 from analysis.reading.runs import run_table, training_id
 from analysis.reading.source import Curve, Source
 from analysis.reading.tables import USED_COLUMNS, used_runs
+from worldrep.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.tasks import TASKS
 from worldrep.tracking import StoredRun

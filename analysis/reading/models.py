@@ -16,7 +16,7 @@ from worldrep.names import (
 )
 from worldrep.studies import Definition
 
-_PLACES = {name: i for i, name in enumerate((*PRETRAININGS, NO_FT, *FINETUNINGS))}
+_PLACES = {name: i for i, name in enumerate((*PRETRAININGS, NO_FT, *FINETUNINGS, *STRATEGIES))}
 
 
 def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
@@ -48,9 +48,8 @@ def known_model(text: str) -> ModelName | None:
 
 def in_order(models: Iterable[ModelName]) -> tuple[ModelName, ...]:
     """Each once, every base before what is fine-tuned from it."""
-    places = _PLACES | {strategy: i for i, strategy in enumerate(STRATEGIES)}
     return tuple(
-        sorted(set(models), key=lambda m: [places[n] for n in (m.pretrain, m.ft, m.strategy)])
+        sorted(set(models), key=lambda m: [_PLACES[n] for n in (m.pretrain, m.ft, m.strategy)])
     )
 
 

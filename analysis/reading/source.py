@@ -36,6 +36,10 @@ class Source:
         Runs that do not say of which model and seed they are do not count. Raises StateError when
         the store does not answer.
         """
+        return [run for run in self._named(**tags) if _strategy_of(run) in (None, self._strategy)]
+
+    def _named(self, **tags: str) -> list[StoredRun]:
+        """The same, of all strategies."""
         key = tuple(sorted(tags.items()))
         if key not in self._found:
             try:
@@ -46,18 +50,17 @@ class Source:
             named = [run for run in finished if is_named(run)]
             self._unnamed |= {run.id for run in finished} - {run.id for run in named}
             self._found[key] = sorted(named, key=lambda run: (run.ended, run.id), reverse=True)
-        return [run for run in self._found[key] if _strategy_of(run) in (None, self._strategy)]
+        return self._found[key]
 
     def tuned_by(self, strategy: str) -> Source:
         """The same source for the fine-tunings of another strategy."""
-        view = copy.copy(self)
+        view = copy.copy(self)  # which shares what was read
         view._strategy = strategy
         return view
 
     def strategies(self, **tags: str) -> tuple[str, ...]:
         """The strategies that the runs with these tags are of, whichever this source is for."""
-        self.runs(**tags)
-        found = {_strategy_of(run) for run in self._found[tuple(sorted(tags.items()))]}
+        found = {_strategy_of(run) for run in self._named(**tags)}
         return tuple(strategy for strategy in STRATEGIES if strategy in found)
 
     def path(self, run_id: str, artifact: str) -> Path:

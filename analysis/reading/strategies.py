@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -10,18 +11,23 @@ from typing import Any
 import pandas as pd
 
 from analysis.formulas.courses import ALL_TASKS, halfway_table, mean_courses
-from analysis.formulas.strategies import by_model, by_seed, mean_by_share, over_seeds, retention
+from analysis.formulas.strategies import (
+    MODEL,
+    by_model,
+    by_seed,
+    mean_by_share,
+    quantities_over_seeds,
+    retention,
+)
 from analysis.options import Options
 from analysis.reading.cells import missing_cells
-from analysis.reading.changes import change_cells
 from analysis.reading.checkpoint_courses import Courses, read_courses
 from analysis.reading.choice import NothingThere
-from analysis.reading.improvements import PRETRAIN, Improvements, read_improvements
+from analysis.reading.forgotten import Changes, read_changes
+from analysis.reading.improvements import PRETRAIN
 from analysis.reading.source import Source
 from analysis.reading.tables import USED_COLUMNS, missing_table
-from worldrep.names import FINETUNINGS, STRATEGIES
-
-KEYS = ["strategy", "ft", "seed"]
+from worldrep.names import FINETUNINGS, STRATEGIES, parse_model
 
 
 @dataclass(frozen=True)
@@ -43,23 +49,26 @@ class Compared:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {} if self.models.empty else {"strategies_over_seeds": over_seeds(self.seeds)}
+        if self.models.empty:
+            return {}
+        return {"strategies_over_seeds": quantities_over_seeds(self.seeds)}
 
     @property
     def statistics(self) -> Mapping[str, Any]:
         """By strategy and quantity."""
-        facts: dict[str, Any] = {}
-        for table in self.tables.values():
-            for row in table.to_dict("records"):
-                facts.setdefault(row.pop("strategy"), {})[row.pop("quantity")] = row
-        return {"strategies": {"models": list(self.fts), **facts}} if facts else {}
+        if self.models.empty:
+            return {}
+        facts: dict[str, Any] = {"models": list(self.fts)}
+        for row in quantities_over_seeds(self.seeds).to_dict("records"):
+            facts.setdefault(row.pop("strategy"), {})[row.pop("quantity")] = row
+        return {"strategies": facts}
 
 
 @dataclass(frozen=True)
 class _Tuned:
-    """What was read of one strategy."""
+    """What was read of one strategy. cells: of `change_cells`, with what `by_model` needs."""
 
-    found: Improvements
+    changes: Changes
     cells: pd.DataFrame
     courses: Courses
 
@@ -74,45 +83,49 @@ def read_compared(source: Source, options: Options) -> Compared:
     names = options.names | {"pretrain": PRETRAIN}
     tuned: dict[str, _Tuned] = {}
     for strategy in source.strategies(stage="evaluate", **names):
-        try:
-            own = source.tuned_by(strategy)
-            tuned[strategy] = _read(own, replace(options, strategy=strategy), names)
-        except NothingThere:
-            continue
+        with suppress(NothingThere):
+            own = replace(options, strategy=strategy)
+            tuned[strategy] = _read(source.tuned_by(strategy), own, names)
     fts = tuple(ft for ft in FINETUNINGS if all(ft in one.evaluated for one in tuned.values()))
     if len(tuned) < 2 or not fts:
-        nothing = pd.DataFrame()
-        return Compared(nothing, nothing, nothing, (), missing_table([]), _runs([]))
+        return _nothing()
     models = _models(tuned, fts)
-    others = {ft for one in tuned.values() for ft in one.evaluated} - set(fts)
-    caveats = [f"strategies are compared by the models that all of them have: {', '.join(fts)}"]
-    if others:
-        caveats.append(
-            f"left out of the comparison of strategies, as one of them lacks it: "
-            f"{', '.join(ft for ft in FINETUNINGS if ft in others)}"
-        )
+    used = [one.changes.found.runs_used for one in tuned.values()]
+    used += [one.courses.runs for one in tuned.values()]
     return Compared(
-        models,
-        by_seed(models),
-        mean_by_share(_mean_points(tuned), fts),
-        fts,
-        _missing(tuned, fts),
-        _runs(
-            [table for one in tuned.values() for table in (one.found.runs_used, one.courses.runs)]
-        ),
-        caveats,
+        models=models,
+        seeds=by_seed(models),
+        courses=mean_by_share(_mean_points(tuned), fts),
+        fts=fts,
+        missing=_missing(tuned, fts),
+        runs=pd.concat(used),
+        caveats=_caveats(tuned, fts),
     )
 
 
+def _nothing() -> Compared:
+    none = pd.DataFrame()
+    return Compared(none, none, none, (), missing_table([]), pd.DataFrame(columns=USED_COLUMNS))
+
+
 def _read(source: Source, options: Options, names: dict[str, str]) -> _Tuned:
-    found = read_improvements(source, options, tuple(FINETUNINGS))
+    changes = read_changes(source, options)
     kept = ["ft", "seed", "task", "normalised", "base_atlantis", "base_standard"]
-    cells = change_cells(found).merge(found.cells[kept], on=["ft", "seed", "task"])
+    cells = changes.cells.merge(changes.gains[kept], on=["ft", "seed", "task"])
     cells["retention"] = [retention(cell) for cell in cells.itertuples()]
     cells["strategy"] = options.strategy
-    there = set(cells.loc[cells["run_id"] != "", "ft"])
-    drawn = replace(found, cells=found.cells[found.cells["ft"].isin(there)])
-    return _Tuned(found, cells, read_courses(source, drawn, names))
+    return _Tuned(changes, cells, read_courses(source, changes.found, names))
+
+
+def _caveats(tuned: Mapping[str, _Tuned], fts: tuple[str, ...]) -> list[str]:
+    caveats = [f"strategies are compared by the models that all of them have: {', '.join(fts)}"]
+    others = {ft for one in tuned.values() for ft in one.evaluated} - set(fts)
+    if others:
+        left_out = ", ".join(ft for ft in FINETUNINGS if ft in others)
+        caveats.append(
+            f"left out of the comparison of strategies, as one of them lacks it: {left_out}"
+        )
+    return caveats
 
 
 def _models(tuned: Mapping[str, _Tuned], fts: tuple[str, ...]) -> pd.DataFrame:
@@ -120,21 +133,21 @@ def _models(tuned: Mapping[str, _Tuned], fts: tuple[str, ...]) -> pd.DataFrame:
     cells = pd.concat([one.cells for one in tuned.values()], ignore_index=True)
     cells = cells[cells["ft"].isin(fts)]
     seeds = sorted(set(cells["seed"]))
-    asked = pd.DataFrame(product(tuned, fts, seeds), columns=KEYS)
-    runs = cells.groupby(KEYS, sort=False)[["model", "run_id"]].first().reset_index()
+    asked = pd.DataFrame(product(tuned, fts, seeds), columns=MODEL)
+    runs = cells.groupby(MODEL, sort=False)[["model", "run_id"]].first().reset_index()
     halves = _halves(tuned)
-    models = asked.merge(by_model(cells), how="left", on=KEYS).merge(runs, how="left", on=KEYS)
-    models = models.merge(halves, how="left", on=KEYS)
+    models = asked.merge(by_model(cells), how="left", on=MODEL).merge(runs, how="left", on=MODEL)
+    models = models.merge(halves, how="left", on=MODEL)
     models["label"] = models["ft"] + "+" + models["strategy"]
     models["strategy"] = pd.Categorical(models["strategy"], STRATEGIES)
     return models
 
 
 def _halves(tuned: Mapping[str, _Tuned]) -> pd.DataFrame:
-    """halfway_share of the mean over tasks on standard questions, by KEYS."""
+    """halfway_share of the mean over tasks on standard questions, by MODEL."""
     halves = halfway_table(_mean_points(tuned))
-    halves["strategy"] = [model.partition("+")[2] or STRATEGIES[0] for model in halves["model"]]
-    return halves.loc[halves["split"] == "standard", [*KEYS, "halfway_share"]]
+    halves["strategy"] = [parse_model(model).strategy for model in halves["model"]]
+    return halves.loc[halves["split"] == "standard", [*MODEL, "halfway_share"]]
 
 
 def _mean_points(tuned: Mapping[str, _Tuned]) -> pd.DataFrame:
@@ -151,10 +164,6 @@ def _mean_points(tuned: Mapping[str, _Tuned]) -> pd.DataFrame:
 def _missing(tuned: Mapping[str, _Tuned], fts: tuple[str, ...]) -> pd.DataFrame:
     tables = []
     for strategy, one in tuned.items():
-        for kind, cells in (("change", one.cells), ("gain", one.found.cells)):
+        for kind, cells in (("change", one.cells), ("gain", one.changes.gains)):
             tables.append(missing_cells(cells, f"{kind}_{strategy}", fts))
     return pd.concat(tables, ignore_index=True)
-
-
-def _runs(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables) if tables else pd.DataFrame(columns=USED_COLUMNS)

@@ -15,7 +15,7 @@ from worldrep.scales import resolve
 from worldrep.settings import Settings
 from worldrep.world import World, world_of
 
-GO_BACK = ("replay", "ewc")  # strategies that need the rows which the base was trained on
+NEED_BASE_ROWS = ("replay", "ewc")  # strategies
 SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # suite prefix -> pool
 
 
@@ -45,7 +45,7 @@ def training_sets(settings: Settings, world: World) -> list[RowSet]:
 
 def base_sets(settings: Settings, world: World) -> list[RowSet]:
     """The row sets that the base was trained on, for a strategy that goes back to them."""
-    return _pretraining_sets(settings, world) if settings.strategy in GO_BACK else []
+    return _pretraining_sets(settings, world) if settings.strategy in NEED_BASE_ROWS else []
 
 
 def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:

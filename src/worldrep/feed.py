@@ -66,17 +66,17 @@ class RowFeed:
 
     The order of rows depends on the seed and the epoch alone, and a step takes the same rows
     however many processes share it. An epoch passes over `own` (n, length) once; beside those each
-    batch holds its share of replayed ones from `known` (m, length). rows: both, below one another.
+    batch holds its share of replayed ones from `base_rows` (m, length). rows: both, stacked.
     """
 
     def __init__(
-        self, own: Tokens, settings: Settings, device: torch.device, known: Tokens | None = None
+        self, own: Tokens, settings: Settings, device: torch.device, base_rows: Tokens | None = None
     ) -> None:
         self.schedule = Schedule.of(settings, len(own))
         self._replay, rows = None, own
-        if known is not None and (count := replayed_rows(settings)):
-            self._replay = Replay(len(known), count, settings.seed)
-            rows = pad_together([own, known])
+        if base_rows is not None and (count := replayed_rows(settings)):
+            self._replay = Replay(len(base_rows), count, settings.seed)
+            rows = pad_together([own, base_rows])
         self.rows, self._device = rows, device
         self._lengths = (rows != PAD).sum(axis=1).astype(np.int64)
         starts = (rows == EQUALS).argmax(axis=1) if settings.loss == "answer" else 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from worldrep.errors import InputError, unknown
 from worldrep.names import NO_FT, TASK_NAMES, ModelName
-from worldrep.settings import ADDED, FIELDS, OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
+from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, SHARED_GROUPS, USUAL, Settings
 
 # Each width's sizes and epochs, relative to those of base.
 _WIDTH_FACTORS = {"base": (1, 1), "wide": (2, 0.5), "narrow": (0.5, 2), "wider": (4, 0.5)}
@@ -145,11 +145,24 @@ def resolve(
         "weight_decay": 0.01,
         "clip_norm": 1.0,
         "precision": "auto",
-        **ADDED,
+        "compute": "auto",
+        **USUAL,
     }
     names = {"scale": scale, "world": world, "seed": seed, "strategy": model.strategy}
     parts = {"pretrain": model.pretrain, "ft": model.ft, "width": model.width}
     return Settings(**{**common, **values, **(overrides or {}), **names, **parts})
+
+
+def changed_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that are not those of the scale."""
+    usual = resolve(
+        settings.model_name, scale=settings.scale, world=settings.world, seed=settings.seed
+    )
+    return {
+        name: getattr(settings, name)
+        for name in OVERRIDABLE
+        if getattr(settings, name) != getattr(usual, name)
+    }
 
 
 def base_settings(settings: Settings) -> Settings:

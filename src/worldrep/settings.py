@@ -28,9 +28,9 @@ def _setting(group: str, text: str, **bounds: Any) -> Any:
     return field(metadata={"group": group, "help": text, **bounds})
 
 
-def _of_strategy(strategy: str, text: str, **bounds: Any) -> Any:
-    """A setting that one strategy of fine-tuning alone reads."""
-    return _setting("strategy", f"{strategy}: {text}", strategy=strategy, **bounds)
+def _of_strategy(strategy: str, usual: Any, text: str, **bounds: Any) -> Any:
+    """A setting that one strategy of fine-tuning alone reads; usual: its value at every scale."""
+    return _setting("strategy", f"{strategy}: {text}", strategy=strategy, usual=usual, **bounds)
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,19 @@ class Settings:
     n_validations: int = _setting("training", "validations during training", least=1)
 
     replay_share: float = _of_strategy(
-        "replay", "share of a batch that is rows of the base's training", least=0.0, most=1.0
+        "replay", 0.5, "share of a batch that is rows of the base's training", least=0.0, most=1.0
     )
     l2sp_pull: float = _of_strategy(
-        "l2sp", "strength of the pull towards the base's weights", least=0.0, infinite=True
+        "l2sp", 30.0, "strength of the pull towards the base's weights", least=0.0, infinite=True
     )
     ewc_pull: float = _of_strategy(
-        "ewc", "strength of the pull, times each weight's information", least=0.0, infinite=True
-    )
-    fisher_rows: int = _of_strategy("ewc", "rows that the information is taken from", least=1)
-    lora_rank: int = _of_strategy("lora", "rank of the adapters", least=1)
-    lora_alpha: float = _of_strategy("lora", "scale of the adapters, times their rank", least=0.0)
-    trained_part: str = _of_strategy("freeze", "embeddings, body, last-K or first-K layers")
+        "ewc", 100.0, "strength of the pull, times each weight's information", least=0.0,
+        infinite=True,
+    )  # fmt: skip
+    fisher_rows: int = _of_strategy("ewc", 512, "rows that the information is from", least=1)
+    lora_rank: int = _of_strategy("lora", 8, "rank of the adapters", least=1)
+    lora_alpha: float = _of_strategy("lora", 16.0, "scale of the adapters, times rank", least=0.0)
+    trained_part: str = _of_strategy("freeze", "last-2", "embeddings, body, last-K, first-K layers")
 
     def __post_init__(self) -> None:
         _ = self.model_name
@@ -211,16 +212,13 @@ def _check(spec: dataclasses.Field, value: Any) -> None:
 FIELDS: dict[str, dataclasses.Field] = {spec.name: spec for spec in dataclasses.fields(Settings)}
 OVERRIDABLE = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] != "name")
 SHARED_GROUPS = ("world", "rows", "model")  # what a fine-tuning and its base have in common
+USUAL = {  # of the settings that one strategy reads
+    name: spec.metadata["usual"] for name, spec in FIELDS.items() if "usual" in spec.metadata
+}
 ADDED: dict[str, Any] = {  # settings that runs of earlier versions lack, and what they were then
     "compute": "auto",
     "strategy": PLAIN,
-    "replay_share": 0.5,
-    "l2sp_pull": 30.0,
-    "ewc_pull": 100.0,
-    "fisher_rows": 512,
-    "lora_rank": 8,
-    "lora_alpha": 16.0,
-    "trained_part": "last-2",
+    **USUAL,  # which a plain training does not read
 }
 
 

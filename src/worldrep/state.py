@@ -42,13 +42,13 @@ class Training:
         model: Qwen2ForCausalLM,
         settings: Settings,
         accelerator: Accelerator,
-        known: Tokens | None = None,
+        base_rows: Tokens | None = None,
     ) -> None:
-        """model: as the training begins, even if it is resumed; known: rows of the base's training,
+        """model: as the training begins, even if it is resumed; base_rows: of the base's training,
         for a strategy that needs them."""
         self.settings, self.accelerator, self.step = settings, accelerator, 0
         self.plain = model.to(accelerator.device).train()
-        self.pull = self._pull(known)
+        self.pull = self._pull(base_rows)
         self._adapted = with_adapters(self.plain, settings) if settings.strategy == "lora" else None
         if settings.strategy == "freeze":
             freeze_all_but(settings.trained_part, self.plain)
@@ -56,12 +56,12 @@ class Training:
         optimizer = build_optimizer(self.plain, settings)
         self.model, self.optimizer = accelerator.prepare(passes, optimizer)
 
-    def _pull(self, known: Tokens | None) -> Pull | None:
+    def _pull(self, base_rows: Tokens | None) -> Pull | None:
         if self.settings.strategy == "l2sp":
             return Pull(self.plain, self.settings.l2sp_pull)
         if self.settings.strategy == "ewc":
-            assert known is not None
-            information = broadcast(fisher_information(self.plain, known, self.settings))
+            assert base_rows is not None
+            information = broadcast(fisher_information(self.plain, base_rows, self.settings))
             return Pull(self.plain, self.settings.ewc_pull, information)
         return None
 

@@ -38,20 +38,20 @@ def train(
     resume: Path | None = None,
     title: str = "training",
     watch: Watch | None = None,
-    known: Tokens | None = None,
+    base_rows: Tokens | None = None,
 ) -> Qwen2ForCausalLM:
     """Train a model on token rows (n, length) and return it with its final weights.
 
     model: as it is at step 0; recorder: where numbers and checkpoints go, None on all processes but
     the main one; validate: called with the model at the validation steps; resume: checkpoint folder
-    to continue from; title, watch: what it is called to whom is told how far it is; known: rows
+    to continue from; title, watch: what it is called to whom is told how far it is; base_rows: rows
     (m, length) of the base's training, for a strategy that goes back to them.
     Raises StateError, naming the step, when the loss is not finite.
     """
-    training = Training(model, settings, accelerator, known)
+    training = Training(model, settings, accelerator, base_rows)
     if resume is not None:
         training.resume(resume)
-    feed = RowFeed(rows, settings, accelerator.device, known)
+    feed = RowFeed(rows, settings, accelerator.device, base_rows)
     stepper, steps = steps_of(training, feed), feed.schedule.steps
     log_every = max(1, steps // LOG_POINTS)
     checkpoint_steps = feed.schedule.marks(settings.n_checkpoints)

@@ -29,9 +29,9 @@ def perform(store: Store, task: Task, watch: Watch) -> str:
 
 
 def with_cities(store: Store, task: Task) -> Settings:
-    """The settings, with the study's copy of a CSV of cities that is not here."""
+    """The settings, with the copy of a CSV that the study or sweep keeps, if it is not here."""
     given = task.settings.cities
     if given == "none" or Path(given).is_file():
         return task.settings
-    kept = keep_file(store, task.parent, CITIES, f"study-{task.parent}")
+    kept = keep_file(store, task.parent, CITIES, f"parent-{task.parent}")
     return replace(task.settings, cities=kept)

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -57,6 +58,13 @@ def keep_file(store: Store, run_id: str, artifact: str, name: str) -> str:
             shutil.copy(found, part)
             part.replace(path)
     return str(path)
+
+
+def keep_cities(run: OpenRun, settings: Settings) -> None:
+    """Store a CSV of cities with the run of a study or sweep, for workers on other machines."""
+    if settings.cities != "none":
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+            run.artifact(Path(shutil.copy(settings.cities, Path(folder) / CITIES)))
 
 
 def kind_of(run: StoredRun) -> str:

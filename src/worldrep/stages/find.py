@@ -15,8 +15,8 @@ from worldrep.fingerprints import training_fingerprint
 from worldrep.manifest import folder_name, verify
 from worldrep.model import load_model
 from worldrep.rows import RowMaker
-from worldrep.scales import resolve
-from worldrep.settings import OVERRIDABLE, Settings
+from worldrep.scales import changed_settings
+from worldrep.settings import Settings
 from worldrep.stages.common import (
     MODEL,
     TRAINING_STAGES,
@@ -46,11 +46,8 @@ def training_command(settings: Settings) -> str:
     entry, own = "pretrain", ["pretrain"]
     if settings.is_finetuning:
         entry, own = "finetune", ["ft", *(["strategy"] if settings.of_strategy else [])]
-    usual = resolve(
-        settings.model_name, scale=settings.scale, world=settings.world, seed=settings.seed
-    )
-    changed = [key for key in OVERRIDABLE if getattr(settings, key) != getattr(usual, key)]
-    names = dict.fromkeys([*own, "pretrain", "seed", "scale", "width", "world", *changed])
+    names = dict.fromkeys([*own, "pretrain", "seed", "scale", "width", "world"])
+    names |= dict.fromkeys(changed_settings(settings))
     given = " ".join(f"-P {key}={getattr(settings, key)}" for key in names)
     return f"mlflow run . -e {entry} {given} --env-manager local"
 

@@ -167,13 +167,14 @@ class Work:
         with self.accelerator.main_process_first():
             rows = stack_rows(self.maker, training_sets(self.settings, world))
             back_to = base_sets(self.settings, world)
-            known = stack_rows(self.maker, back_to) if back_to else None
+            base_rows = stack_rows(self.maker, back_to) if back_to else None
             sets = validation_sets(self.settings).items()
             suites = [suite_of(name, load_rows(self.maker, held_out)) for name, held_out in sets]
-        return rows, known, lambda model: validation_metrics(model, suites, self.settings.is_plain)
+        plain = self.settings.is_plain
+        return rows, base_rows, lambda model: validation_metrics(model, suites, plain)
 
     def train(
-        self, run: OpenRun | None, rows: Tokens, known: Tokens | None, validate: Validate
+        self, run: OpenRun | None, rows: Tokens, base_rows: Tokens | None, validate: Validate
     ) -> str:
         """Train and store the model; `run` is None on all processes but the main one."""
         run_id = str(_from_main(self.accelerator, lambda: run.id if run else None))
@@ -196,7 +197,7 @@ class Work:
                 resume,
                 self.title,
                 (self.watch or Bar()) if run else None,
-                known,
+                base_rows,
             )
         if run:
             _store_model(run, model)

@@ -6,7 +6,6 @@ same run, and takes it over when the first one ends or dies.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -17,11 +16,11 @@ import pandas as pd
 from worldrep.digests import digest
 from worldrep.names import TASK_NAMES
 from worldrep.settings import SHARED_GROUPS
+from worldrep.stages.common import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, Scheduler
 from worldrep.studies.states import DONE, FAILED
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError
-from worldrep.tracking.records import CITIES
 
 WRITE_SECONDS = 5.0  # between two entries
 TRY_SECONDS = 30.0  # between two attempts to take it over
@@ -64,7 +63,7 @@ class StudyRun:
         self._run: OpenRun | None = None
         self.run_id = self._claim(launched)
         if self._run:
-            self._keep_cities(self._run)
+            keep_cities(self._run, graph.definition.resolved[0])
         found = store.get(self.run_id)
         self._begun, self.summarized = found.started, found.tag("summarized")
         self._written = self._tried = time.monotonic()
@@ -82,14 +81,6 @@ class StudyRun:
 
     def _same(self) -> list[StoredRun]:
         return self._store.find(fingerprint=self._spec.fingerprint)
-
-    def _keep_cities(self, run: OpenRun) -> None:
-        """Store a CSV of cities for workers on other machines."""
-        given = self._graph.definition.settings.get("cities", "none")
-        if given != "none":
-            with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-                copy = shutil.copy(given, Path(folder) / CITIES)
-                run.artifact(Path(copy))
 
     def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
         """Enter the counts as `study/<state>`, by seconds since the study first began."""

@@ -9,25 +9,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from worldrep.data import maker_of
-from worldrep.digests import digest, random_stream
+from worldrep.digests import digest
 from worldrep.errors import InputError, unknown
 from worldrep.fingerprints import evaluation_fingerprint, training_fingerprint
 from worldrep.settings import Settings
+from worldrep.sweeps.guides import AUTO, NONE, PRUNERS, SAMPLERS
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import Space, description, read_space
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # what there is to say, the sweep says itself
-
-SAMPLERS = ("tpe", "random")
-PRUNERS = ("auto", "median", "hyperband", "none")
-STARTUP_TRIALS = 5  # whose values the median is first taken of
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,100}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -48,14 +41,16 @@ class Sweep:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise InputError(f"name={self.name!r} is not made of letters, digits and - _ . + @")
+            raise InputError(
+                f"name={self.name!r} is not made of letters, digits and - _ . + @, 200 at most"
+            )
         if self.sampler not in SAMPLERS:
             raise unknown("sampler", self.sampler, SAMPLERS)
         if self.pruner not in PRUNERS:
             raise unknown("pruner", self.pruner, PRUNERS)
-        if self.pruner == "auto":
-            object.__setattr__(self, "pruner", "median" if self._can_prune else "none")
-        if self.pruner != "none" and not self._can_prune:
+        if self.pruner == AUTO:
+            object.__setattr__(self, "pruner", "median" if self._can_prune else NONE)
+        if self.pruner != NONE and not self._can_prune:
             raise InputError(
                 f"pruner={self.pruner} needs one objective that validations show "
                 f"(not {', '.join(o.name for o in self.objectives)}): choose pruner=none"
@@ -102,19 +97,21 @@ class Sweep:
         maker = maker_of(self.settings)
         start = training_fingerprint(maker, self.settings)
         start = evaluation_fingerprint(maker, self.settings, start)
-        return digest([start, description(self.space), [goal.name for goal in self.objectives]])
+        goals = [goal.name for goal in self.objectives]
+        return digest([start, description(self.space), goals, self.sampler, self.pruner])
 
     @property
-    def in_words(self) -> str:
+    def searches(self) -> str:
         """What is searched for what, for tags and messages."""
         goals = ", ".join(objective.name for objective in self.objectives)
-        return f"{goals} by {json.dumps(description(self.space))}"
+        how = f"{self.sampler}, pruner {self.pruner}"
+        return f"{goals} by {json.dumps(description(self.space))} with {how}"
 
     def outcome(self, trial: FrozenTrial) -> str:
         """The values and settings of a completed trial, in words."""
         goals = zip(self.objectives, trial.values or [], strict=False)
         values = [f"{goal.name} {value:.4f}" for goal, value in goals]
-        return ", ".join(values) + f" ({in_words(trial.params)})"
+        return ", ".join(values) + f" ({params_in_words(trial.params)})"
 
     def trial_fingerprint(self, number: int) -> str:
         return digest(["trial", self.name, self.identity, number])
@@ -126,22 +123,8 @@ class Sweep:
         """The settings of a trial. Raises InputError when its values do not go together."""
         return replace(self.settings, **params)
 
-    def make_sampler(self, number: int) -> BaseSampler:
-        """For trial `number`: what it suggests depends on the seed and on the trials before alone,
-        so that a sweep goes on after a kill as it would have without."""
-        seed = int(random_stream(self.settings.seed, "sampler", number).integers(2**31))
-        return RandomSampler(seed) if self.sampler == "random" else TPESampler(seed=seed)
 
-    def make_pruner(self) -> BasePruner:
-        """Compares trials at the same validation, counted from 1."""
-        if self.pruner == "median":
-            return MedianPruner(n_startup_trials=STARTUP_TRIALS)
-        if self.pruner == "hyperband":
-            return HyperbandPruner(max_resource=self.settings.n_validations)
-        return NopPruner()
-
-
-def in_words(params: Mapping[str, Any]) -> str:
+def params_in_words(params: Mapping[str, Any]) -> str:
     """The settings of a trial, such as `epochs 3, learning_rate 0.00123`."""
     shown = {k: f"{v:.3g}" if isinstance(v, float) else str(v) for k, v in params.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items())

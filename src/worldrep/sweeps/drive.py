@@ -15,12 +15,13 @@ from worldrep.executors import Choice, Executor, Outcome
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, train_model
+from worldrep.stages.common import keep_cities
 from worldrep.studies.display import Display
-from worldrep.sweeps.definition import Sweep, in_words
+from worldrep.sweeps.definition import Sweep, params_in_words
 from worldrep.sweeps.ledger import ERROR, LOST, Ledger
 from worldrep.sweeps.storage import check_storage, open_storage, open_study
 from worldrep.sweeps.sweep_run import SweepRun, sweep_spec
-from worldrep.sweeps.trial import FAILED, STATE, TrialTask, trial_spec
+from worldrep.sweeps.trial import TrialTask, trial_spec
 from worldrep.tracking import Store
 
 PERFORM = "worldrep.sweeps.trial:perform"
@@ -65,10 +66,14 @@ def run_sweep(
     executor = replace(choice, perform=PERFORM).open(store, display.tell)
     try:
         with store.run(sweep_spec(sweep, storage), launched=launched) as run:
+            keep_cities(run, sweep.settings)
             ledger, sweep_run = Ledger(store, sweep, study), SweepRun(run, sweep, study)
             base = _base(store, sweep, run.id)
             drive = Drive(store, sweep, storage, base, executor, ledger, sweep_run, display)
-            drive.work(n_trials)
+            try:
+                drive.work(n_trials)
+            finally:
+                drive.close()
             best = sweep_run.conclude()
     finally:
         executor.stop()
@@ -121,8 +126,15 @@ class Drive:
             while self._executor.free and len(self._ledger.trials()) < n_trials:
                 self._begin()
             self._display.whole({"done": self._ended, "left": n_trials - self._ended})
-            for outcome in self._executor.wait(WAIT_SECONDS) if self._busy else ():
+            for outcome in self._executor.wait(WAIT_SECONDS):
                 self._settle(outcome)
+
+    def close(self) -> None:
+        """End the workers, and the runs of trials that they leave open."""
+        ended = self._executor.stop()
+        for number in self._busy.values():
+            for run in self._ledger.runs_of(number):
+                self._store.close_dead(run, ended)
 
     @property
     def _ended(self) -> int:
@@ -151,9 +163,8 @@ class Drive:
         """Record a trial that cannot be begun as one that failed."""
         task = self._task(number, self._sweep.settings)
         spec = replace(trial_spec(task), settings=task.settings.as_dict() | params)
-        with suppress(InputError), self._store.run(spec) as run:
-            run.tags({f"worldrep.{STATE}": FAILED})
-            raise fault
+        with suppress(InputError), self._store.run(spec):
+            raise fault  # ends it as FAILED, with the reason
         self._ledger.fail(number, str(fault))
         self._report(number)
 
@@ -161,10 +172,10 @@ class Drive:
         number = self._busy.pop(outcome.fingerprint)
         if outcome.state == "done":
             self._ledger.tell(number, self._store.get(outcome.run_id))
-        elif outcome.state == "lost":
-            self._ledger.lose(number, [outcome.owner] if outcome.owner else [])
-        else:
+        elif outcome.state == "failed":
             self._ledger.fail(number, outcome.message)
+        else:  # lost with its worker, or taken by another process
+            self._ledger.conclude(number, [outcome.owner] if outcome.owner else [])
         self._report(number)
 
     def _report(self, number: int) -> None:
@@ -182,4 +193,4 @@ class Drive:
         how = f"FAILED: {trial.user_attrs.get(ERROR)}"
         if trial.state == TrialState.PRUNED:
             how = f"pruned after validation {trial.last_step}"
-        return f"{how} ({in_words(trial.params)})"
+        return f"{how} ({params_in_words(trial.params)})"

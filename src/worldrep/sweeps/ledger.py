@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from worldrep.sweeps.definition import Sweep
+from worldrep.sweeps.guides import make_sampler
 from worldrep.sweeps.trial import COMPLETE, FAILED, OBJECTIVE, RUN_ID, STATE, running_trial
 from worldrep.tracking import Store, StoredRun
 from worldrep.tracking.liveness import Owner
@@ -35,7 +36,8 @@ class Ledger:
 
     def ask(self) -> optuna.Trial:
         """A new trial: one that was lost, else what the sampler makes of those before."""
-        self._study.sampler = self._sweep.make_sampler(len(self.trials()))
+        seed = self._sweep.settings.seed
+        self._study.sampler = make_sampler(self._sweep.sampler, seed, len(self.trials()))
         return self._study.ask(fixed_distributions=self._sweep.space)
 
     def runs_of(self, number: int) -> list[StoredRun]:
@@ -55,23 +57,20 @@ class Ledger:
         """A trial failed, for this reason."""
         self._end(number, {ERROR: message})
 
-    def lose(self, number: int, ended: Collection[Owner] = ()) -> None:
-        """A trial was cut off: it is queued again with its values, unless that was often enough.
+    def conclude(self, number: int, ended: Collection[Owner] = ()) -> None:
+        """Nobody works on a trial any more: what became of it is what the store says.
 
         ended: processes that no longer work on it, whatever the store says of them.
         """
         for run in self.runs_of(number):
             self._store.close_dead(run, ended)
-        trial = self.trial(number)
-        tries = trial.user_attrs.get(TRIES, 0)
-        if tries >= MOST_RETRIES:
-            self.fail(number, f"its worker died {tries + 1} times")
-            return
-        known = {t.user_attrs.get(RETRY_OF) for t in self._study.get_trials(deepcopy=False)}
-        if number not in known:  # else the driver was killed between this and what follows
-            attributes = {RETRY_OF: number, TRIES: tries + 1}
-            self._study.enqueue_trial(trial.params, user_attrs=attributes)
-        self._end(number, {LOST: True})
+        runs = self.runs_of(number)
+        if runs and runs[0].status == "FINISHED":
+            self.tell(number, runs[0])
+        elif runs and runs[0].status == "FAILED":
+            self.fail(number, runs[0].tag("error"))
+        else:
+            self._lose(number)
 
     def take_up(self) -> list[int]:
         """Find out what became of the trials of a driver that is no more.
@@ -80,21 +79,32 @@ class Ledger:
         """
         alive = []
         for trial in self._study.get_trials(states=[TrialState.RUNNING]):
-            runs = self.runs_of(trial.number)
-            if any(run.alive for run in runs):
+            if any(run.alive for run in self.runs_of(trial.number)):
                 alive.append(trial.number)
-            elif runs and runs[0].status == "FINISHED":
-                self.tell(trial.number, runs[0])
-            elif runs and runs[0].status == "FAILED":
-                self.fail(trial.number, runs[0].tag("error"))
             else:
-                self.lose(trial.number)
+                self.conclude(trial.number)
         return alive
+
+    def _lose(self, number: int) -> None:
+        """A trial was cut off: it is queued again with its values, unless that was often enough."""
+        trial = self.trial(number)
+        tries = trial.user_attrs.get(TRIES, 0)
+        if tries >= MOST_RETRIES:
+            self.fail(number, f"its worker died {tries + 1} times")
+            return
+        values = trial.system_attrs.get("fixed_params", {}) | trial.params
+        known = {t.user_attrs.get(RETRY_OF) for t in self._study.get_trials(deepcopy=False)}
+        # One that was cut off while it was asked for is drawn anew: the sampler is the same. If it
+        # is queued already, the driver was killed between that and what follows.
+        if values.keys() == self._sweep.space.keys() and number not in known:
+            attributes = {RETRY_OF: number, TRIES: tries + 1}
+            self._study.enqueue_trial(values, user_attrs=attributes)
+        self._end(number, {LOST: True})
 
     def _end(self, number: int, facts: dict[str, object]) -> None:
         for run in self.runs_of(number)[:1]:
             facts = facts | {RUN_ID: run.id}
-            self._store.client.set_tag(run.id, f"worldrep.{STATE}", FAILED)
+            self._store.tag(run.id, **{STATE: FAILED})
         trial = running_trial(self._study, number)
         for key, value in facts.items():
             trial.set_user_attr(key, value)

@@ -8,6 +8,7 @@ batch_size: [32, 64, 128]          # one of these
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +24,14 @@ from optuna.distributions import (
 )
 
 from worldrep.errors import InputError, first_line, unknown
+from worldrep.names import has_warmup_rows
 from worldrep.settings import FIELDS, Settings, parse_value
 
 DEFAULT = "default"
 LIBRARY = Path(__file__).parent / "library"
 KEYS = ("low", "high", "log", "step")
-# What a trial may not change: it would need a base of its own, or be measured by other questions.
-OF_THE_BASE = ("precision", "compute")
-WITHOUT_EFFECT = ("n_checkpoints", "n_validations")
+OF_THE_BASE = ("precision", "compute")  # with another one a trial would need a base of its own
+WITHOUT_EFFECT = ("n_checkpoints", "n_validations")  # on the weights
 
 Space = dict[str, BaseDistribution]
 
@@ -45,7 +46,8 @@ def read_space(path: str, settings: Settings) -> Space:
     stage = "finetune" if settings.is_finetuning else "pretrain"
     file = LIBRARY / f"{stage}.yaml" if path == DEFAULT else Path(path)
     try:
-        content = yaml.safe_load(file.read_text())
+        text = file.read_text()
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as fault:
         raise InputError(f"cannot read search space {path}: {fault}") from None
     except yaml.YAMLError as fault:
@@ -55,10 +57,21 @@ def read_space(path: str, settings: Settings) -> Space:
             f"search space {path} is not a list of settings with ranges such as "
             "`learning_rate: {low: 1e-6, high: 1e-3, log: true}`"
         )
+    if path == DEFAULT:  # it is for all mixtures; not every one reads all of it
+        content = {name: content[name] for name in content if name in searchable(settings)}
     try:
+        _check_keys(yaml.compose(text))
         return {name: _dimension(name, given, settings) for name, given in content.items()}
     except InputError as fault:
         raise InputError(f"search space {path}: {fault}") from None
+
+
+def _check_keys(node: Any) -> None:
+    """Raise InputError for a key that occurs twice: YAML would take the last one."""
+    names = [key.value for key, _ in node.value]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name} is there twice")
 
 
 def searchable(settings: Settings) -> tuple[str, ...]:
@@ -66,6 +79,7 @@ def searchable(settings: Settings) -> tuple[str, ...]:
     if settings.is_finetuning:
         groups = settings.group("training", "ft_rows") | settings.of_strategy
         left_out = {*OF_THE_BASE, *WITHOUT_EFFECT, "strategy"}
+        left_out |= set() if has_warmup_rows(settings.ft) else {"ft_warmup_rows"}
     else:
         groups = settings.group("training", "model") | {"pretrain_rows": settings.pretrain_rows}
         left_out = set(WITHOUT_EFFECT)
@@ -116,6 +130,8 @@ def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistr
     log = given.get("log", False)
     if not isinstance(log, bool):
         raise InputError(f"{name}: log={log!r} is not one of: true, false")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{name} runs from {low} to {high}: both must be finite")
     if low >= high:
         raise InputError(f"{name} runs from {low} to {high}: low must be below high")
     if log and low <= 0:
@@ -142,6 +158,8 @@ def _value(name: str, given: Any, settings: Settings) -> Any:
         raise InputError(
             f"{name}: {text!r} is neither a number nor a multiple such as 2x"
         ) from None
+    if not math.isfinite(times):
+        raise InputError(f"{name}: {text!r} is not a finite multiple")
     value = times * getattr(settings, name)
     if FIELDS[name].type == "float":
         return value

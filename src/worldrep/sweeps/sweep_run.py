@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 from worldrep.stages.common import identity_tags
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.figures import draw
+from worldrep.sweeps.objectives import Objective
 from worldrep.sweeps.storage import shown
 from worldrep.sweeps.trial import RUN_ID
 from worldrep.tracking import OpenRun, RunSpec
 
+LONGEST_TAG = 4000
+MOST_NAMED = 20  # best trials in the description
 TABLE, BEST, FIGURES = "trials.csv", "best.json", "figures"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -26,7 +30,7 @@ def sweep_spec(sweep: Sweep, storage: str) -> RunSpec:
     tags = identity_tags(sweep.settings) | {
         "sweep": sweep.name,
         "identity": sweep.identity,
-        "searches": sweep.in_words,
+        "searches": sweep.searches,
         "storage": shown(storage),
         "objectives": ",".join(objective.name for objective in sweep.objectives),
     }
@@ -43,19 +47,10 @@ class SweepRun:
 
     def write(self) -> None:
         """Enter the best values so far, by how many trials had ended."""
-        ended = [t for t in self._study.get_trials(deepcopy=False) if t.state in ENDED]
-        ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-        best: dict[str, float] = {}
-        for i, trial in enumerate(ended, start=1):
-            for goal, value in zip(self._sweep.objectives, trial.values or [], strict=False):
-                if trial.state == TrialState.COMPLETE:
-                    better = max if goal.higher_is_better else min
-                    best[f"best/{goal.name}"] = better(value, best.get(f"best/{goal.name}", value))
-            if i > self._written:
-                states = [found.state for found in ended[:i]]
-                numbers = {f"trials/{s.name.lower()}": float(states.count(s)) for s in ENDED}
-                self._run.metrics(i, best | numbers)
-        self._written = len(ended)
+        numbers = progress(self._study.get_trials(deepcopy=False), self._sweep.objectives)
+        for i in range(self._written, len(numbers)):
+            self._run.metrics(i + 1, numbers[i])
+        self._written = len(numbers)
 
     def conclude(self) -> tuple[FrozenTrial, ...]:
         """Enter the best trials, a table of all and Optuna's figures; returns the best ones."""
@@ -63,9 +58,9 @@ class SweepRun:
         facts = [self._facts(trial) for trial in best]
         self._run.tags(
             {
-                "worldrep.best_trial": ",".join(str(trial.number) for trial in best)[:4000],
-                "worldrep.best_settings": json.dumps([trial.params for trial in best])[:4000],
-                "mlflow.note.content": self._note(facts),
+                "worldrep.best_trial": _short(",".join(str(trial.number) for trial in best)),
+                "worldrep.best_settings": _short(json.dumps([trial.params for trial in best])),
+                "mlflow.note.content": self._note(best),
             }
         )
         with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
@@ -87,16 +82,34 @@ class SweepRun:
             "settings": trial.params,
         }
 
-    def _note(self, facts: list[dict[str, Any]]) -> str:
+    def _note(self, best: Sequence[FrozenTrial]) -> str:
         """The sweep's description in the UI."""
         states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
         numbers = ", ".join(f"{states.count(s)} {s.name.lower()}" for s in ENDED)
-        lines = [f"**{self._sweep.name}** searches {self._sweep.in_words}", ""]
-        lines += [f"Trials: {numbers}.", "", "Best:" if facts else "No trial was completed.", ""]
-        for fact in facts[:20]:
-            values = ", ".join(f"{name} {value:.4f}" for name, value in fact["values"].items())
-            lines.append(f"- trial {fact['trial']}: {values}, {json.dumps(fact['settings'])}")
+        lines = [f"**{self._sweep.name}** searches {self._sweep.searches}", ""]
+        lines += [f"Trials: {numbers}.", "", "Best:" if best else "No trial was completed.", ""]
+        lines += [f"- trial {t.number}: {self._sweep.outcome(t)}" for t in best[:MOST_NAMED]]
         return "\n".join(lines)
+
+
+def progress(
+    trials: Sequence[FrozenTrial], objectives: Sequence[Objective]
+) -> list[dict[str, float]]:
+    """After each trial that ended, in the order in which they did: `best/<objective>` so far, and
+    `trials/complete`, `trials/pruned`, `trials/fail`."""
+    ended = [trial for trial in trials if trial.state in ENDED]
+    ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
+    numbers = {f"trials/{state.name.lower()}": 0.0 for state in ENDED}
+    found = []
+    for trial in ended:
+        numbers[f"trials/{trial.state.name.lower()}"] += 1
+        for goal, value in zip(objectives, trial.values or [], strict=False):
+            if trial.state == TrialState.COMPLETE:  # a pruned one has the value it was pruned at
+                better = max if goal.higher_is_better else min
+                name = f"best/{goal.name}"
+                numbers[name] = better(value, numbers.get(name, value))
+        found.append(dict(numbers))
+    return found
 
 
 def best_trials(study: optuna.Study) -> tuple[FrozenTrial, ...]:
@@ -105,3 +118,8 @@ def best_trials(study: optuna.Study) -> tuple[FrozenTrial, ...]:
     if not completed:
         return ()
     return (study.best_trial,) if len(study.directions) == 1 else tuple(study.best_trials)
+
+
+def _short(text: str) -> str:
+    """A text as a tag, or where to find it."""
+    return text if len(text) <= LONGEST_TAG else f"see {BEST}"

@@ -16,11 +16,13 @@ from worldrep.errors import StateError
 from worldrep.evaluation import VAL, evaluate
 from worldrep.executors.perform import with_cities
 from worldrep.executors.work import Task
+from worldrep.feed import Schedule
 from worldrep.progress import Watch
 from worldrep.settings import Settings
 from worldrep.stages.common import identity_tags
 from worldrep.stages.train import Work
 from worldrep.sweeps.definition import Sweep
+from worldrep.sweeps.guides import NONE, make_pruner
 from worldrep.sweeps.storage import open_storage
 from worldrep.tracking import OpenRun, RunSpec, Store
 from worldrep.training import train
@@ -53,19 +55,20 @@ def perform(store: Store, task: TrialTask, watch: Watch) -> str:
     """
     settings = with_cities(store, task)
     with store.run(trial_spec(task)) as run:
-        recorder = TrialRecorder(run, task, settings)
         try:
             accelerator = make_accelerator(settings)
             maker = maker_of(settings)
             base_id = task.model_run or None
             work = Work(store, settings, accelerator, maker, base_id, task.title, watch)
-            rows, known, validate = work.prepare()
+            rows, base_rows, validate = work.prepare()
+            steps = Schedule.of(settings, len(rows)).steps
+            recorder = TrialRecorder(run, task, settings, steps)
             model = train(
                 work.initial_model(), rows, settings, accelerator, recorder, validate,
-                title=task.title, watch=watch, known=known,
+                title=task.title, watch=watch, base_rows=base_rows,
             )  # fmt: skip
             metrics, _ = evaluate(model.to(accelerator.device), maker, settings)
-            run.metrics(recorder.step, metrics | _values(task, settings, metrics))
+            run.metrics(steps, metrics | _values(task, settings, metrics))
             run.tags({f"worldrep.{STATE}": COMPLETE})
         except Pruned:
             run.tags({f"worldrep.{STATE}": PRUNED})
@@ -99,18 +102,17 @@ class TrialRecorder:
     """Records the numbers of a trial, and ends it when Optuna finds it poor.
 
     What an objective is at a validation is computed as at the end, from validation rows: those at
-    step 0 are the base's.
+    step 0 are the base's. steps: of the whole training.
     """
 
-    def __init__(self, run: OpenRun, task: TrialTask, settings: Settings) -> None:
-        self._run, self._task, self._settings = run, task, settings
+    def __init__(self, run: OpenRun, task: TrialTask, settings: Settings, steps: int) -> None:
+        self._run, self._task, self._settings, self._steps = run, task, settings, steps
         self._base: dict[str, float] = {}
-        self._validations, self.step = 0, 0
+        self._validations = 0
         self._trial = _trial_of(task)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers measured after `step` steps. Raises Pruned."""
-        self.step = step
         self._run.metrics(step, values)
         validated = {k.removeprefix(VAL): v for k, v in values.items() if k.startswith(VAL)}
         if not validated:
@@ -127,8 +129,7 @@ class TrialRecorder:
         self._run.metrics(step, {f"{VAL}{OBJECTIVE}{name}": v for name, v in shown.items()})
         if self._trial and len(shown) == 1:
             self._trial.report(next(iter(shown.values())), self._validations)
-            last = self._validations == self._settings.n_validations
-            if not last and self._trial.should_prune():
+            if step < self._steps and self._trial.should_prune():
                 raise Pruned
 
     def checkpoint(self, folder: Path) -> None:
@@ -137,13 +138,13 @@ class TrialRecorder:
 
 def _trial_of(task: TrialTask) -> optuna.Trial | None:
     """Optuna's trial, for what it is told meanwhile; None if nothing can be pruned."""
-    if task.sweep.pruner == "none":
+    if task.sweep.pruner == NONE:
         return None
     study = optuna.load_study(
         study_name=task.sweep.name,
         storage=open_storage(task.storage),
         sampler=RandomSampler(),  # all is suggested already
-        pruner=task.sweep.make_pruner(),
+        pruner=make_pruner(task.sweep.pruner, task.sweep.settings.n_validations),
     )
     return running_trial(study, task.number)
 

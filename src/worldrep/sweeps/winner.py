@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from optuna.trial import FrozenTrial
 
 from worldrep.errors import InputError
-from worldrep.scales import resolve
-from worldrep.settings import OVERRIDABLE
-from worldrep.studies import Definition
+from worldrep.executors import Choice
+from worldrep.scales import changed_settings
+from worldrep.studies import Definition, expand
+from worldrep.studies.drive import run_study
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.drive import Result
+from worldrep.tracking import Store
 
-NONE, BEST = "none", "best"
+BEST = "best"
 
 
-def check_apply(apply: str, sweep: Sweep) -> None:
-    """Raise InputError when it cannot be said which trial is meant."""
+def check_apply(apply: str | None, seeds: Sequence[int], sweep: Sweep) -> None:
+    """Raise InputError when it cannot be said which trial is meant, or for a wrong seed."""
+    for seed in seeds:
+        replace(sweep.settings, seed=seed)
     if apply == BEST and len(sweep.objectives) > 1:
         raise InputError(
             "apply=best needs one objective; of several no trial is the best: "
             "choose one of the front by its number, such as apply=7"
         )
-    if apply not in (NONE, BEST) and not (apply.isascii() and apply.isdecimal()):
+    if apply not in (None, BEST) and not (apply.isascii() and apply.isdecimal()):
         raise InputError(f"apply={apply!r} is not one of: none, best, or the number of a trial")
 
 
@@ -38,9 +45,6 @@ def chosen_trial(apply: str, result: Result) -> FrozenTrial:
 def winner_study(sweep: Sweep, trial: FrozenTrial, seeds: tuple[int, ...]) -> Definition:
     """The study that applies a trial's settings to the sweep's model, for some seeds."""
     own = sweep.settings
-    usual = resolve(own.model_name, scale=own.scale, world=own.world, seed=own.seed)
-    fixed = {name: getattr(own, name) for name in OVERRIDABLE}
-    changed = {name: value for name, value in fixed.items() if value != getattr(usual, name)}
     return Definition(
         f"{sweep.name}-trial{trial.number}",
         (str(own.model_name),),
@@ -48,5 +52,14 @@ def winner_study(sweep: Sweep, trial: FrozenTrial, seeds: tuple[int, ...]) -> De
         seeds=seeds,
         worlds=(own.world,),
         scale=own.scale,
-        settings=changed | trial.params,
+        settings=changed_settings(own) | trial.params,
     )
+
+
+def apply_trial(
+    store: Store, sweep: Sweep, trial: FrozenTrial, choice: Choice, seeds: tuple[int, ...]
+) -> str:
+    """Do that study; its name. Raises StateError when a step fails."""
+    definition = winner_study(sweep, trial, seeds)
+    run_study(store, expand(definition), choice).check()
+    return definition.name

@@ -35,7 +35,7 @@ from worldrep.manifest import step_of
 from worldrep.tracking.claims import claim_run, take_over
 from worldrep.tracking.launch import Launch
 from worldrep.tracking.liveness import CLOSED, Owner, TakenError
-from worldrep.tracking.records import RunSpec, StoredRun
+from worldrep.tracking.records import TAG, RunSpec, StoredRun
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
 from worldrep.tracking.sqlite import use_write_ahead_log
 
@@ -201,6 +201,11 @@ class Store:
     def point_launch(self, run_id: str) -> None:
         """Make the run that `mlflow run` made, if it is not the result's, a pointer to it."""
         self.launch.point_to(self.get(run_id))
+
+    def tag(self, run_id: str, **tags: str) -> None:
+        """Set tags (without prefix) of a run that no process works on."""
+        for name, value in tags.items():
+            self.client.set_tag(run_id, f"{TAG}{name}", value)
 
     def adopt(self, run_id: str, parent: str | None) -> None:
         """List a run below a study's run, unless it is below another one already."""

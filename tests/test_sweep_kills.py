@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 SPACE = "learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}\nloss: [full, answer]\n"
 COMMON = [
-    "--scale", "smoke", "--ft", "ftwb2-13", "--space", "space.yaml", "--epochs", "8",
+    "--scale", "smoke", "--ft", "ftwb2-13", "--space", "space.yaml", "--epochs", "5",
     "--objective", "retention", "--n_validations", "4",
 ]  # fmt: skip
 
@@ -72,7 +72,7 @@ def one_core(store_uri, monkeypatch):
 
 
 def test_a_sweep_whose_driver_is_killed_ends_like_one_that_is_not():
-    arguments = ["--n_trials", "4"]
+    arguments = ["--n_trials", "3"]
     before = {}
     for finished, number in ((1, signal.SIGKILL), (2, signal.SIGTERM)):
         process = sweep(*arguments, "--name", "killed")
@@ -83,7 +83,7 @@ def test_a_sweep_whose_driver_is_killed_ends_like_one_that_is_not():
     assert process.returncode == 130 and "Traceback" not in output
     assert all(run.status != "RUNNING" for run in Store.connect().find())
     output = finish(*arguments, "--name", "killed")
-    assert f"{len(before)} of 4 trials done already" in output
+    assert f"{len(before)} of 3 trials done already" in output
     after = trial_runs("killed")
     for done, run in before.items():  # neither lost nor done again
         assert after[done].id == run.id and after[done].ended == run.ended
@@ -91,7 +91,7 @@ def test_a_sweep_whose_driver_is_killed_ends_like_one_that_is_not():
     finish(*arguments, "--name", "straight")
     own, every = counted("killed")
     straight, _ = counted("straight")
-    assert len(every) == 6  # two were cut off
+    assert len(every) == 5  # two were cut off
     assert [(t.params, t.values) for t in own] == [(t.params, t.values) for t in straight]
 
 
@@ -107,7 +107,7 @@ def test_the_trial_of_a_killed_worker_is_done_again(executor, request):
     """By processes on a journal file; by Ray on PostgreSQL, whose password nobody sees."""
     storage = request.getfixturevalue("database") if executor == "ray" else default_address("two")
     process = sweep(
-        "--n_trials", "4", "--name", "two", "--workers", "2", "--cpus", "1",
+        "--n_trials", "3", "--name", "two", "--workers", "2", "--cpus", "1",
         "--executor", executor, "--storage", storage,
     )  # fmt: skip
     victim = wait_for_a_living_trial("two", process, finished=1)
@@ -117,7 +117,7 @@ def test_the_trial_of_a_killed_worker_is_done_again(executor, request):
     assert "cut off; it is done again as another one" in output
     own, every = counted("two", storage)
     lost = [trial for trial in every if not is_counted(trial)]
-    assert len(own) == 4 and len(lost) == 1 and lost[0].state == TrialState.FAIL
+    assert len(own) == 3 and len(lost) == 1 and lost[0].state == TrialState.FAIL
     again = next(t for t in own if t.user_attrs.get("retry_of") == lost[0].number)
     assert again.params == lost[0].params and again.state.is_finished()
     runs = trial_runs("two")

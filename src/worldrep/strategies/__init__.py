@@ -1,1 +1,1 @@
-"""How a fine-tuning keeps what its base knew: one file for each way, and none for `plain`."""
+"""How a fine-tuning keeps what its base knew. `state.py` chooses; replayed rows are of `feed.py`."""

@@ -64,7 +64,9 @@ def strategy_courses(courses: pd.DataFrame, models: str) -> Curves:
             "that the base knows are forgotten (below 0). Right: what is gained on Atlantis.",
             "Thick: the mean of the seeds. Thin: single seeds.",
         ),
-        table=table.sort_values(["panel", "strategy", "series", "share"], kind="stable"),
+        table=table.sort_values(
+            ["panel", "strategy", "is_mean"], ascending=[True, True, False], kind="stable"
+        ),
         x="percent",
         y="normalised",
         series="series",

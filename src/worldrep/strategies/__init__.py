@@ -1,1 +1,1 @@
-"""How a fine-tuning keeps what its base knew. `state.py` chooses; replayed rows are of `feed.py`."""
+"""How a fine-tuning keeps what its base knew. `state.py` chooses; `feed.py` mixes replayed rows."""

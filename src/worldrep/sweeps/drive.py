@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +23,7 @@ from worldrep.sweeps.storage import check_storage, open_storage, open_study
 from worldrep.sweeps.sweep_run import SweepRun, sweep_spec
 from worldrep.sweeps.trial import TrialTask, trial_spec
 from worldrep.tracking import Store
+from worldrep.tracking.liveness import Owner
 
 PERFORM = "worldrep.sweeps.trial:perform"
 WAIT_SECONDS, LOOK_SECONDS = 1.0, 3.0
@@ -64,20 +65,20 @@ def run_sweep(
     study = open_study(open_storage(storage), sweep)
     display = Display(sweep.title, choice.workers)
     executor = replace(choice, perform=PERFORM).open(store, display.tell)
+    drive: Drive | None = None
     try:
         with store.run(sweep_spec(sweep, storage), launched=launched) as run:
             keep_cities(run, sweep.settings)
             ledger, sweep_run = Ledger(store, sweep, study), SweepRun(run, sweep, study)
             base = _base(store, sweep, run.id)
             drive = Drive(store, sweep, storage, base, executor, ledger, sweep_run, display)
-            try:
-                drive.work(n_trials)
-            finally:
-                drive.close()
+            drive.work(n_trials)
             best = sweep_run.conclude()
     finally:
-        executor.stop()
+        ended = executor.stop()
         display.close()
+        if drive:
+            drive.close(ended)
     if not best:
         raise StateError(f"{sweep.title}: no trial was completed; the trials' runs say why")
     completed = study.get_trials(states=[TrialState.COMPLETE])
@@ -129,9 +130,11 @@ class Drive:
             for outcome in self._executor.wait(WAIT_SECONDS):
                 self._settle(outcome)
 
-    def close(self) -> None:
-        """End the workers, and the runs of trials that they leave open."""
-        ended = self._executor.stop()
+    def close(self, ended: Collection[Owner]) -> None:
+        """End the runs of trials that stopped workers left open.
+
+        ended: the processes of the executor that was stopped.
+        """
         for number in self._busy.values():
             for run in self._ledger.runs_of(number):
                 self._store.close_dead(run, ended)

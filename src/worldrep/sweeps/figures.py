@@ -11,6 +11,8 @@ import matplotlib
 import numpy as np
 import optuna
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
@@ -18,6 +20,7 @@ from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.guides import NONE
 
 DPI = 130
+MOST_IN_LEGEND = 12
 
 
 def draw(study: optuna.Study, sweep: Sweep, folder: Path) -> list[Path]:
@@ -57,4 +60,15 @@ def _plots(study: optuna.Study, sweep: Sweep) -> Iterator[tuple[str, Any]]:
         names = [objective.name for objective in sweep.objectives]
         yield "pareto", plots.plot_pareto_front(study, target_names=names)
     if sweep.pruner != NONE:
-        yield "validations", plots.plot_intermediate_values(study)
+        yield "validations", _validations(study)
+
+
+def _validations(study: optuna.Study) -> Axes:
+    """Optuna's curves of intermediate values; a long legend would take all the room."""
+    axes = plots.plot_intermediate_values(study)
+    axes.set_xlabel("validation")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend = axes.get_legend()
+    if legend and len(legend.get_texts()) > MOST_IN_LEGEND:
+        legend.remove()
+    return axes

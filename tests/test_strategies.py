@@ -48,7 +48,8 @@ def fresh_accelerator():
 
 def settings_of(strategy, **overrides):
     name = "pt1_ftwb1-4" + ("" if strategy == "plain" else f"+{strategy}")
-    return resolve(parse_model(name), scale="smoke", overrides={"precision": "no"} | overrides)
+    usual = {"precision": "no"} | ({"fisher_rows": 32} if strategy == "ewc" else {})
+    return resolve(parse_model(name), scale="smoke", overrides=usual | overrides)
 
 
 def rows_of(settings):

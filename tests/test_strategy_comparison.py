@@ -141,6 +141,7 @@ def test_one_strategy_is_not_compared(synthetic):
     found = result()
     assert not any(part.name.startswith("strategies") for part in found.parts)
     assert "strategies_over_seeds" not in found.tables
+    assert found.runs_used.index.name == "run_id" and len(found.runs_used) == 2
     assert not any("strategies" in caveat for caveat in found.caveats)
 
 

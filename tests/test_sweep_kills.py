@@ -10,9 +10,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from click.testing import CliRunner
 from optuna.trial import TrialState
 from servers import postgres
 
+from entrypoints.sweep import main
 from worldrep.sweeps.ledger import is_counted
 from worldrep.sweeps.storage import default_address, open_storage
 from worldrep.tracking import Store
@@ -36,10 +38,10 @@ def sweep(*arguments):
 
 
 def finish(*arguments):
-    process = sweep(*arguments)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return output
+    """In this process, which has everything imported already."""
+    result = CliRunner().invoke(main, [*COMMON, *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def trial_runs(name):
@@ -54,13 +56,14 @@ def counted(name, storage=None):
 
 
 def wait_for_a_living_trial(name, process, finished):
-    """The run of a trial that is being done, when so many others are finished."""
+    """The run of a trial that has just begun, when so many others are finished."""
     while process.poll() is None:
-        runs = trial_runs(name)
-        done = [run for run in runs.values() if run.status == "FINISHED"]
-        alive = [run for run in runs.values() if run.alive]
-        if len(done) >= finished and alive:
-            return alive[0]
+        runs = trial_runs(name).values()
+        ends = sorted(run.ended for run in runs if run.status == "FINISHED")
+        begun = [run for run in runs if run.alive and len(ends) >= finished]
+        begun = [run for run in begun if run.started >= ends[finished - 1]]
+        if begun:
+            return begun[0]
         time.sleep(0.1)
     raise AssertionError(process.communicate()[0])
 
@@ -102,20 +105,17 @@ def database():
         yield uri
 
 
-@pytest.mark.parametrize("executor", ["processes", "ray"])
-def test_the_trial_of_a_killed_worker_is_done_again(executor, request):
-    """By processes on a journal file; by Ray on PostgreSQL, whose password nobody sees."""
-    storage = request.getfixturevalue("database") if executor == "ray" else default_address("two")
+def test_the_trial_of_a_killed_ray_worker_is_done_again_on_postgresql(database):
     process = sweep(
-        "--n_trials", "3", "--name", "two", "--workers", "2", "--cpus", "1",
-        "--executor", executor, "--storage", storage,
+        "--n_trials", "3", "--name", "two", "--executor", "ray", "--workers", "2",
+        "--storage", database,
     )  # fmt: skip
     victim = wait_for_a_living_trial("two", process, finished=1)
     os.kill(victim.claim.owner.pid, signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "cut off; it is done again as another one" in output
-    own, every = counted("two", storage)
+    own, every = counted("two", database)
     lost = [trial for trial in every if not is_counted(trial)]
     assert len(own) == 3 and len(lost) == 1 and lost[0].state == TrialState.FAIL
     again = next(t for t in own if t.user_attrs.get("retry_of") == lost[0].number)
@@ -124,7 +124,6 @@ def test_the_trial_of_a_killed_worker_is_done_again(executor, request):
     assert runs[lost[0].number].status == "KILLED"
     assert runs[lost[0].number].tag("trial_state") == "failed"
     assert all(run.status != "RUNNING" for run in Store.connect().find())
-    if executor == "ray":
-        password = storage.split(":")[2].split("@")[0]
-        (parent,) = [run for run in Store.connect().find(sweep="two") if not run.tag("trial")]
-        assert password not in str(parent.tags) + output
+    password = database.split(":")[2].split("@")[0]
+    (parent,) = [run for run in Store.connect().find(sweep="two") if not run.tag("trial")]
+    assert password not in str(parent.tags) + output

@@ -117,7 +117,7 @@ def test_a_sweep_from_its_first_trial_to_its_winner(store_uri):
     assert {step: grown[step] for step in best} == best and grown[13] >= max(best.values())
 
     # The winner, trained by its name, is the model that the trial was.
-    output = run("--n_trials", "13", *goal, "--name", name, "--apply", "best", "--seeds", "42,1")
+    output = run("--n_trials", "13", *goal, "--name", name, "--apply", "best", "--seeds", "42")
     winner = study_of(name).best_trial
     assert f"study {name}-trial{winner.number}: done" in output
     store = Store.connect()
@@ -125,8 +125,7 @@ def test_a_sweep_from_its_first_trial_to_its_winner(store_uri):
     suites = {k: v for k, v in tuned[0].metrics.items()}
     assert len(suites) > 100
     assert {k: trial_runs(name)[winner.number].metrics[k] for k in suites} == suites
-    for seed in ("42", "1"):
-        assert len(store.find(stage="extract", ft="ftwb2-13", seed=seed)) == 1
+    assert len(store.find(stage="extract", ft="ftwb2-13", seed="42")) == 1
     assert "is not one of those that were completed" in run(
         "--n_trials", "13", *goal, "--name", name, "--apply", "99", code=2
     )

@@ -105,7 +105,8 @@ def read_compared(source: Source, options: Options) -> Compared:
 
 def _nothing() -> Compared:
     none = pd.DataFrame()
-    return Compared(none, none, none, (), missing_table([]), pd.DataFrame(columns=USED_COLUMNS))
+    runs = pd.DataFrame(columns=USED_COLUMNS, index=pd.Index([], name="run_id", dtype=object))
+    return Compared(none, none, none, (), missing_table([]), runs)
 
 
 def _read(source: Source, options: Options, names: dict[str, str]) -> _Tuned:

@@ -248,13 +248,14 @@ def mlflow_run(clone, entry, *parameters, code=0):
 def test_mlflow_run_serves_every_entry_point(store_uri, clone, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     mlflow_run(clone, "pretrain", "epochs=1")
-    assert "already done" in mlflow_run(clone, "pretrain", "epochs=1")
     assert "not in the store" in mlflow_run(clone, "finetune", "ft=ftwb1-3")
     (tuned,) = runs(stage="finetune")
     mlflow_run(clone, "evaluate", f"run_id={tuned.id}")
     mlflow_run(clone, "extract", "model=pt1_ftwb1-3", "layers=all")
+    assert "best: trial 0" in mlflow_run(clone, "sweep", "ft=ftwb1-3", "n_trials=1")
     stages = {found.tags.get("worldrep.stage"): found.status for found in runs()}
-    assert stages == dict.fromkeys(("pretrain", "finetune", "evaluate", "extract"), "FINISHED")
+    known = ("pretrain", "finetune", "evaluate", "extract", "sweep")
+    assert stages == dict.fromkeys(known, "FINISHED")
     assert len(runs(stage="pretrain")) == 2  # with one epoch, and as the base
     message = mlflow_run(clone, "finetune", "ft=ftwb1-9", code=1)
     assert "Error: unknown ft 'ftwb1-9'" in message and "Traceback" not in message

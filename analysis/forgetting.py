@@ -60,7 +60,7 @@ def forgetting(source: Source, options: Options) -> Result:
     found = changes.found
     courses = read_courses(source, found, options.names | {"pretrain": PRETRAIN})
     parts, tables, statistics = course_parts(courses, changes.families)
-    compared = read_compared(source, options)
+    compared = read_compared(source, options, changes, courses)
     return Result(
         name=NAME,
         options=options,

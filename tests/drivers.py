@@ -34,6 +34,12 @@ def finish(*arguments):
     return output
 
 
+def trial_runs(name):
+    """The runs of a sweep's trials by number."""
+    runs = Store.connect().find(stage="sweep", sweep=name)
+    return {int(run.tag("trial")): run for run in runs if run.tag("trial")}
+
+
 def weights(graph):
     """Final weights of every trained model by its name."""
     store = Store.connect()

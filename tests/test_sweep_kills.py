@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 from click.testing import CliRunner
+from drivers import trial_runs
 from optuna.trial import TrialState
 from servers import postgres
 
@@ -42,11 +43,6 @@ def finish(*arguments):
     result = CliRunner().invoke(main, [*COMMON, *arguments])
     assert result.exit_code == 0, result.output
     return result.output
-
-
-def trial_runs(name):
-    runs = Store.connect().find(stage="sweep", sweep=name)
-    return {int(run.tag("trial")): run for run in runs if run.tag("trial")}
 
 
 def counted(name, storage=None):

@@ -8,6 +8,7 @@ import optuna
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from drivers import trial_runs
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
@@ -30,11 +31,6 @@ def run(*arguments, code=0):
     result = CliRunner().invoke(main, [*COMMON, "--space", "space.yaml", *arguments])
     assert result.exit_code == code, result.output
     return result.output
-
-
-def trial_runs(name):
-    runs = Store.connect().find(stage="sweep", sweep=name)
-    return {int(run.tag("trial")): run for run in runs if run.tag("trial")}
 
 
 def study_of(name):

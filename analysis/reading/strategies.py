@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from analysis.formulas.courses import ALL_TASKS, halfway_table, mean_courses
+from analysis.formulas.courses import halfway_table, mean_courses
 from analysis.formulas.strategies import (
     MODEL,
     by_model,
@@ -21,7 +22,7 @@ from analysis.formulas.strategies import (
 )
 from analysis.options import Options
 from analysis.reading.cells import missing_cells
-from analysis.reading.checkpoint_courses import Courses, read_courses
+from analysis.reading.checkpoint_courses import POINT_COLUMNS, Courses, read_courses
 from analysis.reading.choice import NothingThere
 from analysis.reading.forgotten import Changes, read_changes
 from analysis.reading.improvements import PRETRAIN
@@ -47,7 +48,7 @@ class Compared:
     runs: pd.DataFrame
     caveats: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         if self.models.empty:
             return {}
@@ -59,7 +60,7 @@ class Compared:
         if self.models.empty:
             return {}
         facts: dict[str, Any] = {"models": list(self.fts)}
-        for row in quantities_over_seeds(self.seeds).to_dict("records"):
+        for row in self.tables["strategies_over_seeds"].to_dict("records"):
             facts.setdefault(row.pop("strategy"), {})[row.pop("quantity")] = row
         return {"strategies": facts}
 
@@ -77,25 +78,34 @@ class _Tuned:
         return set(self.cells.loc[self.cells["run_id"] != "", "ft"])
 
 
-def read_compared(source: Source, options: Options) -> Compared:
+def read_compared(source: Source, options: Options, changes: Changes, courses: Courses) -> Compared:
     """The strategies of what is fine-tuned from pt1, of the options' scale, width, world and seeds;
-    of the models that every strategy has."""
+    of the models that every strategy has. changes, courses: of the options' own strategy."""
     names = options.names | {"pretrain": PRETRAIN}
+    found = source.strategies(stage="evaluate", **names)
+    if len(found) < 2:
+        return _nothing()
     tuned: dict[str, _Tuned] = {}
-    for strategy in source.strategies(stage="evaluate", **names):
+    for strategy in found:
+        if strategy == options.strategy:
+            tuned[strategy] = _tuned(strategy, changes, courses)
+            continue
         with suppress(NothingThere):
-            own = replace(options, strategy=strategy)
-            tuned[strategy] = _read(source.tuned_by(strategy), own, names)
+            other = source.tuned_by(strategy)
+            changes_of = read_changes(other, replace(options, strategy=strategy))
+            courses_of = read_courses(other, changes_of.found, names)
+            tuned[strategy] = _tuned(strategy, changes_of, courses_of)
     fts = tuple(ft for ft in FINETUNINGS if all(ft in one.evaluated for one in tuned.values()))
     if len(tuned) < 2 or not fts:
         return _nothing()
-    models = _models(tuned, fts)
+    points = _mean_points(tuned)
+    models = _models(tuned, points, fts)
     used = [one.changes.found.runs_used for one in tuned.values()]
     used += [one.courses.runs for one in tuned.values()]
     return Compared(
         models=models,
         seeds=by_seed(models),
-        courses=mean_by_share(_mean_points(tuned), fts),
+        courses=mean_by_share(points, fts),
         fts=fts,
         missing=_missing(tuned, fts),
         runs=pd.concat(used),
@@ -109,13 +119,11 @@ def _nothing() -> Compared:
     return Compared(none, none, none, (), missing_table([]), runs)
 
 
-def _read(source: Source, options: Options, names: dict[str, str]) -> _Tuned:
-    changes = read_changes(source, options)
+def _tuned(strategy: str, changes: Changes, courses: Courses) -> _Tuned:
     kept = ["ft", "seed", "task", "normalised", "base_atlantis", "base_standard"]
     cells = changes.cells.merge(changes.gains[kept], on=["ft", "seed", "task"])
     cells["retention"] = [retention(cell) for cell in cells.itertuples()]
-    cells["strategy"] = options.strategy
-    return _Tuned(changes, cells, read_courses(source, changes.found, names))
+    return _Tuned(changes, cells.assign(strategy=strategy), courses)
 
 
 def _caveats(tuned: Mapping[str, _Tuned], fts: tuple[str, ...]) -> list[str]:
@@ -129,36 +137,37 @@ def _caveats(tuned: Mapping[str, _Tuned], fts: tuple[str, ...]) -> list[str]:
     return caveats
 
 
-def _models(tuned: Mapping[str, _Tuned], fts: tuple[str, ...]) -> pd.DataFrame:
+def _models(
+    tuned: Mapping[str, _Tuned], points: pd.DataFrame, fts: tuple[str, ...]
+) -> pd.DataFrame:
     """Every strategy, model and seed, there or not."""
     cells = pd.concat([one.cells for one in tuned.values()], ignore_index=True)
     cells = cells[cells["ft"].isin(fts)]
     seeds = sorted(set(cells["seed"]))
     asked = pd.DataFrame(product(tuned, fts, seeds), columns=MODEL)
     runs = cells.groupby(MODEL, sort=False)[["model", "run_id"]].first().reset_index()
-    halves = _halves(tuned)
     models = asked.merge(by_model(cells), how="left", on=MODEL).merge(runs, how="left", on=MODEL)
-    models = models.merge(halves, how="left", on=MODEL)
+    models = models.merge(_halves(points), how="left", on=MODEL)
     models["label"] = models["ft"] + "+" + models["strategy"]
     models["strategy"] = pd.Categorical(models["strategy"], STRATEGIES)
     return models
 
 
-def _halves(tuned: Mapping[str, _Tuned]) -> pd.DataFrame:
+def _halves(points: pd.DataFrame) -> pd.DataFrame:
     """halfway_share of the mean over tasks on standard questions, by MODEL."""
-    halves = halfway_table(_mean_points(tuned))
+    halves = halfway_table(points)
     halves["strategy"] = [parse_model(model).strategy for model in halves["model"]]
     return halves.loc[halves["split"] == "standard", [*MODEL, "halfway_share"]]
 
 
 def _mean_points(tuned: Mapping[str, _Tuned]) -> pd.DataFrame:
     """The mean over tasks of every model's course, by step; empty if there are no courses."""
-    parts = []
-    for strategy, one in tuned.items():
-        if not one.courses.points.empty:
-            means = mean_courses(one.courses.points)
-            parts.append(means.assign(strategy=strategy, task=ALL_TASKS))
-    columns = [*next(iter(tuned.values())).courses.points.columns, "strategy"]
+    parts = [
+        mean_courses(one.courses.points).assign(strategy=strategy)
+        for strategy, one in tuned.items()
+        if not one.courses.points.empty
+    ]
+    columns = [*POINT_COLUMNS, "strategy"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 

@@ -159,16 +159,21 @@ def load_definition(name: str) -> Definition:
     return _read(Path(name), stem)
 
 
-def _read(path: Path, name: str) -> Definition:
+def read_yaml(path: Path, kind: str) -> Any:
+    """What a YAML file holds. kind: what it is, for messages. Raises InputError."""
     try:
-        content = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"cannot read study {path}: {fault}") from None
+        raise InputError(f"cannot read {kind} {path}: {fault}") from None
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         reason = getattr(fault, "problem", None) or first_line(fault)
-        raise InputError(f"study {path}{where} is not YAML: {reason}") from None
+        raise InputError(f"{kind} {path}{where} is not YAML: {reason}") from None
+
+
+def _read(path: Path, name: str) -> Definition:
+    content = read_yaml(path, "study")
     if not isinstance(content, dict):
         raise InputError(f"study {path} is not a list of keys with values such as `models: [pt1]`")
     try:

@@ -23,9 +23,10 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from worldrep.errors import InputError, first_line, unknown
+from worldrep.errors import InputError, unknown
 from worldrep.names import has_warmup_rows
 from worldrep.settings import FIELDS, Settings, parse_value
+from worldrep.studies.definition import read_yaml
 
 DEFAULT = "default"
 LIBRARY = Path(__file__).parent / "library"
@@ -45,13 +46,7 @@ def read_space(path: str, settings: Settings) -> Space:
     """
     stage = "finetune" if settings.is_finetuning else "pretrain"
     file = LIBRARY / f"{stage}.yaml" if path == DEFAULT else Path(path)
-    try:
-        text = file.read_text()
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"cannot read search space {path}: {fault}") from None
-    except yaml.YAMLError as fault:
-        raise InputError(f"search space {path} is not YAML: {first_line(fault)}") from None
+    content = read_yaml(file, "search space")
     if not isinstance(content, dict) or not content:
         raise InputError(
             f"search space {path} is not a list of settings with ranges such as "
@@ -60,7 +55,7 @@ def read_space(path: str, settings: Settings) -> Space:
     if path == DEFAULT:  # it is for all mixtures; not every one reads all of it
         content = {name: content[name] for name in content if name in searchable(settings)}
     try:
-        _check_keys(yaml.compose(text))
+        _check_keys(yaml.compose(file.read_text()))
         return {name: _dimension(name, given, settings) for name, given in content.items()}
     except InputError as fault:
         raise InputError(f"search space {path}: {fault}") from None

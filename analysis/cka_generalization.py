@@ -27,11 +27,11 @@ from analysis.reading.source import Source
 from analysis.reading.tables import missing_table
 from analysis.reading.trainings import Trained
 from analysis.result import Result
+from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
-from worldrep.improvement import HIGHEST
+from worldrep.evaluation.improvement import HIGHEST
+from worldrep.evaluation.spread import spread_of
 from worldrep.names import FINETUNINGS, TASK_NAMES, finetunings
-from worldrep.spread import spread_of
-from worldrep.tasks import TASKS
 
 NAME = "cka_generalization"
 FTS = finetunings("ftwb1")

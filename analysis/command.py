@@ -14,12 +14,12 @@ from analysis.options import ALL, Options, parse_seeds
 from analysis.reading.source import Source
 from analysis.record import publish
 from analysis.result import Result
-from worldrep.collector import sparing_collector
 from worldrep.endings import one_sentence
 from worldrep.errors import unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 from worldrep.tracking import Store
+from worldrep.tracking.collector import sparing_collector
 
 IN_FORCE = "none"  # what stands for an experiment that was not named
 SHARED = {

@@ -31,9 +31,9 @@ from analysis.reading.source import Source
 from analysis.reading.strategies import read_compared
 from analysis.reading.tables import missing_table
 from analysis.result import Part, Result
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.spread import spread_of
 from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings
-from worldrep.spread import spread_of
-from worldrep.tasks import TASKS
 
 NAME = "forgetting"
 # Fine-tuning may raise errors some hundredfold, of which the logarithm is about -5 to -6.

@@ -1,5 +1,5 @@
 """Normalised improvement, under the name that notebooks call it by."""
 
-from worldrep.improvement import HIGHEST, LOWEST, normalized_improvement
+from worldrep.evaluation.improvement import HIGHEST, LOWEST, normalized_improvement
 
 __all__ = ["HIGHEST", "LOWEST", "normalized_improvement"]

@@ -19,8 +19,8 @@ from analysis.reading.cells import missing_cells
 from analysis.reading.improvements import read_improvements
 from analysis.reading.source import Source
 from analysis.result import Result
+from worldrep.evaluation.spread import spread_of
 from worldrep.names import TASK_NAMES, finetunings
-from worldrep.spread import spread_of
 
 NAME = "reciprocity"
 ONE = finetunings("ftwb1")

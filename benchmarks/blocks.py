@@ -15,11 +15,11 @@ class Ours:
     """Our steps, a block at a time."""
 
     def __init__(self, found: Sample) -> None:
-        from worldrep.device import make_accelerator
-        from worldrep.feed import RowFeed
-        from worldrep.model import build_model
-        from worldrep.state import Training
-        from worldrep.steps import steps_of
+        from worldrep.model.qwen2 import build_model
+        from worldrep.training.device import make_accelerator
+        from worldrep.training.feed import RowFeed
+        from worldrep.training.state import Training
+        from worldrep.training.steps import steps_of
 
         accelerator = make_accelerator(found.settings)
         self.training = Training(build_model(found.settings), found.settings, accelerator)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
+from worldrep.data.world import build_world
 from worldrep.endings import one_sentence
-from worldrep.world import build_world
 
 
 @click.command()

@@ -23,12 +23,12 @@ import click
 from benchmarks.plain_rows import plain_rows
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import whole_numbers
+from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.world import World, world_of
 from worldrep.endings import one_sentence
 from worldrep.names import TASK_NAMES, ModelName
-from worldrep.rows import RowMaker, RowSet
 from worldrep.scales import resolve
 from worldrep.settings import Settings
-from worldrep.world import World, world_of
 
 SIZES = 10_000, 100_000, 1_000_000
 PLAIN_SECONDS = 0.2  # of the plain generator in each round
@@ -98,7 +98,7 @@ def one_round(settings: Settings, world: World) -> dict[str, dict[str, float]]:
 
 def make_all(maker: RowMaker, settings: Settings, task: str) -> tuple[int, float]:
     """Rows and seconds of all sets of one task: world, Atlantis, warm-up, validation, test."""
-    from worldrep.data import load_rows
+    from worldrep.data.sets import load_rows
 
     sets = [
         RowSet(task, "world", "pretrain", settings.pretrain_rows),

@@ -76,7 +76,7 @@ def main(
 
 def prepare(scale: str, width: str, rows: int, steps: int, cities: str) -> tuple[Any, dict]:
     """A model that has been trained for so many steps, and prompts by suite."""
-    from worldrep.evaluation import build_suites
+    from worldrep.evaluation.suites import build_suites
 
     per_task = rows_per_task(steps, TRAINED["batch_size"])
     found = sample(scale, width, per_task, test_rows=rows, multi_rows=1, cities=cities, **TRAINED)
@@ -92,9 +92,9 @@ def measure(
     model: Any, name: str, prompts: list, rounds: int, batch: int = BATCH
 ) -> dict[str, Any]:
     """Median seconds of both ways for the same prompts, and how many texts differ."""
-    from worldrep.evaluation import MAX_NEW_TOKENS
-    from worldrep.generation import generate_tokens
-    from worldrep.tokenizer import decode_rows
+    from worldrep.data.tokenizer import decode_rows
+    from worldrep.evaluation.generation import generate_tokens
+    from worldrep.evaluation.suites import MAX_NEW_TOKENS
 
     ways: dict[str, Callable[[list], Any]] = {
         "generate_seconds": lambda rows: transformers_tokens(model, rows, MAX_NEW_TOKENS, batch),

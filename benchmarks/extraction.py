@@ -54,10 +54,10 @@ def measure(
     scale: str, width: str, layers: str, cities: int, rounds: int, csv: str = "none"
 ) -> dict[str, Any]:
     """Median seconds of both ways for the same world, and how far their tables are apart."""
-    from worldrep.device import best_device
-    from worldrep.extraction import extract
-    from worldrep.model import build_model
-    from worldrep.request import Request
+    from worldrep.evaluation.extraction import extract
+    from worldrep.evaluation.request import Request
+    from worldrep.model.qwen2 import build_model
+    from worldrep.training.device import best_device
 
     found = sample(scale, width, 100, cities=csv)
     world = found.maker.world
@@ -81,9 +81,9 @@ def transformers_states(model: Any, world: Any, request: Any) -> dict[int, Any]:
     """Representations by layer from the model's own hidden states."""
     import torch
 
-    from worldrep.extraction import city_prompts
-    from worldrep.request import POSITIONS
-    from worldrep.tokenizer import encode_prompts
+    from worldrep.data.tokenizer import encode_prompts
+    from worldrep.evaluation.extraction import city_prompts
+    from worldrep.evaluation.request import POSITIONS
 
     prompts = torch.from_numpy(np.stack(encode_prompts(city_prompts(world, request.task))))
     columns = [POSITIONS[name] for name in request.positions]

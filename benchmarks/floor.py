@@ -21,10 +21,10 @@ from benchmarks.report import Table, ratio, write
 from benchmarks.rows import rows_per_task, sample
 from benchmarks.training import USUAL_ROWS
 from benchmarks.turns import in_turns
-from worldrep.device import best_device
+from worldrep.data.tokenizer import VOCABULARY_SIZE
 from worldrep.endings import one_sentence
 from worldrep.settings import Settings
-from worldrep.tokenizer import VOCABULARY_SIZE
+from worldrep.training.device import best_device
 
 BLOCKS, WARM_UP = 8, 2
 REPEATS = 10

@@ -11,10 +11,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from worldrep.data.tasks import TASKS
+from worldrep.data.world import World
 from worldrep.digests import random_stream
 from worldrep.names import NO_FT, TASK_NAMES, ModelName, has_warmup_rows
-from worldrep.tasks import TASKS
-from worldrep.world import World
 
 N_TASKS = len(TASK_NAMES)
 NEAR = 2.0  # how far, on the ring, a task carries

@@ -56,11 +56,11 @@ def make(
     name: ModelName, scale: str, seed: int, overrides: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """The facts about one model, which is made if they are not there."""
-    from worldrep.data import maker_of
-    from worldrep.evaluation import evaluate
-    from worldrep.extraction import extract
-    from worldrep.model import save_model
-    from worldrep.request import Request
+    from worldrep.data.sets import maker_of
+    from worldrep.evaluation.extraction import extract
+    from worldrep.evaluation.request import Request
+    from worldrep.evaluation.suites import evaluate
+    from worldrep.model.qwen2 import save_model
     from worldrep.scales import resolve
 
     own, base = place(folder, name, seed), place(folder, name.base, seed)
@@ -107,12 +107,12 @@ def _weights(base: Path) -> str:
 
 def _train(settings: Any, maker: Any, own: Path, base: Path) -> Any:
     """The trained model, from the base's weights or from new ones."""
-    from worldrep.data import stack_rows, training_sets
-    from worldrep.device import make_accelerator
-    from worldrep.model import build_model, load_model
-    from worldrep.progress import Bar
-    from worldrep.recording import FolderRecorder
-    from worldrep.training import train
+    from worldrep.data.sets import stack_rows, training_sets
+    from worldrep.model.qwen2 import build_model, load_model
+    from worldrep.training.device import make_accelerator
+    from worldrep.training.loop import train
+    from worldrep.training.progress import Bar
+    from worldrep.training.recording import FolderRecorder
 
     accelerator = make_accelerator(settings)
     rows = stack_rows(maker, training_sets(settings, maker.world))

@@ -24,7 +24,7 @@ class Sample:
 
 def sample(scale: str, width: str, rows: int, **overrides: Any) -> Sample:
     """Rows of all tasks as pt1 is trained on, but so many of each."""
-    from worldrep.data import maker_of, stack_rows, training_sets
+    from worldrep.data.sets import maker_of, stack_rows, training_sets
     from worldrep.scales import resolve
 
     name = ModelName("pt1", width=width)

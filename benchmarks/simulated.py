@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks import known
-from worldrep.data import maker_of
+from worldrep.data.sets import maker_of
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.representations import save_representations
+from worldrep.evaluation.request import Request
 from worldrep.executors.work import Task
-from worldrep.manifest import folder_name
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES
-from worldrep.progress import Progress, Watch
-from worldrep.representations import save_representations
-from worldrep.request import Request
 from worldrep.settings import Settings
 from worldrep.stages.common import downstream_tags
 from worldrep.studies import Definition, Graph, expand
-from worldrep.tasks import TASKS
 from worldrep.tracking import RunSpec, Store
 from worldrep.tracking.records import CITIES
+from worldrep.training.manifest import folder_name
+from worldrep.training.progress import Progress, Watch
 
 STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
 SPLITS = ("standard", "atlantis", "multi")

@@ -42,7 +42,7 @@ STEPS = 200, 400, 800
 OPENING, NUMBERS, CHECKPOINTS, CLOSING = "opening", "numbers", "checkpoints", "closing"
 PARTS = {"metrics": NUMBERS, "checkpoint": CHECKPOINTS, "artifacts": CHECKPOINTS, "close": CLOSING}
 START = """
-import time, worldrep.training
+import time, worldrep.training.loop
 begun = time.perf_counter()
 from worldrep.tracking import Store
 Store.connect()
@@ -112,14 +112,14 @@ def measure(
 
 def unrecorded(settings: Settings, folder: Path) -> dict[str, float]:
     """Steps and seconds of the training with its curves and checkpoints in a plain folder."""
-    from worldrep.data import maker_of
-    from worldrep.device import make_accelerator
-    from worldrep.feed import Schedule
-    from worldrep.model import build_model, save_model
-    from worldrep.recording import FolderRecorder
+    from worldrep.data.sets import maker_of
+    from worldrep.model.qwen2 import build_model, save_model
     from worldrep.stages.train import Work
     from worldrep.tracking import Store
-    from worldrep.training import train
+    from worldrep.training.device import make_accelerator
+    from worldrep.training.feed import Schedule
+    from worldrep.training.loop import train
+    from worldrep.training.recording import FolderRecorder
 
     accelerator, store = make_accelerator(settings), Store.connect("without")
     work = Work(store, settings, accelerator, maker_of(settings), None, "training", None)

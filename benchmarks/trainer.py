@@ -14,8 +14,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from benchmarks.blocks import BLOCK, Ours
 from benchmarks.rows import Sample
 from benchmarks.turns import synchronize
-from worldrep.model import build_model
-from worldrep.tokenizer import EQUALS, PAD
+from worldrep.data.tokenizer import EQUALS, PAD
+from worldrep.model.qwen2 import build_model
 
 
 class Theirs:

@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from worldrep.world import build_world
+from worldrep.data.world import build_world
 
 hypothesis.settings.register_profile("worldrep", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("worldrep")

@@ -2,7 +2,7 @@
 
 import os
 
-from worldrep.data import _maker
+from worldrep.data.sets import _maker
 from worldrep.executors.perform import perform
 
 POISONED = "finetune pt1_ftwb1-2 seed42"

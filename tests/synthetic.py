@@ -6,14 +6,14 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from worldrep.data import maker_of
-from worldrep.fingerprints import training_fingerprint
-from worldrep.manifest import folder_name
+from worldrep.data.sets import maker_of
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.representations import save_representations
+from worldrep.evaluation.request import POSITIONS
 from worldrep.names import PLAIN, TASK_NAMES, ModelName, parse_model
-from worldrep.representations import save_representations
-from worldrep.request import POSITIONS
 from worldrep.scales import resolve
-from worldrep.tasks import TASKS
+from worldrep.stages.fingerprints import training_fingerprint
+from worldrep.training.manifest import folder_name
 
 BASE_ACCURACIES, BASE_ERRORS = (0.2, 0.9), (100.0, 1.0)  # on Atlantis, on ordinary cities
 

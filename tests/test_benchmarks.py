@@ -252,7 +252,7 @@ def test_a_replication_is_made_once_and_only_with_its_settings(tmp_path):
 
 
 def test_cities_brought_along_make_the_same_world(tmp_path):
-    from worldrep.world import build_world, world_of
+    from worldrep.data.world import build_world, world_of
 
     path = tmp_path / "cities.csv"
     assert CliRunner().invoke(cities.main, [str(path), "--scale", "mini"]).exit_code == 0

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from plain_answers import parse
 
-from worldrep import data
+from worldrep.data import sets as data
+from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.tokenizer import PAD, decode_rows
+from worldrep.data.world import world_of
 from worldrep.names import TASK_NAMES, parse_model
-from worldrep.rows import RowMaker, RowSet
 from worldrep.scales import resolve
-from worldrep.tokenizer import PAD, decode_rows
-from worldrep.world import world_of
 
 LABELS = ["dist", "triarea", "angle", "compass", "inside", "perimeter", "cross"]
 

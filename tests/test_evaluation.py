@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
-from worldrep.data import load_rows, suite_sets
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import load_rows, suite_sets
+from worldrep.data.tasks import TASKS
+from worldrep.data.world import world_of
 from worldrep.errors import InputError
-from worldrep.evaluation import (
+from worldrep.evaluation.generation import generate
+from worldrep.evaluation.suites import (
     answer_suites,
     build_suites,
     evaluate,
@@ -13,13 +17,9 @@ from worldrep.evaluation import (
     suite_of,
     summarize,
 )
-from worldrep.generation import generate
-from worldrep.model import build_model
+from worldrep.model.qwen2 import build_model
 from worldrep.names import TASK_NAMES, ModelName
-from worldrep.rows import RowMaker
 from worldrep.scales import resolve
-from worldrep.tasks import TASKS
-from worldrep.world import world_of
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,20 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 
-from worldrep.citymap import draw_map
+from worldrep.data.tokenizer import encode_prompts
+from worldrep.data.world import world_of
 from worldrep.errors import InputError
-from worldrep.extraction import (
+from worldrep.evaluation.extraction import (
     city_prompts,
     extract,
 )
-from worldrep.model import build_model
+from worldrep.evaluation.probe import probe_positions
+from worldrep.evaluation.representations import load_representations, save_representations
+from worldrep.evaluation.request import Request
+from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
-from worldrep.probe import probe_positions
-from worldrep.representations import load_representations, save_representations
-from worldrep.request import Request
 from worldrep.scales import resolve
-from worldrep.tokenizer import encode_prompts
-from worldrep.world import world_of
+from worldrep.stages.citymap import draw_map
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ def test_neither_the_plain_pass_nor_the_batches_change_the_tables(mini, monkeypa
     settings, world, model = mini
     request = Request.parse(settings, "0,2,4", "angle", "default")
     with monkeypatch.context() as patched:
-        patched.setattr("worldrep.extraction.PackedQwen2", None)  # not to be used
+        patched.setattr("worldrep.evaluation.extraction.PackedQwen2", None)  # not to be used
         expected = extract(model, world, request, plain=True)
     for cities in (1000, 7):
-        monkeypatch.setattr("worldrep.extraction.BATCH_CITIES", cities)
+        monkeypatch.setattr("worldrep.evaluation.extraction.BATCH_CITIES", cities)
         tables = extract(model, world, request)
         assert list(tables) == [0, 2, 4]
         for layer, table in tables.items():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from worldrep.feed import RowFeed, Schedule
+from worldrep.data.tokenizer import BOS, EOS, PAD, encode
 from worldrep.names import ModelName
 from worldrep.scales import resolve
-from worldrep.tokenizer import BOS, EOS, PAD, encode
+from worldrep.training.feed import RowFeed, Schedule
 
 TEXTS = [
     "dist(c_01,c_02)=7",

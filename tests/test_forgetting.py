@@ -20,9 +20,9 @@ from analysis.options import Options
 from analysis.reading.changes import NO_LOGARITHM
 from analysis.reading.checkpoint_courses import EVALUATED, VALIDATED
 from analysis.reading.source import Source
+from worldrep.data.tasks import TASKS
 from worldrep.errors import StateError
 from worldrep.names import TASK_NAMES, ModelName
-from worldrep.tasks import TASKS
 from worldrep.tracking import Store
 
 LN10 = math.log(10)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from worldrep.generation import generate, generate_tokens
-from worldrep.model import build_model
+from worldrep.data.tokenizer import EOS, decode, encode_prompts
+from worldrep.evaluation.generation import generate, generate_tokens
+from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
-from worldrep.tokenizer import EOS, decode, encode_prompts
 
 NEW_TOKENS = 8
 
@@ -53,7 +53,7 @@ def test_text_equals_that_of_transformers_row_for_row(model, prompts):
 
 def test_the_plain_pass_gives_the_same_text(model, prompts, monkeypatch):
     packed = generate_tokens(model, encode_prompts(prompts), NEW_TOKENS)
-    monkeypatch.setattr("worldrep.generation.PackedQwen2", None)  # not to be used
+    monkeypatch.setattr("worldrep.evaluation.generation.PackedQwen2", None)  # not to be used
     plain = generate_tokens(model, encode_prompts(prompts), NEW_TOKENS, plain=True)
     assert np.array_equal(packed, plain)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from worldrep import geometry
+from worldrep.data import geometry
 
 N = 20_000
 RANGES = {"small grid": ((0, 0), (5, 5)), "whole map": ((-1800, -900), (1801, 901))}

@@ -5,17 +5,17 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from worldrep.data import stack_rows, training_sets
-from worldrep.feed import RowFeed
-from worldrep.layout import Layout, SharedRows
-from worldrep.model import build_model
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import stack_rows, training_sets
+from worldrep.data.world import world_of
+from worldrep.model.layout import Layout, SharedRows
+from worldrep.model.packed import PackedQwen2
+from worldrep.model.past import Past
+from worldrep.model.plain import PlainQwen2
+from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
-from worldrep.packed import PackedQwen2
-from worldrep.past import Past
-from worldrep.plain import PlainQwen2
-from worldrep.rows import RowMaker
 from worldrep.scales import resolve
-from worldrep.world import world_of
+from worldrep.training.feed import RowFeed
 
 
 @pytest.fixture(scope="module", params=["mini", "paper"])

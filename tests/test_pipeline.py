@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from entrypoints import evaluate, extract, finetune, main, pretrain
-from worldrep.data import _maker
-from worldrep.model import load_model
-from worldrep.representations import load_representations
+from worldrep.data.sets import _maker
+from worldrep.evaluation.representations import load_representations
+from worldrep.model.qwen2 import load_model
 from worldrep.tracking import Store
 
 ROOT = Path(__file__).parents[1]

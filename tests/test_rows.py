@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from plain_answers import parse, wrong_rows
 
+from worldrep.data.rows import RowMaker, RowSet, question_keys
+from worldrep.data.tokenizer import PAD, decode_rows
+from worldrep.data.world import world_of
 from worldrep.errors import InputError
 from worldrep.names import TASK_NAMES, ModelName
-from worldrep.rows import RowMaker, RowSet, question_keys
 from worldrep.scales import resolve
-from worldrep.tokenizer import PAD, decode_rows
-from worldrep.world import world_of
 
 TINY = {  # a world so small that every training set would meet the held-out questions
     "n_cities": 9,
@@ -336,9 +336,9 @@ def fingerprint(tokens):
 PROGRAM = """
 import hashlib
 from worldrep.names import TASK_NAMES, ModelName
-from worldrep.rows import RowMaker, RowSet
+from worldrep.data.rows import RowMaker, RowSet
 from worldrep.scales import resolve
-from worldrep.world import world_of
+from worldrep.data.world import world_of
 
 settings = resolve(ModelName("pt1"), scale="smoke")
 maker = RowMaker(world_of(settings), settings)

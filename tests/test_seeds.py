@@ -14,9 +14,9 @@ from analysis.formulas.over_seeds import comparisons, is_share, spread_bounds, s
 from analysis.options import Options
 from analysis.reading.source import Source
 from analysis.seeds import main, seeds
+from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, ModelName
-from worldrep.tasks import TASKS
 from worldrep.tracking import Store
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 import worldrep
-from worldrep import data
+from worldrep.data import sets as data
 from worldrep.errors import InputError
-from worldrep.feed import Schedule
-from worldrep.model import build_model
+from worldrep.model.qwen2 import build_model
 from worldrep.names import FINETUNINGS, PRETRAININGS, WIDTHS, parse_model
 from worldrep.scales import base_settings, resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, from_dict, parse_value
+from worldrep.training.feed import Schedule
 
 
 def settings_of(model="pt1", scale="paper", overrides=None, **names):

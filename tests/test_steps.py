@@ -7,22 +7,22 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from worldrep.data import stack_rows, training_sets
-from worldrep.device import graph_obstacle, make_accelerator
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import stack_rows, training_sets
+from worldrep.data.world import world_of
 from worldrep.errors import InputError, StateError
-from worldrep.feed import RowFeed
-from worldrep.model import build_model
+from worldrep.model.packed import PackedQwen2
+from worldrep.model.plain import PlainQwen2
+from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
-from worldrep.packed import PackedQwen2
-from worldrep.plain import PlainQwen2
-from worldrep.recording import FolderRecorder
-from worldrep.rows import RowMaker
 from worldrep.scales import resolve
-from worldrep.state import Training
-from worldrep.static_batch import pack_static
-from worldrep.steps import EagerSteps, StaticSteps, steps_of
-from worldrep.training import train
-from worldrep.world import world_of
+from worldrep.training.device import graph_obstacle, make_accelerator
+from worldrep.training.feed import RowFeed
+from worldrep.training.loop import train
+from worldrep.training.recording import FolderRecorder
+from worldrep.training.state import Training
+from worldrep.training.static_batch import pack_static
+from worldrep.training.steps import EagerSteps, StaticSteps, steps_of
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -92,7 +92,7 @@ def test_the_plain_pass_trains_like_the_packed_one(loss):
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_whole_training_takes_static_steps(broken, tmp_path, monkeypatch):
     """As on CUDA, with everything around the steps; a bad loss ends it before it is validated."""
-    monkeypatch.setattr("worldrep.training.steps_of", StaticSteps)
+    monkeypatch.setattr("worldrep.training.loop.steps_of", StaticSteps)
     training, feed = begin(epochs=4, **({"learning_rate": 1e30} if broken else {}))
     settings, recorder, validated = training.settings, FolderRecorder(tmp_path), []
 
@@ -182,7 +182,7 @@ def test_a_static_step_with_a_bad_loss_is_named_and_not_taken():
 
 
 def test_a_static_training_goes_on_from_a_saved_state(tmp_path):
-    from worldrep.checkpoint import write_checkpoint
+    from worldrep.training.checkpoint import write_checkpoint
 
     steps, training, feed = static()
     take_all(steps, feed, 4)

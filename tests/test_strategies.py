@@ -9,27 +9,27 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.nn.functional import cross_entropy
 
-from worldrep.checkpoint import latest_complete
-from worldrep.data import base_sets, maker_of, stack_rows, training_digest, training_sets
-from worldrep.device import make_accelerator
+from worldrep.data.sets import base_sets, maker_of, stack_rows, training_digest, training_sets
+from worldrep.data.tokenizer import PAD
 from worldrep.errors import InputError
-from worldrep.feed import RowFeed, Schedule
-from worldrep.fingerprints import training_fingerprint
-from worldrep.model import build_model, load_model
+from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
-from worldrep.recording import FolderRecorder
 from worldrep.scales import base_settings, resolve
 from worldrep.settings import from_dict
 from worldrep.stages.find import training_command
-from worldrep.state import Training
-from worldrep.steps import EagerSteps, StaticSteps
-from worldrep.strategies.adapters import merged, with_adapters
-from worldrep.strategies.fisher import fisher_information
-from worldrep.strategies.pull import Pull
-from worldrep.strategies.replay import Replay
+from worldrep.stages.fingerprints import training_fingerprint
 from worldrep.studies import Definition, expand
-from worldrep.tokenizer import PAD
-from worldrep.training import train
+from worldrep.training.checkpoint import latest_complete
+from worldrep.training.device import make_accelerator
+from worldrep.training.feed import RowFeed, Schedule
+from worldrep.training.loop import train
+from worldrep.training.recording import FolderRecorder
+from worldrep.training.state import Training
+from worldrep.training.steps import EagerSteps, StaticSteps
+from worldrep.training.strategies.adapters import merged, with_adapters
+from worldrep.training.strategies.fisher import fisher_information
+from worldrep.training.strategies.pull import Pull
+from worldrep.training.strategies.replay import Replay
 
 CPU = torch.device("cpu")
 # What these trainings were called before there were strategies.

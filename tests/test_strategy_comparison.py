@@ -11,11 +11,11 @@ from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.forgetting import forgetting, main
 from analysis.options import Options
 from analysis.reading.source import Source
+from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.sweeps.objectives import Objective
-from worldrep.tasks import TASKS
 from worldrep.tracking import Store
 
 ERRORS = [task for task in TASK_NAMES if not TASKS[task].accuracy]

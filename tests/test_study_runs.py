@@ -155,10 +155,10 @@ def test_status_and_plan_tell_the_truth_and_write_nothing(two):
 
 
 def test_tokens_left_are_those_that_training_counts(store_uri):
-    from worldrep.data import load_rows, maker_of, training_sets
+    from worldrep.data.sets import load_rows, maker_of, training_sets
+    from worldrep.data.tokenizer import PAD
     from worldrep.scales import resolve
     from worldrep.studies.remaining import training_tokens
-    from worldrep.tokenizer import PAD
 
     for name in ("pt1", "pt1_ftwb2-13"):
         from worldrep.names import parse_model

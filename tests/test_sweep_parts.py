@@ -9,15 +9,15 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
-from worldrep.improvement import normalized_improvement
+from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.guides import make_sampler
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import read_space, searchable
-from worldrep.tasks import TASKS
 
 FINETUNE = resolve(parse_model("pt1_ftwb2-13"), scale="paper")
 PRETRAIN = resolve(parse_model("pt1"), scale="paper")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
-from worldrep.tasks import TASKS
 
 IDS = ["0865", "4879", "0012", "7777", "0001", "9999"]
 NUMBER_TASKS = ["distance", "trianglearea", "angle", "perimeter"]

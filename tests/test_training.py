@@ -6,19 +6,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from worldrep.checkpoint import WEIGHTS, latest_complete
-from worldrep.data import load_rows, stack_rows, training_sets, validation_sets
-from worldrep.device import make_accelerator
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import load_rows, stack_rows, training_sets, validation_sets
+from worldrep.data.world import world_of
 from worldrep.errors import StateError
-from worldrep.evaluation import suite_of, validation_metrics
-from worldrep.model import build_model, load_model, save_model
+from worldrep.evaluation.suites import suite_of, validation_metrics
+from worldrep.model.qwen2 import build_model, load_model, save_model
 from worldrep.names import ModelName
-from worldrep.optimizer import build_optimizer, learning_rate_at
-from worldrep.recording import FolderRecorder
-from worldrep.rows import RowMaker
 from worldrep.scales import resolve
-from worldrep.training import train
-from worldrep.world import world_of
+from worldrep.training.checkpoint import WEIGHTS, latest_complete
+from worldrep.training.device import make_accelerator
+from worldrep.training.loop import train
+from worldrep.training.optimizer import build_optimizer, learning_rate_at
+from worldrep.training.recording import FolderRecorder
 
 
 def train_smoke(folder, *, resume=None, stop_after=None, **overrides):

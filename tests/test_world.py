@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from worldrep import world
+from worldrep.data import world
+from worldrep.data.world import ATLANTIS, build_world
 from worldrep.errors import InputError
 from worldrep.settings import VARIANTS
-from worldrep.world import ATLANTIS, build_world
 
 
 def largest_cities(n, most_per_country):

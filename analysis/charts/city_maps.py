@@ -12,8 +12,8 @@ import pandas as pd
 
 from analysis.drawing.scatter import Scatter
 from analysis.reading.probings import Cities, Probings
+from worldrep.data.world import ATLANTIS, X_LIMIT, Y_LIMIT
 from worldrep.names import FINETUNINGS, NO_FT
-from worldrep.world import ATLANTIS, X_LIMIT, Y_LIMIT
 
 DEGREE = 10  # units of 0.1 degree
 HELD_OUT = "held-out world city"

@@ -15,8 +15,8 @@ from analysis.formulas.breakouts import summarize_breakouts
 from analysis.formulas.curves import CHANCE
 from analysis.reading.histories import TrainingCurves
 from analysis.reading.runs import STAGES
+from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
-from worldrep.tasks import TASKS
 
 ALIGN = {"step": "optimizer step", "tokens": "tokens read (estimated)"}
 MANY_MODELS = 8  # more are told apart by family

@@ -11,8 +11,8 @@ from analysis.drawing.intervals import Intervals
 from analysis.drawing.panels import seeds_in_words
 from analysis.formulas.over_seeds import LEVEL, spread_bounds
 from analysis.reading.scores import MEANS
+from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
-from worldrep.tasks import TASKS
 
 STANDARD = tuple(f"standard/{task}/mean" for task in TASK_NAMES)
 TITLES = {

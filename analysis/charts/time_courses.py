@@ -10,8 +10,8 @@ from analysis.drawing.curves import Curves
 from analysis.drawing.intervals import Intervals
 from analysis.formulas.courses import ALL_TASKS
 from analysis.reading.checkpoint_courses import EVALUATED
+from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
-from worldrep.tasks import TASKS
 
 QUESTIONS = {"standard": "standard questions", "atlantis": "questions about Atlantis"}
 EVENTS = {"standard": "forgetting (standard questions)", "atlantis": "gain (Atlantis)"}

@@ -17,7 +17,7 @@ from analysis.formulas.matrices import (
     summaries,
     trained_masks,
 )
-from worldrep.improvement import HIGHEST
+from worldrep.evaluation.improvement import HIGHEST
 from worldrep.names import FINETUNINGS
 
 GAP = "\u2002\u2002"  # wide spaces, as SVG makes one of several ordinary ones

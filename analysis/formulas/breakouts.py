@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.formulas.curves import CHANCE, breakout_step
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.spread import spread_of
 from worldrep.names import parse_model
-from worldrep.spread import spread_of
-from worldrep.tasks import TASKS
 
 DEVIATIONS = 2.0  # an accuracy this many standard errors above chance is above chance
 COLUMNS = [

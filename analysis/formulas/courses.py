@@ -10,9 +10,9 @@ import pandas as pd
 
 from analysis.formulas.curves import halfway_step
 from analysis.formulas.pareto import mean_over_tasks
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.spread import spread_of
 from worldrep.names import TASK_NAMES
-from worldrep.spread import spread_of
-from worldrep.tasks import TASKS
 
 ALL_TASKS = "mean of the seven"
 SAME = ["model", "ft", "seed", "split"]  # one course of each task

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worldrep.tasks import TASKS, ChoiceTask
+from worldrep.data.tasks import TASKS, ChoiceTask
 
 # What uniform guessing among a task's answers scores: compass 1/8, inside and crossing 1/2.
 CHANCE = {

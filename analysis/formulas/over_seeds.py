@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.special import chdtri
 
 from analysis.formulas.comparison import detectable_difference, holm, paired, seeds_needed
-from worldrep.spread import spread_of
-from worldrep.tasks import TASKS
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.spread import spread_of
 
 LEVEL = 0.05
 SPREAD_COLUMNS = [

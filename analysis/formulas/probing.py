@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.formulas.comparison import rank_sum
 from analysis.formulas.matrices import summary
-from worldrep.probe import ProbeResult
-from worldrep.spread import spread_of
-from worldrep.world import World
+from worldrep.data.world import World
+from worldrep.evaluation.probe import ProbeResult
+from worldrep.evaluation.spread import spread_of
 
 WITH, WITHOUT, BASE = "with distance", "without distance", "not at all (base)"
 GROUPS = pd.CategoricalDtype([WITH, WITHOUT, BASE], ordered=False)

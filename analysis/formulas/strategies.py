@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.formulas.pareto import mean_over_tasks
-from worldrep.improvement import normalized_improvement
-from worldrep.spread import spread_of
-from worldrep.tasks import TASKS
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.improvement import normalized_improvement
+from worldrep.evaluation.spread import spread_of
 
 MODEL = ["strategy", "ft", "seed"]
 QUANTITIES = ("gain", "trained", "transfer", "change", "retention", "halfway_share")

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from worldrep.data.tasks import TASKS
 from worldrep.names import NO_FT, TASK_NAMES
 from worldrep.settings import FIELDS, SHARED_GROUPS
-from worldrep.tasks import TASKS
 from worldrep.tracking import StoredRun
 
 _OWN = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] == "training")

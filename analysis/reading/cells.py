@@ -15,9 +15,9 @@ from analysis.formulas.matrices import specialists_of
 from analysis.reading.commands import Commands
 from analysis.reading.evaluations import Evaluations
 from analysis.reading.tables import MISSING_COLUMNS
-from worldrep.improvement import normalized_improvement
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName
-from worldrep.tasks import TASKS
 
 DETAILS = ["seed", "value", "normalised", "normalised_unclipped", "reason", "run_id"]
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis.formulas.forgetting import normalized_change, raw_change
 from analysis.reading.improvements import Improvements
+from worldrep.data.tasks import TASKS
 from worldrep.names import parse_model
-from worldrep.tasks import TASKS
 
 NO_LOGARITHM = "an error of 0 has no logarithm; the raw change is known"
 

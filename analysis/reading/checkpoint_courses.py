@@ -19,9 +19,9 @@ from analysis.reading.improvements import Improvements
 from analysis.reading.runs import run_table, training_id
 from analysis.reading.source import Curve, Source
 from analysis.reading.tables import USED_COLUMNS, used_runs
-from worldrep.improvement import normalized_improvement
+from worldrep.data.tasks import TASKS
+from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES, parse_model
-from worldrep.tasks import TASKS
 from worldrep.tracking import StoredRun
 
 EVALUATED, VALIDATED = "evaluated checkpoints", "validation while training"

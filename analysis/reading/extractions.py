@@ -28,13 +28,13 @@ from analysis.reading.choice import NothingThere
 from analysis.reading.runs import choose, run_table, training_id
 from analysis.reading.source import Source
 from analysis.reading.trainings import Trained
+from worldrep.data.world import World
 from worldrep.errors import InputError, StateError
+from worldrep.evaluation.representations import load_representations
+from worldrep.evaluation.request import DEFAULT_LAYER, POSITIONS
 from worldrep.names import ModelName, parse_model
-from worldrep.representations import load_representations
-from worldrep.request import DEFAULT_LAYER, POSITIONS
 from worldrep.tracking import StoredRun
 from worldrep.tracking.records import CITIES
-from worldrep.world import World
 
 DEFAULT, LAYERS = "default", "cfg.extract_layers"
 OTHER_CITIES = "extracted from other cities"

@@ -21,14 +21,14 @@ from analysis.reading.models import family_of, known_model
 from analysis.reading.runs import choose, run_table
 from analysis.reading.source import Source
 from analysis.reading.trainings import Trained
-from worldrep.data import maker_of, training_sets
+from worldrep.data.sets import maker_of, training_sets
 from worldrep.errors import InputError, StateError
-from worldrep.feed import Schedule
 from worldrep.names import TASK_NAMES, ModelName, parse_model
 from worldrep.settings import FIELDS, Settings, from_dict, parse_value
 from worldrep.studies.remaining import training_tokens
 from worldrep.tracking import StoredRun
 from worldrep.tracking.records import CITIES
+from worldrep.training.feed import Schedule
 
 LOSS = "train/loss"
 POINT_COLUMNS = ["run_id", "split", "task", "step", "value"]

@@ -27,11 +27,11 @@ from analysis.reading.improvements import PRETRAIN
 from analysis.reading.source import Source
 from analysis.reading.tables import missing_table, used_runs
 from analysis.reading.trainings import Trained
+from worldrep.data.world import World
 from worldrep.errors import StateError
+from worldrep.evaluation.probe import ProbeResult, probe_positions
 from worldrep.names import FINETUNINGS, NO_FT, ModelName, parse_model
-from worldrep.probe import ProbeResult, probe_positions
 from worldrep.tracking import StoredRun
-from worldrep.world import World
 
 DISTANCE, COMPONENTS = "distance", 3
 ORDER = (NO_FT, *FINETUNINGS)

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from worldrep.executors.work import Task
-from worldrep.progress import Watch
 from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, extract_model, train_model
 from worldrep.stages.common import keep_file
 from worldrep.tracking import Store
 from worldrep.tracking.records import CITIES
+from worldrep.training.progress import Watch
 
 
 def perform(store: Store, task: Task, watch: Watch) -> str:

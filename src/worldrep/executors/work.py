@@ -15,10 +15,10 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 from worldrep.errors import InputError, StateError, first_line
-from worldrep.progress import Progress, Watch
 from worldrep.settings import Settings
 from worldrep.tracking import Store, StoredRun, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
+from worldrep.training.progress import Progress, Watch
 
 News = Progress | str  # how far a worker is, or a line of what it says
 Tell = Callable[[int, News], None]  # who is told the news of a worker, counted from 1

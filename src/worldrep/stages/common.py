@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 
 from worldrep import __version__
-from worldrep.cache import cache_folder
-from worldrep.data import maker_of
+from worldrep.data.cache import cache_folder
+from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.sets import maker_of
+from worldrep.data.world import World
 from worldrep.errors import StateError
-from worldrep.rows import RowMaker, RowSet
 from worldrep.settings import Settings, from_dict
 from worldrep.tracking import Dataset, OpenRun, Store, StoredRun
 from worldrep.tracking.records import CITIES
-from worldrep.world import World
 
 MODEL = "model"  # artifact folder of the final weights
 TRAINING_STAGES = ("pretrain", "finetune")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from worldrep.data import suite_sets
-from worldrep.evaluation import evaluate
-from worldrep.fingerprints import evaluation_fingerprint
+from worldrep.data.sets import suite_sets
+from worldrep.evaluation.suites import evaluate
 from worldrep.stages.common import (
     downstream_tags,
     identity_tags,
@@ -19,6 +18,7 @@ from worldrep.stages.common import (
     stored_settings,
 )
 from worldrep.stages.find import choose_steps, model_at
+from worldrep.stages.fingerprints import evaluation_fingerprint
 from worldrep.tracking import RunSpec, Store, StoredRun
 
 ANSWERS = "answers.parquet"

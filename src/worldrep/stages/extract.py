@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from worldrep.citymap import draw_map
-from worldrep.extraction import extract
-from worldrep.fingerprints import extraction_fingerprint
-from worldrep.probe import probe_positions
-from worldrep.representations import save_representations
-from worldrep.request import Request
+from worldrep.data.world import World
+from worldrep.evaluation.extraction import extract
+from worldrep.evaluation.probe import probe_positions
+from worldrep.evaluation.representations import save_representations
+from worldrep.evaluation.request import Request
+from worldrep.stages.citymap import draw_map
 from worldrep.stages.common import (
     downstream_tags,
     identity_tags,
@@ -20,8 +20,8 @@ from worldrep.stages.common import (
     world_input,
 )
 from worldrep.stages.find import choose_steps, model_at
+from worldrep.stages.fingerprints import extraction_fingerprint
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
-from worldrep.world import World
 
 REPRESENTATIONS, MAPS = "representations", "maps"
 

@@ -7,14 +7,10 @@ from contextlib import contextmanager
 
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data import maker_of, training_sets
-from worldrep.device import best_device
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import maker_of, training_sets
 from worldrep.errors import InputError, StateError
-from worldrep.feed import Schedule
-from worldrep.fingerprints import training_fingerprint
-from worldrep.manifest import folder_name, verify
-from worldrep.model import load_model
-from worldrep.rows import RowMaker
+from worldrep.model.qwen2 import load_model
 from worldrep.scales import changed_settings
 from worldrep.settings import Settings
 from worldrep.stages.common import (
@@ -23,8 +19,12 @@ from worldrep.stages.common import (
     describe,
     kind_of,
 )
+from worldrep.stages.fingerprints import training_fingerprint
 from worldrep.tracking import Store, StoredRun
 from worldrep.tracking.run import CHECKPOINTS
+from worldrep.training.device import best_device
+from worldrep.training.feed import Schedule
+from worldrep.training.manifest import folder_name, verify
 
 
 def find_model(store: Store, settings: Settings) -> StoredRun:

@@ -13,7 +13,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data import (
+from worldrep.data.encoding import Tokens
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import (
     base_sets,
     load_rows,
     maker_of,
@@ -21,17 +23,10 @@ from worldrep.data import (
     training_sets,
     validation_sets,
 )
-from worldrep.device import make_accelerator
 from worldrep.durations import in_words
-from worldrep.encoding import Tokens
 from worldrep.errors import InputError, StateError
-from worldrep.estimate import estimate_seconds
-from worldrep.evaluation import suite_of, validation_metrics
-from worldrep.fingerprints import seedless, training_fingerprint
-from worldrep.manifest import folder_name, verify, write_manifest
-from worldrep.model import build_model, load_model, save_model
-from worldrep.progress import Bar, Watch
-from worldrep.rows import RowMaker
+from worldrep.evaluation.suites import suite_of, validation_metrics
+from worldrep.model.qwen2 import build_model, load_model, save_model
 from worldrep.scales import base_settings
 from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.common import (
@@ -42,10 +37,15 @@ from worldrep.stages.common import (
     log_rows,
     stored_settings,
 )
+from worldrep.stages.estimate import estimate_seconds
+from worldrep.stages.fingerprints import seedless, training_fingerprint
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 from worldrep.tracking.records import CITIES
 from worldrep.tracking.run import CHECKPOINTS
-from worldrep.training import Validate, train
+from worldrep.training.device import make_accelerator
+from worldrep.training.loop import Validate, train
+from worldrep.training.manifest import folder_name, verify, write_manifest
+from worldrep.training.progress import Bar, Watch
 
 
 def train_model(

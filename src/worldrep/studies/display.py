@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from tqdm import tqdm
 
 from worldrep.executors.work import News, Outcome
-from worldrep.progress import Bar, Progress
 from worldrep.studies.graph import Step
+from worldrep.training.progress import Bar, Progress
 
 
 class Display:

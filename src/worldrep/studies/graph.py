@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from worldrep.data import maker_of, suite_sets, training_sets
-from worldrep.fingerprints import (
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import maker_of, suite_sets, training_sets
+from worldrep.evaluation.request import Request
+from worldrep.scales import base_settings
+from worldrep.settings import Settings
+from worldrep.stages.fingerprints import (
     evaluation_fingerprint,
     extraction_fingerprint,
     seedless,
     training_fingerprint,
 )
-from worldrep.request import Request
-from worldrep.rows import RowMaker
-from worldrep.scales import base_settings
-from worldrep.settings import Settings
 from worldrep.studies.definition import Definition
 
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median
 
-from worldrep.data import maker_of, training_sets
-from worldrep.rows import RowMaker, RowSet
+from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.tokenizer import PAD
 from worldrep.settings import Settings
 from worldrep.studies.graph import Step
 from worldrep.studies.states import DONE, StepState
-from worldrep.tokenizer import PAD
 from worldrep.tracking import StoredRun
 
 SAMPLE_ROWS = 256

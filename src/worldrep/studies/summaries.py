@@ -106,7 +106,9 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
     n is the number of evaluations that have the metric.
     """
-    from worldrep.spread import spread_of  # imports scipy, which a look at a finished study spares
+    from worldrep.evaluation.spread import (
+        spread_of,  # imports scipy, which a look at a finished study spares
+    )
 
     values: dict[str, list[float]] = {}
     for metrics in evaluations:

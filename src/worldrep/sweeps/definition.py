@@ -11,11 +11,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from worldrep.data import maker_of
+from worldrep.data.sets import maker_of
 from worldrep.digests import digest
 from worldrep.errors import InputError, unknown
-from worldrep.fingerprints import evaluation_fingerprint, training_fingerprint
 from worldrep.settings import Settings
+from worldrep.stages.fingerprints import evaluation_fingerprint, training_fingerprint
 from worldrep.sweeps.guides import AUTO, NONE, PRUNERS, SAMPLERS
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import Space, description, read_space

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from worldrep.data import validation_sets
+from worldrep.data.sets import validation_sets
+from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError, unknown
-from worldrep.evaluation import VALIDATED_FACTS
-from worldrep.improvement import normalized_improvement
+from worldrep.evaluation.improvement import normalized_improvement
+from worldrep.evaluation.suites import VALIDATED_FACTS
 from worldrep.names import TASK_NAMES
 from worldrep.settings import Settings
-from worldrep.tasks import TASKS
 
 Metrics = Mapping[str, float]  # `<split>/<task>/<fact>` -> value
 

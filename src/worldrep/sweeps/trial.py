@@ -10,14 +10,11 @@ from pathlib import Path
 import optuna
 from optuna.samplers import RandomSampler
 
-from worldrep.data import maker_of
-from worldrep.device import make_accelerator
+from worldrep.data.sets import maker_of
 from worldrep.errors import StateError
-from worldrep.evaluation import VAL, evaluate
+from worldrep.evaluation.suites import VAL, evaluate
 from worldrep.executors.perform import with_cities
 from worldrep.executors.work import Task
-from worldrep.feed import Schedule
-from worldrep.progress import Watch
 from worldrep.settings import Settings
 from worldrep.stages.common import identity_tags
 from worldrep.stages.train import Work
@@ -25,7 +22,10 @@ from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.guides import NONE, make_pruner
 from worldrep.sweeps.storage import open_storage
 from worldrep.tracking import OpenRun, RunSpec, Store
-from worldrep.training import train
+from worldrep.training.device import make_accelerator
+from worldrep.training.feed import Schedule
+from worldrep.training.loop import train
+from worldrep.training.progress import Watch
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 STATE, NUMBER = "trial_state", "trial"  # tags

@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from worldrep.manifest import MANIFEST
 from worldrep.tracking.datasets import Dataset
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT_SECONDS, Claim, TakenError, heartbeat_tag
+from worldrep.training.manifest import MANIFEST
 
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 CHECKPOINTS = "checkpoints"

@@ -27,17 +27,17 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.cache import cache_folder
-from worldrep.collector import sparing_collector
+from worldrep.data.cache import cache_folder
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
-from worldrep.manifest import step_of
 from worldrep.tracking.claims import claim_run, take_over
+from worldrep.tracking.collector import sparing_collector
 from worldrep.tracking.launch import Launch
 from worldrep.tracking.liveness import CLOSED, Owner, TakenError
 from worldrep.tracking.records import TAG, RunSpec, StoredRun
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
 from worldrep.tracking.sqlite import use_write_ahead_log
+from worldrep.training.manifest import step_of
 
 DEFAULT_EXPERIMENT = "worldrep"
 UNNAMED_EXPERIMENT = "0"  # where `mlflow run` puts a run when the user names no experiment

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldrep.data.encoding import Tokens, pad_together
+from worldrep.data.tokenizer import EQUALS, PAD
 from worldrep.digests import random_stream
-from worldrep.encoding import Tokens, pad_together
-from worldrep.layout import GROUP_ROWS, Layout, SharedRows, on_device
+from worldrep.model.layout import GROUP_ROWS, Layout, SharedRows, on_device
 from worldrep.settings import Settings
-from worldrep.strategies.replay import Replay, replayed_rows
-from worldrep.tokenizer import EQUALS, PAD
+from worldrep.training.strategies.replay import Replay, replayed_rows
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worldrep.data.world import World
 from worldrep.digests import random_stream
-from worldrep.world import World
 
 TRAIN_CITIES, BASELINE_CITIES = 4000, 100
 SMALL_WORLD_SHARE = 0.8

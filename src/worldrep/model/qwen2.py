@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from worldrep.data.tokenizer import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
 from worldrep.errors import StateError, first_line
 from worldrep.settings import Settings
-from worldrep.tokenizer import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
 
 transformers_logging.disable_progress_bar()  # these models load and save in milliseconds
 

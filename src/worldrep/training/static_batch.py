@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldrep.layout import Layout
-from worldrep.tokenizer import EQUALS, PAD
+from worldrep.data.tokenizer import EQUALS, PAD
+from worldrep.model.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 
-from worldrep.data import load_rows, training_sets
-from worldrep.device import make_accelerator
-from worldrep.encoding import pad_together
-from worldrep.feed import RowFeed, Schedule
-from worldrep.model import build_model
-from worldrep.rows import RowMaker
+from worldrep.data.encoding import pad_together
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import load_rows, training_sets
+from worldrep.model.qwen2 import build_model
 from worldrep.settings import Settings
-from worldrep.state import Training
-from worldrep.steps import steps_of
+from worldrep.training.device import make_accelerator
+from worldrep.training.feed import RowFeed, Schedule
+from worldrep.training.state import Training
+from worldrep.training.steps import steps_of
 
 WARM_UP, TIMED = 2, 5
 

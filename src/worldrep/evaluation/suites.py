@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data import load_rows, suite_sets
+from worldrep.data.encoding import Tokens
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import load_rows, suite_sets
+from worldrep.data.tasks import TASKS
+from worldrep.data.tokenizer import EQUALS, decode_rows
 from worldrep.digests import random_stream
-from worldrep.encoding import Tokens
-from worldrep.generation import generate_tokens
-from worldrep.rows import RowMaker
+from worldrep.evaluation.generation import generate_tokens
 from worldrep.settings import Settings
-from worldrep.tasks import TASKS
-from worldrep.tokenizer import EQUALS, decode_rows
 
 VAL = "val/"  # before the names of what validations during a training measure
 VALIDATED_FACTS = ("mean", "valid_ratio")

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
-from worldrep.layout import Layout, take
-from worldrep.past import Past
+from worldrep.model.layout import Layout, take
+from worldrep.model.past import Past
 
 Rotation = tuple[Tensor, Tensor]
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, embedding
 from transformers import Qwen2ForCausalLM
 
+from worldrep.data.encoding import Tokens
 from worldrep.digests import random_stream
-from worldrep.encoding import Tokens
-from worldrep.feed import RowFeed
-from worldrep.packed import PackedQwen2
+from worldrep.model.packed import PackedQwen2
 from worldrep.settings import Settings
+from worldrep.training.feed import RowFeed
 
 
 def fisher_information(model: Qwen2ForCausalLM, rows: Tokens, settings: Settings) -> list[Tensor]:

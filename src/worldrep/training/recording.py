@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from worldrep.checkpoint import latest_complete
+from worldrep.training.checkpoint import latest_complete
 
 
 class Recorder(Protocol):

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from worldrep.cache import cached
+from worldrep.data.cache import cached
+from worldrep.data.encoding import Tokens, pad_together
+from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.world import World, world_of
 from worldrep.digests import digest
-from worldrep.encoding import Tokens, pad_together
 from worldrep.names import TASK_NAMES, ModelName, has_warmup_rows
-from worldrep.rows import RowMaker, RowSet
 from worldrep.scales import resolve
 from worldrep.settings import Settings
-from worldrep.world import World, world_of
 
 NEED_BASE_ROWS = ("replay", "ewc")  # strategies
 SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # suite prefix -> pool

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worldrep.data.encoding import Tokens, encode_rows, row_length
+from worldrep.data.tasks import TASKS, Task
+from worldrep.data.tokenizer import encode
+from worldrep.data.world import World
 from worldrep.digests import digest, random_stream
-from worldrep.encoding import Tokens, encode_rows, row_length
 from worldrep.errors import InputError
 from worldrep.settings import Settings
-from worldrep.tasks import TASKS, Task
-from worldrep.tokenizer import encode
-from worldrep.world import World
 
 VERSION = 1  # raised by hand when the same settings give other rows
 HELD_OUT_POOLS = ("world", "atlantis")

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from worldrep.probe import ProbeResult
-from worldrep.world import X_LIMIT, Y_LIMIT, World
+from worldrep.data.world import X_LIMIT, Y_LIMIT, World
+from worldrep.evaluation.probe import ProbeResult
 
 _KINDS = (
     # mask, label, colour, marker

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldrep.encoding import Tokens
+from worldrep.data.encoding import Tokens
 
 
 def cache_folder() -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from worldrep import geometry
+from worldrep.data import geometry
 from worldrep.names import TASK_NAMES
 
 COMPASS = ("E", "NE", "N", "NW", "W", "SW", "S", "SE")

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from transformers import Qwen2ForCausalLM
 
-from worldrep.encoding import Tokens
-from worldrep.layout import Layout, SharedRows, on_device, sorting
-from worldrep.packed import PackedQwen2
-from worldrep.past import Past
-from worldrep.plain import decode_plainly
-from worldrep.tokenizer import EOS, PAD, decode_rows, encode_prompts
+from worldrep.data.encoding import Tokens
+from worldrep.data.tokenizer import EOS, PAD, decode_rows, encode_prompts
+from worldrep.model.layout import Layout, SharedRows, on_device, sorting
+from worldrep.model.packed import PackedQwen2
+from worldrep.model.past import Past
+from worldrep.model.plain import decode_plainly
 
 CPU_ROWS = 256  # what the cache of a CPU holds
 PAST_BYTES = 2**31  # of keys and values on another device

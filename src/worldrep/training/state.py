@@ -10,21 +10,21 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from transformers import Qwen2ForCausalLM
 
-from worldrep.checkpoint import read_checkpoint
-from worldrep.encoding import Tokens
-from worldrep.optimizer import (
+from worldrep.data.encoding import Tokens
+from worldrep.model.packed import PackedQwen2
+from worldrep.model.plain import PlainQwen2
+from worldrep.settings import Settings
+from worldrep.training.checkpoint import read_checkpoint
+from worldrep.training.optimizer import (
     build_optimizer,
     load_optimizer,
     optimizer_tensors,
     trained_parameters,
 )
-from worldrep.packed import PackedQwen2
-from worldrep.plain import PlainQwen2
-from worldrep.settings import Settings
-from worldrep.strategies.adapters import merged, with_adapters
-from worldrep.strategies.fisher import fisher_information
-from worldrep.strategies.frozen import freeze_all_but
-from worldrep.strategies.pull import Pull
+from worldrep.training.strategies.adapters import merged, with_adapters
+from worldrep.training.strategies.fisher import fisher_information
+from worldrep.training.strategies.frozen import freeze_all_but
+from worldrep.training.strategies.pull import Pull
 
 ADAPTER = "adapter/"
 SCALER_STATE = ("scale", "_growth_tracker")  # what fp16 changes from step to step

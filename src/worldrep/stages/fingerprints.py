@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from worldrep.data import base_sets, suite_sets, training_digest, validation_sets
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import base_sets, suite_sets, training_digest, validation_sets
 from worldrep.digests import digest
-from worldrep.rows import RowMaker
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import Qwen2ForCausalLM
 
-from worldrep.encoding import Tokens
-from worldrep.layout import SharedRows, on_device, sorting
-from worldrep.packed import PackedQwen2
-from worldrep.plain import PlainQwen2
-from worldrep.request import POSITIONS, Request
-from worldrep.tasks import TASKS
-from worldrep.tokenizer import encode_prompts
-from worldrep.world import World
+from worldrep.data.encoding import Tokens
+from worldrep.data.tasks import TASKS
+from worldrep.data.tokenizer import encode_prompts
+from worldrep.data.world import World
+from worldrep.evaluation.request import POSITIONS, Request
+from worldrep.model.layout import SharedRows, on_device, sorting
+from worldrep.model.packed import PackedQwen2
+from worldrep.model.plain import PlainQwen2
 
 BATCH_CITIES = 1024
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, Qwen2ForCausalLM
 
-from worldrep.encoding import Tokens
-from worldrep.layout import Layout
-from worldrep.tokenizer import EOS, PAD
+from worldrep.data.encoding import Tokens
+from worldrep.data.tokenizer import EOS, PAD
+from worldrep.model.layout import Layout
 
 
 class PlainQwen2(nn.Module):

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2ForCausalLM
 
 from worldrep.errors import StateError
-from worldrep.manifest import folder_name, step_of, verify, write_manifest
-from worldrep.model import save_model
+from worldrep.model.qwen2 import save_model
+from worldrep.training.manifest import folder_name, step_of, verify, write_manifest
 
 WEIGHTS = "model.safetensors"
 STATE = "training_state.safetensors"

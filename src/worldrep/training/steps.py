@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, embedding
 from torch.nn.utils import clip_grad_norm_
 
-from worldrep.device import graph_obstacle
 from worldrep.errors import StateError
-from worldrep.feed import RowFeed
-from worldrep.layout import on_device
-from worldrep.optimizer import learning_rate_at
-from worldrep.packed import PackedQwen2
-from worldrep.state import Training
-from worldrep.static_batch import StaticBatch, pack_static
+from worldrep.model.layout import on_device
+from worldrep.model.packed import PackedQwen2
+from worldrep.training.device import graph_obstacle
+from worldrep.training.feed import RowFeed
+from worldrep.training.optimizer import learning_rate_at
+from worldrep.training.state import Training
+from worldrep.training.static_batch import StaticBatch, pack_static
 
 CAPACITY_UNIT = 128  # tokens; matrix products are fastest at multiples
 GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs want

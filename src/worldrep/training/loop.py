@@ -14,14 +14,14 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers import Qwen2ForCausalLM
 
-from worldrep.checkpoint import write_checkpoint
-from worldrep.encoding import Tokens
-from worldrep.feed import RowFeed
-from worldrep.progress import Meter, Watch
-from worldrep.recording import Recorder
+from worldrep.data.encoding import Tokens
 from worldrep.settings import Settings
-from worldrep.state import Training
-from worldrep.steps import steps_of
+from worldrep.training.checkpoint import write_checkpoint
+from worldrep.training.feed import RowFeed
+from worldrep.training.progress import Meter, Watch
+from worldrep.training.recording import Recorder
+from worldrep.training.state import Training
+from worldrep.training.steps import steps_of
 
 LOG_POINTS = 200  # points of the training curves
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worldrep.tasks import ChoiceTask, Task
-from worldrep.tokenizer import BOS, EOS, PAD, ZERO, encode
+from worldrep.data.tasks import ChoiceTask, Task
+from worldrep.data.tokenizer import BOS, EOS, PAD, ZERO, encode
 
 Tokens = NDArray[np.uint8]
 

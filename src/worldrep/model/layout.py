@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldrep.encoding import Tokens
-from worldrep.tokenizer import PAD
+from worldrep.data.encoding import Tokens
+from worldrep.data.tokenizer import PAD
 
 GROUP_ROWS = 32  # rows of similar length that attention sees together, at least
 

@@ -1,0 +1,4 @@
+"""The Qwen2 decoder and its forward passes.
+
+Imports `data`.
+"""

@@ -12,11 +12,13 @@ import click
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.curves import Curves
-from analysis.drawing.kinds import GAP, PRETRAINED, Frame, Kind
-from analysis.drawing.panels import Panel
-from analysis.formulas.matrices import Aggregate, Summary
-from analysis.formulas.pairs import (
+from analysis.figures.curves import Curves
+from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
+from analysis.figures.panels import Panel
+from analysis.options import ALL, Options
+from analysis.result import Result
+from analysis.statistics.matrices import Aggregate, Summary
+from analysis.statistics.pairs import (
     OTHER_SEED,
     SAME,
     SHARED_SEED,
@@ -24,15 +26,13 @@ from analysis.formulas.pairs import (
     mixture_masks,
     pair_statistics,
 )
-from analysis.formulas.similarity import linear_cka
-from analysis.options import ALL, Options
-from analysis.reading.choice import NothingThere, nothing_of
-from analysis.reading.extractions import DEFAULT, parse_layer
-from analysis.reading.likeness import LABEL, Family, Likeness, read_family
-from analysis.reading.source import Source
-from analysis.reading.tables import missing_table
-from analysis.reading.trainings import Trained
-from analysis.result import Result
+from analysis.statistics.similarity import linear_cka
+from analysis.store.choice import NothingThere, nothing_of
+from analysis.store.extractions import DEFAULT, parse_layer
+from analysis.store.likeness import LABEL, Family, Likeness, read_family
+from analysis.store.source import Source
+from analysis.store.tables import missing_table
+from analysis.store.trainings import Trained
 from worldrep.names import PRETRAININGS, TASK_NAMES
 
 __all__ = ["cka", "linear_cka", "main"]

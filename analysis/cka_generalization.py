@@ -15,18 +15,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.scatter import Scatter
-from analysis.formulas.similarity import Association, label_permutation_test
+from analysis.figures.scatter import Scatter
 from analysis.options import ALL, Options
-from analysis.reading.cells import missing_cells
-from analysis.reading.choice import NothingThere, nothing_of
-from analysis.reading.extractions import DEFAULT, parse_layer
-from analysis.reading.improvements import Improvements, read_improvements
-from analysis.reading.likeness import LABEL, Family, Likeness, read_family
-from analysis.reading.source import Source
-from analysis.reading.tables import missing_table
-from analysis.reading.trainings import Trained
 from analysis.result import Result
+from analysis.statistics.similarity import Association, label_permutation_test
+from analysis.store.cells import missing_cells
+from analysis.store.choice import NothingThere, nothing_of
+from analysis.store.extractions import DEFAULT, parse_layer
+from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.likeness import LABEL, Family, Likeness, read_family
+from analysis.store.source import Source
+from analysis.store.tables import missing_table
+from analysis.store.trainings import Trained
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
 from worldrep.evaluation.improvement import HIGHEST

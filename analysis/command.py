@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from analysis.options import ALL, Options, parse_seeds
-from analysis.reading.source import Source
 from analysis.record import publish
 from analysis.result import Result
+from analysis.store.source import Source
 from worldrep.endings import one_sentence
 from worldrep.errors import unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS

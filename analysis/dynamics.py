@@ -14,16 +14,16 @@ import pandas as pd
 
 from analysis.charts.learning import ALIGN, charts
 from analysis.command import analysis_command
-from analysis.formulas.breakouts import breakouts
 from analysis.options import ALL, Options
-from analysis.reading.choice import NothingThere, nothing_of
-from analysis.reading.histories import read_curves
-from analysis.reading.models import in_order, known_model, named_models
-from analysis.reading.runs import STAGES
-from analysis.reading.source import Source
-from analysis.reading.tables import missing_table, used_runs
-from analysis.reading.trainings import Trained
 from analysis.result import Result
+from analysis.statistics.breakouts import breakouts
+from analysis.store.choice import NothingThere, nothing_of
+from analysis.store.histories import read_curves
+from analysis.store.models import in_order, known_model, named_models
+from analysis.store.runs import STAGES
+from analysis.store.source import Source
+from analysis.store.tables import missing_table, used_runs
+from analysis.store.trainings import Trained
 from worldrep.errors import unknown
 from worldrep.names import ModelName, parse_model
 

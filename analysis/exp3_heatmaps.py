@@ -11,14 +11,14 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.panels import MEAN, Panel, Strip, seeds_in_words
 from analysis.families import KINDS, family_matrices, family_missing, family_panels
-from analysis.formulas.matrices import aggregate
+from analysis.figures.panels import MEAN, Panel, Strip, seeds_in_words
 from analysis.options import ALL, Options
-from analysis.reading.choice import NothingThere
-from analysis.reading.improvements import Improvements, read_improvements
-from analysis.reading.source import Source
 from analysis.result import Part, Result
+from analysis.statistics.matrices import aggregate
+from analysis.store.choice import NothingThere
+from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.source import Source
 from worldrep.names import TASK_NAMES, family_in_words, finetunings
 
 NAME = "exp3_heatmaps"

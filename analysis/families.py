@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.drawing.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
-from analysis.drawing.panels import Panel, panels_of
-from analysis.formulas.matrices import expected_matrix
-from analysis.reading.cells import missing_cells, missing_expected
-from analysis.reading.improvements import Improvements
+from analysis.figures.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
+from analysis.figures.panels import Panel, panels_of
+from analysis.statistics.matrices import expected_matrix
+from analysis.store.cells import missing_cells, missing_expected
+from analysis.store.improvements import Improvements
 from worldrep.names import FINETUNINGS, family_in_words, finetunings
 
 ACTUAL, OF_EXPECTED, OF_DIFFERENCE = "", "_expected", "_difference"

@@ -17,20 +17,20 @@ from analysis.charts.gain_against_loss import gain_against_loss
 from analysis.charts.strategies import strategy_charts
 from analysis.charts.time_courses import family_of, halfway_chart, mean_course, task_courses
 from analysis.command import analysis_command
-from analysis.drawing.kinds import FINETUNED, Kind
-from analysis.drawing.panels import panels_of
-from analysis.formulas.courses import halfway_summary, halfway_table, mean_courses
-from analysis.formulas.matrices import summary, to_matrix
+from analysis.figures.kinds import FINETUNED, Kind
+from analysis.figures.panels import panels_of
 from analysis.options import Options
-from analysis.reading.cells import missing_cells
-from analysis.reading.changes import NO_LOGARITHM
-from analysis.reading.checkpoint_courses import VALIDATED, Courses, read_courses
-from analysis.reading.forgotten import Changes, plane_points, read_changes
-from analysis.reading.improvements import PRETRAIN
-from analysis.reading.source import Source
-from analysis.reading.strategies import read_compared
-from analysis.reading.tables import missing_table
 from analysis.result import Part, Result
+from analysis.statistics.courses import halfway_summary, halfway_table, mean_courses
+from analysis.statistics.matrices import summary, to_matrix
+from analysis.store.cells import missing_cells
+from analysis.store.changes import NO_LOGARITHM
+from analysis.store.checkpoint_courses import VALIDATED, Courses, read_courses
+from analysis.store.forgotten import Changes, plane_points, read_changes
+from analysis.store.improvements import PRETRAIN
+from analysis.store.source import Source
+from analysis.store.strategies import read_compared
+from analysis.store.tables import missing_table
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.spread import spread_of
 from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings

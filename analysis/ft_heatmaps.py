@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.intervals import Intervals
-from analysis.drawing.kinds import DIFFERENCE
-from analysis.drawing.panels import Panel, Strip, seeds_in_words
 from analysis.families import ACTUAL, family_missing, family_panels
-from analysis.formulas.comparison import paired
-from analysis.formulas.matrices import aggregate, trained_mask
+from analysis.figures.intervals import Intervals
+from analysis.figures.kinds import DIFFERENCE
+from analysis.figures.panels import Panel, Strip, seeds_in_words
 from analysis.options import Options
-from analysis.reading.improvements import Improvements, read_improvements
-from analysis.reading.source import Source
 from analysis.result import Part, Result
+from analysis.statistics.comparison import paired
+from analysis.statistics.matrices import aggregate, trained_mask
+from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.source import Source
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
 
 NAME = "ft_heatmaps"

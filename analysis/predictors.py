@@ -8,17 +8,17 @@ import click
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.intervals import Intervals
-from analysis.drawing.scatter import Scatter
-from analysis.formulas.matrices import trained_mask
-from analysis.formulas.prediction import PREDICTORS, predict
-from analysis.formulas.prediction_scores import scores_over_seeds
+from analysis.figures.intervals import Intervals
+from analysis.figures.scatter import Scatter
 from analysis.options import Options
-from analysis.reading.cells import missing_cells
-from analysis.reading.choice import NothingThere
-from analysis.reading.improvements import Improvements, read_improvements
-from analysis.reading.source import Source
 from analysis.result import Result
+from analysis.statistics.matrices import trained_mask
+from analysis.statistics.prediction import PREDICTORS, predict
+from analysis.statistics.prediction_scores import scores_over_seeds
+from analysis.store.cells import missing_cells
+from analysis.store.choice import NothingThere
+from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.source import Source
 from worldrep.errors import unknown
 from worldrep.names import TASK_NAMES, finetunings
 

@@ -16,21 +16,21 @@ import pandas as pd
 
 from analysis.charts.city_maps import component_map, model_label, position_map
 from analysis.command import analysis_command
-from analysis.drawing.chart import Chart
-from analysis.drawing.histogram import Histogram
-from analysis.drawing.intervals import Intervals
-from analysis.drawing.kinds import Frame, Kind
-from analysis.drawing.panels import Panel, seeds_in_words
-from analysis.drawing.scatter import Scatter
-from analysis.formulas.matrices import Masks, aggregate, summary
-from analysis.formulas.probing import BASE, WITH, WITHOUT, by_model, comparison, shown_models
-from analysis.formulas.similarity import procrustes_table
+from analysis.figures.chart import Chart
+from analysis.figures.histogram import Histogram
+from analysis.figures.intervals import Intervals
+from analysis.figures.kinds import Frame, Kind
+from analysis.figures.panels import Panel, seeds_in_words
+from analysis.figures.scatter import Scatter
 from analysis.options import Options
-from analysis.reading.extractions import DEFAULT, parse_layer
-from analysis.reading.improvements import PRETRAIN
-from analysis.reading.probings import NAME, Probings, read_probings
-from analysis.reading.source import Source
 from analysis.result import Part, Result
+from analysis.statistics.matrices import Masks, aggregate, summary
+from analysis.statistics.probing import BASE, WITH, WITHOUT, by_model, comparison, shown_models
+from analysis.statistics.similarity import procrustes_table
+from analysis.store.extractions import DEFAULT, parse_layer
+from analysis.store.improvements import PRETRAIN
+from analysis.store.probings import NAME, Probings, read_probings
+from analysis.store.source import Source
 from worldrep.names import FINETUNINGS, NO_FT
 
 ERROR = "probe error on Atlantis (0.1 degree)"

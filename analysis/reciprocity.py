@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.drawing.intervals import Intervals
-from analysis.drawing.panels import seeds_in_words
+from analysis.figures.intervals import Intervals
+from analysis.figures.panels import seeds_in_words
 from analysis.options import Options
-from analysis.reading.cells import missing_cells
-from analysis.reading.improvements import read_improvements
-from analysis.reading.source import Source
 from analysis.result import Result
+from analysis.store.cells import missing_cells
+from analysis.store.improvements import read_improvements
+from analysis.store.source import Source
 from worldrep.evaluation.spread import spread_of
 from worldrep.names import TASK_NAMES, finetunings
 

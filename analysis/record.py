@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from analysis.drawing.page import save_figure
+from analysis.figures.page import save_figure
 from analysis.result import Result
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line

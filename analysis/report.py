@@ -33,11 +33,11 @@ from analysis.html.page import (
 from analysis.options import ALL, Options
 from analysis.predictors import predictors
 from analysis.probes import probes
-from analysis.reading.source import Source
-from analysis.reading.tables import missing_table
 from analysis.reciprocity import reciprocity
 from analysis.result import Result
 from analysis.seeds import seeds
+from analysis.store.source import Source
+from analysis.store.tables import missing_table
 from worldrep.errors import InputError, StateError
 from worldrep.tracking.store import DEFAULT_EXPERIMENT
 

@@ -19,16 +19,16 @@ from analysis.charts.over_seeds import (
     standard_chart,
 )
 from analysis.command import analysis_command
-from analysis.drawing.chart import Chart
-from analysis.formulas.over_seeds import Series, comparisons, spreads
+from analysis.figures.chart import Chart
 from analysis.options import ALL, Options
-from analysis.reading.choice import NothingThere
-from analysis.reading.improvements import PRETRAIN
-from analysis.reading.models import in_order, named_models
-from analysis.reading.scores import IMPROVEMENTS, MEANS, QUANTITIES, Scores, is_base, read_scores
-from analysis.reading.source import Source
-from analysis.reading.tables import missing_table, used_runs
 from analysis.result import Result
+from analysis.statistics.over_seeds import Series, comparisons, spreads
+from analysis.store.choice import NothingThere
+from analysis.store.improvements import PRETRAIN
+from analysis.store.models import in_order, named_models
+from analysis.store.scores import IMPROVEMENTS, MEANS, QUANTITIES, Scores, is_base, read_scores
+from analysis.store.source import Source
+from analysis.store.tables import missing_table, used_runs
 from worldrep.errors import InputError
 from worldrep.names import ModelName
 

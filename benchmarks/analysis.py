@@ -90,7 +90,7 @@ def time_cka(models: int = MODELS, cities: int = CITIES, layers: int = LAYERS) -
     """Seconds for all pairs of models in every layer."""
     import numpy as np
 
-    from analysis.formulas.similarity import cka_table
+    from analysis.statistics.similarity import cka_table
 
     stream = np.random.default_rng(0)
     tables = stream.standard_normal((models, cities, FEATURES), dtype=np.float32)

@@ -12,7 +12,7 @@ from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.representations import save_representations
 from worldrep.evaluation.request import Request
-from worldrep.executors.work import Task
+from worldrep.executors.work import Job
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES
 from worldrep.settings import Settings
 from worldrep.stages.common import downstream_tags
@@ -36,7 +36,7 @@ class Log(Protocol):
     def artifacts(self, source: Path, folder: str) -> None: ...
 
 
-def perform(store: Store, task: Task, watch: Watch) -> str:
+def perform(store: Store, task: Job, watch: Watch) -> str:
     """The run id of a step whose numbers are those of `benchmarks.known`."""
     settings = task.settings
     stage = settings.training_stage if task.kind == "train" else task.kind
@@ -49,7 +49,7 @@ def perform(store: Store, task: Task, watch: Watch) -> str:
     return run.id
 
 
-def _tags(store: Store, task: Task) -> dict[str, str]:
+def _tags(store: Store, task: Job) -> dict[str, str]:
     settings = task.settings
     tags = settings.labels | {"seed": str(settings.seed)}
     if task.kind != "train":
@@ -58,7 +58,7 @@ def _tags(store: Store, task: Task) -> dict[str, str]:
     return tags | base | {"world_digest": maker_of(settings).world.digest}
 
 
-def _params(task: Task) -> dict[str, object]:
+def _params(task: Job) -> dict[str, object]:
     params = task.settings.as_dict()
     if task.kind == "extract":
         params |= {f"extract_{k}": v for k, v in _request(task.settings).as_dict().items()}

@@ -11,11 +11,11 @@ from drawn_text import clashes
 from synthetic import part
 
 from analysis.cka import cka, linear_cka, main
-from analysis.formulas.comparison import rank_sum
-from analysis.formulas.pairs import pair_table
-from analysis.formulas.similarity import linear_cka as the_formula
 from analysis.options import Options
-from analysis.reading.source import Source
+from analysis.statistics.comparison import rank_sum
+from analysis.statistics.pairs import pair_table
+from analysis.statistics.similarity import linear_cka as the_formula
+from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.tracking import Store

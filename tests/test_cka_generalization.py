@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from drawn_text import clashes
 
 from analysis.cka_generalization import associate, cka_generalization, main
-from analysis.formulas.similarity import linear_cka
 from analysis.options import Options
-from analysis.reading.source import Source
+from analysis.statistics.similarity import linear_cka
+from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.tracking import Store

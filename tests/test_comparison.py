@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, ttest_rel, wilcoxon
 
-from analysis.formulas.comparison import (
+from analysis.statistics.comparison import (
     detectable_difference,
     holm,
     paired,

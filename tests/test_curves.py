@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.formulas.curves import CHANCE, breakout_step, halfway_step
-from analysis.formulas.forgetting import normalized_change, raw_change
+from analysis.statistics.curves import CHANCE, breakout_step, halfway_step
+from analysis.statistics.forgetting import normalized_change, raw_change
 
 NAN = math.nan
 

@@ -12,10 +12,10 @@ from mlflow.entities import Metric
 from synthetic import part
 
 from analysis.dynamics import dynamics, main
-from analysis.formulas.breakouts import summarize_breakouts
 from analysis.options import Options
-from analysis.reading.models import family_of, named_models
-from analysis.reading.source import Source
+from analysis.statistics.breakouts import summarize_breakouts
+from analysis.store.models import family_of, named_models
+from analysis.store.source import Source
 from worldrep.data.sets import maker_of, stack_rows, training_sets
 from worldrep.data.tasks import TASKS
 from worldrep.data.tokenizer import PAD

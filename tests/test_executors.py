@@ -6,7 +6,7 @@ from worldrep.errors import InputError
 from worldrep.executors import Choice
 from worldrep.executors.choice import absolute_uri, visible_gpus
 from worldrep.executors.processes import device_of
-from worldrep.executors.ray_actors import places_on
+from worldrep.executors.ray_tasks import places_on
 from worldrep.executors.work import Lines
 
 

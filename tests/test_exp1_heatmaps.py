@@ -10,11 +10,12 @@ from click.testing import CliRunner
 from drawn_text import clashes
 from synthetic import SyntheticStore, values
 
-from analysis.drawing.heatmap import Block, draw_heatmaps
-from analysis.drawing.kinds import DIFFERENCE, PERFORMANCE
-from analysis.drawing.panels import panels_of
 from analysis.exp1_heatmaps import FAMILIES, draw_exp1, exp1_heatmaps, main
-from analysis.formulas.matrices import (
+from analysis.figures.heatmap import Block, draw_heatmaps
+from analysis.figures.kinds import DIFFERENCE, PERFORMANCE
+from analysis.figures.panels import panels_of
+from analysis.options import Options, parse_seeds
+from analysis.statistics.matrices import (
     aggregate,
     expected_matrix,
     specialists_of,
@@ -22,8 +23,7 @@ from analysis.formulas.matrices import (
     trained_mask,
     trained_masks,
 )
-from analysis.options import Options, parse_seeds
-from analysis.reading.source import Source
+from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName, finetunings
 from worldrep.scales import resolve

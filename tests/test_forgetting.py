@@ -14,12 +14,12 @@ from synthetic import part, score, values
 
 from analysis.charts.gain_against_loss import MOST_LABELS, gain_against_loss
 from analysis.forgetting import forgetting, main
-from analysis.formulas.courses import ALL_TASKS, halfway_summary, halfway_table
-from analysis.formulas.pareto import over_seeds, pareto_front
 from analysis.options import Options
-from analysis.reading.changes import NO_LOGARITHM
-from analysis.reading.checkpoint_courses import EVALUATED, VALIDATED
-from analysis.reading.source import Source
+from analysis.statistics.courses import ALL_TASKS, halfway_summary, halfway_table
+from analysis.statistics.pareto import over_seeds, pareto_front
+from analysis.store.changes import NO_LOGARITHM
+from analysis.store.checkpoint_courses import EVALUATED, VALIDATED
+from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import StateError
 from worldrep.names import TASK_NAMES, ModelName

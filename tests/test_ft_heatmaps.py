@@ -13,7 +13,7 @@ from synthetic import part
 from analysis import exp3_heatmaps, ft_heatmaps, predictors
 from analysis.ft_heatmaps import warm_up_chart
 from analysis.options import ALL, Options
-from analysis.reading.source import Source
+from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS, TASK_NAMES
 from worldrep.tracking import Store

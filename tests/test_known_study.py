@@ -7,12 +7,12 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from analysis.exp1_heatmaps import FAMILIES, exp1_heatmaps
-from analysis.formulas.matrices import expected_matrix
 from analysis.options import Options
 from analysis.predictors import predictors
-from analysis.reading.source import Source
 from analysis.reciprocity import reciprocity
 from analysis.report import report
+from analysis.statistics.matrices import expected_matrix
+from analysis.store.source import Source
 from benchmarks import known
 from worldrep.executors import Choice
 from worldrep.names import TASK_NAMES, ModelName

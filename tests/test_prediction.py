@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.formulas.matrices import expected_matrix
-from analysis.formulas.prediction import PREDICTORS, Row, coefficient, predict, similarities
-from analysis.formulas.prediction_scores import score, scores_over_seeds
+from analysis.statistics.matrices import expected_matrix
+from analysis.statistics.prediction import PREDICTORS, Row, coefficient, predict, similarities
+from analysis.statistics.prediction_scores import score, scores_over_seeds
 from worldrep.errors import InputError
 from worldrep.names import TASK_NAMES
 

@@ -13,14 +13,14 @@ from mlflow import MlflowClient
 from synthetic import part
 
 from analysis.charts.city_maps import map_limits
-from analysis.drawing.chart import Chart
-from analysis.drawing.heatmap import MANY_COLUMNS
-from analysis.formulas.probing import BASE, GROUPS, WITH, WITHOUT, comparison, shown_models
-from analysis.formulas.similarity import procrustes_table
+from analysis.figures.chart import Chart
+from analysis.figures.heatmap import MANY_COLUMNS
 from analysis.options import Options
 from analysis.probes import DISPARITY, main, pair_masks, probes
-from analysis.reading.extractions import parse_layer
-from analysis.reading.source import Source
+from analysis.statistics.probing import BASE, GROUPS, WITH, WITHOUT, comparison, shown_models
+from analysis.statistics.similarity import procrustes_table
+from analysis.store.extractions import parse_layer
+from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS
 from worldrep.tracking import Store

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from analysis.options import Options
-from analysis.reading.source import Source
 from analysis.reciprocity import exchange, main, reciprocity
+from analysis.store.source import Source
 from worldrep.errors import StateError
 from worldrep.names import TASK_NAMES
 from worldrep.tracking import Store

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from playwright.sync_api import sync_playwright
 from synthetic import SyntheticStore
 
-from analysis.drawing.histogram import Histogram
-from analysis.drawing.intervals import Intervals
-from analysis.drawing.kinds import PERFORMANCE
-from analysis.drawing.panels import Panel, Strip, panels_of
-from analysis.drawing.scatter import Scatter
+from analysis.figures.histogram import Histogram
+from analysis.figures.intervals import Intervals
+from analysis.figures.kinds import PERFORMANCE
+from analysis.figures.panels import Panel, Strip, panels_of
+from analysis.figures.scatter import Scatter
 from analysis.html.heatmaps import CHOICE, in_places, plot_sheet
 from analysis.html.histogram import plot_histogram
 from analysis.html.hover import Links, escaped, hover_text
@@ -26,10 +26,10 @@ from analysis.html.intervals import plot_intervals
 from analysis.html.page import in_script, missing_by_command, missing_for_good
 from analysis.html.scatter import plot_scatter
 from analysis.options import Options
-from analysis.reading.choice import NothingThere
-from analysis.reading.source import Source
-from analysis.reading.tables import missing_table
 from analysis.report import CHAPTERS, main, report, study_command
+from analysis.store.choice import NothingThere
+from analysis.store.source import Source
+from analysis.store.tables import missing_table
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.studies import expand, load_definition

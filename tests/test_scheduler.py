@@ -27,7 +27,7 @@ def work_through(scheduler, outcome=done):
     """Do everything with one worker; the titles in order."""
     titles = []
     while scheduler.going_on:
-        task = scheduler.next_task()
+        task = scheduler.next_job()
         titles.append(task.title)
         scheduler.settle(outcome(task))
     return titles
@@ -44,10 +44,10 @@ def test_all_steps_are_done_once_each_after_what_it_needs(graph, scheduler):
 
 
 def test_a_step_is_given_the_run_that_it_stands_on(scheduler):
-    base = scheduler.next_task()
-    assert base.model_run == "" and scheduler.next_task() is None
+    base = scheduler.next_job()
+    assert base.model_run == "" and scheduler.next_job() is None
     scheduler.settle(done(base))
-    tuned = scheduler.next_task()
+    tuned = scheduler.next_job()
     assert tuned.model_run == "run of pretrain pt1 seed42" and tuned.parent == "parent"
 
 
@@ -68,9 +68,9 @@ def test_a_failed_base_blocks_everything(scheduler):
 
 
 def test_a_lost_step_is_tried_again(scheduler):
-    task = scheduler.next_task()
+    task = scheduler.next_job()
     scheduler.settle(Outcome(task.fingerprint, "lost", message="died"))
-    again = scheduler.next_task()
+    again = scheduler.next_job()
     assert again == task
     scheduler.settle(done(again))
     assert scheduler.counts()["done"] == 1
@@ -78,22 +78,22 @@ def test_a_lost_step_is_tried_again(scheduler):
 
 def test_a_step_that_kills_its_workers_fails_in_the_end(scheduler):
     for _ in range(MOST_LOSSES):
-        task = scheduler.next_task()
+        task = scheduler.next_job()
         scheduler.settle(Outcome(task.fingerprint, "lost", message="died"))
-    assert scheduler.next_task() is None and not scheduler.going_on
+    assert scheduler.next_job() is None and not scheduler.going_on
     assert scheduler.counts()["failed"] == 1 and scheduler.counts()["blocked"] == 29
 
 
 def test_a_taken_step_is_waited_for(scheduler):
-    task = scheduler.next_task()
+    task = scheduler.next_job()
     scheduler.settle(Outcome(task.fingerprint, "taken", run_id="theirs"))
-    assert scheduler.next_task() is None and scheduler.going_on
+    assert scheduler.next_job() is None and scheduler.going_on
     assert scheduler.elsewhere == {task.fingerprint}
 
 
 def test_the_costliest_branch_is_begun_first(graph, scheduler):
-    scheduler.settle(done(scheduler.next_task()))
-    first = graph.steps[scheduler.next_task().fingerprint]
+    scheduler.settle(done(scheduler.next_job()))
+    first = graph.steps[scheduler.next_job().fingerprint]
     assert first.settings.ft.startswith("ftwb2")  # two tasks: the longest training
 
 
@@ -127,9 +127,9 @@ def test_a_failed_base_leaves_what_is_done_done(graph):
     tuned = next(s for s in graph.steps.values() if s.stage == "finetune")
     states = {tuned.fingerprint: StepState(tuned, "done", run)}
     scheduler = Scheduler(graph, states, "parent")
-    base = scheduler.next_task()
+    base = scheduler.next_job()
     while base.title != "pretrain pt1 seed42":
         scheduler.settle(done(base))
-        base = scheduler.next_task()
+        base = scheduler.next_job()
     scheduler.settle(Outcome(base.fingerprint, "failed", message="poison"))
     assert scheduler.state[tuned.fingerprint] == "done"

@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from drawn_text import clashes
 from synthetic import BASE_ACCURACIES, BASE_ERRORS, part, values
 
-from analysis.formulas.comparison import detectable_difference, seeds_needed
-from analysis.formulas.over_seeds import comparisons, is_share, spread_bounds, spreads
 from analysis.options import Options
-from analysis.reading.source import Source
 from analysis.seeds import main, seeds
+from analysis.statistics.comparison import detectable_difference, seeds_needed
+from analysis.statistics.over_seeds import comparisons, is_share, spread_bounds, spreads
+from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, ModelName

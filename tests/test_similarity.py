@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.formulas.similarity import (
+from analysis.statistics.similarity import (
     cka_table,
     label_permutation_test,
     linear_cka,

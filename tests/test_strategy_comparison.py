@@ -10,7 +10,7 @@ from synthetic import part, score, values
 from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.forgetting import forgetting, main
 from analysis.options import Options
-from analysis.reading.source import Source
+from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
 from worldrep.names import TASK_NAMES, parse_model

@@ -1,1 +1,1 @@
-"""The charts of single analyses: from their tables to charts that `analysis.drawing` draws."""
+"""The charts of single analyses: from their tables to charts that `analysis.figures` draws."""

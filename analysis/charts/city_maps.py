@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.drawing.scatter import Scatter
-from analysis.reading.probings import Cities, Probings
+from analysis.figures.scatter import Scatter
+from analysis.store.probings import Cities, Probings
 from worldrep.data.world import ATLANTIS, X_LIMIT, Y_LIMIT
 from worldrep.names import FINETUNINGS, NO_FT
 

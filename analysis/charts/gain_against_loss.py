@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.drawing.scatter import Scatter
-from analysis.formulas.pareto import over_seeds
+from analysis.figures.scatter import Scatter
+from analysis.statistics.pareto import over_seeds
 
 MOST_LABELS = 40  # with more models, only those on the front are named
 LINES = (

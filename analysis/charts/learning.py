@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.drawing.chart import Chart
-from analysis.drawing.curves import Curves
-from analysis.drawing.intervals import Intervals
-from analysis.formulas.breakouts import summarize_breakouts
-from analysis.formulas.curves import CHANCE
-from analysis.reading.histories import TrainingCurves
-from analysis.reading.runs import STAGES
+from analysis.figures.chart import Chart
+from analysis.figures.curves import Curves
+from analysis.figures.intervals import Intervals
+from analysis.statistics.breakouts import summarize_breakouts
+from analysis.statistics.curves import CHANCE
+from analysis.store.histories import TrainingCurves
+from analysis.store.runs import STAGES
 from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.drawing.intervals import Intervals
-from analysis.drawing.panels import seeds_in_words
-from analysis.formulas.over_seeds import LEVEL, spread_bounds
-from analysis.reading.scores import MEANS
+from analysis.figures.intervals import Intervals
+from analysis.figures.panels import seeds_in_words
+from analysis.statistics.over_seeds import LEVEL, spread_bounds
+from analysis.store.scores import MEANS
 from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
 

@@ -6,10 +6,10 @@ import pandas as pd
 
 from analysis.charts.gain_against_loss import gain_against_loss
 from analysis.charts.time_courses import PANELS
-from analysis.drawing.chart import Chart
-from analysis.drawing.curves import Curves
-from analysis.formulas.strategies import mean_of_seeds
-from analysis.reading.strategies import Compared
+from analysis.figures.chart import Chart
+from analysis.figures.curves import Curves
+from analysis.statistics.strategies import mean_of_seeds
+from analysis.store.strategies import Compared
 from worldrep.names import STRATEGIES
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.drawing.curves import Curves
-from analysis.drawing.intervals import Intervals
-from analysis.formulas.courses import ALL_TASKS
-from analysis.reading.checkpoint_courses import EVALUATED
+from analysis.figures.curves import Curves
+from analysis.figures.intervals import Intervals
+from analysis.statistics.courses import ALL_TASKS
+from analysis.store.checkpoint_courses import EVALUATED
 from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
 

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.drawing.chart import Chart
+from analysis.figures.chart import Chart
 from analysis.html.hover import Links, escaped, hover_texts
 
 GREY = "#6b7280"

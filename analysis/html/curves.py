@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.drawing.curves import Curves
+from analysis.figures.curves import Curves
 from analysis.html.axes import GREY, SYMBOLS, Legend, facets_of, label_axes
 from analysis.html.hover import Links, escaped, hover_text
 

@@ -12,13 +12,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.drawing.heatmap import MANY_COLUMNS
-from analysis.drawing.kinds import Kind
-from analysis.drawing.panels import MEAN, Panel, Strip
+from analysis.figures.heatmap import MANY_COLUMNS
+from analysis.figures.kinds import Kind
+from analysis.figures.panels import MEAN, Panel, Strip
 from analysis.html.axes import FONT, HOVER_BOX, choose
 from analysis.html.hover import Links, escaped, hover_text
-from analysis.reading.cells import DETAILS
 from analysis.result import Part
+from analysis.store.cells import DETAILS
 
 STOPS = 21
 ROW_HEIGHT, SMALL_ROW_HEIGHT, LEAST_HEIGHT, LIST_HEIGHT = 28, 15, 20, 45

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.drawing.chart import Style
-from analysis.drawing.histogram import Histogram
+from analysis.figures.chart import Style
+from analysis.figures.histogram import Histogram
 from analysis.html.axes import GREY, SYMBOLS, Legend, behind, facets_of, label_axes
 from analysis.html.hover import Links
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.drawing.intervals import LOG_MARGIN, WIDEST, Intervals
+from analysis.figures.intervals import LOG_MARGIN, WIDEST, Intervals
 from analysis.html.axes import GREY, SYMBOLS, Legend, behind, facets_of, label_axes
 from analysis.html.hover import Links, escaped
 

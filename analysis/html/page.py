@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
-from analysis.drawing.curves import Curves
-from analysis.drawing.histogram import Histogram
-from analysis.drawing.intervals import Intervals
-from analysis.drawing.scatter import Scatter
+from analysis.figures.curves import Curves
+from analysis.figures.histogram import Histogram
+from analysis.figures.intervals import Intervals
+from analysis.figures.scatter import Scatter
 from analysis.html.curves import plot_curves
 from analysis.html.heatmaps import Sheet, in_places, plot_sheet
 from analysis.html.histogram import plot_histogram

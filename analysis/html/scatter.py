@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.drawing.chart import Style
-from analysis.drawing.scatter import Scatter
+from analysis.figures.chart import Style
+from analysis.figures.scatter import Scatter
 from analysis.html.axes import GREY, SYMBOLS, Legend, behind, facets_of, label_axes
 from analysis.html.hover import Links, escaped
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from analysis.drawing.scatter import Scatter
+from analysis.figures.scatter import Scatter
 from analysis.html.axes import FONT, HOVER_BOX, SYMBOLS, behind, choose
 from analysis.html.hover import Links, escaped
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from worldrep.errors import InputError, unknown
-from worldrep.executors.work import REAL, Outcome, Task, Tell, Workplace
+from worldrep.executors.work import REAL, Job, Outcome, Tell, Workplace
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
@@ -25,7 +25,7 @@ class Executor(Protocol):
     def free(self) -> int:
         """How many steps it could begin now."""
 
-    def submit(self, task: Task) -> None:
+    def submit(self, job: Job) -> None:
         """Begin a step; only when one is free."""
 
     def wait(self, seconds: float) -> Sequence[Outcome]:
@@ -91,7 +91,7 @@ class Choice:
 
             return Processes(workplace, self.workers, self._gpus, tell)
         if self.executor == "ray":
-            from worldrep.executors.ray_actors import RayActors
+            from worldrep.executors.ray_tasks import RayActors
 
             return RayActors(workplace, self.workers, self.gpus, self.address, tell)
         from worldrep.executors.inline import Inline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from worldrep.executors.work import Outcome, Task, Tell, Workplace, attempt
+from worldrep.executors.work import Job, Outcome, Tell, Workplace, attempt
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
@@ -14,22 +14,22 @@ class Inline:
 
     def __init__(self, store: Store, workplace: Workplace, tell: Tell) -> None:
         self._store, self._workplace, self._tell = store, workplace, tell
-        self._task: Task | None = None
+        self._job: Job | None = None
 
     @property
     def free(self) -> int:
-        return 0 if self._task else 1
+        return 0 if self._job else 1
 
-    def submit(self, task: Task) -> None:
-        self._task = task
+    def submit(self, job: Job) -> None:
+        self._job = job
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Do the step that was submitted."""
-        task, self._task = self._task, None
-        if task is None:  # all that is left is done by other drivers
+        job, self._job = self._job, None
+        if job is None:  # all that is left is done by other drivers
             time.sleep(seconds)
             return []
-        return [attempt(self._store, task, self._workplace, lambda news: self._tell(1, news))]
+        return [attempt(self._store, job, self._workplace, lambda news: self._tell(1, news))]
 
     def stop(self) -> list[Owner]:
         """Nothing goes on behind this process's back; it is this one that ended."""

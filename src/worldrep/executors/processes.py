@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from worldrep.executors.work import (
+    Job,
     News,
     Outcome,
-    Task,
     Tell,
     Workplace,
     attempt,
@@ -34,7 +34,7 @@ class Worker:
     number: int
     process: SpawnProcess
     connection: Connection
-    task: Task | None = None
+    job: Job | None = None
 
 
 class Processes:
@@ -49,15 +49,15 @@ class Processes:
 
     @property
     def free(self) -> int:
-        return self._size - sum(worker.task is not None for worker in self._workers.values())
+        return self._size - sum(worker.job is not None for worker in self._workers.values())
 
-    def submit(self, task: Task) -> None:
+    def submit(self, job: Job) -> None:
         """Give a step to an idle worker, started if there is none."""
-        worker = next((w for w in self._workers.values() if w.task is None), None)
+        worker = next((w for w in self._workers.values() if w.job is None), None)
         worker = worker or self._start()
-        worker.task = task
+        worker.job = job
         try:
-            worker.connection.send(task)
+            worker.connection.send(job)
         except OSError:  # it died idle: `wait` finds that out
             return
 
@@ -87,7 +87,7 @@ class Processes:
         except (EOFError, OSError):
             return self._bury(worker)
         if isinstance(message, Outcome):
-            worker.task = None
+            worker.job = None
             return message
         self._tell(worker.number, message)
         return None
@@ -96,15 +96,15 @@ class Processes:
         worker.process.join()
         worker.connection.close()
         del self._workers[worker.number]
-        if worker.task is None:
+        if worker.job is None:
             return None
         reason = f"its worker died (exit code {worker.process.exitcode})"
-        return Outcome(worker.task.fingerprint, "lost", message=reason)
+        return Outcome(worker.job.fingerprint, "lost", message=reason)
 
     def stop(self) -> list[Owner]:
         """End all workers. One that is at work closes its run as KILLED first."""
         for worker in self._workers.values():
-            worker.connection.close() if worker.task is None else worker.process.terminate()
+            worker.connection.close() if worker.job is None else worker.process.terminate()
         for worker in self._workers.values():
             worker.process.join(STOP_SECONDS)
             worker.process.kill()
@@ -138,8 +138,8 @@ def serve(connection: Connection, workplace: Workplace, device: str | None) -> N
     try:
         store = connect(workplace)
         while True:
-            task = connection.recv()
-            connection.send(attempt(store, task, workplace, tell))
+            job = connection.recv()
+            connection.send(attempt(store, job, workplace, tell))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 

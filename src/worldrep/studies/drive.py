@@ -23,7 +23,7 @@ READ_SECONDS = 120.0  # between two looks at the whole study, of which this driv
 
 
 @dataclass(frozen=True)
-class Result:
+class StudyResult:
     """How a study ended: its run, the run of every finished step, and the steps that failed."""
 
     run_id: str
@@ -49,11 +49,11 @@ def run_study(
     *,
     mine: Collection[str] | None = None,
     launched: bool = False,
-) -> Result:
+) -> StudyResult:
     """Do every step of a study that is not done, as children of the study's run.
 
     mine: fingerprints of the steps of this shard; launched: this is what `mlflow run` was asked
-    for. A failed step does not raise; see `Result.check`.
+    for. A failed step does not raise; see `StudyResult.check`.
     """
     store.check_writable()
     display = Display(f"study {graph.definition.name}", choice.workers)
@@ -62,23 +62,23 @@ def run_study(
         if found.run:
             store.close_dead(found.run)
     executor = choice.open(store, display.tell)
-    drive: Drive | None = None
+    driver: StudyDriver | None = None
     try:
         study_run = StudyRun(store, graph, launched=launched)
-        drive = Drive(store, graph, executor, display, study_run, states, mine)
-        drive.work()
-        drive.interrupted = False
+        driver = StudyDriver(store, graph, executor, display, study_run, states, mine)
+        driver.work()
+        driver.interrupted = False
     finally:
         ended = executor.stop()
         display.close()
-        if drive:
-            drive.close(ended)
-    scheduler = drive.scheduler
+        if driver:
+            driver.close(ended)
+    scheduler = driver.scheduler
     failed = [step.title for f, step in graph.steps.items() if scheduler.state[f] == FAILED]
-    return Result(study_run.run_id, scheduler.run_ids, scheduler.counts(), failed)
+    return StudyResult(study_run.run_id, scheduler.run_ids, scheduler.counts(), failed)
 
 
-class Drive:
+class StudyDriver:
     """One driver's work on a study."""
 
     def __init__(
@@ -104,8 +104,8 @@ class Drive:
         self._adopt()
         self._display.begun(self.scheduler.counts())
         while self.scheduler.going_on:
-            while self._executor.free and (task := self.scheduler.next_task()):
-                self._executor.submit(task)
+            while self._executor.free and (job := self.scheduler.next_job()):
+                self._executor.submit(job)
             self._display.whole(self.scheduler.counts())
             ended = [self._settle(outcome) for outcome in self._executor.wait(WAIT_SECONDS)]
             try:

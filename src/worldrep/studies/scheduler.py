@@ -10,7 +10,7 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from worldrep.executors.work import Outcome, Task
+from worldrep.executors.work import Job, Outcome
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.states import DONE, FAILED, RUNNING, StepState, state_of
 from worldrep.tracking import Store
@@ -86,7 +86,7 @@ class Scheduler:
             trial._finish(following, "")
         return steps
 
-    def next_task(self) -> Task | None:
+    def next_job(self) -> Job | None:
         """The step to begin now; None if each of them has to wait."""
         fingerprint = self._pop()
         if fingerprint is None:
@@ -95,7 +95,7 @@ class Scheduler:
         self.state[fingerprint] = RUNNING
         self.in_flight.add(fingerprint)
         model_run = self.run_ids.get(step.needs, "")
-        return Task(
+        return Job(
             step.kind,
             step.settings,
             step.title,

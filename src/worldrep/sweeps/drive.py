@@ -21,7 +21,7 @@ from worldrep.sweeps.definition import Sweep, params_in_words
 from worldrep.sweeps.ledger import ERROR, LOST, Ledger
 from worldrep.sweeps.storage import check_storage, open_storage, open_study
 from worldrep.sweeps.sweep_run import SweepRun, sweep_spec
-from worldrep.sweeps.trial import TrialTask, trial_spec
+from worldrep.sweeps.trial import TrialJob, trial_spec
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
@@ -30,7 +30,7 @@ WAIT_SECONDS, LOOK_SECONDS = 1.0, 3.0
 
 
 @dataclass(frozen=True)
-class Result:
+class SweepResult:
     """A sweep that has all its trials. best: the best one, or those that no other one beats."""
 
     run_id: str
@@ -54,7 +54,7 @@ def run_sweep(
     n_trials: int,
     *,
     launched: bool = False,
-) -> Result:
+) -> SweepResult:
     """Do what is missing of `n_trials` trials, as children of the sweep's run.
 
     choice: where they run; storage: address of Optuna's. Raises InputError when the name belongs to
@@ -65,24 +65,24 @@ def run_sweep(
     study = open_study(open_storage(storage), sweep)
     display = Display(sweep.title, choice.workers)
     executor = replace(choice, perform=PERFORM).open(store, display.tell)
-    drive: Drive | None = None
+    driver: SweepDriver | None = None
     try:
         with store.run(sweep_spec(sweep, storage), launched=launched) as run:
             keep_cities(run, sweep.settings)
             ledger, sweep_run = Ledger(store, sweep, study), SweepRun(run, sweep, study)
             base = _base(store, sweep, run.id)
-            drive = Drive(store, sweep, storage, base, executor, ledger, sweep_run, display)
-            drive.work(n_trials)
+            driver = SweepDriver(store, sweep, storage, base, executor, ledger, sweep_run, display)
+            driver.work(n_trials)
             best = sweep_run.conclude()
     finally:
         ended = executor.stop()
         display.close()
-        if drive:
-            drive.close(ended)
+        if driver:
+            driver.close(ended)
     if not best:
         raise StateError(f"{sweep.title}: no trial was completed; the trials' runs say why")
     completed = study.get_trials(states=[TrialState.COMPLETE])
-    return Result(run.id, best, {trial.number: trial for trial in completed})
+    return SweepResult(run.id, best, {trial.number: trial for trial in completed})
 
 
 def _base(store: Store, sweep: Sweep, parent: str) -> Base:
@@ -94,7 +94,7 @@ def _base(store: Store, sweep: Sweep, parent: str) -> Base:
     return Base(base_id, store.get(evaluation).metrics)
 
 
-class Drive:
+class SweepDriver:
     """One driver's work on a sweep."""
 
     def __init__(
@@ -146,26 +146,26 @@ class Drive:
     def _begin(self) -> None:
         trial = self._ledger.ask()
         try:
-            task = self._task(trial.number, self._sweep.settings_of(trial.params))
+            job = self._job(trial.number, self._sweep.settings_of(trial.params))
         except InputError as fault:  # values that do not go together: no model can have them
             self._refuse(trial.number, trial.params, fault)
             return
-        self._busy[task.fingerprint] = trial.number
-        self._executor.submit(task)
+        self._busy[job.fingerprint] = trial.number
+        self._executor.submit(job)
 
-    def _task(self, number: int, settings: Settings) -> TrialTask:
+    def _job(self, number: int, settings: Settings) -> TrialJob:
         """What a worker is given."""
         sweep, base = self._sweep, self._base
         title, fingerprint = sweep.trial_title(number), sweep.trial_fingerprint(number)
-        return TrialTask(
+        return TrialJob(
             "trial", settings, title, fingerprint, base.run_id, self._sweep_run.id,
             sweep, self._storage, number, base.metrics,
         )  # fmt: skip
 
     def _refuse(self, number: int, params: dict[str, Any], fault: InputError) -> None:
         """Record a trial that cannot be begun as one that failed."""
-        task = self._task(number, self._sweep.settings)
-        spec = replace(trial_spec(task), settings=task.settings.as_dict() | params)
+        job = self._job(number, self._sweep.settings)
+        spec = replace(trial_spec(job), settings=job.settings.as_dict() | params)
         with suppress(InputError), self._store.run(spec):
             raise fault  # ends it as FAILED, with the reason
         self._ledger.fail(number, str(fault))

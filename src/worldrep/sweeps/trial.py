@@ -14,7 +14,7 @@ from worldrep.data.sets import maker_of
 from worldrep.errors import StateError
 from worldrep.evaluation.suites import VAL, evaluate
 from worldrep.executors.perform import with_cities
-from worldrep.executors.work import Task
+from worldrep.executors.work import Job
 from worldrep.settings import Settings
 from worldrep.stages.common import identity_tags
 from worldrep.stages.train import Work
@@ -34,7 +34,7 @@ OBJECTIVE = "objective/"  # before the names of a trial's values, and of those a
 
 
 @dataclass(frozen=True)
-class TrialTask(Task):
+class TrialJob(Job):
     """A trial to do. model_run: of the base; sweep: what it is a trial of; storage: its address;
     number: as Optuna counts; base_metrics: of the base's evaluation."""
 
@@ -48,27 +48,27 @@ class Pruned(Exception):
     """This trial does worse than others did so far."""
 
 
-def perform(store: Store, task: TrialTask, watch: Watch) -> str:
+def perform(store: Store, job: TrialJob, watch: Watch) -> str:
     """Do a trial in a run of its own; the id of that run, which says how it ended.
 
     A pruned one is FINISHED: nothing went wrong. Weights are not kept.
     """
-    settings = with_cities(store, task)
-    with store.run(trial_spec(task)) as run:
+    settings = with_cities(store, job)
+    with store.run(trial_spec(job)) as run:
         try:
             accelerator = make_accelerator(settings)
             maker = maker_of(settings)
-            base_id = task.model_run or None
-            work = Work(store, settings, accelerator, maker, base_id, task.title, watch)
+            base_id = job.model_run or None
+            work = Work(store, settings, accelerator, maker, base_id, job.title, watch)
             rows, base_rows, validate = work.prepare()
             steps = Schedule.of(settings, len(rows)).steps
-            recorder = TrialRecorder(run, task, settings, steps)
+            recorder = TrialRecorder(run, job, settings, steps)
             model = train(
                 work.initial_model(), rows, settings, accelerator, recorder, validate,
-                title=task.title, watch=watch, base_rows=base_rows,
+                title=job.title, watch=watch, base_rows=base_rows,
             )  # fmt: skip
             metrics, _ = evaluate(model.to(accelerator.device), maker, settings)
-            run.metrics(steps, metrics | _values(task, settings, metrics))
+            run.metrics(steps, metrics | _values(job, settings, metrics))
             run.tags({f"worldrep.{STATE}": COMPLETE})
         except Pruned:
             run.tags({f"worldrep.{STATE}": PRUNED})
@@ -78,19 +78,19 @@ def perform(store: Store, task: TrialTask, watch: Watch) -> str:
     return run.id
 
 
-def trial_spec(task: TrialTask) -> RunSpec:
+def trial_spec(job: TrialJob) -> RunSpec:
     """The run of a trial, a child of the sweep's."""
-    tags = identity_tags(task.settings) | {NUMBER: str(task.number), STATE: RUNNING}
-    tags |= {"sweep": task.sweep.name}
-    tags |= {"base_run_id": task.model_run} if task.model_run else {}
-    values = task.settings.as_dict()
-    return RunSpec("sweep", task.title, task.fingerprint, tags, values, task.parent)
+    tags = identity_tags(job.settings) | {NUMBER: str(job.number), STATE: RUNNING}
+    tags |= {"sweep": job.sweep.name}
+    tags |= {"base_run_id": job.model_run} if job.model_run else {}
+    values = job.settings.as_dict()
+    return RunSpec("sweep", job.title, job.fingerprint, tags, values, job.parent)
 
 
-def _values(task: TrialTask, settings: Settings, metrics: Mapping[str, float]) -> dict[str, float]:
+def _values(job: TrialJob, settings: Settings, metrics: Mapping[str, float]) -> dict[str, float]:
     values = {
-        f"{OBJECTIVE}{goal.name}": goal.value(metrics, task.base_metrics, settings)
-        for goal in task.sweep.objectives
+        f"{OBJECTIVE}{goal.name}": goal.value(metrics, job.base_metrics, settings)
+        for goal in job.sweep.objectives
     }
     for name, value in values.items():
         if not math.isfinite(value):
@@ -105,11 +105,11 @@ class TrialRecorder:
     step 0 are the base's. steps: of the whole training.
     """
 
-    def __init__(self, run: OpenRun, task: TrialTask, settings: Settings, steps: int) -> None:
-        self._run, self._task, self._settings, self._steps = run, task, settings, steps
+    def __init__(self, run: OpenRun, job: TrialJob, settings: Settings, steps: int) -> None:
+        self._run, self._task, self._settings, self._steps = run, job, settings, steps
         self._base: dict[str, float] = {}
         self._validations = 0
-        self._trial = _trial_of(task)
+        self._trial = _trial_of(job)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers measured after `step` steps. Raises Pruned."""
@@ -136,17 +136,17 @@ class TrialRecorder:
         """Nothing: a trial that is cut off is done anew, and the winner is trained by its name."""
 
 
-def _trial_of(task: TrialTask) -> optuna.Trial | None:
+def _trial_of(job: TrialJob) -> optuna.Trial | None:
     """Optuna's trial, for what it is told meanwhile; None if nothing can be pruned."""
-    if task.sweep.pruner == NONE:
+    if job.sweep.pruner == NONE:
         return None
     study = optuna.load_study(
-        study_name=task.sweep.name,
-        storage=open_storage(task.storage),
+        study_name=job.sweep.name,
+        storage=open_storage(job.storage),
         sampler=RandomSampler(),  # all is suggested already
-        pruner=make_pruner(task.sweep.pruner, task.sweep.settings.n_validations),
+        pruner=make_pruner(job.sweep.pruner, job.sweep.settings.n_validations),
     )
-    return running_trial(study, task.number)
+    return running_trial(study, job.number)
 
 
 def running_trial(study: optuna.Study, number: int) -> optuna.Trial:

@@ -13,7 +13,7 @@ from worldrep.scales import changed_settings
 from worldrep.studies import Definition, expand
 from worldrep.studies.drive import run_study
 from worldrep.sweeps.definition import Sweep
-from worldrep.sweeps.drive import Result
+from worldrep.sweeps.drive import SweepResult
 from worldrep.tracking import Store
 
 BEST = "best"
@@ -32,7 +32,7 @@ def check_apply(apply: str | None, seeds: Sequence[int], sweep: Sweep) -> None:
         raise InputError(f"apply={apply!r} is not one of: none, best, or the number of a trial")
 
 
-def chosen_trial(apply: str, result: Result) -> FrozenTrial:
+def chosen_trial(apply: str, result: SweepResult) -> FrozenTrial:
     """The trial that is meant. Raises InputError for one that was not completed."""
     if apply == BEST:
         return result.best[0]

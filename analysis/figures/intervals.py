@@ -1,0 +1,92 @@
+"""Intervals: for each name a value, and how far it may be off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
+
+from analysis.figures.chart import GREY, Chart, log_scale
+
+LETTER = 0.068
+LOG_MARGIN = 1.5  # of a logarithmic axis beyond the values, as a factor
+WIDEST = 0.75  # how far intervals are drawn beyond the values, in ranges of the values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervals(Chart):
+    """One line for each value of the column `label`, from the top; groups that share a label lie
+    below each other.
+
+    value: column; low, high: columns of the interval's ends, NaN for none; parts: column of tuples
+    of the single values (one for each seed) behind a row, drawn as small rings; reference: x of a
+    vertical line; x_limits: of every facet, instead of its own values'; log: a logarithmic axis,
+    for values that are all positive; an interval that is not ends at the axis.
+    """
+
+    label: str
+    value: str
+    low: str = ""
+    high: str = ""
+    parts: str = ""
+    reference: float | None = None
+    x_limits: tuple[float, float] | None = None
+    log: bool = False
+
+    @property
+    def left(self) -> float:
+        longest = max((len(str(label)) for label in self.table[self.label]), default=0)
+        return 0.3 + LETTER * longest
+
+    def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
+        if self.log:
+            log_scale(axes, "x")
+        labels = list(dict.fromkeys(rows[self.label]))
+        places = {label: i for i, label in enumerate(labels)}
+        groups = self.grouped(rows)
+        shared = rows.groupby(self.label)[self.group].nunique().max() > 1 if self.group else False
+        shifts = np.linspace(-0.25, 0.25, len(groups)) if shared else np.zeros(len(groups))
+        if self.reference is not None:
+            axes.axvline(self.reference, color=GREY, linewidth=1.0)
+        for (_, own, style), shift in zip(groups, shifts, strict=True):
+            y = own[self.label].map(places).to_numpy(dtype=float) + shift
+            value = own[self.value].to_numpy(dtype=float)
+            if self.low:
+                low, high = (own[c].to_numpy(dtype=float) for c in (self.low, self.high))
+                low = np.where(low <= 0, value / 1e3, low) if self.log else low
+                axes.hlines(y, low, high, color=style.colour, linewidth=1.6, alpha=0.8)
+            if self.parts:
+                for height, parts in zip(y, own[self.parts], strict=True):
+                    axes.scatter(
+                        parts, [height] * len(parts), s=14, facecolors="none",
+                        edgecolors=style.colour, linewidths=0.7, alpha=0.8,
+                    )  # fmt: skip
+            axes.scatter(value, y, s=34, color=style.colour, marker=style.marker, zorder=3)
+        axes.set_yticks(range(len(labels)), [str(label) for label in labels], fontsize=9)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.margins(x=0.06)
+        self._limit(axes, rows)
+
+    def _limit(self, axes: Axes, rows: pd.DataFrame) -> None:
+        """Cut intervals that are so wide, as those over two seeds, that nothing else shows."""
+        if self.x_limits:
+            margin = 0.03 * (self.x_limits[1] - self.x_limits[0])
+            axes.set_xlim(self.x_limits[0] - margin, self.x_limits[1] + margin)
+            if self.x_limits[1] >= 1000:
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            return
+        parts = rows[self.parts].explode() if self.parts else pd.Series(dtype=float)
+        line = pd.Series([] if self.reference is None else [self.reference], dtype=float)
+        found = pd.concat([rows[self.value], parts, line]).astype(float).dropna()
+        if found.empty:
+            return
+        if self.log:
+            axes.set_xlim(found.min() / LOG_MARGIN, found.max() * LOG_MARGIN)
+            return
+        reach = WIDEST * max(found.max() - found.min(), 1e-9)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, found.min() - reach), min(high, found.max() + reach))

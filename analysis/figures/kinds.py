@@ -1,0 +1,112 @@
+"""What the numbers of a heatmap are, how they become colours, and which groups of cells count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import matplotlib
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+
+from analysis.statistics.matrices import (
+    Masks,
+    Summary,
+    diagonal_masks,
+    summaries,
+    trained_masks,
+)
+from worldrep.evaluation.improvement import HIGHEST
+from worldrep.names import FINETUNINGS
+
+GAP = "\u2002\u2002"  # wide spaces, as SVG makes one of several ordinary ones
+
+
+def _finetuned_label(ft: str) -> str:
+    return f"{' + '.join(FINETUNINGS[ft])}{GAP}{ft}"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the rows and columns of a matrix are.
+
+    masks: the groups of cells whose mean is stated; marked: the group that carries a T.
+    """
+
+    rows: str
+    columns: str
+    row_label: Callable[[str], str]
+    masks: Callable[[pd.DataFrame], Masks]
+    shown: tuple[str, ...]
+    marked: str = ""
+
+
+FINETUNED = Frame(
+    "fine-tuned on",
+    "tested on (questions about Atlantis)",
+    _finetuned_label,
+    trained_masks,
+    ("trained", "transfer"),
+    "trained",
+)
+PRETRAINED = Frame(
+    "pretrained on", "pretrained on", str, diagonal_masks, ("same task", "different tasks")
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the numbers of a heatmap mean, and how they become colours."""
+
+    label: str
+    lines: tuple[str, ...]
+    colours: str
+    limits: tuple[float, float]
+    extend: str
+    number: str
+    full: float | None  # what a bar as wide as its cell stands for; None: no bars
+    frame: Frame = FINETUNED
+
+    def write(self, number: float) -> str:
+        """A number with two decimals; zero has no sign."""
+        return "0.00" if abs(number) < 0.005 else self.number.format(number)
+
+    def mappable(self) -> ScalarMappable:
+        return ScalarMappable(Normalize(*self.limits), matplotlib.colormaps[self.colours])
+
+    def statistics(self, matrix: pd.DataFrame) -> dict[str, Summary]:
+        """Mean and standard deviation of each group of cells."""
+        return summaries(matrix, self.frame.masks(matrix))
+
+
+_ZERO_AND_ONE = (
+    "0: as bad as the base on Atlantis. 1: as good as the base on the cities that it knows. "
+    f"Cut off at 0 and {HIGHEST}."
+)
+PERFORMANCE = Kind(
+    "normalised improvement (no unit)",
+    ("What fine-tuning gained on Atlantis, the new cities.", _ZERO_AND_ONE),
+    "RdYlGn",
+    (0.0, 1.0),
+    "max",
+    "{:.2f}",
+    HIGHEST,
+)
+EXPECTED = replace(
+    PERFORMANCE,
+    label="expected normalised improvement (no unit)",
+    lines=("The best of the models fine-tuned on one of the same tasks alone.", _ZERO_AND_ONE),
+)
+DIFFERENCE = Kind(
+    "actual - expected (normalised improvement)",
+    (
+        "Expected is the best of the models fine-tuned on one of the same tasks alone.",
+        "Blue, above 0: training together helps. Red, below 0: it interferes.",
+    ),
+    "RdBu",
+    (-0.5, 0.5),
+    "both",
+    "{:+.2f}",
+    None,
+)

@@ -18,8 +18,7 @@ from worldrep.endings import one_sentence
 from worldrep.errors import unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
-from worldrep.tracking import Store
-from worldrep.tracking.collector import sparing_collector
+from worldrep.tracking import Store, gc_disabled
 
 IN_FORCE = "none"  # what stands for an experiment that was not named
 SHARED = {
@@ -92,5 +91,5 @@ def take_options(typed: dict[str, Any]) -> Options:
 @contextmanager
 def open_source(options: Options) -> Iterator[Source]:
     """What the options ask to read. Raises InputError or StateError when it is not there."""
-    with sparing_collector():
+    with gc_disabled():
         yield Source(Store.connect(options.experiment, create=False), options.strategy)

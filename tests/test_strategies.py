@@ -15,9 +15,8 @@ from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
 from worldrep.scales import base_settings, resolve
-from worldrep.settings import from_dict
-from worldrep.stages.find import training_command
 from worldrep.stages.fingerprints import training_fingerprint
+from worldrep.stages.models import training_command
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import latest_complete
 from worldrep.training.device import make_accelerator
@@ -32,13 +31,9 @@ from worldrep.training.strategies.pull import Pull
 from worldrep.training.strategies.replay import Replay
 
 CPU = torch.device("cpu")
+
+
 # What these trainings were called before there were strategies.
-OLD_FINGERPRINTS = {
-    "pt1": "2f88b53f7a0385a954666686e76d5ff0",
-    "pt1_ftwb1-1": "7852842a5ba121b34a5ad772317a2e9e",
-}
-
-
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -118,15 +113,6 @@ def test_a_strategy_is_part_of_name_tags_and_fingerprint():
         assert parse_model(str(settings.model_name)) == settings.model_name
         assert settings.model_name.base == parse_model("pt1")
         assert base_settings(settings) == base_settings(found[0])
-
-
-@pytest.mark.parametrize("name", OLD_FINGERPRINTS)
-def test_a_plain_training_is_called_what_it_was_before_there_were_strategies(name):
-    settings = resolve(parse_model(name), scale="smoke")
-    assert training_fingerprint(maker_of(settings), settings) == OLD_FINGERPRINTS[name]
-    old = {k: v for k, v in settings.as_dict().items() if k not in settings.group("strategy")}
-    del old["strategy"]
-    assert from_dict(old) == settings
 
 
 def test_the_command_that_trains_a_model_names_its_strategy():

@@ -33,8 +33,7 @@ from worldrep.errors import InputError, StateError
 from worldrep.evaluation.representations import load_representations
 from worldrep.evaluation.request import DEFAULT_LAYER, POSITIONS
 from worldrep.names import ModelName, parse_model
-from worldrep.tracking import StoredRun
-from worldrep.tracking.records import CITIES
+from worldrep.tracking import CITIES, StoredRun
 
 DEFAULT, LAYERS = "default", "cfg.extract_layers"
 OTHER_CITIES = "extracted from other cities"

@@ -8,7 +8,7 @@ from pathlib import Path
 from worldrep.executors.work import Job
 from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, extract_model, train_model
-from worldrep.stages.cities import cached_cities
+from worldrep.stages.models import cached_cities
 from worldrep.tracking import Store
 from worldrep.training.progress import Watch
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from worldrep.data.sets import maker_of
 from worldrep.digests import digest
 from worldrep.errors import InputError, unknown
 from worldrep.settings import Settings
-from worldrep.stages.fingerprints import evaluation_fingerprint
-from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.plan import evaluation_fingerprint, training_fingerprint
 from worldrep.sweeps.guides import AUTO, NONE, PRUNERS, SAMPLERS
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import Space, description, read_space
@@ -60,7 +60,7 @@ class Sweep:
     def asked_for(
         cls, settings: Settings, typed: Mapping[str, Any], fixed: Mapping[str, Any]
     ) -> Sweep:
-        """From what the user typed: space, objective, sampler, pruner, and a name or None.
+        """From what the user typed: space, objective, sampler, pruner, and a name or `none`.
 
         fixed: settings that were given a value; they cannot be searched as well.
         """
@@ -94,8 +94,9 @@ class Sweep:
     @cached_property
     def identity(self) -> str:
         """Of everything that its trials have in common: those of another sweep do not belong."""
-        plan = TrainingPlan.of(self.settings)
-        start = evaluation_fingerprint(plan.maker, self.settings, plan.fingerprint)
+        maker = maker_of(self.settings)
+        start = training_fingerprint(maker, self.settings)
+        start = evaluation_fingerprint(maker, self.settings, start)
         goals = [goal.name for goal in self.objectives]
         return digest([start, description(self.space), goals, self.sampler, self.pruner])
 

@@ -198,23 +198,14 @@ class Store:
         """
         run = self.claim(spec, launched=launched)
         try:
-            yield run
-            run.close("FINISHED")
-        except (KeyboardInterrupt, SystemExit):
-            _abandon(run, "KILLED")
-            raise
-        except TakenError:
-            _abandon(run, "FAILED")
-            raise
+            with _ended_on_error(run):
+                yield run
+                run.close("FINISHED")
         except MlflowException as fault:
-            _abandon(run, "FAILED", fault)
             raise StateError(
                 f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "
                 "when it answers again, the same command goes on from the last checkpoint"
             ) from None
-        except BaseException as fault:
-            _abandon(run, "FAILED", fault)
-            raise
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run for a piece of work.
@@ -224,20 +215,14 @@ class Store:
                 repeatable).
         """
         run_id, number = self._claim(spec, launched)
-        opened = OpenRun(self.client, run_id, number)
-        try:
-            if opened.resumed:  # a new run was created with both
+        run = OpenRun(self.client, run_id, number)
+        with _ended_on_error(run):
+            if run.resumed:  # a new run was created with both
                 self.adopt(run_id, spec.parent)
-                opened.tags(spec.all_tags)
+                run.tags(spec.all_tags)
             if spec.settings:
-                opened.settings(spec.settings)
-        except (KeyboardInterrupt, SystemExit):
-            _abandon(opened, "KILLED")
-            raise
-        except BaseException as fault:
-            _abandon(opened, "FAILED", fault)
-            raise
-        return opened
+                run.settings(spec.settings)
+        return run
 
     def close_dead(
         self, run: StoredRun, ended: Collection[Owner] = (), error: str | None = None
@@ -343,6 +328,22 @@ class Store:
 
 def _finished(spec: RunSpec, run: StoredRun) -> TakenError:
     return TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)
+
+
+@contextmanager
+def _ended_on_error(run: OpenRun) -> Iterator[None]:
+    """End the run as FAILED or KILLED when the block raises."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        _abandon(run, "KILLED")
+        raise
+    except TakenError:
+        _abandon(run, "FAILED")
+        raise
+    except BaseException as fault:
+        _abandon(run, "FAILED", fault)
+        raise
 
 
 def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldrep.data.cache import cache_folder, cached
+from worldrep.data.sets import cache_folder, cached
 
 ROWS = (np.arange(4000) % 98).astype(np.uint8).reshape(100, 40)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldrep.data.tokenizer import EOS, decode, encode_prompts
+from worldrep.data.tokens import EOS, decode, encode_prompts
 from worldrep.evaluation.generation import generate, generate_tokens
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName

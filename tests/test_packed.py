@@ -9,8 +9,7 @@ from worldrep.data.rows import RowMaker
 from worldrep.data.sets import stack_rows, training_sets
 from worldrep.data.world import world_of
 from worldrep.model.layout import Layout, SharedRows
-from worldrep.model.packed import PackedQwen2
-from worldrep.model.past import Past
+from worldrep.model.packed import PackedQwen2, Past
 from worldrep.model.plain import PlainQwen2
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from benchmarks.recorder import FolderRecorder
 
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import stack_rows, training_sets
@@ -19,10 +20,8 @@ from worldrep.scales import resolve
 from worldrep.training.device import graph_obstacle, make_accelerator
 from worldrep.training.feed import RowFeed
 from worldrep.training.loop import train
-from worldrep.training.recording import FolderRecorder
 from worldrep.training.state import Training
-from worldrep.training.static_batch import pack_static
-from worldrep.training.steps import EagerSteps, StaticSteps, steps_of
+from worldrep.training.steps import EagerSteps, StaticSteps, pack_static, steps_of
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from benchmarks.recorder import FolderRecorder
 from torch.nn.functional import cross_entropy
 
 from worldrep.data.sets import base_sets, maker_of, stack_rows, training_digest, training_sets
-from worldrep.data.tokenizer import PAD
+from worldrep.data.tokens import PAD
 from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
@@ -21,15 +22,11 @@ from worldrep.stages.fingerprints import training_fingerprint
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import latest_complete
 from worldrep.training.device import make_accelerator
-from worldrep.training.feed import RowFeed, Schedule
+from worldrep.training.feed import Replay, RowFeed, Schedule
 from worldrep.training.loop import train
-from worldrep.training.recording import FolderRecorder
 from worldrep.training.state import Training
 from worldrep.training.steps import EagerSteps, StaticSteps
-from worldrep.training.strategies.adapters import merged, with_adapters
-from worldrep.training.strategies.fisher import fisher_information
-from worldrep.training.strategies.pull import Pull
-from worldrep.training.strategies.replay import Replay
+from worldrep.training.strategies import Pull, fisher_information, merged, with_adapters
 
 CPU = torch.device("cpu")
 # What these trainings were called before there were strategies.

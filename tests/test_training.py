@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from benchmarks.recorder import FolderRecorder
 from safetensors.torch import load_file
 
 from worldrep.data.rows import RowMaker
@@ -17,8 +18,7 @@ from worldrep.scales import resolve
 from worldrep.training.checkpoint import WEIGHTS, latest_complete
 from worldrep.training.device import make_accelerator
 from worldrep.training.loop import train
-from worldrep.training.optimizer import build_optimizer, learning_rate_at
-from worldrep.training.recording import FolderRecorder
+from worldrep.training.state import build_optimizer, learning_rate_at
 
 
 def train_smoke(folder, *, resume=None, stop_after=None, **overrides):

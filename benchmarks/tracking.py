@@ -33,7 +33,7 @@ from benchmarks.report import Table, percent, write
 from benchmarks.rows import whole_numbers
 from benchmarks.server import mlflow_server
 from benchmarks.stores import copied, make_database, working_in
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings
@@ -112,22 +112,22 @@ def measure(
 
 def unrecorded(settings: Settings, folder: Path) -> dict[str, float]:
     """Steps and seconds of the training with its curves and checkpoints in a plain folder."""
+    from benchmarks.recorder import FolderRecorder
     from worldrep.data.sets import maker_of
     from worldrep.model.qwen2 import build_model, save_model
     from worldrep.stages.train import Work
     from worldrep.tracking import Store
     from worldrep.training.device import make_accelerator
     from worldrep.training.feed import Schedule
-    from worldrep.training.loop import train
-    from worldrep.training.recording import FolderRecorder
+    from worldrep.training.loop import TrainingInputs, train
 
     accelerator, store = make_accelerator(settings), Store.connect("without")
     work = Work(store, settings, accelerator, maker_of(settings), None, "training", None)
     work.prepare()  # from now on the rows are in the cache
     begun = time.perf_counter()
     rows, _, validate = work.prepare()
-    recorder, model = FolderRecorder(folder), build_model(settings)
-    save_model(train(model, rows, settings, accelerator, recorder, validate), folder)
+    inputs = TrainingInputs(build_model(settings), rows, settings, accelerator)
+    save_model(train(inputs, FolderRecorder(folder), validate), folder)
     seconds = time.perf_counter() - begun
     return {
         "steps": Schedule.of(settings, len(rows)).steps,

@@ -11,10 +11,10 @@ from worldrep.stages import evaluate_model, extract_model, train_model
 from worldrep.stages.common import keep_file
 from worldrep.tracking import Store
 from worldrep.tracking.records import CITIES
-from worldrep.training.progress import Watch
+from worldrep.training.progress import ProgressCallback
 
 
-def perform(store: Store, job: Job, watch: Watch) -> str:
+def perform(store: Store, job: Job, watch: ProgressCallback) -> str:
     """Train, evaluate or extract; the id of the run that holds the result.
 
     Everything that a step needs comes from the store: the base's or the model's weights and, if

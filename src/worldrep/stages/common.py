@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 
 from worldrep import __version__
-from worldrep.data.cache import cache_folder
 from worldrep.data.rows import RowMaker, RowSet
-from worldrep.data.sets import maker_of
+from worldrep.data.sets import cache_folder, maker_of
 from worldrep.data.world import World
 from worldrep.errors import StateError
 from worldrep.settings import Settings, from_dict

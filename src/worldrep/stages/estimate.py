@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from worldrep.data.encoding import pad_together
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import load_rows, training_sets
+from worldrep.data.tokens import stack_padded
 from worldrep.model.qwen2 import build_model
 from worldrep.settings import Settings
 from worldrep.training.device import make_accelerator
@@ -20,7 +20,7 @@ WARM_UP, TIMED = 2, 5
 def estimate_seconds(settings: Settings, maker: RowMaker) -> float:
     """Seconds of the steps alone, timed on a throwaway model with a sample of the rows."""
     rowsets = training_sets(settings, maker.world)
-    sample = pad_together([load_rows(maker, rowset)[: settings.batch_size] for rowset in rowsets])
+    sample = stack_padded([load_rows(maker, rowset)[: settings.batch_size] for rowset in rowsets])
     accelerator = make_accelerator(settings)
     feed = RowFeed(sample, settings, accelerator.device)
     training = Training(build_model(settings), settings, accelerator)

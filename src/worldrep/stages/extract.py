@@ -8,8 +8,7 @@ from pathlib import Path
 from worldrep.data.world import World
 from worldrep.evaluation.extraction import extract
 from worldrep.evaluation.probe import probe_positions
-from worldrep.evaluation.representations import save_representations
-from worldrep.evaluation.request import Request
+from worldrep.evaluation.representations import Request, save_representations
 from worldrep.stages.citymap import draw_map
 from worldrep.stages.common import (
     downstream_tags,

@@ -22,9 +22,9 @@ from worldrep.stages.common import (
 from worldrep.stages.fingerprints import training_fingerprint
 from worldrep.tracking import Store, StoredRun
 from worldrep.tracking.run import CHECKPOINTS
+from worldrep.training.checkpoint import folder_name, verify
 from worldrep.training.device import best_device
 from worldrep.training.feed import Schedule
-from worldrep.training.manifest import folder_name, verify
 
 
 def find_model(store: Store, settings: Settings) -> StoredRun:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.encoding import Tokens
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import (
     base_sets,
@@ -23,7 +21,7 @@ from worldrep.data.sets import (
     training_sets,
     validation_sets,
 )
-from worldrep.durations import in_words
+from worldrep.data.tokens import Tokens
 from worldrep.errors import InputError, StateError
 from worldrep.evaluation.suites import suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, load_model, save_model
@@ -42,10 +40,16 @@ from worldrep.stages.fingerprints import seedless, training_fingerprint
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 from worldrep.tracking.records import CITIES
 from worldrep.tracking.run import CHECKPOINTS
+from worldrep.training.checkpoint import (
+    Checkpoint,
+    folder_name,
+    read_checkpoint,
+    verify,
+    write_manifest,
+)
 from worldrep.training.device import make_accelerator
-from worldrep.training.loop import Validate, train
-from worldrep.training.manifest import folder_name, verify, write_manifest
-from worldrep.training.progress import Bar, Watch
+from worldrep.training.loop import TrainingInputs, Validate, train
+from worldrep.training.progress import Bar, ProgressCallback, duration_in_words
 
 
 def train_model(
@@ -55,7 +59,7 @@ def train_model(
     base_run: str | None = None,
     parent: str | None = None,
     launched: bool = False,
-    watch: Watch | None = None,
+    watch: ProgressCallback | None = None,
 ) -> str:
     """The run id of the trained model; it is trained, and its base before it, if it is not there.
 
@@ -133,7 +137,7 @@ def _find_or_train_base(
     settings: Settings,
     accelerator: Accelerator,
     parent: str | None,
-    watch: Watch | None,
+    watch: ProgressCallback | None,
 ) -> str:
     """The run id of the base that the settings describe, trained if it is not there."""
     base, maker = base_settings(settings), maker_of(settings)
@@ -141,7 +145,7 @@ def _find_or_train_base(
     done = _from_main(accelerator, lambda: _finished_id(store, fingerprint))
     if done:
         return done
-    expected = in_words(estimate_seconds(base, maker))  # all processes take part
+    expected = duration_in_words(estimate_seconds(base, maker))  # all processes take part
     accelerator.print(
         f"the base {describe(base)} is not in the store: it is trained first, "
         f"in a run of its own, which should take {expected}"
@@ -159,7 +163,7 @@ class Work:
     maker: RowMaker
     base_id: str | None
     title: str
-    watch: Watch | None
+    watch: ProgressCallback | None
 
     def prepare(self) -> tuple[Tokens, Tokens | None, Validate]:
         """Training rows, made by the main process first, those of the base, the validation."""
@@ -180,25 +184,14 @@ class Work:
         run_id = str(_from_main(self.accelerator, lambda: run.id if run else None))
         if run:
             self._log_inputs(run)
-        with ExitStack() as stack:
-            step = _from_main(self.accelerator, lambda: _last_whole_checkpoint(self.store, run_id))
-            resume = None
-            if step is not None:
-                self.accelerator.print(f"{self.title}: resumed after step {step}")
-                path = f"{CHECKPOINTS}/{folder_name(step)}"
-                resume = stack.enter_context(self.store.download(run_id, path))
-            model = train(
-                self.initial_model(),
-                rows,
-                self.settings,
-                self.accelerator,
-                run,
-                validate,
-                resume,
-                self.title,
-                (self.watch or Bar()) if run else None,
-                base_rows,
-            )
+        checkpoint = _last_checkpoint(self.store, run_id, self.accelerator)
+        if checkpoint:
+            self.accelerator.print(f"{self.title}: resumed after step {checkpoint.step}")
+        inputs = TrainingInputs(
+            self.initial_model(), rows, self.settings, self.accelerator, base_rows, self.title
+        )
+        progress = (self.watch or Bar()) if run else None
+        model = train(inputs, run, validate, progress, checkpoint)
         if run:
             _store_model(run, model)
         return run_id
@@ -222,15 +215,23 @@ class Work:
             return load_model(folder)
 
 
-def _last_whole_checkpoint(store: Store, run_id: str) -> int | None:
-    """The highest step whose checkpoint is complete in the store."""
+def _last_checkpoint(store: Store, run_id: str, accelerator: Accelerator) -> Checkpoint | None:
+    """The checkpoint of the highest step that is complete in the store, in every process."""
+    found = _load_last(store, run_id) if accelerator.is_main_process else None
+    step = _from_main(accelerator, lambda: found.step if found else None)
+    if step is None or found:
+        return found
+    with store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
+        return read_checkpoint(folder)
+
+
+def _load_last(store: Store, run_id: str) -> Checkpoint | None:
     for step in reversed(store.checkpoint_steps(run_id)):
         with store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
             try:
-                verify(folder)
+                return read_checkpoint(folder)
             except StateError:
                 continue
-            return step
     return None
 
 

@@ -24,8 +24,8 @@ from worldrep.sweeps.storage import open_storage
 from worldrep.tracking import OpenRun, RunSpec, Store
 from worldrep.training.device import make_accelerator
 from worldrep.training.feed import Schedule
-from worldrep.training.loop import train
-from worldrep.training.progress import Watch
+from worldrep.training.loop import TrainingInputs, train
+from worldrep.training.progress import ProgressCallback
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 STATE, NUMBER = "trial_state", "trial"  # tags
@@ -48,7 +48,7 @@ class Pruned(Exception):
     """This trial does worse than others did so far."""
 
 
-def perform(store: Store, job: TrialJob, watch: Watch) -> str:
+def perform(store: Store, job: TrialJob, watch: ProgressCallback) -> str:
     """Do a trial in a run of its own; the id of that run, which says how it ended.
 
     A pruned one is FINISHED: nothing went wrong. Weights are not kept.
@@ -63,10 +63,9 @@ def perform(store: Store, job: TrialJob, watch: Watch) -> str:
             rows, base_rows, validate = work.prepare()
             steps = Schedule.of(settings, len(rows)).steps
             recorder = TrialRecorder(run, job, settings, steps)
-            model = train(
-                work.initial_model(), rows, settings, accelerator, recorder, validate,
-                title=job.title, watch=watch, base_rows=base_rows,
-            )  # fmt: skip
+            model = work.initial_model()
+            inputs = TrainingInputs(model, rows, settings, accelerator, base_rows, job.title)
+            model = train(inputs, recorder, validate, watch)
             metrics, _ = evaluate(model.to(accelerator.device), maker, settings)
             run.metrics(steps, metrics | _values(job, settings, metrics))
             run.tags({f"worldrep.{STATE}": COMPLETE})

@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.data.cache import cache_folder
+from worldrep.data.sets import cache_folder
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.tracking.claims import claim_run, take_over
@@ -37,7 +37,7 @@ from worldrep.tracking.liveness import CLOSED, Owner, TakenError
 from worldrep.tracking.records import TAG, RunSpec, StoredRun
 from worldrep.tracking.run import CHECKPOINTS, OpenRun
 from worldrep.tracking.sqlite import use_write_ahead_log
-from worldrep.training.manifest import step_of
+from worldrep.training.checkpoint import step_of
 
 DEFAULT_EXPERIMENT = "worldrep"
 UNNAMED_EXPERIMENT = "0"  # where `mlflow run` puts a run when the user names no experiment

@@ -17,8 +17,7 @@ from analysis.store.source import Source
 from worldrep.errors import one_sentence, unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
-from worldrep.tracking import Store
-from worldrep.tracking.collector import sparing_collector
+from worldrep.tracking import Store, gc_disabled
 
 IN_FORCE = "none"  # what stands for an experiment that was not named
 SHARED = {
@@ -91,5 +90,5 @@ def take_options(typed: dict[str, Any]) -> Options:
 @contextmanager
 def open_source(options: Options) -> Iterator[Source]:
     """What the options ask to read. Raises InputError or StateError when it is not there."""
-    with sparing_collector():
+    with gc_disabled():
         yield Source(Store.connect(options.experiment, create=False), options.strategy)

@@ -39,7 +39,7 @@ from analysis.seeds import seeds
 from analysis.store.source import Source
 from analysis.store.tables import missing_table
 from worldrep.errors import InputError, StateError
-from worldrep.tracking.store import DEFAULT_EXPERIMENT
+from worldrep.tracking import DEFAULT_EXPERIMENT
 
 NAME = "report"
 SERVER = "http://127.0.0.1:5000"

@@ -14,10 +14,9 @@ from worldrep.evaluation.representations import Request, save_representations
 from worldrep.executors.work import Job
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES
 from worldrep.settings import Settings
-from worldrep.stages.common import downstream_tags
+from worldrep.stages.provenance import downstream_tags
 from worldrep.studies import Definition, Graph, expand
-from worldrep.tracking import RunSpec, Store
-from worldrep.tracking.records import CITIES
+from worldrep.tracking import CITIES, RunSpec, Store
 from worldrep.training.checkpoint import folder_name
 from worldrep.training.progress import Progress, ProgressCallback
 

@@ -112,25 +112,22 @@ def measure(
 
 def unrecorded(settings: Settings, folder: Path) -> dict[str, float]:
     """Steps and seconds of the training with its curves and checkpoints in a plain folder."""
-    from benchmarks.recorder import FolderRecorder
-    from worldrep.data.sets import maker_of
     from worldrep.model.qwen2 import build_model, save_model
-    from worldrep.stages.train import Work
-    from worldrep.tracking import Store
+    from worldrep.stages import TrainingPlan
+    from worldrep.stages.train import TrainingData
     from worldrep.training.device import make_accelerator
-    from worldrep.training.feed import Schedule
-    from worldrep.training.loop import TrainingInputs, train
+    from worldrep.training.loop import train
+    from worldrep.training.progress import FolderRecorder
 
-    accelerator, store = make_accelerator(settings), Store.connect("without")
-    work = Work(store, settings, accelerator, maker_of(settings), None, "training", None)
-    work.prepare()  # from now on the rows are in the cache
+    accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
+    TrainingData.load(plan, accelerator)  # from now on the rows are in the cache
     begun = time.perf_counter()
-    rows, _, validate = work.prepare()
-    inputs = TrainingInputs(build_model(settings), rows, settings, accelerator)
-    save_model(train(inputs, FolderRecorder(folder), validate), folder)
+    data = TrainingData.load(plan, accelerator)
+    recorder, model = FolderRecorder(folder), build_model(settings)
+    save_model(train(model, data.rows, settings, accelerator, recorder, data.validate), folder)
     seconds = time.perf_counter() - begun
     return {
-        "steps": Schedule.of(settings, len(rows)).steps,
+        "steps": plan.steps,
         "seconds": seconds,
     }
 

@@ -33,8 +33,7 @@ from analysis.store.tables import missing_table
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.studies import expand, load_definition
-from worldrep.tracking import Store, StoreFault
-from worldrep.tracking.store import without_user
+from worldrep.tracking import Store, StoreFault, without_user
 
 MATRIX = pd.DataFrame(0.8, index=["ftwb1-1", "ftwb1-2"], columns=list(TASK_NAMES))
 EVIL = "</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;</b>"

@@ -16,8 +16,8 @@ from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
 from worldrep.scales import base_settings, resolve
-from worldrep.stages.find import training_command
 from worldrep.stages.fingerprints import training_fingerprint
+from worldrep.stages.models import training_command
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import step_of
 from worldrep.training.device import make_accelerator
@@ -28,13 +28,9 @@ from worldrep.training.steps import EagerSteps, StaticSteps
 from worldrep.training.strategies import Pull, fisher_information, merged, with_adapters
 
 CPU = torch.device("cpu")
+
+
 # What these trainings were called before there were strategies.
-OLD_FINGERPRINTS = {
-    "pt1": "2f88b53f7a0385a954666686e76d5ff0",
-    "pt1_ftwb1-1": "7852842a5ba121b34a5ad772317a2e9e",
-}
-
-
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -111,12 +107,6 @@ def test_a_strategy_is_part_of_name_tags_and_fingerprint():
         assert parse_model(str(settings.model_name)) == settings.model_name
         assert settings.model_name.base == parse_model("pt1")
         assert base_settings(settings) == base_settings(found[0])
-
-
-@pytest.mark.parametrize("name", OLD_FINGERPRINTS)
-def test_a_plain_training_is_called_what_it_was_before_there_were_strategies(name):
-    settings = resolve(parse_model(name), scale="smoke")
-    assert training_fingerprint(maker_of(settings), settings) == OLD_FINGERPRINTS[name]
 
 
 def test_the_command_that_trains_a_model_names_its_strategy():

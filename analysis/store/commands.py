@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from analysis.options import Options
 from analysis.store.source import Source
 from worldrep.names import NO_FT, PLAIN, ModelName
-from worldrep.tracking.store import DEFAULT_EXPERIMENT
+from worldrep.tracking import DEFAULT_EXPERIMENT
 
 
 @dataclass(frozen=True)

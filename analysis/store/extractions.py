@@ -32,8 +32,7 @@ from worldrep.data.world import World
 from worldrep.errors import InputError, StateError
 from worldrep.evaluation.representations import DEFAULT_LAYER, POSITIONS, load_representations
 from worldrep.names import ModelName, parse_model
-from worldrep.tracking import StoredRun
-from worldrep.tracking.records import CITIES
+from worldrep.tracking import CITIES, StoredRun
 
 DEFAULT, LAYERS = "default", "cfg.extract_layers"
 OTHER_CITIES = "extracted from other cities"

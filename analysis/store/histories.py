@@ -26,8 +26,7 @@ from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, ModelName, parse_model
 from worldrep.settings import FIELDS, Settings, from_dict, parse_value
 from worldrep.studies.remaining import training_tokens
-from worldrep.tracking import StoredRun
-from worldrep.tracking.records import CITIES
+from worldrep.tracking import CITIES, StoredRun
 from worldrep.training.feed import Schedule
 
 LOSS = "train/loss"

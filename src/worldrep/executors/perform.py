@@ -8,9 +8,8 @@ from pathlib import Path
 from worldrep.executors.work import Job
 from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, extract_model, train_model
-from worldrep.stages.common import keep_file
+from worldrep.stages.cities import cached_cities
 from worldrep.tracking import Store
-from worldrep.tracking.records import CITIES
 from worldrep.training.progress import ProgressCallback
 
 
@@ -33,5 +32,5 @@ def with_cities(store: Store, job: Job) -> Settings:
     given = job.settings.cities
     if given == "none" or Path(given).is_file():
         return job.settings
-    kept = keep_file(store, job.parent, CITIES, f"parent-{job.parent}")
+    kept = cached_cities(store, job.parent)
     return replace(job.settings, cities=kept)

@@ -1,4 +1,7 @@
-"""What determines each result: two pieces of work with one fingerprint have one outcome."""
+"""Fingerprints: digests of everything that determines a result.
+
+Two pieces of work with the same fingerprint have the same result, so the second one is not done.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,39 @@ from worldrep.digests import digest
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 
-SEMANTICS = 2  # raised by hand when the same settings train, evaluate or extract differently
+SEMANTICS = 3  # raised by hand when the same settings train, evaluate or extract differently
 
 
 def training_fingerprint(maker: RowMaker, settings: Settings, base: str | None = None) -> str:
-    """Fingerprint of a pretraining, or of a fine-tuning from the base with fingerprint `base`.
+    """Return the fingerprint of a training.
 
-    Without `base` a fine-tuning starts from the base that its own settings describe.
+    Args:
+        maker: Row maker of the settings' world.
+        settings: Of a pretraining or a fine-tuning.
+        base: Fingerprint of the training that a fine-tuning starts from; default: the one that
+            `settings` describe.
     """
     if settings.is_finetuning and base is None:
         base = training_fingerprint(maker, base_settings(settings))
-    rows = [training_digest(maker, settings)]
-    rows += [maker.digest(rowset) for rowset in base_sets(settings, maker.world)]
-    rows += [maker.digest(rowset) for rowset in validation_sets(settings).values()]
-    own = settings.group("name", "model", "training")
-    del own["strategy"]  # a plain training is named as it was before there were strategies
-    own |= settings.of_strategy
+    return fingerprint_of(settings, row_digests(maker, settings), base)
+
+
+def row_digests(maker: RowMaker, settings: Settings) -> list[str]:
+    """Return the digests of all rows that a training reads; they do not depend on the seed."""
+    rowsets = (*base_sets(settings, maker.world), *validation_sets(settings).values())
+    return [training_digest(maker, settings), *map(maker.digest, rowsets)]
+
+
+def fingerprint_of(settings: Settings, rows: Sequence[str], base: str | None) -> str:
+    """Return the fingerprint of a training, given the digests of its rows."""
+    own = settings.group("name", "model", "training") | settings.of_strategy
     return digest([SEMANTICS, "training", own, rows, base])
 
 
 def seedless(settings: Settings) -> Settings:
-    """Settings that models which differ in their seed alone have in common.
+    """Return the settings that models which differ in their seed alone have in common.
 
-    Fingerprints of these are what the tag `configuration` holds; no model is trained with them.
+    Fingerprints of these are the tag `configuration`; no model is trained with them.
     """
     return replace(settings, seed=0)
 
@@ -45,10 +58,11 @@ def evaluation_fingerprint(
     checkpoints: str | Sequence[int] = "last",
     keep_answers: bool = False,
 ) -> str:
-    """Fingerprint of an evaluation of the model with fingerprint `model`."""
+    """Return the fingerprint of an evaluation of the model with fingerprint `model`."""
     rows = [maker.digest(rowset) for rowset in suite_sets(settings).values()]
-    asked = [settings.multi_rows, checkpoints, keep_answers]
-    return digest([SEMANTICS, "evaluate", model, rows, *asked])
+    return digest(
+        [SEMANTICS, "evaluate", model, rows, settings.multi_rows, checkpoints, keep_answers]
+    )
 
 
 def extraction_fingerprint(
@@ -57,5 +71,5 @@ def extraction_fingerprint(
     request: Mapping[str, object],
     checkpoints: str | Sequence[int] = "last",
 ) -> str:
-    """Fingerprint of an extraction: of which model, at which layers, prompt and positions."""
+    """Return the fingerprint of an extraction from the model with fingerprint `model`."""
     return digest([SEMANTICS, "extract", model, maker.world.digest, request, checkpoints])

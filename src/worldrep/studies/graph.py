@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import maker_of, suite_sets, training_sets
+from worldrep.data.sets import maker_of, suite_sets
 from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages.fingerprints import (
     evaluation_fingerprint,
     extraction_fingerprint,
-    seedless,
-    training_fingerprint,
 )
+from worldrep.stages.plan import TrainingPlan
 from worldrep.studies.definition import Definition
 
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
@@ -110,13 +109,10 @@ def expand(definition: Definition) -> Graph:
 
 
 def _training(settings: Settings, base: Step | None, is_listed: bool) -> Step:
-    maker = maker_of(settings)
-    own, shared = (base.fingerprint, base.configuration) if base else (None, None)
-    fingerprint = training_fingerprint(maker, settings, own)
-    configuration = training_fingerprint(maker, seedless(settings), shared)
-    rows = settings.epochs * sum(rowset.rows for rowset in training_sets(settings, maker.world))
-    cost = float(rows * parameters(settings))
-    return Step("train", settings, fingerprint, own or "", configuration, is_listed, cost)
+    plan = TrainingPlan.of(settings, base)
+    needs = base.fingerprint if base else ""
+    cost = float(settings.epochs * sum(rowset.rows for rowset in plan.rows) * parameters(settings))
+    return Step("train", settings, plan.fingerprint, needs, plan.configuration, is_listed, cost)
 
 
 def _downstream(settings: Settings, trained: Step, kinds: Iterable[str]) -> Iterable[Step]:

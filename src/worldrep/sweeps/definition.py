@@ -11,11 +11,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from worldrep.data.sets import maker_of
 from worldrep.digests import digest
 from worldrep.errors import InputError, unknown
 from worldrep.settings import Settings
-from worldrep.stages.fingerprints import evaluation_fingerprint, training_fingerprint
+from worldrep.stages.fingerprints import evaluation_fingerprint
+from worldrep.stages.plan import TrainingPlan
 from worldrep.sweeps.guides import AUTO, NONE, PRUNERS, SAMPLERS
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import Space, description, read_space
@@ -58,15 +58,15 @@ class Sweep:
 
     @classmethod
     def asked_for(
-        cls, settings: Settings, typed: Mapping[str, str], fixed: Mapping[str, Any]
+        cls, settings: Settings, typed: Mapping[str, Any], fixed: Mapping[str, Any]
     ) -> Sweep:
-        """From what the user typed: space, objective, sampler, pruner, and a name or `none`.
+        """From what the user typed: space, objective, sampler, pruner, and a name or None.
 
         fixed: settings that were given a value; they cannot be searched as well.
         """
         objectives = parse_objectives(typed["objective"], settings)
         name = typed["name"]
-        if name == "none":
+        if name is None:
             goals = [objective.name.replace("/", "-") for objective in objectives]
             parts = (str(settings.model_name), *goals, settings.scale, f"seed{settings.seed}")
             name = "_".join(parts)
@@ -94,9 +94,8 @@ class Sweep:
     @cached_property
     def identity(self) -> str:
         """Of everything that its trials have in common: those of another sweep do not belong."""
-        maker = maker_of(self.settings)
-        start = training_fingerprint(maker, self.settings)
-        start = evaluation_fingerprint(maker, self.settings, start)
+        plan = TrainingPlan.of(self.settings)
+        start = evaluation_fingerprint(plan.maker, self.settings, plan.fingerprint)
         goals = [goal.name for goal in self.objectives]
         return digest([start, description(self.space), goals, self.sampler, self.pruner])
 

@@ -15,7 +15,7 @@ from worldrep.executors import Choice, Executor, Outcome
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, train_model
-from worldrep.stages.common import keep_cities
+from worldrep.stages.cities import keep_cities
 from worldrep.studies.display import Display
 from worldrep.sweeps.definition import Sweep, params_in_words
 from worldrep.sweeps.ledger import ERROR, LOST, Ledger

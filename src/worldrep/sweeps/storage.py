@@ -17,8 +17,7 @@ from worldrep.errors import InputError, StateError, first_line
 from worldrep.executors import Choice
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.guides import make_pruner
-from worldrep.tracking import Store
-from worldrep.tracking.store import without_user
+from worldrep.tracking import Store, without_user
 
 IDENTITY = "worldrep.identity"  # of the sweep, as an attribute of Optuna's study
 FOLDER, SUFFIX = "sweeps", ".journal"

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from worldrep.stages.common import identity_tags
+from worldrep.stages.provenance import identity_tags
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.figures import draw
 from worldrep.sweeps.objectives import Objective

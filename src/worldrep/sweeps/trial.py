@@ -10,21 +10,20 @@ from pathlib import Path
 import optuna
 from optuna.samplers import RandomSampler
 
-from worldrep.data.sets import maker_of
 from worldrep.errors import StateError
 from worldrep.evaluation.suites import VAL, evaluate
 from worldrep.executors.perform import with_cities
 from worldrep.executors.work import Job
 from worldrep.settings import Settings
-from worldrep.stages.common import identity_tags
-from worldrep.stages.train import Work
+from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.provenance import identity_tags
+from worldrep.stages.train import TrainingData, initial_model
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.guides import NONE, make_pruner
 from worldrep.sweeps.storage import open_storage
 from worldrep.tracking import OpenRun, RunSpec, Store
 from worldrep.training.device import make_accelerator
-from worldrep.training.feed import Schedule
-from worldrep.training.loop import TrainingInputs, train
+from worldrep.training.loop import train
 from worldrep.training.progress import ProgressCallback
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
@@ -57,17 +56,16 @@ def perform(store: Store, job: TrialJob, watch: ProgressCallback) -> str:
     with store.run(trial_spec(job)) as run:
         try:
             accelerator = make_accelerator(settings)
-            maker = maker_of(settings)
-            base_id = job.model_run or None
-            work = Work(store, settings, accelerator, maker, base_id, job.title, watch)
-            rows, base_rows, validate = work.prepare()
-            steps = Schedule.of(settings, len(rows)).steps
-            recorder = TrialRecorder(run, job, settings, steps)
-            model = work.initial_model()
-            inputs = TrainingInputs(model, rows, settings, accelerator, base_rows, job.title)
-            model = train(inputs, recorder, validate, watch)
-            metrics, _ = evaluate(model.to(accelerator.device), maker, settings)
-            run.metrics(steps, metrics | _values(job, settings, metrics))
+            plan = TrainingPlan.of(settings)
+            data = TrainingData.load(plan, accelerator)
+            recorder = TrialRecorder(run, job, settings, plan.steps)
+            model = train(
+                initial_model(store, settings, job.model_run or None), data.rows, settings,
+                accelerator, recorder, data.validate,
+                title=job.title, watch=watch, base_rows=data.base_rows,
+            )  # fmt: skip
+            metrics, _ = evaluate(model.to(accelerator.device), plan.maker, settings)
+            run.metrics(plan.steps, metrics | _values(job, settings, metrics))
             run.tags({f"worldrep.{STATE}": COMPLETE})
         except Pruned:
             run.tags({f"worldrep.{STATE}": PRUNED})

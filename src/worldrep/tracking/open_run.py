@@ -1,4 +1,4 @@
-"""An open MLflow run: buffered metrics, a heartbeat, artifacts, checkpoints."""
+"""An open run: buffered metrics, a heartbeat, artifacts and checkpoints."""
 
 from __future__ import annotations
 
@@ -16,46 +16,50 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from worldrep.tracking.datasets import Dataset
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT_SECONDS, Claim, TakenError, heartbeat_tag
+from worldrep.tracking.runs import Dataset
 from worldrep.training.checkpoint import MANIFEST
 
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS = "checkpoints"  # artifact folder
 
 
 class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
-    resumed: the run was begun by an earlier process; metrics that it logged are not logged again.
-    claim: the number of this process's claim. lost: another process, which took this one for dead,
-    has the run now; methods raise TakenError.
+    Methods raise TakenError after another process has taken the run over, which happens when this
+    process sent no heartbeat for too long.
+
+    Attributes:
+        resumed: An earlier process began the run; metrics that it logged are not logged again.
+        lost: Another process has taken the run over.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, claim: int) -> None:
+        """Start the heartbeat. claim: number of this process's claim, 0 for a new run."""
         self.id = run_id
         self.resumed = claim > 0
+        self.lost = False
         self._client, self._claim = client, claim
         self._points: list[Metric] = []
         self._flushed = time.monotonic()
         self._last_steps: dict[str, int] = {}
-        self.lost = False
         self._closing = threading.Event()
-        self._pulse = threading.Thread(target=self._beat, daemon=True)
-        self._pulse.start()
+        self._heartbeat = threading.Thread(target=self._send_heartbeats, daemon=True)
+        self._heartbeat.start()
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while not self._closing.wait(HEARTBEAT_SECONDS):
             try:
-                self._look()
+                self._read_claim()
                 if self.lost:
                     return
                 self.tags(heartbeat_tag())
             except Exception:
                 continue
 
-    def _look(self) -> None:
-        """Find out whether a later claim has been made."""
+    def _read_claim(self) -> None:
+        """Find out whether another process has made a later claim."""
         run = self._client.get_run(self.id)
         newest = Claim.newest(run.data.tags, run.data.params)
         self.lost = newest is not None and newest.number != self._claim
@@ -68,10 +72,11 @@ class OpenRun:
             )
 
     def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags, given with their prefix."""
         self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
 
     def settings(self, settings: Mapping[str, Any]) -> None:
-        """Log settings as params `cfg.*`, unless an earlier process did, and as settings.json."""
+        """Log settings as settings.json, and as params `cfg.*` unless an earlier process did."""
         known = self._client.get_run(self.id).data.params
         params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
         self._client.log_batch(self.id, params=params)
@@ -84,7 +89,7 @@ class OpenRun:
         self._client.log_inputs(self.id, [DatasetInput(entity, [tag]) for entity in entities])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Buffer numbers of one step; infinite ones become NaN."""
+        """Buffer metrics of one step; infinite values become NaN."""
         self._check()
         now = int(time.time() * 1000)
         for key, value in values.items():
@@ -96,12 +101,12 @@ class OpenRun:
             self.flush(required=False)
 
     def replace_metrics(self, values: Mapping[str, float]) -> None:
-        """Numbers that hold from now on in place of earlier ones of their names."""
+        """Buffer metrics of step 0 that replace earlier values of the same names."""
         now = int(time.time() * 1000)
         self._points += [Metric(key, value, now, 0) for key, value in values.items()]
 
     def last_step(self, key: str) -> int:
-        """The last step at which an earlier process logged this metric, -1 for never."""
+        """Return the last step at which an earlier process logged a metric, -1 for never."""
         if not self.resumed:
             return -1
         if key not in self._last_steps:
@@ -110,7 +115,11 @@ class OpenRun:
         return self._last_steps[key]
 
     def flush(self, *, required: bool = True) -> None:
-        """Send buffered numbers; if not required, a failure keeps them for the next time."""
+        """Send the buffered metrics; if not required, keep them after a failure for the next try.
+
+        Raises:
+            StoreFault: The store failed, and the flush is required.
+        """
         self._flushed = time.monotonic()
         try:
             while self._points:
@@ -126,7 +135,7 @@ class OpenRun:
         self._client.log_artifact(self.id, str(path), folder)
 
     def artifacts(self, source: Path, folder: str) -> None:
-        """Store a folder's files, its manifest last if it has one: whole or not whole shows."""
+        """Store the files of a folder, its manifest last, so that an incomplete copy has none."""
         self._check()
         files = [path for path in sorted(source.iterdir()) if path.name != MANIFEST]
         with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
@@ -137,8 +146,8 @@ class OpenRun:
             self.artifact(source / MANIFEST, folder)
 
     def checkpoint(self, folder: Path) -> None:
-        """Store a checkpoint after the numbers that belong to it."""
-        self._look()
+        """Store a checkpoint, after the metrics of the steps before it."""
+        self._read_claim()
         self._check()
         self.flush()
         self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
@@ -146,8 +155,8 @@ class OpenRun:
     def close(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED."""
         self._closing.set()
-        self._pulse.join()
-        self._look()
+        self._heartbeat.join()
+        self._read_claim()
         self._check()
         self.flush()
         self._client.set_terminated(self.id, status)

@@ -29,8 +29,7 @@ from analysis.store.tables import missing_table
 from analysis.store.trainings import Trained
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
-from worldrep.evaluation.improvement import HIGHEST
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import HIGHEST, spread_of
 from worldrep.names import FINETUNINGS, TASK_NAMES, finetunings
 
 NAME = "cka_generalization"

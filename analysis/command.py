@@ -14,8 +14,7 @@ from analysis.options import ALL, Options, parse_seeds
 from analysis.record import publish
 from analysis.result import Result
 from analysis.store.source import Source
-from worldrep.endings import one_sentence
-from worldrep.errors import unknown
+from worldrep.errors import one_sentence, unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 from worldrep.tracking import Store, gc_disabled

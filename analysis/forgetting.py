@@ -32,7 +32,7 @@ from analysis.store.source import Source
 from analysis.store.strategies import read_compared
 from analysis.store.tables import missing_table
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings
 
 NAME = "forgetting"

@@ -19,7 +19,7 @@ from analysis.result import Result
 from analysis.store.cells import missing_cells
 from analysis.store.improvements import read_improvements
 from analysis.store.source import Source
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES, finetunings
 
 NAME = "reciprocity"

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from worldrep.data.world import build_world
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 
 
 @click.command()

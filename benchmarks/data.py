@@ -25,7 +25,7 @@ from benchmarks.report import Table, ratio, write
 from benchmarks.rows import whole_numbers
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.world import World, world_of
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings

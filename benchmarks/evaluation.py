@@ -20,7 +20,7 @@ from benchmarks.blocks import Ours
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import rows_per_task, sample, whole_numbers
 from benchmarks.turns import in_turns
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 
 BATCH = 512
 CURVE = "standard/perimeter"  # the suite whose cost is measured at several sizes
@@ -92,7 +92,7 @@ def measure(
     model: Any, name: str, prompts: list, rounds: int, batch: int = BATCH
 ) -> dict[str, Any]:
     """Median seconds of both ways for the same prompts, and how many texts differ."""
-    from worldrep.data.tokenizer import decode_rows
+    from worldrep.data.tokens import decode_rows
     from worldrep.evaluation.generation import generate_tokens
     from worldrep.evaluation.suites import MAX_NEW_TOKENS
 

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import sample
 from benchmarks.turns import in_turns
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 
 BATCH = 64
 SIZES = 500, 1500, 5175  # cities of the cost curve; the last are all of paper
@@ -55,7 +55,7 @@ def measure(
 ) -> dict[str, Any]:
     """Median seconds of both ways for the same world, and how far their tables are apart."""
     from worldrep.evaluation.extraction import extract
-    from worldrep.evaluation.request import Request
+    from worldrep.evaluation.representations import Request
     from worldrep.model.qwen2 import build_model
     from worldrep.training.device import best_device
 
@@ -81,9 +81,9 @@ def transformers_states(model: Any, world: Any, request: Any) -> dict[int, Any]:
     """Representations by layer from the model's own hidden states."""
     import torch
 
-    from worldrep.data.tokenizer import encode_prompts
+    from worldrep.data.tokens import encode_prompts
     from worldrep.evaluation.extraction import city_prompts
-    from worldrep.evaluation.request import POSITIONS
+    from worldrep.evaluation.representations import POSITIONS
 
     prompts = torch.from_numpy(np.stack(encode_prompts(city_prompts(world, request.task))))
     columns = [POSITIONS[name] for name in request.positions]

@@ -21,8 +21,8 @@ from benchmarks.report import Table, ratio, write
 from benchmarks.rows import rows_per_task, sample
 from benchmarks.training import USUAL_ROWS
 from benchmarks.turns import in_turns
-from worldrep.data.tokenizer import VOCABULARY_SIZE
-from worldrep.endings import one_sentence
+from worldrep.data.tokens import VOCABULARY_SIZE
+from worldrep.errors import one_sentence
 from worldrep.settings import Settings
 from worldrep.training.device import best_device
 

@@ -23,7 +23,7 @@ import click
 
 from benchmarks.report import Table, environment
 from benchmarks.turns import timed
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 from worldrep.names import ModelName
 
 SPLITS = "standard", "atlantis", "multi"
@@ -58,7 +58,7 @@ def make(
     """The facts about one model, which is made if they are not there."""
     from worldrep.data.sets import maker_of
     from worldrep.evaluation.extraction import extract
-    from worldrep.evaluation.request import Request
+    from worldrep.evaluation.representations import Request
     from worldrep.evaluation.suites import evaluate
     from worldrep.model.qwen2 import save_model
     from worldrep.scales import resolve
@@ -107,20 +107,19 @@ def _weights(base: Path) -> str:
 
 def _train(settings: Any, maker: Any, own: Path, base: Path) -> Any:
     """The trained model, from the base's weights or from new ones."""
+    from benchmarks.recorder import FolderRecorder
     from worldrep.data.sets import stack_rows, training_sets
     from worldrep.model.qwen2 import build_model, load_model
     from worldrep.training.device import make_accelerator
-    from worldrep.training.loop import train
+    from worldrep.training.loop import TrainingInputs, train
     from worldrep.training.progress import Bar
-    from worldrep.training.recording import FolderRecorder
 
     accelerator = make_accelerator(settings)
     rows = stack_rows(maker, training_sets(settings, maker.world))
     model = load_model(base / "model") if settings.is_finetuning else build_model(settings)
-    recorder = FolderRecorder(own)
-    resume = recorder.resume_from()
-    title = settings.run_name("train")
-    return train(model, rows, settings, accelerator, recorder, None, resume, title, Bar())
+    recorder, title = FolderRecorder(own), settings.run_name("train")
+    inputs = TrainingInputs(model, rows, settings, accelerator, title=title)
+    return train(inputs, recorder, None, Bar(), recorder.latest())
 
 
 def summary(name: str, facts: dict[str, Any]) -> Table:

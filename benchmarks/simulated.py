@@ -10,16 +10,15 @@ from typing import Protocol
 from benchmarks import known
 from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.representations import save_representations
-from worldrep.evaluation.request import Request
+from worldrep.evaluation.representations import Request, save_representations
 from worldrep.executors.work import Job
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES
 from worldrep.settings import Settings
 from worldrep.stages.provenance import downstream_tags
 from worldrep.studies import Definition, Graph, expand
 from worldrep.tracking import CITIES, RunSpec, Store
-from worldrep.training.manifest import folder_name
-from worldrep.training.progress import Progress, Watch
+from worldrep.training.checkpoint import folder_name
+from worldrep.training.progress import Progress, ProgressCallback
 
 STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
 SPLITS = ("standard", "atlantis", "multi")
@@ -35,7 +34,7 @@ class Log(Protocol):
     def artifacts(self, source: Path, folder: str) -> None: ...
 
 
-def perform(store: Store, task: Job, watch: Watch) -> str:
+def perform(store: Store, task: Job, watch: ProgressCallback) -> str:
     """The run id of a step whose numbers are those of `benchmarks.known`."""
     settings = task.settings
     stage = settings.training_stage if task.kind == "train" else task.kind

@@ -31,7 +31,7 @@ from benchmarks.report import Table, ratio, write
 from benchmarks.rows import whole_numbers
 from benchmarks.stores import copied, make_database, working_in
 from benchmarks.turns import timed
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 
 if TYPE_CHECKING:
     from worldrep.tracking import StoredRun

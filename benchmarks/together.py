@@ -15,7 +15,7 @@ import click
 
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import sample, whole_numbers
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 
 WARM_UP = 2  # blocks before the start
 START_SECONDS = 240  # until all have warmed up

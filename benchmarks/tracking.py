@@ -33,7 +33,7 @@ from benchmarks.report import Table, percent, write
 from benchmarks.rows import whole_numbers
 from benchmarks.server import mlflow_server
 from benchmarks.stores import copied, make_database, working_in
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings
@@ -117,7 +117,7 @@ def unrecorded(settings: Settings, folder: Path) -> dict[str, float]:
     from worldrep.stages.train import TrainingData
     from worldrep.training.device import make_accelerator
     from worldrep.training.loop import train
-    from worldrep.training.recording import FolderRecorder
+    from worldrep.training.progress import FolderRecorder
 
     accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
     TrainingData.load(plan, accelerator)  # from now on the rows are in the cache
@@ -142,7 +142,7 @@ def recorded(settings: Settings, experiment: str) -> dict[str, Any]:
     store = Store.connect(experiment)  # a new one: the training is not found finished
     with clocked(Store, OpenRun, MlflowClient) as clock:
         begun = time.perf_counter()
-        train_model(store, settings, watch=lambda progress: None)
+        train_model(store, settings, progress=lambda progress: None)
         seconds = time.perf_counter() - begun
     parts: defaultdict[str, float] = defaultdict(float)
     for name, spent in clock.seconds.items():

@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from benchmarks.blocks import BLOCK, Ours
 from benchmarks.rows import Sample
 from benchmarks.turns import synchronize
-from worldrep.data.tokenizer import EQUALS, PAD
+from worldrep.data.tokens import EQUALS, PAD
 from worldrep.model.qwen2 import build_model
 
 

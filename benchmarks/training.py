@@ -20,7 +20,7 @@ from benchmarks.blocks import BLOCK, Ours
 from benchmarks.report import Table, ratio, write
 from benchmarks.rows import rows_per_task, sample
 from benchmarks.trainer import Theirs
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 
 WARM_UP = 2  # blocks that are not counted
 USUAL_ROWS = 128  # a step

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worldrep.endings import one_sentence
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, one_sentence, unknown
 from worldrep.names import ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value

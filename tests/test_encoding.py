@@ -6,9 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldrep.data import tokenizer
-from worldrep.data.encoding import encode_answers, encode_rows, row_length
 from worldrep.data.tasks import TASKS
-from worldrep.data.tokenizer import BOS, EOS, PAD, UNK, decode, decode_rows, encode, encode_prompts
+from worldrep.data.tokens import (
+    BOS,
+    EOS,
+    PAD,
+    UNK,
+    decode,
+    decode_rows,
+    encode,
+    encode_answers,
+    encode_prompts,
+    encode_rows,
+    row_length,
+)
 
 PRINTABLE = "".join(map(chr, range(33, 127)))
 NUMBERS = {  # values at which the number of digits changes, up to the longest answer

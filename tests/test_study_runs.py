@@ -156,7 +156,7 @@ def test_status_and_plan_tell_the_truth_and_write_nothing(two):
 
 def test_tokens_left_are_those_that_training_counts(store_uri):
     from worldrep.data.sets import load_rows, maker_of, training_sets
-    from worldrep.data.tokenizer import PAD
+    from worldrep.data.tokens import PAD
     from worldrep.scales import resolve
     from worldrep.studies.remaining import training_tokens
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.statistics.curves import CHANCE, breakout_step
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 from worldrep.names import parse_model
 
 DEVIATIONS = 2.0  # an accuracy this many standard errors above chance is above chance

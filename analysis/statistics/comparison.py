@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.special import ncfdtr, stdtr, stdtrit
 from scipy.stats import mannwhitneyu, wilcoxon
 
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 
 MOST_SEEDS = 10_000
 ROUNDING = 1e-12  # differences closer than this share of the largest value count as equal

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.statistics.curves import halfway_step
 from analysis.statistics.pareto import mean_over_tasks
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES
 
 ALL_TASKS = "mean of the seven"

@@ -14,7 +14,7 @@ from scipy.special import chdtri
 
 from analysis.statistics.comparison import detectable_difference, holm, paired, seeds_needed
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 
 LEVEL = 0.05
 SPREAD_COLUMNS = [

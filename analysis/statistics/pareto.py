@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 
 QUANTITIES = ("change", "gain")
 

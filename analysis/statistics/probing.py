@@ -10,8 +10,8 @@ import pandas as pd
 from analysis.statistics.comparison import rank_sum
 from analysis.statistics.matrices import summary
 from worldrep.data.world import World
+from worldrep.evaluation.improvement import spread_of
 from worldrep.evaluation.probe import ProbeResult
-from worldrep.evaluation.spread import spread_of
 
 WITH, WITHOUT, BASE = "with distance", "without distance", "not at all (base)"
 GROUPS = pd.CategoricalDtype([WITH, WITHOUT, BASE], ordered=False)

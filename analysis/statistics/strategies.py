@@ -10,8 +10,7 @@ import pandas as pd
 
 from analysis.statistics.pareto import mean_over_tasks
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.improvement import normalized_improvement
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import normalized_improvement, spread_of
 
 MODEL = ["strategy", "ft", "seed"]
 QUANTITIES = ("gain", "trained", "transfer", "change", "retention", "halfway_share")

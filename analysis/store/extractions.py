@@ -30,8 +30,7 @@ from analysis.store.source import Source
 from analysis.store.trainings import Trained
 from worldrep.data.world import World
 from worldrep.errors import InputError, StateError
-from worldrep.evaluation.representations import load_representations
-from worldrep.evaluation.request import DEFAULT_LAYER, POSITIONS
+from worldrep.evaluation.representations import DEFAULT_LAYER, POSITIONS, load_representations
 from worldrep.names import ModelName, parse_model
 from worldrep.tracking import CITIES, StoredRun
 

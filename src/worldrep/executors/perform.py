@@ -10,10 +10,10 @@ from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, extract_model, train_model
 from worldrep.stages.models import cached_cities
 from worldrep.tracking import Store
-from worldrep.training.progress import Watch
+from worldrep.training.progress import ProgressCallback
 
 
-def perform(store: Store, job: Job, watch: Watch) -> str:
+def perform(store: Store, job: Job, watch: ProgressCallback) -> str:
     """Train, evaluate or extract; the id of the run that holds the result.
 
     Everything that a step needs comes from the store: the base's or the model's weights and, if
@@ -21,7 +21,7 @@ def perform(store: Store, job: Job, watch: Watch) -> str:
     """
     if job.kind == "train":
         base, settings = job.model_run or None, with_cities(store, job)
-        return train_model(store, settings, base_run=base, parent=job.parent, watch=watch)
+        return train_model(store, settings, base_run=base, parent=job.parent, progress=watch)
     model = store.get(job.model_run)
     stage = evaluate_model if job.kind == "evaluate" else extract_model
     return stage(store, model, parent=job.parent)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from worldrep.errors import interrupt_on_sigterm
 from worldrep.executors.work import (
     Job,
     News,
@@ -21,7 +22,6 @@ from worldrep.executors.work import (
     connect,
     limit_threads,
 )
-from worldrep.interruption import listen_to_polite_stops
 from worldrep.tracking.liveness import Owner
 
 STOP_SECONDS = 30.0  # that a worker is given to close its run
@@ -125,7 +125,7 @@ def device_of(number: int, gpus: float) -> str | None:
 
 def serve(connection: Connection, workplace: Workplace, device: str | None) -> None:
     """Do steps until no more come, or until the driver is gone."""
-    listen_to_polite_stops()
+    interrupt_on_sigterm()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     limit_threads(workplace.cpus)

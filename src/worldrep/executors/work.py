@@ -18,11 +18,11 @@ from worldrep.errors import InputError, StateError, first_line
 from worldrep.settings import Settings
 from worldrep.tracking import Store, StoredRun, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
-from worldrep.training.progress import Progress, Watch
+from worldrep.training.progress import Progress, ProgressCallback
 
 News = Progress | str  # how far a worker is, or a line of what it says
 Tell = Callable[[int, News], None]  # who is told the news of a worker, counted from 1
-Perform = Callable[["Store", "Job", Watch], str]
+Perform = Callable[["Store", "Job", ProgressCallback], str]
 
 REAL = "worldrep.executors.perform:perform"
 MEANWHILE = "it was done meanwhile by another process"

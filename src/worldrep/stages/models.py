@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.cache import cache_folder
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.sets import cache_folder, maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.model.qwen2 import load_model
 from worldrep.scales import changed_settings
@@ -21,9 +20,9 @@ from worldrep.settings import Settings, from_dict
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.tracking import CHECKPOINTS, CITIES, Store, StoredRun
+from worldrep.training.checkpoint import folder_name, verify
 from worldrep.training.device import best_device
 from worldrep.training.feed import Schedule
-from worldrep.training.manifest import folder_name, verify
 
 MODEL = "model"  # artifact folder of the final weights
 TRAINING_STAGES = ("pretrain", "finetune")

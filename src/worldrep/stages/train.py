@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.encoding import Tokens
 from worldrep.data.sets import load_rows, maker_of, stack_rows
+from worldrep.data.tokens import Tokens
 from worldrep.errors import InputError, StateError
 from worldrep.evaluation.suites import suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, load_model, save_model
@@ -24,10 +24,16 @@ from worldrep.stages.models import MODEL, describe, kind_of, stored_settings
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import identity_tags, log_cities, log_rows
 from worldrep.tracking import CHECKPOINTS, OpenRun, RunSpec, Store, StoredRun
+from worldrep.training.checkpoint import (
+    Checkpoint,
+    folder_name,
+    read_checkpoint,
+    verify,
+    write_manifest,
+)
 from worldrep.training.device import make_accelerator
-from worldrep.training.loop import Validate, train
-from worldrep.training.manifest import folder_name, step_of, verify, write_manifest
-from worldrep.training.progress import Bar, Watch
+from worldrep.training.loop import TrainingInputs, Validate, train
+from worldrep.training.progress import Bar, ProgressCallback
 
 
 def train_model(
@@ -37,7 +43,7 @@ def train_model(
     base_run: str | None = None,
     parent: str | None = None,
     launched: bool = False,
-    watch: Watch | None = None,
+    progress: ProgressCallback | None = None,
 ) -> str:
     """Return the run id of a trained model; train it, and its base before it, if needed.
 
@@ -47,7 +53,7 @@ def train_model(
         base_run: Run id of the base of a fine-tuning; default: the one that `settings` describe.
         parent: Run id of the study that this training belongs to.
         launched: This is the work that `mlflow run` was called for.
-        watch: Progress callback; default: a progress bar.
+        progress: Progress callback; default: a progress bar.
 
     Raises:
         InputError: The base does not fit the fine-tuning.
@@ -55,7 +61,7 @@ def train_model(
     """
     accelerator = make_accelerator(settings)
     plan = TrainingPlan.of(settings, check_base(store, base_run, settings) if base_run else None)
-    trainer = _Trainer(store, accelerator, parent, watch or Bar())
+    trainer = _Trainer(store, accelerator, parent, progress or Bar())
     return trainer.find(plan) or trainer.train(plan, launched=launched)
 
 
@@ -125,7 +131,7 @@ class _Trainer:
     store: Store
     accelerator: Accelerator
     parent: str | None
-    watch: Watch
+    progress: ProgressCallback
 
     def find(self, plan: TrainingPlan) -> str | None:
         return self._from_main(lambda: self.store.reuse(plan.fingerprint, self.parent))
@@ -139,7 +145,15 @@ class _Trainer:
             run_id = str(self._from_main(lambda: run.id if run else None))
             if run:
                 _log_inputs(run, plan)
-            model = self._model(plan, base_id, data, run, run_id)
+            checkpoint = self._checkpoint(run_id)
+            if checkpoint:
+                self.accelerator.print(f"{spec.name}: resumed after step {checkpoint.step}")
+            model = initial_model(self.store, plan.settings, base_id)
+            inputs = TrainingInputs(
+                model, data.rows, plan.settings, self.accelerator, data.base_rows, spec.name
+            )
+            progress = self.progress if run else None
+            model = train(inputs, run, data.validate, progress, checkpoint)
             if run:
                 _store_model(run, model)
             return run_id
@@ -171,42 +185,14 @@ class _Trainer:
         stage, values = settings.training_stage, settings.as_dict()
         return RunSpec(stage, settings.run_name(stage), plan.fingerprint, tags, values, self.parent)
 
-    def _model(
-        self,
-        plan: TrainingPlan,
-        base_id: str | None,
-        data: TrainingData,
-        run: OpenRun | None,
-        run_id: str,
-    ) -> Qwen2ForCausalLM:
-        """Train from the newest checkpoint of the run; `run` is None except in the main process."""
-        settings = plan.settings
-        title = settings.run_name(settings.training_stage)
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-            checkpoint = self._checkpoint(run_id, Path(folder))
-            if checkpoint:
-                self.accelerator.print(f"{title}: resumed after step {step_of(checkpoint.name)}")
-            return train(
-                initial_model(self.store, settings, base_id),
-                data.rows,
-                settings,
-                self.accelerator,
-                run,
-                data.validate,
-                checkpoint,
-                title,
-                self.watch if run else None,
-                data.base_rows,
-            )
-
-    def _checkpoint(self, run_id: str, folder: Path) -> Path | None:
-        """Download the run's newest complete checkpoint, the same one in all processes."""
-        is_main = self.accelerator.is_main_process
-        found = _newest_complete(self.store, run_id, folder) if is_main else None
-        step = self._from_main(lambda: step_of(found.name) if found else None)
+    def _checkpoint(self, run_id: str) -> Checkpoint | None:
+        """Load the run's newest complete checkpoint, the same one in all processes."""
+        found = _newest_complete(self.store, run_id) if self.accelerator.is_main_process else None
+        step = self._from_main(lambda: found.step if found else None)
         if found or step is None:
             return found
-        return self.store.artifact(run_id, f"{CHECKPOINTS}/{folder_name(step)}", folder)
+        with self.store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
+            return read_checkpoint(folder)
 
     def _from_main(self, ask: Callable[[], Any]) -> Any:
         """Return the main process's answer in all processes."""
@@ -214,14 +200,13 @@ class _Trainer:
         return broadcast_object_list(answer)[0]
 
 
-def _newest_complete(store: Store, run_id: str, folder: Path) -> Path | None:
+def _newest_complete(store: Store, run_id: str) -> Checkpoint | None:
     for step in reversed(store.checkpoint_steps(run_id)):
-        found = store.artifact(run_id, f"{CHECKPOINTS}/{folder_name(step)}", folder)
-        try:
-            verify(found)
-        except StateError:  # it was cut off, or damaged since: take the one before
-            continue
-        return found
+        with store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
+            try:
+                return read_checkpoint(folder)
+            except StateError:  # truncated or damaged: use the one before
+                continue
     return None
 
 

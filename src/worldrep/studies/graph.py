@@ -8,7 +8,7 @@ from functools import cached_property
 
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import maker_of, suite_sets, training_sets
-from worldrep.evaluation.request import Request
+from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages.plan import (

@@ -9,7 +9,7 @@ from statistics import median
 
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.sets import maker_of, training_sets
-from worldrep.data.tokenizer import PAD
+from worldrep.data.tokens import PAD
 from worldrep.settings import Settings
 from worldrep.studies.graph import Step
 from worldrep.studies.states import DONE, StepState

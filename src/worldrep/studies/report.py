@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worldrep.durations import in_words
 from worldrep.settings import Settings
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
@@ -15,6 +14,7 @@ from worldrep.studies.remaining import Left, what_is_left
 from worldrep.studies.scheduler import Scheduler
 from worldrep.studies.states import DONE, FAILED, STATES, StepState, read_runs, read_states
 from worldrep.tracking import Store
+from worldrep.training.progress import duration_in_words
 
 NOT_ASKED = "-"
 
@@ -149,6 +149,6 @@ def left_line(left: Left) -> str:
         return f"left: {left.steps} steps, {tokens}; no run like them is finished to tell the time"
     unknown = f", without {left.unknown} steps of kinds not seen yet" if left.unknown else ""
     return (
-        f"left: {left.steps} steps, {tokens}, {in_words(left.seconds)} one after another{unknown} "
-        f"(from {left.basis})"
+        f"left: {left.steps} steps, {tokens}, {duration_in_words(left.seconds)} "
+        f"one after another{unknown} (from {left.basis})"
     )

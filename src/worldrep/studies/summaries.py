@@ -106,7 +106,7 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
     n is the number of evaluations that have the metric.
     """
-    from worldrep.evaluation.spread import (
+    from worldrep.evaluation.improvement import (
         spread_of,  # imports scipy, which a look at a finished study spares
     )
 

@@ -96,7 +96,8 @@ def progress(
     trials: Sequence[FrozenTrial], objectives: Sequence[Objective]
 ) -> list[dict[str, float]]:
     """After each trial that ended, in the order in which they did: `best/<objective>` so far, and
-    `trials/complete`, `trials/pruned`, `trials/fail`."""
+    `trials/complete`, `trials/pruned`, `trials/fail`.
+    """
     ended = [trial for trial in trials if trial.state in ENDED]
     ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
     numbers = {f"trials/{state.name.lower()}": 0.0 for state in ENDED}

@@ -23,8 +23,8 @@ from worldrep.sweeps.guides import NONE, make_pruner
 from worldrep.sweeps.storage import open_storage
 from worldrep.tracking import OpenRun, RunSpec, Store
 from worldrep.training.device import make_accelerator
-from worldrep.training.loop import train
-from worldrep.training.progress import Watch
+from worldrep.training.loop import TrainingInputs, train
+from worldrep.training.progress import ProgressCallback
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 STATE, NUMBER = "trial_state", "trial"  # tags
@@ -35,7 +35,8 @@ OBJECTIVE = "objective/"  # before the names of a trial's values, and of those a
 @dataclass(frozen=True)
 class TrialJob(Job):
     """A trial to do. model_run: of the base; sweep: what it is a trial of; storage: its address;
-    number: as Optuna counts; base_metrics: of the base's evaluation."""
+    number: as Optuna counts; base_metrics: of the base's evaluation.
+    """
 
     sweep: Sweep
     storage: str
@@ -47,7 +48,7 @@ class Pruned(Exception):
     """This trial does worse than others did so far."""
 
 
-def perform(store: Store, job: TrialJob, watch: Watch) -> str:
+def perform(store: Store, job: TrialJob, watch: ProgressCallback) -> str:
     """Do a trial in a run of its own; the id of that run, which says how it ended.
 
     A pruned one is FINISHED: nothing went wrong. Weights are not kept.
@@ -59,11 +60,11 @@ def perform(store: Store, job: TrialJob, watch: Watch) -> str:
             plan = TrainingPlan.of(settings)
             data = TrainingData.load(plan, accelerator)
             recorder = TrialRecorder(run, job, settings, plan.steps)
-            model = train(
-                initial_model(store, settings, job.model_run or None), data.rows, settings,
-                accelerator, recorder, data.validate,
-                title=job.title, watch=watch, base_rows=data.base_rows,
-            )  # fmt: skip
+            model = initial_model(store, settings, job.model_run or None)
+            inputs = TrainingInputs(
+                model, data.rows, settings, accelerator, data.base_rows, job.title
+            )
+            model = train(inputs, recorder, data.validate, watch)
             metrics, _ = evaluate(model.to(accelerator.device), plan.maker, settings)
             run.metrics(plan.steps, metrics | _values(job, settings, metrics))
             run.tags({f"worldrep.{STATE}": COMPLETE})

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from worldrep.data.cache import cache_folder
+from worldrep.data.sets import cache_folder
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
 

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT_SECONDS, Claim, TakenError, heartbeat_tag
 from worldrep.tracking.runs import Dataset
-from worldrep.training.manifest import MANIFEST
+from worldrep.training.checkpoint import MANIFEST
 
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 CHECKPOINTS = "checkpoints"  # artifact folder

@@ -40,7 +40,7 @@ from worldrep.tracking.liveness import (
 )
 from worldrep.tracking.open_run import CHECKPOINTS, OpenRun
 from worldrep.tracking.runs import TAG, RunSpec, StoredRun
-from worldrep.training.manifest import step_of
+from worldrep.training.checkpoint import step_of
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
 ATTEMPTS = 20  # to create a run while other processes create the same one

@@ -12,7 +12,7 @@ from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.representations import save_representations
 from worldrep.evaluation.request import Request
-from worldrep.executors.work import Job
+from worldrep.executors.jobs import Job
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES
 from worldrep.settings import Settings
 from worldrep.stages.common import downstream_tags

@@ -28,7 +28,7 @@ from worldrep.errors import InputError
 @override_options
 def main(study: str, out: str, **options: Any) -> None:
     """Train, evaluate and extract every model of a study, then draw its heatmaps."""
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
 
     try:
@@ -43,9 +43,9 @@ def main(study: str, out: str, **options: Any) -> None:
     )
     graph = expand(definition)
     store = connect(options)
-    from worldrep.studies.drive import run_study
+    from worldrep.studies.driver import run_study
 
-    result = run_study(store, graph, Choice(), launched=True)
+    result = run_study(store, graph, ExecutorOptions(), launched=True)
     store.point_launch(result.run_id)
     result.check()
     draw_heatmaps(graph, result, store.experiment_name, Path(out))

@@ -37,14 +37,14 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
     """Train, evaluate and extract every model of a study that is not done yet."""
     named("action", action, ACTIONS)
     named("format", format, ("table", "json"))
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import Shard, expand, load_definition
 
     names = {key: given(options[key]) for key in ("seeds", "widths", "worlds", "scale")}
     definition = load_definition(name).asked_for(**names, settings=overrides_from(options))
     graph = expand(definition)
     mine = Shard.parse(shard).steps_of(graph)
-    choice = Choice.parse(options)
+    choice = ExecutorOptions.parse(options)
     if action == "run":
         _run(graph, choice, mine, options)
     else:
@@ -52,7 +52,7 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
 
 
 def _run(graph, choice, mine: set[str], options: dict[str, Any]) -> None:
-    from worldrep.studies.drive import run_study
+    from worldrep.studies.driver import run_study
 
     store = connect(options)
     result = run_study(store, graph, choice, mine=mine, launched=True)

@@ -43,7 +43,7 @@ from worldrep.names import STRATEGIES, ModelName
 def main(ft: str, pretrain: str, width: str, strategy: str, **options: Any) -> None:
     """Do the trials that a sweep lacks; interrupted, the same command goes on."""
     settings = settings_from(ModelName(pretrain, ft, width, strategy), options)
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies.definition import parse_seeds
     from worldrep.sweeps.definition import Sweep
     from worldrep.sweeps.drive import run_sweep
@@ -54,7 +54,7 @@ def main(ft: str, pretrain: str, width: str, strategy: str, **options: Any) -> N
     sweep = Sweep.asked_for(settings, options, overrides_from(options))
     apply = given(options["apply"])
     check_apply(apply, seeds, sweep)
-    choice, store = Choice.parse(options), connect(options)
+    choice, store = ExecutorOptions.parse(options), connect(options)
     storage = given(options["storage"]) or default_address(sweep.name)
     result = run_sweep(store, sweep, choice, storage, n_trials, launched=True)
     store.point_launch(result.run_id)

@@ -13,8 +13,7 @@ from optuna.samplers import RandomSampler
 from worldrep.data.sets import maker_of
 from worldrep.errors import StateError
 from worldrep.evaluation.suites import VAL, evaluate
-from worldrep.executors.perform import with_cities
-from worldrep.executors.work import Job
+from worldrep.executors.jobs import Job, with_cities
 from worldrep.settings import Settings
 from worldrep.stages.common import identity_tags
 from worldrep.stages.train import Work

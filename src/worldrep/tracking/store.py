@@ -53,16 +53,20 @@ class Store:
         self.launch = Launch(client)
 
     @classmethod
-    def connect(cls, experiment: str | None = None, *, create: bool = True) -> Store:
+    def connect(
+        cls, experiment: str | None = None, *, uri: str | None = None, create: bool = True
+    ) -> Store:
         """Open the store at MLflow's tracking URI, creating the database if needed.
 
         experiment: its name; else the one that `mlflow run` or the environment names, else
-        "worldrep"; create: make it if it is not there. Raises StateError when the store cannot be
+        "worldrep"; uri: becomes the tracking URI; create: make it if it is not there. Raises StateError when the store cannot be
         reached or read, InputError when the experiment is missing.
         """
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we say it in words
+        if uri:
+            mlflow.set_tracking_uri(uri)
         uri = mlflow.get_tracking_uri()
         try:
             with FileLock(_lock_path(uri)):  # two processes must not both create the database

@@ -50,13 +50,13 @@ def import_report() -> None:
 
 def fill_store(fill: int, workers: int) -> int:
     """exp1, then further studies until there are enough runs; how many there are."""
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
-    from worldrep.studies.drive import run_study
+    from worldrep.studies.driver import run_study
     from worldrep.tracking import Store
 
     store = Store.connect()
-    choice = Choice("processes", workers, cpus=1, perform="benchmarks.simulated:perform")
+    choice = ExecutorOptions("processes", workers, cpus=1, perform="benchmarks.simulated:perform")
     for name, scale in (("exp1", "mini"), *FILLING):
         if name == "exp1" and scale == "mini" or len(store.find()) < fill:
             graph = expand(load_definition(name).changed(seeds=SEEDS, scale=scale))

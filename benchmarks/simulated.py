@@ -11,7 +11,7 @@ from benchmarks import known
 from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.representations import Request, save_representations
-from worldrep.executors.work import Job
+from worldrep.executors.jobs import Job
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES
 from worldrep.settings import Settings
 from worldrep.stages.provenance import downstream_tags

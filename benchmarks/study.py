@@ -80,18 +80,18 @@ def workplace(database: Path, uri: str, models: int, workers: int) -> Iterator[N
 def measure(models: int, workers: int) -> dict[str, Any]:
     """Seconds of each part of a study's life, and of the average step."""
     from benchmarks.simulated import large_study
-    from worldrep.executors import Choice
-    from worldrep.studies.drive import run_study
+    from worldrep.executors import ExecutorOptions
+    from worldrep.studies.driver import run_study
     from worldrep.studies.report import Overview
     from worldrep.tracking import Store
 
     kind, store, seconds = "inline" if workers == 1 else "processes", Store.connect(), {}
-    choice = Choice(kind, workers, cpus=int(workers > 1), perform=PERFORM)
+    choice = ExecutorOptions(kind, workers, cpus=int(workers > 1), perform=PERFORM)
     seconds["expand"], graph = timed(lambda: large_study(models))
     seconds["run"], result = timed(lambda: run_study(store, graph, choice))
     result.check()
     seconds["status"], _ = timed(lambda: Overview.read(store, graph).status_text())
-    seconds["resume"], _ = timed(lambda: run_study(store, graph, Choice(perform=PERFORM)))
+    seconds["resume"], _ = timed(lambda: run_study(store, graph, ExecutorOptions(perform=PERFORM)))
     ended = [run for run in store.find() if run.tag("stage") not in ("study", "summary")]
     fingerprints = [run.fingerprint for run in ended]
     assert sorted(fingerprints) == sorted(graph.steps), "a step was done twice or not at all"

@@ -30,7 +30,7 @@ from worldrep.names import NO_FT, STRATEGIES, ModelName
 def main(ft: str | None, pretrain: str, width: str, strategy: str, **options: Any) -> None:
     """Do the trials that a sweep lacks; interrupted, the same command goes on."""
     settings = cli.settings_from(ModelName(pretrain, ft or NO_FT, width, strategy), options)
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies.definition import parse_seeds
     from worldrep.sweeps.definition import Sweep
     from worldrep.sweeps.drive import run_sweep
@@ -42,7 +42,7 @@ def main(ft: str | None, pretrain: str, width: str, strategy: str, **options: An
     sweep = Sweep.asked_for(settings, options, cli.overrides_from(options))
     apply = options["apply"]
     check_apply(apply, seeds, sweep)
-    choice, store = Choice.parse(options), cli.connect(options)
+    choice, store = ExecutorOptions.parse(options), cli.connect(options)
     storage = options["storage"] or default_address(sweep.name)
     result = run_sweep(store, sweep, choice, storage, n_trials, launched=True)
     store.point_launch(result.run_id)

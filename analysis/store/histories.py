@@ -3,7 +3,7 @@
 Where there are several trainings of one model and seed, one of the model as its name stands today
 is preferred, then the newest. Tokens are not logged with the steps: they are counted as steps times
 the mean number of real tokens in a step of this training, from the lengths of a sample of its rows
-(`worldrep.studies.remaining`, about 1% off).
+(`worldrep.studies.report`, about 1% off).
 """
 
 from __future__ import annotations

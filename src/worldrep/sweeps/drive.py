@@ -11,12 +11,12 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from worldrep.errors import InputError, StateError
-from worldrep.executors import Choice, Executor, Outcome
+from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, train_model
-from worldrep.stages.cities import keep_cities
-from worldrep.studies.display import Display
+from worldrep.stages.common import keep_cities
+from worldrep.studies.driver import Display
 from worldrep.sweeps.definition import Sweep, params_in_words
 from worldrep.sweeps.ledger import ERROR, LOST, Ledger
 from worldrep.sweeps.storage import check_storage, open_storage, open_study
@@ -49,7 +49,7 @@ class Base:
 def run_sweep(
     store: Store,
     sweep: Sweep,
-    choice: Choice,
+    choice: ExecutorOptions,
     storage: str,
     n_trials: int,
     *,
@@ -64,7 +64,7 @@ def run_sweep(
     store.check_writable()
     study = open_study(open_storage(storage), sweep)
     display = Display(sweep.title, choice.workers)
-    executor = replace(choice, perform=PERFORM).open(store, display.tell)
+    executor = open_executor(replace(choice, perform=PERFORM), store, display.report)
     driver: SweepDriver | None = None
     try:
         with store.run(sweep_spec(sweep, storage), launched=launched) as run:

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from sqlalchemy import create_engine, inspect
 
 from worldrep.errors import InputError, StateError, first_line
-from worldrep.executors import Choice
+from worldrep.executors import ExecutorOptions
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.guides import make_pruner
 from worldrep.tracking import Store, without_user
@@ -112,7 +112,7 @@ def open_study(storage: BaseStorage, sweep: Sweep) -> optuna.Study:
     return study
 
 
-def check_storage(store: Store, sweep: Sweep, choice: Choice, address: str) -> None:
+def check_storage(store: Store, sweep: Sweep, choice: ExecutorOptions, address: str) -> None:
     """Raise InputError when the sweep's name or its storage is not free for it, or not for where
     the trials run. Nothing of a sweep is written. (Optuna makes its tables in an empty database.)
     """

@@ -12,8 +12,7 @@ from optuna.samplers import RandomSampler
 
 from worldrep.errors import StateError
 from worldrep.evaluation.suites import VAL, evaluate
-from worldrep.executors.perform import with_cities
-from worldrep.executors.work import Job
+from worldrep.executors.jobs import Job, with_cities
 from worldrep.settings import Settings
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import identity_tags

@@ -8,10 +8,10 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 
 from worldrep.errors import InputError
-from worldrep.executors import Choice
+from worldrep.executors import ExecutorOptions
 from worldrep.scales import changed_settings
 from worldrep.studies import Definition, expand
-from worldrep.studies.drive import run_study
+from worldrep.studies.driver import run_study
 from worldrep.sweeps.definition import Sweep
 from worldrep.sweeps.drive import SweepResult
 from worldrep.tracking import Store
@@ -57,7 +57,7 @@ def winner_study(sweep: Sweep, trial: FrozenTrial, seeds: tuple[int, ...]) -> De
 
 
 def apply_trial(
-    store: Store, sweep: Sweep, trial: FrozenTrial, choice: Choice, seeds: tuple[int, ...]
+    store: Store, sweep: Sweep, trial: FrozenTrial, choice: ExecutorOptions, seeds: tuple[int, ...]
 ) -> str:
     """Do that study; its name. Raises StateError when a step fails."""
     definition = winner_study(sweep, trial, seeds)

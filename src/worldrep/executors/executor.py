@@ -1,4 +1,4 @@
-"""Choosing where the steps run, checked before anything starts."""
+"""The interface of executors, their options, and how one is opened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from worldrep.errors import InputError, unknown
-from worldrep.executors.work import REAL, Job, Outcome, Tell, Workplace
+from worldrep.executors.jobs import PERFORM_STEP, Job, Outcome, Report, WorkerContext
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
@@ -19,29 +19,30 @@ AUTO = "auto"
 
 
 class Executor(Protocol):
-    """Does steps. It knows nothing of the order that they have among one another."""
+    """Runs jobs. It knows nothing of their order."""
 
     @property
     def free(self) -> int:
-        """How many steps it could begin now."""
+        """Number of jobs that can be submitted now."""
 
     def submit(self, job: Job) -> None:
-        """Begin a step; only when one is free."""
+        """Begin a job; only when `free` is positive."""
 
     def wait(self, seconds: float) -> Sequence[Outcome]:
-        """Steps that ended, after `seconds` at the latest if none has."""
+        """Return the outcomes of jobs that ended; wait at most `seconds` for one."""
 
     def stop(self) -> Sequence[Owner]:
-        """End all that is going on; the processes whose work was ended."""
+        """End all jobs; return the processes whose work was cut off."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """An executor that was asked for.
+class ExecutorOptions:
+    """Where jobs run.
 
-    executor: auto is inline for one worker and processes for several; workers: steps at once;
-    cpus: cores of each, 0 for an equal part of this machine's (of a cluster, one); gpus: share of a
-    GPU for each, None for an equal part of those that are there.
+    executor: auto is inline for one worker and processes for several; workers: jobs at once; cpus:
+    cores of each worker, 0 for an equal part of this machine's (of a cluster: one); gpus: share of
+    a GPU for each worker, None for an equal part of those available; address: of the Ray cluster;
+    perform: function that does a job, as `module:function`.
     Raises InputError for values that do not go together.
     """
 
@@ -50,7 +51,7 @@ class Choice:
     cpus: int = 0
     gpus: float | None = None
     address: str = "local"
-    perform: str = REAL
+    perform: str = PERFORM_STEP
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
@@ -71,8 +72,8 @@ class Choice:
             raise InputError(f"gpus={self.gpus:g} must be a share of one GPU or a whole number")
 
     @classmethod
-    def parse(cls, typed: Mapping[str, str]) -> Choice:
-        """From what the user typed: executor, workers, cpus, gpus, address."""
+    def parse(cls, typed: Mapping[str, str]) -> ExecutorOptions:
+        """Build from what the user typed for executor, workers, cpus, gpus and address."""
         return cls(
             typed["executor"],
             int(_number("workers", typed["workers"], int)),
@@ -81,34 +82,40 @@ class Choice:
             typed["address"],
         )
 
-    def open(self, store: Store, tell: Tell) -> Executor:
-        """Start it. Raises InputError or StateError when that cannot be done."""
-        workplace = Workplace(
-            absolute_uri(store.uri), store.experiment_name, self._cpus, self.perform
-        )
-        if self.executor == "processes":
-            from worldrep.executors.processes import Processes
-
-            return Processes(workplace, self.workers, self._gpus, tell)
-        if self.executor == "ray":
-            from worldrep.executors.ray_tasks import RayActors
-
-            return RayActors(workplace, self.workers, self.gpus, self.address, tell)
-        from worldrep.executors.inline import Inline
-
-        return Inline(store, workplace, tell)
-
     @property
-    def _cpus(self) -> int:
+    def worker_cpus(self) -> int:
+        """Cores of a worker; 0 for no limit."""
         if self.cpus or self.executor == "inline":
             return self.cpus
         return 1 if self.executor == "ray" else max(1, len(os.sched_getaffinity(0)) // self.workers)
 
-    @property
-    def _gpus(self) -> float:
-        if self.gpus is not None:
-            return self.gpus
-        return min(1.0, visible_gpus() / self.workers)
+
+def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Executor:
+    """Start an executor.
+
+    Args:
+        options: where jobs run.
+        store: where their results go.
+        report: callback that receives progress and lines of the workers.
+
+    Raises:
+        InputError: an option does not fit the cluster, or Ray is not installed.
+        StateError: no Ray cluster answers.
+    """
+    uri = absolute_uri(store.uri)
+    context = WorkerContext(uri, store.experiment_name, options.worker_cpus, options.perform)
+    if options.executor == "ray":
+        from worldrep.executors.ray_tasks import RayTasks
+
+        return RayTasks(context, options.workers, options.gpus, options.address, report)
+    from worldrep.executors.local import Inline, Processes
+
+    if options.executor == "inline":
+        return Inline(store, context, report)
+    gpus = options.gpus
+    if gpus is None:
+        gpus = min(1.0, visible_gpus() / options.workers)
+    return Processes(context, options.workers, gpus, report)
 
 
 def _number(name: str, text: str, kind: type) -> float:
@@ -123,7 +130,7 @@ def _number(name: str, text: str, kind: type) -> float:
 
 
 def visible_gpus() -> int:
-    """How many CUDA devices this process would see, without starting CUDA in it."""
+    """Return the number of CUDA devices visible to this process, without initialising CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
@@ -131,7 +138,7 @@ def visible_gpus() -> int:
 
 
 def absolute_uri(uri: str) -> str:
-    """A store's address that means the same in every folder of this machine."""
+    """Return a tracking URI that is valid in every folder of this machine."""
     path = uri.removeprefix("sqlite:///")
     if path == uri or path.startswith(("/", "file:")):
         return uri

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldrep.data import tokenizer
 from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import (
     BOS,
     EOS,
     PAD,
     UNK,
+    VOCABULARY,
+    VOCABULARY_SIZE,
     decode,
     decode_rows,
     encode,
@@ -19,6 +20,7 @@ from worldrep.data.tokens import (
     encode_prompts,
     encode_rows,
     row_length,
+    save_tokenizer,
 )
 
 PRINTABLE = "".join(map(chr, range(33, 127)))
@@ -45,8 +47,8 @@ def city_tokens(digits):
 
 
 def test_the_vocabulary_is_four_special_tokens_and_94_characters():
-    assert ("<pad>", "<unk>", "<bos>", "<eos>", *PRINTABLE) == tokenizer.VOCABULARY
-    assert tokenizer.VOCABULARY_SIZE == 98
+    assert ("<pad>", "<unk>", "<bos>", "<eos>", *PRINTABLE) == VOCABULARY
+    assert VOCABULARY_SIZE == 98
     assert (PAD, UNK, BOS, EOS) == (0, 1, 2, 3)
 
 
@@ -128,14 +130,14 @@ def hugging_face(tmp_path_factory):
     from transformers import AutoTokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save_tokenizer(folder)
+    save_tokenizer(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 
 def test_auto_tokenizer_has_the_same_vocabulary(hugging_face):
     assert hugging_face.is_fast
     assert len(hugging_face) == 98
-    assert hugging_face.convert_ids_to_tokens(range(98)) == list(tokenizer.VOCABULARY)
+    assert hugging_face.convert_ids_to_tokens(range(98)) == list(VOCABULARY)
 
 
 def test_auto_tokenizer_knows_the_special_tokens(hugging_face):

@@ -46,9 +46,9 @@ def main(ft: str, pretrain: str, width: str, strategy: str, **options: Any) -> N
     from worldrep.executors import Choice
     from worldrep.studies.definition import parse_seeds
     from worldrep.sweeps.definition import Sweep
-    from worldrep.sweeps.drive import run_sweep
+    from worldrep.sweeps.drive import apply_trial, check_apply, run_sweep
+    from worldrep.sweeps.report import best_trials
     from worldrep.sweeps.storage import default_address
-    from worldrep.sweeps.winner import apply_trial, check_apply, chosen_trial
 
     n_trials, seeds = parse_count("n_trials", options["n_trials"]), parse_seeds(options["seeds"])
     sweep = Sweep.asked_for(settings, options, overrides_from(options))
@@ -56,14 +56,14 @@ def main(ft: str, pretrain: str, width: str, strategy: str, **options: Any) -> N
     check_apply(apply, seeds, sweep)
     choice, store = Choice.parse(options), connect(options)
     storage = given(options["storage"]) or default_address(sweep.name)
-    result = run_sweep(store, sweep, choice, storage, n_trials, launched=True)
-    store.point_launch(result.run_id)
-    for trial in result.best:
+    run_id, study = run_sweep(store, sweep, choice, storage, n_trials, launched=True)
+    store.point_launch(run_id)
+    for trial in best_trials(study):
         click.echo(f"best: trial {trial.number}: {sweep.outcome(trial)}")
     if apply:
-        study = apply_trial(store, sweep, chosen_trial(apply, result), choice, seeds)
-        click.echo(f"study {study}: done")
-    click.echo(f"{sweep.title}: done, run {result.run_id}; store: {store.address}")
+        applied = apply_trial(store, sweep, study, apply, choice, seeds)
+        click.echo(f"study {applied}: done")
+    click.echo(f"{sweep.title}: done, run {run_id}; store: {store.address}")
 
 
 if __name__ == "__main__":

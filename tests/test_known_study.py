@@ -13,7 +13,7 @@ from analysis.reciprocity import reciprocity
 from analysis.report import report
 from analysis.statistics.matrices import expected_matrix
 from analysis.store.source import Source
-from benchmarks import known
+from benchmarks import simulated as known
 from worldrep.executors import ExecutorOptions
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.studies import expand, load_definition

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from servers import postgres
 
-from benchmarks.server import mlflow_server
 from benchmarks.simulated import large_study
+from benchmarks.stores import mlflow_server
 from worldrep.executors import ExecutorOptions
 from worldrep.studies.driver import run_study
 from worldrep.tracking import Store

@@ -71,8 +71,8 @@ def time_analyses(folder: Path) -> dict[str, float]:
     from analysis.forgetting import forgetting
     from analysis.options import Options
     from analysis.probes import probes
-    from analysis.record import publish
     from analysis.report import report
+    from analysis.result import publish
 
     seconds = {}
     for analyse in (exp1_heatmaps, forgetting, probes, report):

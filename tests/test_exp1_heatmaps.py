@@ -201,12 +201,12 @@ def test_a_model_without_its_own_base_is_missing(synthetic):
     assert set(missing["command"]) == {command}
 
 
-def test_a_model_that_does_not_name_its_base_is_noted(synthetic):
+def test_a_model_that_does_not_name_its_base_is_missing(synthetic):
     synthetic.base()
     synthetic.evaluate("pt1_ftwb1-1", 1, "m", values(0.5))
     found = result()
-    assert matrix(found, "ftwb1_seed1").loc["ftwb1-1", "inside"] == pytest.approx(0.5)
-    assert any("not said to have started from a certain base" in caveat for caveat in found.caveats)
+    assert matrix(found, "ftwb1_seed1").isna().all(axis=None)
+    assert set(rows(found, "ftwb1-1")["reason"]) == {"it does not say which base it started from"}
 
 
 def test_a_base_without_its_standard_suite_leaves_cells_missing(synthetic):

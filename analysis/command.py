@@ -37,15 +37,13 @@ def analysis_command(
     *further: Callable[[Any], Any],
     **defaults: str,
 ) -> click.Command:
-    """Make the command of an analysis: read the store, write and record the result, summarise it.
-
-    The command exits with 2 for wrong input and with 1 when the store or a file is not as needed.
+    """Make the command of an analysis, which reads the store and publishes the result.
 
     Args:
         name: Name of the analysis.
         analyse: Called with a source, the options and the values of the further options.
-        further: Options of this analysis alone, as made by `click.option`.
-        defaults: Defaults of shared options that differ in this analysis.
+        further: Options of this analysis alone, made by `click.option`.
+        defaults: Other defaults of shared options.
     """
 
     @one_sentence

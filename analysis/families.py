@@ -17,11 +17,7 @@ from analysis.store.missing import missing_cells, missing_expected
 from worldrep.names import FINETUNINGS, family_in_words, finetunings
 
 ACTUAL, OF_EXPECTED, OF_DIFFERENCE = "", "_expected", "_difference"
-KINDS: Mapping[str, Kind] = {
-    ACTUAL: PERFORMANCE,
-    OF_EXPECTED: EXPECTED,
-    OF_DIFFERENCE: DIFFERENCE,
-}
+KINDS: Mapping[str, Kind] = {ACTUAL: PERFORMANCE, OF_EXPECTED: EXPECTED, OF_DIFFERENCE: DIFFERENCE}
 HEADINGS = {ACTUAL: "actual", OF_EXPECTED: "expected", OF_DIFFERENCE: "actual - expected"}
 
 
@@ -41,12 +37,7 @@ def family_panels(
 ) -> dict[str, list[Panel]]:
     """Return the panels of every seed and of their mean, for each of KINDS.
 
-    Args:
-        found: The improvements.
-        family: Such as ftwb2.
-        fts: The fine-tunings of the family that are shown.
-        prefix: Start of the panels' file names.
-        title: End of the panels' titles.
+    prefix: start of their file names; title: end of their titles.
     """
     panels = {}
     for what, matrices in family_matrices(found, fts).items():

@@ -14,17 +14,10 @@ ALL = "all"  # seeds, widths, models or layers
 
 @dataclass(frozen=True)
 class Options:
-    """The options that all analyses share.
+    """The options that all analyses share. Raises InputError for an unknown name.
 
-    Attributes:
-        out: Folder for figures and tables.
-        experiment: MLflow experiment; None for the active one.
-        width: `all` in an analysis that compares widths.
-        seeds: Empty for all seeds in the store.
-        log: Record the result as a run, too.
-
-    Raises:
-        InputError: If a name is unknown or a seed is negative.
+    experiment: None for the active one; width: `all` in an analysis that compares widths; seeds:
+    empty for all in the store; log: record the result as a run, too.
     """
 
     out: Path

@@ -65,14 +65,9 @@ class Part(Protocol):
 class Result:
     """The result of an analysis.
 
-    Attributes:
-        tables: Tables besides those of the parts, by file name.
-        statistics: Statistics besides those of the parts, by name.
-        missing: What the store lacks, with MISSING_COLUMNS.
-        runs_used: The runs that the numbers come from, by run id, and why they were chosen.
-        caveats: Sentences that a reader has to know.
-        tags: Tags of the recorded run, without prefix.
-        pages: Texts by file name.
+    missing: what the store lacks, with MISSING_COLUMNS; runs_used: the runs that the numbers come
+    from, with USED_COLUMNS; caveats: sentences that a reader has to know; tables, statistics:
+    those that no part has; tags: of the recorded run, without prefix; pages: texts by file name.
     """
 
     name: str
@@ -115,9 +110,6 @@ def publish(
     Args:
         parent: Run id of the study that the recorded run belongs to.
         launched: This is the work that `mlflow run` was started for.
-
-    Returns:
-        The output folder.
 
     Raises:
         InputError: If the folder cannot be written.

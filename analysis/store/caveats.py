@@ -32,12 +32,9 @@ def unknown_name_caveats(names: Iterable[str]) -> list[str]:
 
 
 def seed_caveats(asked: set[int], based: set[int], tuned: set[int]) -> list[str]:
-    """Name the seeds that are left out, and those without a base or a fine-tuned model.
+    """Name the seeds that are left out, and the ones asked for without a base or a fine-tuned model.
 
-    Args:
-        asked: The seeds of the analysis.
-        based: Seeds with an evaluated base.
-        tuned: Seeds with an evaluated fine-tuned model.
+    based, tuned: seeds with an evaluated base, and with an evaluated fine-tuned model.
     """
     left_out = sorted(based - tuned - asked)
     return [
@@ -48,13 +45,7 @@ def seed_caveats(asked: set[int], based: set[int], tuned: set[int]) -> list[str]
 
 
 def city_caveats(others: pd.DataFrame, unknown: pd.DataFrame, n_kept: int) -> list[str]:
-    """Name the extractions that are left out for their cities.
-
-    Args:
-        others: Runs with other cities.
-        unknown: Runs without a training that says which cities they have.
-        n_kept: How many extractions are used.
-    """
+    """Name the extractions that are left out because their cities are others, or unknown."""
     reasons = (
         (others, f"their representations are of other cities than those of the {n_kept} others"),
         (unknown, "their trainings are not finished or not in the store, so that nothing says "
@@ -68,10 +59,7 @@ def city_caveats(others: pd.DataFrame, unknown: pd.DataFrame, n_kept: int) -> li
 def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:
     """Say which run is used of each model and seed that has several, and how they differ.
 
-    Args:
-        runs: Table of `choose`.
-        kind: What one of them is called.
-        found: Run id -> run.
+    runs: table of `choose`; kind: what a run is called; found: run id -> run.
     """
     caveats = []
     for (model, seed), group in runs.groupby(["model", "seed"]):
@@ -113,9 +101,7 @@ def base_caveats(runs: pd.DataFrame) -> list[str]:
 def several_bases_caveats(wanted: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
     """Say which run is shown of a base that was trained several times with one seed.
 
-    Args:
-        wanted: One row per model and seed.
-        chosen: Chosen runs with model, seed and run_id, the shown ones first.
+    wanted: one row per model and seed; chosen: runs with run_id, those that are shown first.
     """
     runs = wanted.merge(chosen, on=["model", "seed"])
     return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from analysis.store.selection import (
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import normalized_improvement
-from worldrep.names import NO_FT, TASK_NAMES, ModelName, parse_model
+from worldrep.names import NO_FT, TASK_NAMES, ModelName
 from worldrep.tracking import StoredRun
 
 PRETRAIN = "pt1"
@@ -59,12 +60,10 @@ CELL_COLUMNS = [
 class Evaluations:
     """Evaluations of some fine-tunings and their bases.
 
-    Attributes:
-        values: One row per model, seed, split and task, with VALUE_COLUMNS. A base that was
-            pretrained several times with one seed has rows for each training, told by run_id.
-        runs: Table of `choose` with base_evaluation_id (the evaluation of the base, or empty) and
-            base_fault (why there is none, or empty).
-        sources: Run id -> run.
+    values: one row per run, split and task, with VALUE_COLUMNS; runs: table of `choose` with
+    base_evaluation_id (the evaluation of the base, or empty) and base_fault (why there is none, or
+    empty); sources: run id -> run. A base may be chosen several times for one seed: once for each
+    of its trainings.
     """
 
     values: pd.DataFrame
@@ -114,15 +113,8 @@ def read_evaluations(
 ) -> Evaluations:
     """Read the evaluations of some fine-tunings and of their bases.
 
-    Args:
-        source: Where to read.
-        trained: The trainings of the same models.
-        fts: The fine-tunings.
-        only: Run ids to choose from; None for all.
-        names: Tags of the evaluations: scale, width, world, pretrain.
-
-    Raises:
-        StateError: If the store cannot be read.
+    only: run ids to choose from; names: tags of the evaluations (scale, width, world, pretrain).
+    Raises StateError if the store cannot be read.
     """
     found = {
         run.id: run
@@ -168,9 +160,7 @@ def _value_table(runs: Iterable[StoredRun]) -> pd.DataFrame:
     rows = [
         (run.tag("model"), run.tag("ft"), int(run.tag("seed")), split, task,
          run.metrics[f"{split}/{task}/mean"], run.id)
-        for run in runs
-        for split in SPLITS
-        for task in TASK_NAMES
+        for run, split, task in product(runs, SPLITS, TASK_NAMES)
         if f"{split}/{task}/mean" in run.metrics
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=VALUE_COLUMNS).astype({"seed": int, "value": float})
@@ -211,19 +201,16 @@ def improvement_cells(
     seeds: Iterable[int],
     commands: Commands,
 ) -> pd.DataFrame:
-    """Return one row for each model, seed and task: its normalised improvement, or why it lacks.
+    """Return one row for each model, seed and task, present or not, with CELL_COLUMNS.
 
-    Returns:
-        Table with CELL_COLUMNS: value is the model's Atlantis value, normalised is clipped, reason
-        says why the cell is missing (empty if it is not), command computes it.
+    value is the model's Atlantis value, normalised its clipped improvement; reason says why the
+    cell is missing (empty if it is not), and command computes it.
     """
     wanted = [
-        (str(model), model.ft, seed, task, task in model.tasks)
-        for seed in seeds
-        for model in models
-        for task in TASK_NAMES
+        (str(model), model.ft, seed, task, task in model.tasks, model)
+        for seed, model, task in product(seeds, models, TASK_NAMES)
     ]
-    cells = pd.DataFrame(wanted, columns=CELL_COLUMNS[:5])
+    cells = pd.DataFrame(wanted, columns=[*CELL_COLUMNS[:5], "name"])
     runs = evaluations.finetuned.reset_index().drop(columns=["run_name", "ft", "ended", "why"])
     cells = cells.merge(runs, how="left", on=["model", "seed"])
     texts = ["run_id", "model_run_id", "base_run_id", "base_evaluation_id", "base_fault"]
@@ -247,46 +234,36 @@ def _gaps(
 ) -> Iterable[pd.DataFrame]:
     """Yield what the cells need and the store lacks: models, bases, and numbers of evaluations."""
 
-    def unevaluated_base(cell: Any) -> tuple[str, str]:
-        base = parse_model(cell.model).base
-        return "its base is not evaluated", commands.evaluate(base, cell.seed)
+    def base(cell: Any) -> tuple[str, str]:
+        return "its base is not evaluated", commands.evaluate(cell.name.base, cell.seed)
 
-    def unevaluated(cell: Any) -> tuple[str, str]:
-        command = commands.evaluate(parse_model(cell.model), cell.seed)
-        return "the model is not evaluated", command
+    def model(cell: Any) -> tuple[str, str]:
+        return "the model is not evaluated", commands.evaluate(cell.name, cell.seed)
 
-    def without_base(cell: Any) -> tuple[str, str]:
-        model = parse_model(cell.model)
-        return cell.base_fault, commands.evaluate_base(model, cell.seed, cell.base_run_id)
+    def own_base(cell: Any) -> tuple[str, str]:
+        command = commands.evaluate_base(cell.name, cell.seed, cell.base_run_id)
+        return cell.base_fault, command
 
-    def without_number(need: Any) -> tuple[str, str]:
+    def number(need: Any) -> tuple[str, str]:
         return evaluations.gap(need.evaluation, [need.number], commands)
 
-    there = cells["run_id"] != ""
-    yield missing(cells[~there], evaluations.bases, ["seed"], unevaluated_base)
-    yield missing(cells, evaluations.finetuned, ["model", "seed"], unevaluated)
+    there, based = cells["run_id"] != "", cells["base_evaluation_id"] != ""
+    yield missing(cells[~there], evaluations.bases, ["seed"], base)
+    yield missing(cells, evaluations.finetuned, ["model", "seed"], model)
     values = evaluations.values[np.isfinite(evaluations.values["value"])]
-    numbers = values["split"] + "/" + values["task"] + "/mean"
-    found = pd.DataFrame({"evaluation": values["run_id"], "number": numbers})
-    based = cells["base_evaluation_id"] != ""
+    names = values["split"] + "/" + values["task"] + "/mean"
+    found = pd.DataFrame({"evaluation": values["run_id"], "number": names})
     for column, evaluation, split in NUMBERS:
         if column == "base_atlantis":
-            yield missing(cells[there], cells[based], ["model", "seed"], without_base)
-        needs = cells.assign(
-            evaluation=cells[evaluation], number=f"{split}/" + cells["task"] + "/mean"
-        )
-        needs = needs[needs["evaluation"] != ""]
-        yield missing(needs, found, ["evaluation", "number"], without_number)
+            yield missing(cells[there], cells[based], ["model", "seed"], own_base)
+        names = f"{split}/" + cells["task"] + "/mean"
+        needs = cells.assign(evaluation=cells[evaluation], number=names)
+        yield missing(needs[needs["evaluation"] != ""], found, ["evaluation", "number"], number)
 
 
 @dataclass(frozen=True)
 class Improvements:
-    """Normalised improvements of some fine-tunings.
-
-    Attributes:
-        cells: Table of `improvement_cells`.
-        evaluations: The evaluations of the seeds.
-    """
+    """Normalised improvements of some fine-tunings. cells: table of `improvement_cells`."""
 
     cells: pd.DataFrame
     evaluations: Evaluations
@@ -314,14 +291,8 @@ def read_improvements(
 ) -> Improvements:
     """Read the improvements of models that are fine-tuned from pt1.
 
-    Args:
-        source: Where to read.
-        options: Scale, width, world, strategy and seeds of the models.
-        fts: The fine-tunings.
-        only: Run ids of the evaluations to choose from; None for all.
-
-    Raises:
-        NothingThere: If no seed has both a base and a fine-tuned model.
+    only: run ids of the evaluations to choose from. Raises NothingThere if no seed has both a base
+    and a fine-tuned model.
     """
     trained = Trained.read(source, options, pretrain=PRETRAIN)
     names = options.names | {"pretrain": PRETRAIN}

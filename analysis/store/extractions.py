@@ -54,10 +54,8 @@ UNKNOWN_CITIES = "extracted from a training that is not finished or not in the s
 class Extractions:
     """One extraction of each model and seed that has one.
 
-    Attributes:
-        runs: Table of `choose` with layers and world_digest.
-        absent: The models and seeds without an extraction, with reason and command.
-        world: The cities that all extractions have in common.
+    runs: table of `choose` with layers and world_digest; absent: models and seeds without one, with
+    reason and command; world: the cities that all of them have.
     """
 
     source: Source
@@ -99,15 +97,11 @@ def read_extractions(
     layer: int | str = DEFAULT,
     **names: str,
 ) -> Extractions:
-    """Read the extractions of some models and seeds.
+    """Read the extractions of some models and seeds, with the tags `names`.
 
     Args:
-        source: Where to read.
-        trained: The trainings of the same models.
-        asked: Models and seeds.
         layer: A number, `default` for each model's own (5, or the last but one of a shallower
             model), or `all` to prefer extractions with most layers.
-        names: Tags of the extractions: scale, width, world.
 
     Raises:
         NothingThere: If there is no extraction.

@@ -26,11 +26,9 @@ def missing(
     """Return the rows of `wanted` that `found` lacks (an anti-join), with reason and command.
 
     Args:
-        wanted: Table with the columns `on`.
-        found: Table with the same columns.
-        on: Key columns.
-        why: Called with each missing row as a named tuple; returns the reason and the command that
-            computes it, which is empty if there is none.
+        on: Key columns of both tables.
+        why: Called with a missing row as a named tuple; returns the reason and the command that
+            computes what is missing (empty if there is none).
     """
     keys, there = (pd.MultiIndex.from_frame(table[[*on]]) for table in (wanted, found))
     rows = wanted[~keys.isin(there)]
@@ -43,10 +41,7 @@ def missing(
 def explained(table: pd.DataFrame, gaps: Iterable[pd.DataFrame], on: list[str]) -> pd.DataFrame:
     """Return the table with the columns reason and command: those of all gaps of a row, joined.
 
-    Args:
-        table: Table with the key columns `on`.
-        gaps: Tables of `missing` with the same key columns. A row without a gap gets empty texts.
-        on: Key columns.
+    gaps: tables of `missing`; on: key columns of all tables. A row without gaps has empty texts.
     """
     found: dict[Any, tuple[dict[str, None], dict[str, None]]] = {}
     for gap in gaps:
@@ -78,11 +73,7 @@ def missing_expected(
 ) -> pd.DataFrame:
     """Return the missing cells of an expected matrix, explained by the cells that it needs.
 
-    Args:
-        cells: One row per model, seed and task, with reason and command.
-        matrix: Name of the matrix.
-        fts: Its rows.
-        actual: The matrix is actual - expected, which needs the actual cells, too.
+    actual: the matrix is actual - expected, which needs the actual cells, too.
     """
     needs = [
         (ft, name)
@@ -102,10 +93,8 @@ def missing_expected(
 class Commands:
     """Commands that compute what is missing for the models of one scale and world.
 
-    Attributes:
-        trained: (model, seed) -> run id of the training that represents the model.
-        current: Run ids of the trainings that a command finds by the model's name.
-        experiment: MLflow experiment.
+    trained: (model, seed) -> run id of the training that represents the model; current: run ids of
+    the trainings that a command finds by the model's name.
     """
 
     scale: str

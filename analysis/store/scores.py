@@ -49,10 +49,8 @@ VALUE_COLUMNS = ["model", "family", "seed", "quantity", "value", "run_id"]
 class Scores:
     """The numbers of some models and seeds.
 
-    Attributes:
-        values: The numbers in the store, with VALUE_COLUMNS.
-        runs: The evaluations that they are from, with USED_COLUMNS.
-        absent: What the store lacks, as rows of MISSING_COLUMNS.
+    values: the numbers in the store, with VALUE_COLUMNS; runs: the evaluations that they are from,
+    with USED_COLUMNS; absent: what the store lacks, as rows of MISSING_COLUMNS.
     """
 
     values: pd.DataFrame
@@ -123,7 +121,7 @@ def _scores(
 ) -> Scores:
     """Return the numbers of the models of one pretraining."""
     pairs = [(str(model), family_of(model), seed) for seed in seeds for model in models]
-    wanted = pd.DataFrame(pairs, columns=["model", "family", "seed"])
+    wanted = pd.DataFrame(pairs, columns=["model", "family", "seed"]).reset_index(names="place")
     chosen = evaluations.runs[evaluations.runs["chosen"]].reset_index()[["model", "seed", "run_id"]]
     shown = wanted.merge(chosen.drop_duplicates(["model", "seed"]), on=["model", "seed"])
     values = [_with_names(shown, _metrics(shown, evaluations))]
@@ -171,27 +169,22 @@ def _missing_metrics(
         return "the model is not evaluated", command
 
     def without_number(row: Any) -> tuple[str, str]:
-        lacking = [name for name in _facts(row.metric) if (row.run_id, name) not in there]
+        names = [f"{row.metric}/{fact}" for fact in FACTS]
+        lacking = [name for name in names if (row.run_id, name) not in there]
         return evaluations.gap(row.run_id, lacking, commands)
 
     there = {(run_id, name) for run_id, name, _ in _metrics(shown, evaluations)}
     needs = shown.merge(pd.DataFrame({"metric": METRICS}), how="cross")
     needs["task"] = needs["metric"].str.partition("/")[2]
-    complete = [
-        all((run_id, name) in there for name in _facts(metric))
-        for run_id, metric in zip(needs["run_id"], needs["metric"], strict=True)
+    is_complete = [
+        all((row.run_id, f"{row.metric}/{fact}") in there for fact in FACTS)
+        for row in needs.itertuples()
     ]
     gaps = [
-        missing(wanted.assign(task=""), shown, ["model", "seed"], unevaluated),
-        missing(needs, needs[complete], ["run_id", "metric"], without_number),
+        missing(wanted.assign(task=""), shown, ["place"], unevaluated),
+        missing(needs, needs[is_complete], ["place", "metric"], without_number),
     ]
-    places = wanted.reset_index(names="place")[["model", "seed", "place"]]
-    gap = pd.concat(gaps).merge(places, on=["model", "seed"])
-    return gap.sort_values("place", kind="stable").assign(matrix="values")
-
-
-def _facts(metric: str) -> tuple[str, ...]:
-    return tuple(f"{metric}/{fact}" for fact in FACTS)
+    return pd.concat(gaps).sort_values("place", kind="stable").assign(matrix="values")
 
 
 def _improvements(cells: pd.DataFrame) -> list[tuple[str, str, float]]:

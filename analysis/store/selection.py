@@ -97,9 +97,7 @@ def training_id(run: StoredRun) -> str:
 def run_table(runs: Iterable[StoredRun], current: Collection[str]) -> pd.DataFrame:
     """Return one row per run in the same order, with COLUMNS, indexed by run_id.
 
-    Args:
-        runs: The runs.
-        current: Run ids of the trainings whose fingerprint matches the current code and settings.
+    current: as of `Trained`; the column says whether the run's training is among them.
     """
     rows = [
         (run.id, run.name, run.tag("model"), run.tag("ft"), int(run.tag("seed")),
@@ -127,7 +125,7 @@ def choose(
         most_layers: Prefer the run with most `layers` to a newer one.
 
     Returns:
-        The runs, the preferred ones first, with the columns chosen and why.
+        The runs with the columns chosen and why, the preferred ones first.
     """
     runs = runs.assign(n_layers=runs["layers"].map(len) if most_layers else 0)
     runs = runs.sort_values(["current", "n_layers"], ascending=False, kind="stable")
@@ -154,10 +152,9 @@ def used_runs(runs: pd.DataFrame, used: Collection[str]) -> pd.DataFrame:
 class Trained:
     """Finished trainings, and the commands for what is missing.
 
-    Attributes:
-        runs: By run id, the newest of each stage first.
-        current: Run ids of the trainings whose fingerprint matches the current code and settings.
-        standing: (model, seed) -> run id of the training that represents the model.
+    runs: by run id, the newest of each stage first; current: run ids of the trainings whose
+    fingerprint matches the current code and settings; standing: (model, seed) -> run id of the
+    training that represents the model.
     """
 
     runs: Mapping[str, StoredRun]
@@ -167,15 +164,9 @@ class Trained:
 
     @classmethod
     def read(cls, source: Source, options: Options, **names: str) -> Trained:
-        """Read the trainings of the options' scale, width and world.
+        """Read the trainings with the options' scale, width and world, and with further tags.
 
-        Args:
-            source: Where to read.
-            options: The options.
-            names: Further tags of the trainings, such as pretrain.
-
-        Raises:
-            StateError: If the store cannot be read.
+        Raises StateError if the store cannot be read.
         """
         found = [
             run for stage in STAGES for run in source.runs(stage=stage, **options.names, **names)

@@ -17,6 +17,8 @@ _SHARED = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] 
 SHOWN_MODELS = 3
 CLEAR = 2.0  # standard errors
 SPLITS = ("standard", "atlantis")
+OTHER_CITIES = "extracted from other cities"
+UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
 
 
 def unnamed_caveats(n: int) -> list[str]:
@@ -32,7 +34,7 @@ def unknown_name_caveats(names: Iterable[str]) -> list[str]:
 
 
 def seed_caveats(asked: set[int], based: set[int], tuned: set[int]) -> list[str]:
-    """Name the seeds that are left out, and the ones asked for without a base or a fine-tuned model.
+    """Name the seeds that are left out, and those that lack a base or a fine-tuned model.
 
     based, tuned: seeds with an evaluated base, and with an evaluated fine-tuned model.
     """
@@ -44,15 +46,19 @@ def seed_caveats(asked: set[int], based: set[int], tuned: set[int]) -> list[str]
     ]
 
 
-def city_caveats(others: pd.DataFrame, unknown: pd.DataFrame, n_kept: int) -> list[str]:
-    """Name the extractions that are left out because their cities are others, or unknown."""
-    reasons = (
-        (others, f"their representations are of other cities than those of the {n_kept} others"),
-        (unknown, "their trainings are not finished or not in the store, so that nothing says "
-         "which cities they are of"),
-    )  # fmt: skip
+def city_caveats(runs: pd.DataFrame) -> list[str]:
+    """Name the extractions that are left out for their cities, as their column left_out says."""
+    kept = int((runs["left_out"] == "").sum())
+    reasons = {
+        OTHER_CITIES: f"their representations are of other cities than those of the {kept} others",
+        UNKNOWN_CITIES: "their trainings are not finished or not in the store, so that nothing "
+        "says which cities they are of",
+    }
+    named = {reason: _names(runs[runs["left_out"] == reason]) for reason in reasons}
     return [
-        f"{', '.join(_names(runs))}: left out, {why}" for runs, why in reasons if not runs.empty
+        f"{', '.join(names)}: left out, {reasons[reason]}"
+        for reason, names in named.items()
+        if names
     ]
 
 

@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 
 from analysis.options import ALL
 from analysis.store.caveats import (
+    OTHER_CITIES,
+    UNKNOWN_CITIES,
     city_caveats,
     currency_caveats,
     duplicate_caveats,
@@ -46,8 +48,6 @@ from worldrep.tracking.records import CITIES
 
 DEFAULT, LAYERS = "default", "cfg.extract_layers"
 KEYS = ["model", "seed"]
-OTHER_CITIES = "extracted from other cities"
-UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
 
 
 @dataclass(frozen=True)
@@ -116,36 +116,34 @@ def read_extractions(
     if not found:
         raise NothingThere(f"{source.place} has no representations of {_in_words(pairs)}")
     table = choose(_run_table(found.values(), trained), "extraction", most_layers=layer == ALL)
-    kept, others, unknown = _by_cities(table[table["chosen"]])
+    chosen = table[table["chosen"]]
+    chosen = chosen.assign(left_out=_left_out(chosen["world_digest"]))
+    kept = chosen[chosen["left_out"] == ""].drop(columns="left_out")
     if kept.empty:
         raise NothingThere(
             f"{source.place} has no finished training behind the representations of "
             f"{_in_words(pairs)}"
         )
+    of_kept = table.reset_index().merge(kept[KEYS], on=KEYS).set_index("run_id")
+    caveats = [
+        *city_caveats(chosen),
+        *duplicate_caveats(of_kept, "extraction", found),
+        *currency_caveats(kept),
+        *setting_caveats(found[run_id] for run_id in kept.index),
+    ]
     none = "no representations" + (f" of layer {layer}" if isinstance(layer, int) else "")
     asked_layers = {} if layer == DEFAULT else {"layers": layer}
 
     def why(row: Any) -> tuple[str, str]:
         if row.left_out == OTHER_CITIES:
-            return OTHER_CITIES, ""
+            return row.left_out, ""
         command = trained.commands.extract(parse_model(row.model), row.seed, **asked_layers)
         return row.left_out or none, command
 
-    left_out = pd.concat(
-        [others.assign(left_out=OTHER_CITIES), unknown.assign(left_out=UNKNOWN_CITIES)]
-    )
     wanted = pd.DataFrame(pairs, columns=KEYS)
-    wanted = wanted.merge(left_out[[*KEYS, "left_out"]], how="left", on=KEYS).fillna("")
-    absent = missing(wanted, kept, KEYS, why).drop(columns="left_out")
-    of_kept = table.reset_index().merge(kept[KEYS], on=KEYS).set_index("run_id")
-    caveats = [
-        *city_caveats(others, unknown, len(kept)),
-        *duplicate_caveats(of_kept, "extraction", found),
-        *currency_caveats(kept),
-        *setting_caveats(found[run_id] for run_id in kept.index),
-    ]
-    world = read_world(source, kept, names["world"])
-    return Extractions(source, kept, absent.to_dict("records"), caveats, world)
+    wanted = wanted.merge(chosen[[*KEYS, "left_out"]], how="left", on=KEYS).fillna("")
+    absent = missing(wanted, kept, KEYS, why).drop(columns="left_out").to_dict("records")
+    return Extractions(source, kept, absent, caveats, read_world(source, kept, names["world"]))
 
 
 def _is_usable(run: StoredRun, layer: int | str) -> bool:
@@ -168,12 +166,11 @@ def _run_table(runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
     )
 
 
-def _by_cities(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Split runs into those with the cities that most have, with others, and with unknown ones."""
-    digests = runs["world_digest"]
+def _left_out(digests: pd.Series) -> list[str]:
+    """Return why each run is left out for its cities; empty if it has those that most have."""
     usual = Counter(digests[digests != ""]).most_common(1)
-    is_usual = digests == (usual[0][0] if usual else None)
-    return runs[is_usual], runs[~is_usual & (digests != "")], runs[digests == ""]
+    kept = usual[0][0] if usual else None
+    return ["" if d == kept else OTHER_CITIES if d else UNKNOWN_CITIES for d in digests]
 
 
 def read_world(source: Source, runs: pd.DataFrame, variant: str) -> World:

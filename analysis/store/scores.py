@@ -8,14 +8,15 @@ was trained on or not (`improvement/trained`, `improvement/transfer`).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from analysis.options import Options
-from analysis.store.caveats import several_bases_caveats, unknown_name_caveats
+from analysis.store.caveats import several_bases_caveats
 from analysis.store.evaluations import (
     PRETRAIN,
     SPLITS,
@@ -23,14 +24,13 @@ from analysis.store.evaluations import (
     improvement_cells,
     read_evaluations,
 )
-from analysis.store.missing import MISSING_COLUMNS, Commands, missing
+from analysis.store.missing import MISSING_COLUMNS, Commands, explained, missing
 from analysis.store.selection import (
     LAST,
     NothingThere,
     Trained,
+    choose_models,
     family_of,
-    in_order,
-    known_model,
     nothing_of,
 )
 from analysis.store.source import Source
@@ -66,16 +66,11 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
 
     Raises NothingThere if none of them is evaluated.
     """
-    found, caveats = _evaluated(source, options)
-    wanted = [
-        (model, seed)
-        for model, seed in found
-        if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
-    ]
-    if not wanted:
-        raise NothingThere(_why_nothing(found, options, source))
-    models = tuple(asked) or in_order(model for model, _ in wanted)
-    seeds = options.seeds or tuple(sorted({seed for _, seed in wanted}))
+    found = source.runs(stage="evaluate", **options.names)
+    found = [run for run in found if run.tag("checkpoints") == LAST]
+    if not found:
+        raise nothing_of("finished evaluation", "evaluate", options, source)
+    models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
     trained = Trained.read(source, options)
     parts = []
     for pretrain in dict.fromkeys(model.pretrain for model in models):
@@ -96,26 +91,6 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     )
 
 
-def _evaluated(source: Source, options: Options) -> tuple[list[tuple[ModelName, int]], list[str]]:
-    """Return the models and seeds that are evaluated, and a caveat about unknown models."""
-    found = source.runs(stage="evaluate", **options.names)
-    runs = [run for run in found if run.tag("checkpoints") == LAST]
-    if not runs:
-        raise nothing_of("finished evaluation", "evaluate", options, source)
-    pairs = [(known_model(run.tag("model")), int(run.tag("seed"))) for run in runs]
-    strange = {run.tag("model") for run in runs if known_model(run.tag("model")) is None}
-    return [(model, seed) for model, seed in pairs if model], unknown_name_caveats(strange)
-
-
-def _why_nothing(found: Collection[tuple[ModelName, int]], options: Options, source: Source) -> str:
-    models = ", ".join(map(str, in_order(model for model, _ in found))) or "none that it knows"
-    seeds = ", ".join(map(str, sorted({seed for _, seed in found})))
-    return (
-        f"{source.place} has no finished evaluation of the models and seeds asked for "
-        f"({options.in_words}): it has {models} with seeds {seeds}"
-    )
-
-
 def _scores(
     evaluations: Evaluations, models: Sequence[ModelName], seeds: Sequence[int], commands: Commands
 ) -> Scores:
@@ -124,14 +99,15 @@ def _scores(
     wanted = pd.DataFrame(pairs, columns=["model", "family", "seed"]).reset_index(names="place")
     chosen = evaluations.runs[evaluations.runs["chosen"]].reset_index()[["model", "seed", "run_id"]]
     shown = wanted.merge(chosen.drop_duplicates(["model", "seed"]), on=["model", "seed"])
-    values = [_with_names(shown, _metrics(shown, evaluations))]
-    gaps = [_missing_metrics(wanted, shown, evaluations, commands)]
+    numbers = _metrics(shown["run_id"], evaluations)
+    values = [numbers.merge(shown, on="run_id")[VALUE_COLUMNS]]
+    gaps = [_missing_metrics(wanted, shown, numbers, evaluations, commands)]
     used = set(shown["run_id"])
     tuned = [model for model in models if model.ft != NO_FT and model.pretrain == PRETRAIN]
     if tuned:
         cells = improvement_cells(evaluations, tuned, seeds, commands)
         cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
-        values.append(_with_names(shown, _improvements(cells)))
+        values.append(_improvements(cells).merge(shown, on="run_id")[VALUE_COLUMNS])
         gaps.append(cells[cells["reason"] != ""].assign(matrix="improvement"))
         used |= set(cells["base_evaluation_id"]) - {""}
     return Scores(
@@ -144,23 +120,26 @@ def _scores(
     )
 
 
-def _with_names(shown: pd.DataFrame, numbers: list[tuple[str, str, float]]) -> pd.DataFrame:
-    """Return numbers (run id, quantity, value) as a table with VALUE_COLUMNS."""
-    table = pd.DataFrame(numbers, columns=["run_id", "quantity", "value"]).astype({"value": float})
-    return table.merge(shown, on="run_id")[VALUE_COLUMNS]
-
-
-def _metrics(shown: pd.DataFrame, evaluations: Evaluations) -> list[tuple[str, str, float]]:
-    return [
-        (run_id, name, value)
-        for run_id in shown["run_id"]
-        for name in MEASURED
-        if math.isfinite(value := evaluations.sources[run_id].metrics.get(name, math.nan))
+def _metrics(run_ids: Iterable[str], evaluations: Evaluations) -> pd.DataFrame:
+    """Return the numbers that the evaluations have: run_id, quantity, value."""
+    rows = [
+        (run_id, name, evaluations.sources[run_id].metrics.get(name, math.nan))
+        for run_id, name in product(run_ids, MEASURED)
     ]
+    return _table(row for row in rows if math.isfinite(row[2]))
+
+
+def _table(rows: Iterable[tuple[str, str, float]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["run_id", "quantity", "value"])
+    return table.astype({"value": float})
 
 
 def _missing_metrics(
-    wanted: pd.DataFrame, shown: pd.DataFrame, evaluations: Evaluations, commands: Commands
+    wanted: pd.DataFrame,
+    shown: pd.DataFrame,
+    numbers: pd.DataFrame,
+    evaluations: Evaluations,
+    commands: Commands,
 ) -> pd.DataFrame:
     """Return the models that are not evaluated, and the metrics that evaluations lack."""
 
@@ -169,33 +148,29 @@ def _missing_metrics(
         return "the model is not evaluated", command
 
     def without_number(row: Any) -> tuple[str, str]:
-        names = [f"{row.metric}/{fact}" for fact in FACTS]
-        lacking = [name for name in names if (row.run_id, name) not in there]
-        return evaluations.gap(row.run_id, lacking, commands)
+        return evaluations.gap(row.run_id, [row.quantity], commands)
 
-    there = {(run_id, name) for run_id, name, _ in _metrics(shown, evaluations)}
-    needs = shown.merge(pd.DataFrame({"metric": METRICS}), how="cross")
-    needs["task"] = needs["metric"].str.partition("/")[2]
-    is_complete = [
-        all((row.run_id, f"{row.metric}/{fact}") in there for fact in FACTS)
-        for row in needs.itertuples()
-    ]
-    gaps = [
-        missing(wanted.assign(task=""), shown, ["place"], unevaluated),
-        missing(needs, needs[is_complete], ["place", "metric"], without_number),
-    ]
-    return pd.concat(gaps).sort_values("place", kind="stable").assign(matrix="values")
+    models = missing(wanted.assign(task=""), shown, ["place"], unevaluated)
+    needs = shown.merge(pd.DataFrame({"quantity": MEASURED}), how="cross")
+    needs["metric"] = needs["quantity"].str.rpartition("/")[0]
+    lacking = missing(needs, numbers, ["run_id", "quantity"], without_number)
+    metrics = needs.drop_duplicates(["run_id", "metric"])
+    metrics = metrics.assign(task=metrics["metric"].str.partition("/")[2])
+    metrics = explained(metrics, [lacking], ["run_id", "metric"])
+    gaps = pd.concat([models, metrics[metrics["reason"] != ""]])
+    return gaps.sort_values("place", kind="stable").assign(matrix="values")
 
 
-def _improvements(cells: pd.DataFrame) -> list[tuple[str, str, float]]:
+def _improvements(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the improvements of the cells, and their means where no cell of a kind is missing."""
     there = cells[cells["reason"] == ""]
-    names = "improvement/" + there["task"]
-    rows = list(zip(there["run_id"], names, there["normalised"], strict=True))
+    rows = list(
+        zip(there["run_id"], "improvement/" + there["task"], there["normalised"], strict=True)
+    )
     for (run_id, is_trained), own in cells.groupby(["run_id", "trained"], sort=False):
         if (own["reason"] == "").all():
-            rows.append((run_id, MEANS[0 if is_trained else 1], float(own["normalised"].mean())))
-    return rows
+            rows.append((run_id, MEANS[0 if is_trained else 1], own["normalised"].mean()))
+    return _table(rows)
 
 
 def is_base(model: ModelName) -> bool:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import pandas as pd
 
 from analysis.options import ALL, Options
+from analysis.store.caveats import unknown_name_caveats
 from analysis.store.missing import Commands
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of
@@ -57,6 +58,38 @@ def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
         scale=options.scale,
     )
     return in_order(settings.model_name for settings in asked.resolved)
+
+
+def choose_models(
+    runs: Sequence[StoredRun],
+    asked: Sequence[ModelName],
+    kind: str,
+    options: Options,
+    source: Source,
+) -> tuple[tuple[ModelName, ...], tuple[int, ...], list[str]]:
+    """Return the models and seeds that are asked for, else all that have a run; and caveats.
+
+    asked: empty for all models; kind: what a run is called. Raises NothingThere if no run is of the
+    models and seeds asked for.
+    """
+    pairs = [(known_model(run.tag("model")), int(run.tag("seed"))) for run in runs]
+    known = [(model, seed) for model, seed in pairs if model]
+    strange = [run.tag("model") for run in runs if not known_model(run.tag("model"))]
+    wanted = [
+        (model, seed)
+        for model, seed in known
+        if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
+    ]
+    if not wanted:
+        models = ", ".join(map(str, in_order(model for model, _ in known)))
+        seeds = ", ".join(map(str, sorted({seed for _, seed in known})))
+        raise NothingThere(
+            f"{source.place} has no finished {kind} of the models and seeds asked for "
+            f"({options.in_words}): it has {models or 'none that it knows'} with seeds {seeds}"
+        )
+    all_models = in_order(model for model, _ in wanted)
+    all_seeds = tuple(sorted({seed for _, seed in wanted}))
+    return tuple(asked) or all_models, options.seeds or all_seeds, unknown_name_caveats(strange)
 
 
 def known_model(text: str) -> ModelName | None:
@@ -143,9 +176,8 @@ def choose(
 
 def used_runs(runs: pd.DataFrame, used: Collection[str]) -> pd.DataFrame:
     """Return the runs with these ids from a table of `choose`, with USED_COLUMNS."""
-    return runs.loc[sorted(set(used) & set(runs.index)), USED_COLUMNS].sort_values(
-        ["seed", "model"]
-    )
+    own = runs.loc[sorted(set(used) & set(runs.index)), USED_COLUMNS]
+    return own.sort_values(["seed", "model"])
 
 
 @dataclass(frozen=True)

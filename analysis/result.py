@@ -105,11 +105,8 @@ def publish(
 ) -> Path:
     """Write all files to the output folder, record them as a run and print a summary.
 
-    Nothing is written to the folder before all files are made.
-
-    Args:
-        parent: Run id of the study that the recorded run belongs to.
-        launched: This is the work that `mlflow run` was started for.
+    Nothing is written to the folder before all files are made. parent: run id of the study that
+    the recorded run belongs to; launched: this is the work that `mlflow run` was started for.
 
     Raises:
         InputError: If the folder cannot be written.

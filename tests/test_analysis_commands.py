@@ -1,4 +1,4 @@
-"""What the commands of all analyses have in common: options, exit codes, one sentence for a fault."""
+"""What all analysis commands have in common: options, exit codes, one sentence for a fault."""
 
 import importlib
 

@@ -221,8 +221,9 @@ def improvement_cells(
         own = evaluations.values[evaluations.values["split"] == split]
         own = own[["run_id", "task", "value"]].set_axis([evaluation, "task", column], axis=1)
         cells = cells.merge(own, how="left", on=[evaluation, "task"])
-    numbers = [cells[column] for column, *_ in NUMBERS]
-    rows = list(zip(*numbers, (TASKS[task].accuracy for task in cells["task"]), strict=True))
+    accuracies = [TASKS[task].accuracy for task in cells["task"]]
+    numbers = cells["value"], cells["base_atlantis"], cells["base_standard"]
+    rows = list(zip(*numbers, accuracies, strict=True))
     cells["normalised"] = [normalized_improvement(*row) for row in rows]
     cells["normalised_unclipped"] = [normalized_improvement(*row, clip=False) for row in rows]
     gaps = _gaps(cells, evaluations, commands)

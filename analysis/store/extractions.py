@@ -28,7 +28,7 @@ from analysis.store.caveats import (
     duplicate_caveats,
     setting_caveats,
 )
-from analysis.store.missing import missing
+from analysis.store.missing import Commands, missing
 from analysis.store.selection import (
     LAST,
     NothingThere,
@@ -99,19 +99,19 @@ def read_extractions(
 ) -> Extractions:
     """Read the extractions of some models and seeds, with the tags `names`.
 
-    Args:
-        layer: A number, `default` for each model's own (5, or the last but one of a shallower
-            model), or `all` to prefer extractions with most layers.
+    layer: a number, `default` for each model's own (5, or the last but one of a shallower model),
+    or `all` to prefer extractions with most layers.
 
     Raises:
         NothingThere: If there is no extraction.
         StateError: If the cities of the models cannot be read.
     """
     pairs = [(str(model), seed) for model, seed in asked]
+    wanted = set(pairs)
     found = {
         run.id: run
         for run in source.runs(stage="extract", **names)
-        if (run.tag("model"), int(run.tag("seed"))) in set(pairs) and _is_usable(run, layer)
+        if (run.tag("model"), int(run.tag("seed"))) in wanted and _is_usable(run, layer)
     }
     if not found:
         raise NothingThere(f"{source.place} has no representations of {_in_words(pairs)}")
@@ -131,19 +131,27 @@ def read_extractions(
         *currency_caveats(kept),
         *setting_caveats(found[run_id] for run_id in kept.index),
     ]
+    absent = _absent(pairs, chosen, layer, trained.commands)
+    return Extractions(source, kept, absent, caveats, read_world(source, kept, names["world"]))
+
+
+def _absent(
+    pairs: Sequence[tuple[str, int]], chosen: pd.DataFrame, layer: int | str, commands: Commands
+) -> list[dict[str, Any]]:
+    """Return the models and seeds that have no extraction, or one that is left out."""
     none = "no representations" + (f" of layer {layer}" if isinstance(layer, int) else "")
-    asked_layers = {} if layer == DEFAULT else {"layers": layer}
+    layers = {} if layer == DEFAULT else {"layers": layer}
 
     def why(row: Any) -> tuple[str, str]:
         if row.left_out == OTHER_CITIES:
             return row.left_out, ""
-        command = trained.commands.extract(parse_model(row.model), row.seed, **asked_layers)
+        command = commands.extract(parse_model(row.model), row.seed, **layers)
         return row.left_out or none, command
 
     wanted = pd.DataFrame(pairs, columns=KEYS)
     wanted = wanted.merge(chosen[[*KEYS, "left_out"]], how="left", on=KEYS).fillna("")
-    absent = missing(wanted, kept, KEYS, why).drop(columns="left_out").to_dict("records")
-    return Extractions(source, kept, absent, caveats, read_world(source, kept, names["world"]))
+    kept = chosen[chosen["left_out"] == ""]
+    return missing(wanted, kept, KEYS, why)[[*KEYS, "reason", "command"]].to_dict("records")
 
 
 def _is_usable(run: StoredRun, layer: int | str) -> bool:

@@ -26,6 +26,8 @@ def missing(
     """Return the rows of `wanted` that `found` lacks (an anti-join), with reason and command.
 
     Args:
+        wanted: The rows that are wanted.
+        found: The rows that are there.
         on: Key columns of both tables.
         why: Called with a missing row as a named tuple; returns the reason and the command that
             computes what is missing (empty if there is none).

@@ -27,12 +27,11 @@ from analysis.statistics.pairs import (
     pair_statistics,
 )
 from analysis.statistics.similarity import linear_cka
-from analysis.store.choice import NothingThere, nothing_of
 from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.likeness import LABEL, Family, Likeness, read_family
+from analysis.store.missing import missing_table
+from analysis.store.selection import NothingThere, Trained, nothing_of
 from analysis.store.source import Source
-from analysis.store.tables import missing_table
-from analysis.store.trainings import Trained
 from worldrep.names import PRETRAININGS, TASK_NAMES
 
 __all__ = ["cka", "linear_cka", "main"]

@@ -17,13 +17,19 @@ from analysis.command import analysis_command
 from analysis.options import ALL, Options
 from analysis.result import Result
 from analysis.statistics.breakouts import breakouts
-from analysis.store.choice import NothingThere, nothing_of
 from analysis.store.histories import read_curves
-from analysis.store.models import in_order, known_model, named_models
-from analysis.store.runs import STAGES
+from analysis.store.missing import missing_table
+from analysis.store.selection import (
+    STAGES,
+    NothingThere,
+    Trained,
+    in_order,
+    known_model,
+    named_models,
+    nothing_of,
+    used_runs,
+)
 from analysis.store.source import Source
-from analysis.store.tables import missing_table, used_runs
-from analysis.store.trainings import Trained
 from worldrep.errors import unknown
 from worldrep.names import ModelName, parse_model
 

@@ -16,8 +16,8 @@ from analysis.figures.panels import MEAN, Panel, Strip, seeds_in_words
 from analysis.options import ALL, Options
 from analysis.result import Part, Result
 from analysis.statistics.matrices import aggregate
-from analysis.store.choice import NothingThere
-from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.evaluations import Improvements, read_improvements
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.names import TASK_NAMES, family_in_words, finetunings
 

@@ -23,14 +23,13 @@ from analysis.options import Options
 from analysis.result import Part, Result
 from analysis.statistics.courses import halfway_summary, halfway_table, mean_courses
 from analysis.statistics.matrices import summary, to_matrix
-from analysis.store.cells import missing_cells
 from analysis.store.changes import NO_LOGARITHM
 from analysis.store.checkpoint_courses import VALIDATED, Courses, read_courses
+from analysis.store.evaluations import PRETRAIN
 from analysis.store.forgotten import Changes, plane_points, read_changes
-from analysis.store.improvements import PRETRAIN
+from analysis.store.missing import missing_cells, missing_table
 from analysis.store.source import Source
 from analysis.store.strategies import read_compared
-from analysis.store.tables import missing_table
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import spread_of
 from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings

@@ -21,7 +21,7 @@ from analysis.options import Options
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
 from analysis.statistics.matrices import aggregate, trained_mask
-from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.source import Source
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
 

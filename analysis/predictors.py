@@ -15,9 +15,9 @@ from analysis.result import Result
 from analysis.statistics.matrices import trained_mask
 from analysis.statistics.prediction import PREDICTORS, predict
 from analysis.statistics.prediction_scores import scores_over_seeds
-from analysis.store.cells import missing_cells
-from analysis.store.choice import NothingThere
-from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.evaluations import Improvements, read_improvements
+from analysis.store.missing import missing_cells
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.errors import unknown
 from worldrep.names import TASK_NAMES, finetunings

@@ -27,8 +27,8 @@ from analysis.result import Part, Result
 from analysis.statistics.matrices import Masks, aggregate, summary
 from analysis.statistics.probing import BASE, WITH, WITHOUT, by_model, comparison, shown_models
 from analysis.statistics.similarity import procrustes_table
+from analysis.store.evaluations import PRETRAIN
 from analysis.store.extractions import DEFAULT, parse_layer
-from analysis.store.improvements import PRETRAIN
 from analysis.store.probings import NAME, Probings, read_probings
 from analysis.store.source import Source
 from worldrep.names import FINETUNINGS, NO_FT

@@ -36,8 +36,8 @@ from analysis.probes import probes
 from analysis.reciprocity import reciprocity
 from analysis.result import Result
 from analysis.seeds import seeds
+from analysis.store.missing import missing_table
 from analysis.store.source import Source
-from analysis.store.tables import missing_table
 from worldrep.errors import InputError, StateError
 from worldrep.tracking import DEFAULT_EXPERIMENT
 

@@ -70,8 +70,8 @@ def time_analyses(folder: Path) -> dict[str, float]:
     from analysis.forgetting import forgetting
     from analysis.options import Options
     from analysis.probes import probes
-    from analysis.record import publish
     from analysis.report import report
+    from analysis.result import publish
 
     def run(analyse: Callable[..., Any]) -> None:
         options = Options(folder / analyse.__name__, log=False)

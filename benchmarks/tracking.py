@@ -107,26 +107,20 @@ class InFolder:
 
 def unrecorded(settings: Settings, folder: Path) -> float:
     """Return the seconds of the training with its curves and checkpoints in a plain folder."""
-    from worldrep.data.sets import load_rows, maker_of, stack_rows, training_sets, validation_sets
-    from worldrep.evaluation.suites import suite_of, validation_metrics
     from worldrep.model.qwen2 import build_model, save_model
+    from worldrep.stages import TrainingPlan
+    from worldrep.stages.train import TrainingData
     from worldrep.training.device import make_accelerator
-    from worldrep.training.loop import train
+    from worldrep.training.loop import TrainingInputs, train
 
-    maker, accelerator = maker_of(settings), make_accelerator(settings)
-
-    def prepare() -> tuple[Any, list[Any]]:
-        rows = stack_rows(maker, training_sets(settings, maker.world))
-        sets = validation_sets(settings).items()
-        return rows, [suite_of(name, load_rows(maker, held_out)) for name, held_out in sets]
+    accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
 
     def work() -> None:
-        rows, suites = prepare()
-        model = build_model(settings)
-        validate = lambda model: validation_metrics(model, suites)  # noqa: E731
-        save_model(train(model, rows, settings, accelerator, InFolder(folder), validate), folder)
+        data = TrainingData.load(plan, accelerator)
+        inputs = TrainingInputs(build_model(settings), data.rows, settings, accelerator)
+        save_model(train(inputs, InFolder(folder), data.validate), folder)
 
-    prepare()  # fills the cache, which the recorded training uses as well
+    TrainingData.load(plan, accelerator)  # fills the cache, which the recorded training uses too
     return timed(work)[0]
 
 

@@ -27,9 +27,9 @@ from analysis.html.page import in_script, missing_by_command, missing_for_good
 from analysis.html.scatter import plot_scatter
 from analysis.options import Options
 from analysis.report import CHAPTERS, main, report, study_command
-from analysis.store.choice import NothingThere
+from analysis.store.missing import missing_table
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
-from analysis.store.tables import missing_table
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.studies import expand, load_definition

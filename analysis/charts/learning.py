@@ -14,7 +14,7 @@ from analysis.figures.intervals import Intervals
 from analysis.statistics.breakouts import summarize_breakouts
 from analysis.statistics.curves import CHANCE
 from analysis.store.histories import TrainingCurves
-from analysis.store.runs import STAGES
+from analysis.store.selection import STAGES
 from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
 

@@ -18,11 +18,11 @@ from analysis.figures.panels import MEAN, Panel, Strip
 from analysis.html.axes import FONT, HOVER_BOX, choose
 from analysis.html.hover import Links, escaped, hover_text
 from analysis.result import Part
-from analysis.store.cells import DETAILS
 
 STOPS = 21
 ROW_HEIGHT, SMALL_ROW_HEIGHT, LEAST_HEIGHT, LIST_HEIGHT = 28, 15, 20, 45
 CELL_WIDTH, NARROW_CELL_WIDTH, BAR_WIDTH, LETTER, BETWEEN = 80, 43, 180, 6.5, 14
+DETAILS = ["seed", "value", "normalised", "normalised_unclipped", "reason", "run_id"]
 CHOICE = "The list has each seed on its own."
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.statistics.forgetting import normalized_change, raw_change
-from analysis.store.improvements import Improvements
+from analysis.store.evaluations import Improvements
 from worldrep.data.tasks import TASKS
 from worldrep.names import parse_model
 

@@ -15,10 +15,9 @@ import pandas as pd
 
 from analysis.statistics.forgetting import normalized_change
 from analysis.store.changes import Values, standard_values
-from analysis.store.improvements import Improvements
-from analysis.store.runs import run_table, training_id
+from analysis.store.evaluations import Improvements
+from analysis.store.selection import USED_COLUMNS, run_table, training_id, used_runs
 from analysis.store.source import Curve, Source
-from analysis.store.tables import USED_COLUMNS, used_runs
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES, parse_model

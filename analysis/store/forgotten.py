@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.options import Options
 from analysis.statistics.pareto import mean_over_tasks
 from analysis.store.changes import change_cells
-from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.source import Source
 from worldrep.names import FAMILIES, FINETUNINGS, finetunings
 

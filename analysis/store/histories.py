@@ -16,11 +16,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.store.caveats import currency_caveats, duplicate_caveats, setting_caveats
-from analysis.store.commands import Commands
-from analysis.store.models import family_of, known_model
-from analysis.store.runs import choose, run_table
+from analysis.store.missing import Commands
+from analysis.store.selection import Trained, choose, family_of, known_model, run_table
 from analysis.store.source import Source
-from analysis.store.trainings import Trained
 from worldrep.data.sets import maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, ModelName, parse_model

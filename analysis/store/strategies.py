@@ -21,13 +21,12 @@ from analysis.statistics.strategies import (
     quantities_over_seeds,
     retention,
 )
-from analysis.store.cells import missing_cells
 from analysis.store.checkpoint_courses import POINT_COLUMNS, Courses, read_courses
-from analysis.store.choice import NothingThere
+from analysis.store.evaluations import PRETRAIN
 from analysis.store.forgotten import Changes, read_changes
-from analysis.store.improvements import PRETRAIN
+from analysis.store.missing import missing_cells, missing_table
+from analysis.store.selection import USED_COLUMNS, NothingThere
 from analysis.store.source import Source
-from analysis.store.tables import USED_COLUMNS, missing_table
 from worldrep.names import FINETUNINGS, STRATEGIES, parse_model
 
 

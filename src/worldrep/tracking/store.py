@@ -340,6 +340,22 @@ class Store:
         if not self.launch.take_back(run_id):
             self.client.delete_run(run_id)
 
+    def artifact(self, run_id: str, path: str, folder: Path) -> Path:
+        """Copy an artifact of a run, file or folder, into a folder, and return its path there.
+
+        Raises StateError when it is not there.
+        """
+        try:
+            return Path(self.client.download_artifacts(run_id, path, str(folder)))
+        except (MlflowException, OSError):
+            raise StateError(f"run {run_id} has no artifact {path}") from None
+
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """Return (step, value) of a metric by step; of several at a step, the last logged."""
+        points = self.client.get_metric_history(run_id, metric)
+        points = sorted(points, key=lambda point: (point.step, point.timestamp))
+        return sorted({point.step: point.value for point in points}.items())
+
 
 def _finished(spec: RunSpec, run: StoredRun) -> TakenError:
     return TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)

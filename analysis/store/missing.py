@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.statistics.matrices import specialists_of
 from worldrep.names import FINETUNINGS, NO_FT, PLAIN, TASK_NAMES, ModelName
-from worldrep.tracking.store import DEFAULT_EXPERIMENT
+from worldrep.tracking.connection import DEFAULT_EXPERIMENT
 
 MISSING_COLUMNS = ["matrix", "seed", "model", "task", "reason", "command"]
 

@@ -105,7 +105,7 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
     n is the number of evaluations that have the metric.
     """
-    from worldrep.evaluation.spread import spread_of  # imports scipy: not for a finished study
+    from worldrep.evaluation.improvement import spread_of
 
     values: dict[str, list[float]] = {}
     for metrics in evaluations:

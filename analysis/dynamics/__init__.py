@@ -1,7 +1,7 @@
 """How models learn: training and validation curves of many runs, and when each task breaks out.
 
-One page for pretraining and one for fine-tuning, aligned by step or by tokens, with the loss and
-every validation suite; and the break-out step of each task in each run.
+Imports `worldrep` and the shared modules of `analysis`; of its own modules, `charts` imports
+`reading` and `statistics`.
 """
 
 from __future__ import annotations
@@ -12,24 +12,18 @@ from dataclasses import replace
 import click
 import pandas as pd
 
-from analysis.charts.learning import ALIGN, charts
 from analysis.command import analysis_command
+from analysis.dynamics.charts import ALIGN, charts
+from analysis.dynamics.reading import read_curves
+from analysis.dynamics.statistics import breakouts
 from analysis.options import ALL, Options
 from analysis.result import Result
-from analysis.statistics.breakouts import breakouts
-from analysis.store.histories import read_curves
-from analysis.store.missing import missing_table
-from analysis.store.selection import (
-    STAGES,
-    NothingThere,
-    Trained,
-    in_order,
-    known_model,
-    named_models,
-    nothing_of,
-    used_runs,
-)
+from analysis.store.selection import NothingThere, nothing_of
+from analysis.store.selection import in_order, known_model, named_models
+from analysis.store.selection import STAGES
 from analysis.store.source import Source
+from analysis.store.selection import used_runs
+from analysis.store.selection import Trained
 from worldrep.errors import unknown
 from worldrep.names import ModelName, parse_model
 
@@ -37,10 +31,17 @@ NAME = "dynamics"
 
 
 def dynamics(source: Source, options: Options, models: str = ALL, align: str = "step") -> Result:
-    """Curves and break-out steps of finished trainings.
+    """Plot curves and break-out steps of finished trainings.
 
-    models: such as `pt1,pt1_ftwb1-1..7`, or all; align: step or tokens. Raises InputError for an
-    unknown name, NothingThere when none of the models is trained.
+    Args:
+        source: Store to read.
+        options: Scale, width, world, strategy and seeds of the models.
+        models: Names such as `pt1,pt1_ftwb1-1..7`, or all.
+        align: Unit of the x axis: step or tokens.
+
+    Raises:
+        InputError: For an unknown name.
+        NothingThere: If none of the models is trained.
     """
     if align not in ALIGN:
         raise unknown("align", align, ALIGN)
@@ -52,15 +53,14 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
         raise NothingThere(f"the trainings in {source.place} hold no curve ({options.in_words})")
     broken = breakouts(found.points, found.runs)
     chosen = found.runs[found.runs["chosen"]]
-    caveats = [*strangers, *found.caveats, *_token_caveats(chosen, align)]
     return Result(
         name=NAME,
         options=options,
         seeds=seeds,
         parts=charts(found, broken, align),
-        missing=missing_table({"matrix": "curves", **row} for row in found.absent),
+        missing=found.missing,
         runs_used=used_runs(found.runs, set(chosen.index)),
-        caveats=caveats,
+        caveats=[*strangers, *found.caveats, *_token_caveats(chosen, align)],
         tables={"breakout": broken},
         tags={"models": models, "align": align},
     )
@@ -68,8 +68,8 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
 
 def _known(trained: Trained) -> tuple[Trained, list[str]]:
     """The trainings whose model this version knows, and a caveat about the others."""
-    strange = {run.tag("model") for run in trained.runs.values()}
-    strange = {name for name in strange if known_model(name) is None}
+    names = {run.tag("model") for run in trained.runs.values()}
+    strange = {name for name in names if known_model(name) is None}
     kept = {i: run for i, run in trained.runs.items() if run.tag("model") not in strange}
     text = f"left out, as this version does not know their names: {', '.join(sorted(strange))}"
     return replace(trained, runs=kept), [text] if strange else []
@@ -78,7 +78,7 @@ def _known(trained: Trained) -> tuple[Trained, list[str]]:
 def _choose(
     trained: Trained, asked: Sequence[ModelName], options: Options, source: Source
 ) -> tuple[tuple[ModelName, ...], tuple[int, ...]]:
-    """Models and seeds: those asked for, else all that are trained. Raises NothingThere."""
+    """Models and seeds: those asked for, or all that are trained. Raises NothingThere."""
     pairs = [(parse_model(run.tag("model")), int(run.tag("seed"))) for run in trained.runs.values()]
     wanted = [
         (model, seed)
@@ -123,7 +123,3 @@ main = analysis_command(
         "--align", default="step", show_default=True, help="x axis of curves: step or tokens."
     ),
 )
-
-
-if __name__ == "__main__":
-    main()

@@ -22,7 +22,7 @@ from worldrep.executors.jobs import (
     limit_threads,
     run_job,
 )
-from worldrep.errors import listen_to_polite_stops
+from worldrep.errors import interrupt_on_sigterm
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
@@ -155,7 +155,7 @@ def device_of(number: int, gpus: float) -> str | None:
 
 def serve(connection: Connection, context: WorkerContext, device: str | None) -> None:
     """Run jobs in a worker process until the driver closes the connection or dies."""
-    listen_to_polite_stops()
+    interrupt_on_sigterm()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     limit_threads(context.cpus)

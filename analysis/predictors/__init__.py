@@ -11,13 +11,13 @@ from analysis.command import analysis_command
 from analysis.figures.intervals import Intervals
 from analysis.figures.scatter import Scatter
 from analysis.options import Options
+from analysis.predictors.rules import PREDICTORS, predict
+from analysis.predictors.scores import Predictions, scores_over_seeds
 from analysis.result import Result
 from analysis.statistics.matrices import trained_mask
-from analysis.statistics.prediction import PREDICTORS, predict
-from analysis.statistics.prediction_scores import scores_over_seeds
-from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.missing import missing_cells
 from analysis.store.selection import NothingThere
+from analysis.store.evaluations import read_improvements
 from analysis.store.source import Source
 from worldrep.errors import unknown
 from worldrep.names import TASK_NAMES, finetunings
@@ -27,23 +27,28 @@ FAMILIES = ("ftwb2", "ftwb3", "ft2", "ft3")
 
 
 def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> Result:
-    """Every predictor against the actual matrix of a family.
+    """Compare every predictor with the actual matrix of a family.
 
-    Raises InputError for another family, NothingThere when no seed has a model of it together with
-    the one-task models that it is predicted from.
+    Raises:
+        InputError: The family is not one of FAMILIES.
+        NothingThere: No seed has a model of the family with the one-task models of its tasks.
     """
     if family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
     singles = f"{family[:-1]}1"
-    one = finetunings(singles)
-    found = read_improvements(source, options, (*one, *finetunings(family)))
-    points = predicted_cells(found, one, finetunings(family))
+    found = read_improvements(source, options, (*finetunings(singles), *finetunings(family)))
+    specialists, actual = (found.matrices(finetunings(name)) for name in (singles, family))
+    predictions = {
+        name: {seed: predict(name, specialists[seed], actual[seed]) for seed in found.seeds}
+        for name in PREDICTORS
+    }
+    points = predicted_cells(predictions, actual, found.cells)
     if points["error"].isna().all():
         raise NothingThere(
             f"{source.place} has no {family} model beside the one-task models of its tasks "
             f"({options.in_words}, seeds {', '.join(map(str, found.seeds))})"
         )
-    scores = scores_over_seeds(found.matrices(one), found.matrices(finetunings(family)))
+    scores = scores_over_seeds(predictions, actual)
     missing = [missing_cells(found.cells, name, finetunings(name)) for name in (singles, family)]
     return Result(
         name=NAME,
@@ -59,20 +64,23 @@ def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> R
 
 
 def predicted_cells(
-    found: Improvements, one: tuple[str, ...], several: tuple[str, ...]
+    predictions: Predictions, actual: dict[int, pd.DataFrame], cells: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row per predictor, seed, model and task: predicted, actual, error, cells, run_id."""
-    specialists, actual = found.matrices(one), found.matrices(several)
-    run_ids = found.cells.set_index(["seed", "ft", "task"])["run_id"].to_dict()
-    trained = trained_mask(several).stack()
-    tables = []
-    for name in PREDICTORS:
-        for seed in found.seeds:
-            guess = predict(name, specialists[seed], actual[seed])
-            own = pd.DataFrame(
-                {"predicted": guess.stack(), "actual": actual[seed].stack(), "trained": trained}
-            ).reset_index()
-            tables.append(own.assign(predictor=name, seed=seed))
+    """Return a row per predictor, seed, model and task: predicted, actual, error, cells, run_id."""
+    run_ids = cells.set_index(["seed", "ft", "task"])["run_id"].to_dict()
+    tables = [
+        pd.DataFrame(
+            {
+                "predicted": prediction.values.stack(),
+                "actual": actual[seed].stack(),
+                "trained": trained_mask(list(actual[seed].index)).stack(),
+            }
+        )
+        .reset_index()
+        .assign(predictor=name, seed=seed)
+        for name, by_seed in predictions.items()
+        for seed, prediction in by_seed.items()
+    ]
     points = pd.concat(tables, ignore_index=True)
     keys = zip(points["seed"], points["model"], points["task"], strict=True)
     return points.assign(
@@ -83,7 +91,7 @@ def predicted_cells(
 
 
 def ranking(scores: pd.DataFrame, family: str) -> Intervals:
-    """Predictors by their mean absolute error, the best first."""
+    """Chart the predictors' mean absolute errors, the best first."""
     table = scores.assign(predictor=scores["predictor"].map(_words))
     n_seeds = int(scores["n_seeds"].max())
     how = "no interval, there is one seed"
@@ -106,16 +114,13 @@ def ranking(scores: pd.DataFrame, family: str) -> Intervals:
         high="mae_high",
         size=(6.0, 3.2),
         hover=("predictor", "mae", "r", "bias", "trained_mae", "transfer_mae", "n", "missing"),
-        notes=(how, *_descriptions()),
+        notes=(how, *(f"{_words(name)}: {rule.description}" for name, rule in PREDICTORS.items())),
         said=tuple(said),
-        statistics={
-            "predictors": {row["predictor"]: row for row in scores.to_dict("records")},
-        },
+        statistics={"predictors": {row["predictor"]: row for row in scores.to_dict("records")}},
     )
 
 
 def _in_words(row: Any, place: int) -> str:
-    """One rule: its errors, and how it stands against the first."""
     if not row.n:
         return f"{row.predictor}: nothing to compare (missing {row.missing} cells)"
     text = (
@@ -129,12 +134,8 @@ def _in_words(row: Any, place: int) -> str:
     )
 
 
-def _descriptions() -> list[str]:
-    return [f"{_words(name)}: {rule.description}" for name, rule in PREDICTORS.items()]
-
-
 def scatters(points: pd.DataFrame, scores: pd.DataFrame, family: str) -> list[Scatter]:
-    """Predicted against actual values, one chart for each predictor, the best first."""
+    """Chart predicted against actual values for each predictor, the best first."""
     return [
         Scatter(
             name=f"predictors_{row.predictor}",
@@ -169,6 +170,3 @@ main = analysis_command(
         "--family", default=FAMILIES[0], show_default=True, help=f"One of {', '.join(FAMILIES)}."
     ),
 )
-
-if __name__ == "__main__":
-    main()

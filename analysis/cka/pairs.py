@@ -1,7 +1,4 @@
-"""How alike every two models are, as a matrix between what they were trained on, and in numbers.
-
-pairs: a row for every two runs, with PAIR_COLUMNS.
-"""
+"""CKA of every two models: as a table of pairs, as a matrix between models, and in numbers."""
 
 from __future__ import annotations
 
@@ -32,29 +29,28 @@ PAIR_COLUMNS = [
 def pair_table(
     runs: pd.DataFrame, tables: Sequence[NDArray[np.floating]], layer: int
 ) -> pd.DataFrame:
-    """The CKA of every two runs, with PAIR_COLUMNS.
+    """Return the CKA of every two runs, with PAIR_COLUMNS.
 
-    runs: model and seed, indexed by run id; tables: (n_cities, d), one for each.
+    runs: model and seed, indexed by run id; tables: (n_cities, d), one for each run.
     """
     if len(tables) < 2:
         return pd.DataFrame(columns=PAIR_COLUMNS)
     first, second = np.triu_indices(len(tables), k=1)
-    one, other = (runs.reset_index().iloc[places] for places in (first, second))
-    columns = {
-        f"{side}{name}": own[name].to_numpy()
-        for side, own in (("", one), ("other_", other))
-        for name in ("model", "seed", "run_id")
-    }
-    pairs = pd.DataFrame(columns | {"layer": layer, "cka": cka_table(tables)[first, second]})
-    same_model, same_seed = (pairs[k] == pairs[f"other_{k}"] for k in ("model", "seed"))
-    return pairs.assign(same_model=same_model, same_seed=same_seed)[PAIR_COLUMNS]
+    named = runs.reset_index()[["model", "seed", "run_id"]]
+    one, other = (named.iloc[rows].reset_index(drop=True) for rows in (first, second))
+    return one.join(other.add_prefix("other_")).assign(
+        layer=layer,
+        cka=cka_table(tables)[first, second],
+        same_model=one["model"] == other["model"],
+        same_seed=one["seed"] == other["seed"],
+    )[PAIR_COLUMNS]
 
 
 def chance_of(tables: Sequence[NDArray[np.floating]]) -> Summary:
-    """CKA of a table with another whose cities are shuffled: what likeness by chance comes to.
+    """Return the CKA of a table with another whose cities are shuffled.
 
-    It is above 0, the more so the fewer cities there are for the features. At most 8 draws, each
-    of one table and the next; the same in every process.
+    It is above 0, the more so the fewer cities there are for the features. At most MOST_DRAWS
+    draws, each of one table and the next; the same in every process.
     """
     n = min(len(tables), MOST_DRAWS) if len(tables) > 1 else 0
     stream = random_stream(0, "cka", "chance")
@@ -67,9 +63,9 @@ def chance_of(tables: Sequence[NDArray[np.floating]]) -> Summary:
 def mean_over_pairs(
     pairs: pd.DataFrame, models: Sequence[str], labels: pd.Index, n_seeds: int
 ) -> Aggregate:
-    """The CKA of every two models over pairs of seeds: a symmetric matrix with these labels.
+    """Return the CKA of every two models over pairs of seeds: symmetric, with these labels.
 
-    Off the diagonal all pairs of seeds count, on it (a model with itself) different seeds only.
+    Off the diagonal all pairs of seeds count; on it (a model with itself) different seeds only.
     """
     swapped = pairs[~pairs["same_model"].astype(bool)].rename(
         columns={"model": "other_model", "other_model": "model"}
@@ -95,7 +91,7 @@ def mean_over_pairs(
 
 
 def pair_statistics(pairs: pd.DataFrame, n_models: int, n_seeds: int) -> dict[str, Any]:
-    """Of pairs of models: those of the same tasks, those of different ones, and a comparison.
+    """Summarise the pairs of the same tasks and of different ones, and compare them.
 
     Mean and standard deviation (ddof=0) of each kind; Mann-Whitney of the same tasks against
     different ones of different seeds, as pairs of the same tasks are never of one seed, and
@@ -103,7 +99,7 @@ def pair_statistics(pairs: pd.DataFrame, n_models: int, n_seeds: int) -> dict[st
     """
     same, seed = pairs["same_model"].astype(bool), pairs["same_seed"].astype(bool)
     others, different = n_models * (n_models - 1) // 2, n_seeds * (n_seeds - 1)
-    kinds = {  # which pairs, and how many if nothing were missing
+    kinds = {  # which pairs, and their number if nothing were missing
         SAME: (same, n_models * different // 2),
         OTHER: (~same, others * n_seeds**2),
         OTHER_SEED: (~same & ~seed, others * different),
@@ -122,7 +118,7 @@ def pair_statistics(pairs: pd.DataFrame, n_models: int, n_seeds: int) -> dict[st
 
 
 def mixture_masks(matrix: pd.DataFrame) -> Masks:
-    """The cells of a mixture with itself, with those that share a task with it, and with others."""
+    """Return the cells of a mixture with itself, with those that share a task, and with others."""
     masks = diagonal_masks(matrix)
     sets = [set(PRETRAININGS[name]) for name in matrix.index]
     shares = np.array([[bool(one & other) for other in sets] for one in sets])

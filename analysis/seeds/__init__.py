@@ -10,30 +10,23 @@ import itertools
 from collections.abc import Sequence
 
 import click
-import pandas as pd
 
-from analysis.charts.over_seeds import (
-    STANDARD,
-    difference_chart,
-    improvement_chart,
-    standard_chart,
-)
 from analysis.command import analysis_command
-from analysis.figures.chart import Chart
 from analysis.options import ALL, Options
 from analysis.result import Result
-from analysis.statistics.over_seeds import Series, comparisons, spreads
+from analysis.seeds.charts import charts
+from analysis.seeds.comparisons import Series, comparisons, spreads
+from analysis.store.selection import NothingThere
 from analysis.store.evaluations import PRETRAIN
-from analysis.store.missing import missing_table
-from analysis.store.scores import IMPROVEMENTS, MEANS, QUANTITIES, Scores, is_base, read_scores
-from analysis.store.selection import NothingThere, in_order, named_models, used_runs
+from analysis.store.selection import in_order, named_models
+from analysis.store.scores import IMPROVEMENTS, QUANTITIES, Scores, is_base, read_scores
 from analysis.store.source import Source
 from worldrep.errors import InputError
 from worldrep.names import ModelName
 
 NAME = "seeds"
 MANY_MODELS = 12  # more are compared with one instead of with each other
-CHOSEN = "none"  # what stands for a model that was not named
+NOT_GIVEN = "none"
 COMPARED = tuple(name for name in QUANTITIES if not name.endswith("valid_ratio"))
 
 
@@ -41,14 +34,21 @@ def seeds(
     source: Source,
     options: Options,
     models: str = ALL,
-    against: str = CHOSEN,
+    against: str = NOT_GIVEN,
     difference: float = 0.05,
 ) -> Result:
-    """Spreads and comparisons over seeds.
+    """Return spreads and comparisons over seeds.
 
-    models: such as `pt1,pt1_ftwb1-1..7`, or all; against: the model that all others are compared
-    with, instead of every pair of a few models; difference: what the number of seeds is found for.
-    Raises InputError for a wrong name or number, NothingThere when none of the models is evaluated.
+    Args:
+        source: Store to read.
+        options: Shared options.
+        models: Names such as `pt1,pt1_ftwb1-1..7`, or all.
+        against: Model that all others are compared with, instead of every pair of a few models.
+        difference: Difference for which the number of seeds is found.
+
+    Raises:
+        InputError: A name or number is wrong.
+        NothingThere: None of the models is evaluated.
     """
     if not 0 < difference < float("inf"):
         raise InputError(f"difference={difference} must be a number above 0")
@@ -60,21 +60,24 @@ def seeds(
     reference = _reference(found.models, other)
     spread = spreads(found.values, found.seeds)
     compared = comparisons(_series(found), _pairs(found.models, reference), COMPARED, difference)
+    caveats = list(found.caveats)
+    if len(found.seeds) == 1:
+        caveats.append(f"seed {found.seeds[0]} is the only one: there is no spread and no test")
     return Result(
         name=NAME,
         options=options,
         seeds=found.seeds,
-        parts=charts(spread, compared, found, str(reference or ""), difference),
+        parts=charts(spread, compared, found.seeds, str(reference or ""), difference),
         missing=missing_table(found.absent),
         runs_used=used_runs(found.runs, set(found.runs.index)),
-        caveats=[*found.caveats, *_seed_caveats(found)],
+        caveats=caveats,
         tables={"values": found.values, "spread": spread, "comparisons": compared},
         tags={"models": models, "against": str(reference or "each other")},
     )
 
 
 def _named(against: str, options: Options) -> tuple[ModelName, ...]:
-    if against == CHOSEN:
+    if against == NOT_GIVEN:
         return ()
     named = named_models(against, options)
     if len(named) != 1:
@@ -83,7 +86,7 @@ def _named(against: str, options: Options) -> tuple[ModelName, ...]:
 
 
 def _reference(models: Sequence[ModelName], named: Sequence[ModelName]) -> ModelName | None:
-    """The model that all others are compared with; None for all pairs."""
+    """Return the model that all others are compared with; None for all pairs."""
     if named:
         return named[0]
     if len(models) <= MANY_MODELS:
@@ -98,42 +101,20 @@ def _pairs(models: Sequence[ModelName], reference: ModelName | None) -> list[tup
 
 
 def _series(found: Scores) -> Series:
-    """The values of each model and quantity by seed.
+    """Return the values of each model and quantity by seed.
 
-    The improvement of the base is 0 by definition, with every seed of it that is evaluated.
+    The improvement of a base is 0 by definition, for every seed of it that is evaluated.
     """
     series: dict[tuple[str, str], dict[int, float]] = {}
     for row in found.values.itertuples():
-        key = str(row.model), str(row.quantity)
-        series.setdefault(key, {})[int(row.seed)] = float(row.value)
+        by_seed = series.setdefault((str(row.model), str(row.quantity)), {})
+        by_seed[int(row.seed)] = float(row.value)
     for model in found.models:
         if is_base(model) and model.pretrain == PRETRAIN:
-            own = found.values[found.values["model"] == str(model)]
-            nought = dict.fromkeys(map(int, own["seed"].unique()), 0.0)
-            series |= {(str(model), name): nought for name in IMPROVEMENTS if nought}
+            evaluated = found.values["seed"][found.values["model"] == str(model)].unique()
+            zeros = dict.fromkeys(map(int, evaluated), 0.0)
+            series |= {(str(model), name): zeros for name in IMPROVEMENTS if zeros}
     return series
-
-
-def _seed_caveats(found: Scores) -> list[str]:
-    if len(found.seeds) > 1:
-        return []
-    return [f"seed {found.seeds[0]} is the only one: there is no spread and no test"]
-
-
-def charts(
-    spread: pd.DataFrame, compared: pd.DataFrame, found: Scores, against: str, difference: float
-) -> list[Chart]:
-    """What the models score, and how they differ."""
-    parts: list[Chart] = []
-    if spread["quantity"].isin(MEANS).any():
-        parts.append(improvement_chart(spread, found.seeds))
-    improved = set(spread["model"][spread["quantity"].isin(MEANS)])
-    others = spread[~spread["model"].isin(improved)]
-    if others["quantity"].isin(STANDARD).any():
-        parts.append(standard_chart(others, found.seeds))
-    if compared["quantity"].isin((*MEANS, *STANDARD)).any():
-        parts.append(difference_chart(compared, found.seeds, against, difference))
-    return parts
 
 
 main = analysis_command(
@@ -144,7 +125,7 @@ main = analysis_command(
     ),
     click.option(
         "--against",
-        default=CHOSEN,
+        default=NOT_GIVEN,
         show_default=True,
         help="Compare all models with this one; none: each pair, of many models with the base.",
     ),
@@ -156,7 +137,3 @@ main = analysis_command(
         help="Difference for which the number of seeds is found.",
     ),
 )
-
-
-if __name__ == "__main__":
-    main()

@@ -11,14 +11,8 @@ from typing import Any
 import click
 import pandas as pd
 
-from analysis.command import analysis_command
-from analysis.figures.curves import Curves
-from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
-from analysis.figures.panels import Panel
-from analysis.options import ALL, Options
-from analysis.result import Result
-from analysis.statistics.matrices import Aggregate, Summary
-from analysis.statistics.pairs import (
+from analysis.cka.families import Family, Likeness, compare_family
+from analysis.cka.pairs import (
     OTHER_SEED,
     SAME,
     SHARED_SEED,
@@ -26,31 +20,38 @@ from analysis.statistics.pairs import (
     mixture_masks,
     pair_statistics,
 )
-from analysis.statistics.similarity import linear_cka
+from analysis.command import analysis_command
+from analysis.figures.curves import Curves
+from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
+from analysis.figures.panels import Panel
+from analysis.options import ALL, Options
+from analysis.result import Result
+from analysis.statistics.matrices import Summary
+from analysis.store.selection import NothingThere, nothing_of
 from analysis.store.extractions import DEFAULT, parse_layer
-from analysis.store.likeness import LABEL, Family, Likeness, read_family
-from analysis.store.missing import missing_table
-from analysis.store.selection import NothingThere, Trained, nothing_of
 from analysis.store.source import Source
 from worldrep.names import PRETRAININGS, TASK_NAMES
-
-__all__ = ["cka", "linear_cka", "main"]
 
 NAME = "cka"
 FAMILIES = {"pt1": "one task", "pt2": "two tasks", "pt3": "three tasks"}
 SHUFFLED = "cities shuffled"
+KINDS = (SAME, OTHER_SEED, SHARED_SEED, SHUFFLED)
+LABEL = "linear CKA (no unit)"
 
 
 def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
-    """CKA matrices of all families that the store has, at a layer or at `all` of them.
+    """Compute the CKA matrices of all families in the store, at a layer or at `all` of them.
 
-    Raises InputError for a layer that the models lack, NothingThere when there is nothing to draw.
+    Raises:
+        InputError: The models do not have this layer.
+        NothingThere: No two models can be compared.
     """
-    families, caveats = read_families(source, options, parse_layer(layer, ALL))
+    families, caveats = compare_families(source, options, parse_layer(layer, ALL))
     layers = [likeness for family in families for likeness in family.layers]
-    parts: list[Panel | Curves] = [panel_of(likeness) for likeness in layers]
+    statistics = {likeness.name: statistics_of(likeness) for likeness in layers}
+    parts: list[Panel | Curves] = [panel_of(own, statistics[own.name]) for own in layers]
     if layer == ALL:
-        parts += [curves_of(family) for family in families]
+        parts += [curves_of(family, statistics) for family in families]
     return Result(
         name=NAME,
         options=options,
@@ -60,7 +61,7 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
         runs_used=pd.concat([family.runs_used for family in families]),
         caveats=[*caveats, *(text for family in families for text in family.caveats)],
         tables={"pairs": pd.concat([likeness.pairs for likeness in layers], ignore_index=True)},
-        statistics={f"{likeness.name}_pairs": statistics_of(likeness) for likeness in layers},
+        statistics={f"{name}_pairs": facts for name, facts in statistics.items()},
         tags={
             "pretrain": ",".join(family.name for family in families),
             "ft": "none",
@@ -69,18 +70,19 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     )
 
 
-def read_families(
+def compare_families(
     source: Source, options: Options, layer: int | str
 ) -> tuple[list[Family], list[str]]:
-    """The families that can be compared, and why the others cannot.
+    """Return the families that can be compared, and caveats about the others.
 
-    Raises NothingThere when none can.
+    Raises:
+        NothingThere: None can be compared.
     """
     trained = Trained.read(source, options)
     families, caveats, faults = [], [], []
     for name in FAMILIES:
         try:
-            family = read_family(source, options, trained, name, layer)
+            family = compare_family(source, options, trained, name, layer)
         except NothingThere as fault:
             faults.append(fault)
             caveats.append(f"{name} is left out: {fault}")
@@ -98,13 +100,14 @@ def read_families(
     return families, caveats
 
 
-# What a matrix is of
-
-
-def matrix_of(likeness: Likeness) -> Aggregate:
-    """The mean over pairs of seeds."""
-    n_seeds = len(likeness.seeds)
-    return mean_over_pairs(likeness.pairs, likeness.models, likeness.labels, n_seeds)
+def statistics_of(likeness: Likeness) -> dict[str, Any]:
+    """Return `pair_statistics`, and the CKA of shuffled cities."""
+    return {
+        **pair_statistics(likeness.pairs, len(likeness.models), len(likeness.seeds)),
+        SHUFFLED: likeness.chance,
+        "n_cities": likeness.n_cities,
+        "n_features": list(likeness.n_features),
+    }
 
 
 def _mixture_label(name: str) -> str:
@@ -120,24 +123,23 @@ MIXTURES = Frame(
 )
 
 
-# From matrices to figures
-
-
-def panel_of(likeness: Likeness) -> Panel:
-    """The heatmap of one family at one layer."""
-    what = FAMILIES[likeness.family]
-    seeds = ", ".join(map(str, likeness.seeds))
-    which = f"seeds {seeds}" if len(likeness.seeds) > 1 else f"seed {seeds} only: no spread"
+def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
+    """Return the heatmap of one family at one layer: means over pairs of seeds."""
+    seeds, layer = likeness.seeds, likeness.layer
+    which = f"seeds {', '.join(map(str, seeds))}"
+    if len(seeds) == 1:
+        which = f"seed {seeds[0]} only: no spread"
     return Panel(
         likeness.name,
-        f"CKA of models pretrained on {what}, layer {likeness.layer}, {which}",
+        f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
         kind_of(likeness),
-        matrix_of(likeness),
-        notes=notes_of(likeness),
+        mean_over_pairs(likeness.pairs, likeness.models, likeness.labels, len(seeds)),
+        notes=notes_of(statistics),
     )
 
 
 def kind_of(likeness: Likeness) -> Kind:
+    """Return what the cells mean, and how they are coloured."""
     lines = (
         "How alike two models represent the same cities, each asked with its own (first) task: "
         f"linear CKA, double-centred. {likeness.n_cities} world cities, "
@@ -149,10 +151,9 @@ def kind_of(likeness: Likeness) -> Kind:
     return Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
 
 
-def notes_of(likeness: Likeness) -> tuple[str, ...]:
-    """Same against different tasks over pairs of models, and what chance would give."""
-    found = statistics_of(likeness)
-    test = found["comparison"]
+def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
+    """Return sentences about same against different tasks, and about CKA by chance."""
+    test = statistics["comparison"]
     compared = "Same against different tasks: not compared, which needs pairs of both, two seeds."
     if test["n_first"] and test["n_second"]:
         compared = (
@@ -161,13 +162,13 @@ def notes_of(likeness: Likeness) -> tuple[str, ...]:
             f"Mann-Whitney p = {test['p']:.2g} (too small, as pairs that share a model are not "
             "independent)."
         )
+    counted = {kind: _counted(statistics[kind]) for kind in KINDS}
     return (
-        f"Pairs of models: same tasks (never one seed) {_counted(found[SAME])}; different tasks, "
-        f"different seeds {_counted(found[OTHER_SEED])}; different tasks, same seed "
-        f"{_counted(found[SHARED_SEED])}.",
+        f"Pairs of models: same tasks (never one seed) {counted[SAME]}; different tasks, "
+        f"different seeds {counted[OTHER_SEED]}; different tasks, same seed "
+        f"{counted[SHARED_SEED]}.",
         compared,
-        f"CKA by chance, with the cities of one of two models shuffled: {_counted(found[SHUFFLED])}"
-        ".",
+        f"CKA by chance, with the cities of one of two models shuffled: {counted[SHUFFLED]}.",
     )
 
 
@@ -177,25 +178,13 @@ def _counted(found: Summary) -> str:
     return f"{found['mean']:.2f} ± {found['std']:.2f} (n = {found['n']})"
 
 
-def statistics_of(likeness: Likeness) -> dict[str, Any]:
-    """Of pairs of models, as `pair_statistics` gives them, and what chance would give."""
-    return {
-        **pair_statistics(likeness.pairs, len(likeness.models), len(likeness.seeds)),
-        SHUFFLED: likeness.chance,
-        "n_cities": likeness.n_cities,
-        "n_features": list(likeness.n_features),
-    }
-
-
-def curves_of(family: Family) -> Curves:
-    """Models of the same tasks against models of different ones, by layer."""
-    kinds = (SAME, OTHER_SEED, SHARED_SEED, SHUFFLED)
+def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
+    """Chart models of the same tasks against models of different ones, by layer."""
     rows = [
-        {"layer": likeness.layer, "pairs_of_models": kind, **statistics_of(likeness)[kind]}
-        for kind in kinds
+        {"layer": likeness.layer, "pairs_of_models": kind, **statistics[likeness.name][kind]}
+        for kind in KINDS
         for likeness in family.layers
     ]
-    table = pd.DataFrame(rows).astype({"mean": float, "std": float})
     layers = [likeness.layer for likeness in family.layers]
     return Curves(
         name=f"cka_{family.name}_by_layer",
@@ -207,7 +196,7 @@ def curves_of(family: Family) -> Curves:
             f"{SHUFFLED.capitalize()}: CKA by chance, with the cities of one of the two in random "
             "order.",
         ),
-        table=table,
+        table=pd.DataFrame(rows).astype({"mean": float, "std": float}),
         x="layer",
         y="mean",
         x_label=f"layer ({min(layers)} to {max(layers)})",
@@ -228,6 +217,3 @@ main = analysis_command(
         help="A layer, all that the models have in common, or the default one of extractions.",
     ),
 )
-
-if __name__ == "__main__":
-    main()

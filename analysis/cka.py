@@ -14,8 +14,8 @@ import pandas as pd
 from analysis.command import analysis_command
 from analysis.figures.curves import Curves
 from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
-from analysis.figures.panels import Panel
 from analysis.options import ALL, Options
+from analysis.panels import Panel, make_panel
 from analysis.result import Result
 from analysis.statistics.matrices import Aggregate, Summary
 from analysis.statistics.pairs import (
@@ -129,7 +129,7 @@ def panel_of(likeness: Likeness) -> Panel:
     what = FAMILIES[likeness.family]
     seeds = ", ".join(map(str, likeness.seeds))
     which = f"seeds {seeds}" if len(likeness.seeds) > 1 else f"seed {seeds} only: no spread"
-    return Panel(
+    return make_panel(
         likeness.name,
         f"CKA of models pretrained on {what}, layer {likeness.layer}, {which}",
         kind_of(likeness),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analysis.figures.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
-from analysis.figures.panels import Panel, panels_of
+from analysis.panels import Panel, panels_of
 from analysis.statistics.matrices import expected_matrix
 from analysis.store.cells import missing_cells, missing_expected
 from analysis.store.improvements import Improvements

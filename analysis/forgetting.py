@@ -18,8 +18,8 @@ from analysis.charts.strategies import strategy_charts
 from analysis.charts.time_courses import family_of, halfway_chart, mean_course, task_courses
 from analysis.command import analysis_command
 from analysis.figures.kinds import FINETUNED, Kind
-from analysis.figures.panels import panels_of
 from analysis.options import Options
+from analysis.panels import panels_of
 from analysis.result import Part, Result
 from analysis.statistics.courses import halfway_summary, halfway_table, mean_courses
 from analysis.statistics.matrices import summary, to_matrix

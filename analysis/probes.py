@@ -20,9 +20,9 @@ from analysis.figures.chart import Chart
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import Frame, Kind
-from analysis.figures.panels import Panel, seeds_in_words
 from analysis.figures.scatter import Scatter
 from analysis.options import Options
+from analysis.panels import Panel, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.matrices import Masks, aggregate, summary
 from analysis.statistics.probing import BASE, WITH, WITHOUT, by_model, comparison, shown_models
@@ -233,7 +233,7 @@ def procrustes(
     title = f"Procrustes disparity between models, {seeds_in_words(list(matrices))}"
     top = next(limit for limit in LIMITS if limit >= disparity.max())
     kind = replace(DISPARITY, limits=(0.0, top))
-    panel = Panel("procrustes", title, kind, aggregate(list(matrices.values())))
+    panel = make_panel("procrustes", title, kind, aggregate(list(matrices.values())))
     tables = {f"procrustes_seed{seed}": matrix for seed, matrix in matrices.items()}
     return [panel], tables, {"procrustes_pairs": facts}
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.figures.intervals import Intervals
-from analysis.figures.panels import seeds_in_words
+from analysis.panels import seeds_in_words
 from analysis.statistics.over_seeds import LEVEL, spread_bounds
 from analysis.store.scores import MEANS
 from worldrep.data.tasks import TASKS

@@ -98,6 +98,11 @@ class Panel:
         return self.matrix if is_mean else None  # type: ignore[return-value]
 
     @property
+    def partial(self) -> int:
+        """The number of cells that only some of the seeds have."""
+        return self.matrix.partial if isinstance(self.matrix, Aggregate) else 0
+
+    @property
     def is_dense(self) -> bool:
         """Whether the cells are too small for numbers."""
         return self.values.shape[1] > MANY_COLUMNS
@@ -116,9 +121,8 @@ class Panel:
 
     @property
     def said(self) -> list[str]:
-        partial = self.matrix.partial if isinstance(self.matrix, Aggregate) else 0
         parts = [f"{group} {_short(self.summary[group])}" for group in self.kind.frame.shown]
-        parts += [f"{partial} cells of some seeds only"] if partial else []
+        parts += [f"{self.partial} cells of some seeds only"] if self.partial else []
         return [f"{self.name}: {text}" for text in ("; ".join(parts), *self.notes)]
 
     def draw(self, about: str) -> Figure:

@@ -12,8 +12,8 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.families import KINDS, family_matrices, family_missing, family_panels
-from analysis.figures.panels import MEAN, Panel, Strip, seeds_in_words
 from analysis.options import ALL, Options
+from analysis.panels import MEAN, Panel, Strip, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.matrices import aggregate
 from analysis.store.evaluations import Improvements, read_improvements
@@ -106,7 +106,7 @@ def side_by_side(found: dict[str, Improvements], seeds: list[int]) -> list[Strip
                 for width, own in matrices.items()
             }
             panels = [
-                Panel(
+                make_panel(
                     f"{width}_{name}_common",
                     title,
                     kind,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analysis.figures.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
-from analysis.figures.panels import Panel, panels_of
+from analysis.panels import Panel, panels_of
 from analysis.statistics.matrices import expected_matrix
 from analysis.store.evaluations import Improvements
 from analysis.store.missing import missing_cells, missing_expected

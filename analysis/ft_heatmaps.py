@@ -16,8 +16,8 @@ from analysis.command import analysis_command
 from analysis.families import ACTUAL, family_missing, family_panels
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import DIFFERENCE
-from analysis.figures.panels import Panel, Strip, seeds_in_words
 from analysis.options import Options
+from analysis.panels import Strip, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
 from analysis.statistics.matrices import aggregate, trained_mask
@@ -86,7 +86,7 @@ def warm_up_parts(found: Improvements, present: list[str]) -> list[Part]:
     for n, matrices in differences.items():
         title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(found.seeds)}"
         mean = aggregate(list(matrices.values()))
-        parts.append(Panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
+        parts.append(make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
     if counts:
         parts.append(warm_up_chart(differences))
     return parts

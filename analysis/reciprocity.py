@@ -13,8 +13,8 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.figures.intervals import Intervals
-from analysis.figures.panels import seeds_in_words
 from analysis.options import Options
+from analysis.panels import seeds_in_words
 from analysis.result import Result
 from analysis.store.evaluations import read_improvements
 from analysis.store.missing import missing_cells

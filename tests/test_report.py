@@ -17,13 +17,17 @@ from synthetic import SyntheticStore
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import PERFORMANCE
-from analysis.figures.panels import Panel, Strip, panels_of
+from analysis.figures.heatmap import Panel, Strip
+from analysis.panels import panels_of
 from analysis.figures.scatter import Scatter
 from analysis.html.heatmaps import CHOICE, in_places, plot_sheet
 from analysis.html.histogram import plot_histogram
-from analysis.html.hover import Links, escaped, hover_text
+from analysis.report_page import Links
+from analysis.html.hover import escaped
+from analysis.figures.marks import hover_text
 from analysis.html.intervals import plot_intervals
-from analysis.html.page import in_script, missing_by_command, missing_for_good
+from analysis.html.page import in_script
+from analysis.report_page import missing_by_command, missing_for_good
 from analysis.html.scatter import plot_scatter
 from analysis.options import Options
 from analysis.report import CHAPTERS, main, report, study_command

@@ -23,7 +23,7 @@ from analysis.cka.pairs import (
 from analysis.command import analysis_command
 from analysis.figures.curves import Curves
 from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
-from analysis.figures.panels import Panel
+from analysis.panels import Panel, make_panel
 from analysis.options import ALL, Options
 from analysis.result import Result
 from analysis.statistics.matrices import Summary
@@ -129,7 +129,7 @@ def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
     which = f"seeds {', '.join(map(str, seeds))}"
     if len(seeds) == 1:
         which = f"seed {seeds[0]} only: no spread"
-    return Panel(
+    return make_panel(
         likeness.name,
         f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
         kind_of(likeness),

@@ -18,7 +18,7 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.figures.kinds import FINETUNED, Kind
-from analysis.figures.panels import panels_of
+from analysis.panels import panels_of
 from analysis.forgetting.charts import curve_charts, family_of, gain_against_loss, strategy_charts
 from analysis.forgetting.reading import VALIDATED, Finetuned, read_strategies
 from analysis.forgetting.statistics import (

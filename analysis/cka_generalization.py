@@ -25,10 +25,10 @@ from analysis.figures.scatter import Scatter
 from analysis.options import ALL, Options
 from analysis.result import Result
 from analysis.statistics.similarity import CONSTANT
+from analysis.store.evaluations import read_improvements
+from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.missing import missing_cells
 from analysis.store.selection import NothingThere, nothing_of
-from analysis.store.extractions import DEFAULT, parse_layer
-from analysis.store.evaluations import read_improvements
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError

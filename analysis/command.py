@@ -16,7 +16,7 @@ from analysis.store.source import Source
 from worldrep.errors import one_sentence, unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
-from worldrep.tracking import Store, gc_disabled
+from worldrep.tracking import Store
 
 SHARED: dict[str, tuple[str | None, str]] = {
     "experiment": (None, "MLflow experiment; default: the active one, or worldrep."),

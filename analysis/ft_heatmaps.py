@@ -79,7 +79,7 @@ def family_parts(found: Improvements, family: str) -> list[Part]:
 
 
 def warm_up_parts(found: Improvements, present: list[str]) -> list[Part]:
-    """ftwbN - ftN for every N of which both are there: heatmaps, and all intervals in one chart."""
+    """FtwbN - ftN for every N of which both are there: heatmaps, and all intervals in one chart."""
     counts = [n for n in COUNTS if f"ft{n}" in present and f"ftwb{n}" in present]
     parts: list[Part] = []
     differences = {n: _differences(found, n) for n in counts}
@@ -93,7 +93,7 @@ def warm_up_parts(found: Improvements, present: list[str]) -> list[Part]:
 
 
 def _differences(found: Improvements, n: str) -> dict[int, pd.DataFrame]:
-    """ftwbN - ftN of each seed, rows named as those of ftwbN."""
+    """FtwbN - ftN of each seed, rows named as those of ftwbN."""
     warm, plain = finetunings(f"ftwb{n}"), finetunings(f"ft{n}")
     with_rows, without = found.matrices(warm), found.matrices(plain)
     return {seed: with_rows[seed] - without[seed].set_axis(warm) for seed in found.seeds}

@@ -16,8 +16,7 @@ from typing import Any
 
 import click
 
-from worldrep.errors import one_sentence
-from worldrep.errors import InputError
+from worldrep.errors import InputError, one_sentence
 
 DIGITS = 3  # significant ones of a float
 Results = tuple[Mapping[str, Any], list[str]]  # numbers by name, and tables

@@ -17,8 +17,7 @@ from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
 from worldrep.data.world import World
 from worldrep.digests import random_stream
-from worldrep.evaluation.representations import save_representations
-from worldrep.evaluation.representations import Request
+from worldrep.evaluation.representations import Request, save_representations
 from worldrep.executors.jobs import Job
 from worldrep.names import (
     FINETUNINGS,
@@ -31,8 +30,7 @@ from worldrep.names import (
 from worldrep.settings import Settings
 from worldrep.stages.provenance import downstream_tags
 from worldrep.studies import Definition, Graph, expand
-from worldrep.tracking import OpenRun, RunSpec, Store
-from worldrep.tracking import CITIES
+from worldrep.tracking import CITIES, OpenRun, RunSpec, Store
 from worldrep.training.checkpoint import folder_name
 from worldrep.training.progress import Progress, ProgressCallback
 

@@ -8,8 +8,7 @@ from mlflow.entities import Metric, Param
 
 from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.representations import save_representations
-from worldrep.evaluation.representations import POSITIONS
+from worldrep.evaluation.representations import POSITIONS, save_representations
 from worldrep.names import TASK_NAMES, ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.stages.fingerprints import training_fingerprint

@@ -12,8 +12,8 @@ from synthetic import SyntheticStore, values
 
 from analysis.exp1_heatmaps import FAMILIES, draw_exp1, exp1_heatmaps, main
 from analysis.figures.kinds import DIFFERENCE, PERFORMANCE
-from analysis.panels import make_panel, panels_of
 from analysis.options import Options, parse_seeds
+from analysis.panels import make_panel, panels_of
 from analysis.statistics.matrices import (
     aggregate,
     expected_matrix,

@@ -315,7 +315,9 @@ def drive(monkeypatch, sweep, n_trials, endings=()):
     """Run a sweep with scripted endings; the trials, and the jobs that its worker was given."""
     worker = ScriptedWorker(endings)
     monkeypatch.setattr(ExecutorOptions, "open", lambda self, store, tell: worker.open(store, tell))
-    _, study = run_sweep(Store.connect(), sweep, ExecutorOptions(), default_address(sweep.name), n_trials)
+    _, study = run_sweep(
+        Store.connect(), sweep, ExecutorOptions(), default_address(sweep.name), n_trials
+    )
     return study.trials, worker.jobs
 
 

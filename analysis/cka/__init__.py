@@ -23,12 +23,12 @@ from analysis.cka.pairs import (
 from analysis.command import analysis_command
 from analysis.figures.curves import Curves
 from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
-from analysis.panels import Panel, make_panel
 from analysis.options import ALL, Options
+from analysis.panels import Panel, make_panel
 from analysis.result import Result
 from analysis.statistics.matrices import Summary
-from analysis.store.selection import NothingThere, nothing_of
 from analysis.store.extractions import DEFAULT, parse_layer
+from analysis.store.selection import NothingThere, nothing_of
 from analysis.store.source import Source
 from worldrep.names import PRETRAININGS, TASK_NAMES
 

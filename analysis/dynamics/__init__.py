@@ -18,12 +18,17 @@ from analysis.dynamics.reading import read_curves
 from analysis.dynamics.statistics import breakouts
 from analysis.options import ALL, Options
 from analysis.result import Result
-from analysis.store.selection import NothingThere, nothing_of
-from analysis.store.selection import in_order, known_model, named_models
-from analysis.store.selection import STAGES
+from analysis.store.selection import (
+    STAGES,
+    NothingThere,
+    Trained,
+    in_order,
+    known_model,
+    named_models,
+    nothing_of,
+    used_runs,
+)
 from analysis.store.source import Source
-from analysis.store.selection import used_runs
-from analysis.store.selection import Trained
 from worldrep.errors import unknown
 from worldrep.names import ModelName, parse_model
 

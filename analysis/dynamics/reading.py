@@ -14,11 +14,9 @@ from itertools import product
 import pandas as pd
 
 from analysis.store.caveats import currency_caveats, duplicate_caveats, setting_caveats
-from analysis.store.selection import family_of, known_model
-from analysis.store.selection import choose, run_table
-from analysis.store.source import Source
 from analysis.store.missing import missing_table
-from analysis.store.selection import Trained
+from analysis.store.selection import Trained, choose, family_of, known_model, run_table
+from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, ModelName, parse_model

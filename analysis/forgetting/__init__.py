@@ -18,7 +18,6 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.figures.kinds import FINETUNED, Kind
-from analysis.panels import panels_of
 from analysis.forgetting.charts import curve_charts, family_of, gain_against_loss, strategy_charts
 from analysis.forgetting.reading import VALIDATED, Finetuned, read_strategies
 from analysis.forgetting.statistics import (
@@ -35,10 +34,11 @@ from analysis.forgetting.statistics import (
 )
 from analysis.forgetting.strategies import caveats, compare, missing
 from analysis.options import Options
+from analysis.panels import panels_of
 from analysis.result import Part, Result
 from analysis.statistics.matrices import to_matrix
-from analysis.store.missing import missing_cells
 from analysis.store.evaluations import PRETRAIN
+from analysis.store.missing import missing_cells
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings

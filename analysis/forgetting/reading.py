@@ -16,12 +16,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.options import Options
-from analysis.store.selection import NothingThere
 from analysis.store.evaluations import PRETRAIN, Improvements, read_improvements
-from analysis.store.selection import run_table, training_id
-from analysis.store.source import Curve, Source
-from analysis.store.selection import USED_COLUMNS, used_runs
 from analysis.store.missing import missing_table
+from analysis.store.selection import USED_COLUMNS, NothingThere, run_table, training_id, used_runs
+from analysis.store.source import Curve, Source
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings, parse_model
 from worldrep.tracking import StoredRun

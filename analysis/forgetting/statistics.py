@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from analysis.statistics.curves import halfway_step
 from analysis.statistics.matrices import summary
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.improvement import normalized_improvement
-from worldrep.evaluation.improvement import spread_of
+from worldrep.evaluation.improvement import normalized_improvement, spread_of
 from worldrep.names import TASK_NAMES
 
 NO_LOGARITHM = "an error of 0 has no logarithm; the raw change is known"

@@ -14,8 +14,7 @@ from analysis.forgetting.reading import Finetuned
 from analysis.forgetting.statistics import halfway_table, mean_curves, mean_over_tasks
 from analysis.store.missing import missing_cells
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.improvement import normalized_improvement
-from worldrep.evaluation.improvement import spread_of
+from worldrep.evaluation.improvement import normalized_improvement, spread_of
 from worldrep.names import FINETUNINGS, STRATEGIES, parse_model
 
 MODEL = ["strategy", "ft", "seed"]

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import Frame, Kind
-from analysis.panels import Panel, make_panel, seeds_in_words
 from analysis.figures.scatter import Scatter
+from analysis.panels import Panel, make_panel, seeds_in_words
 from analysis.probes.models import BASE, WITH, WITHOUT, Probed
 from analysis.probes.statistics import (
     component_table,

@@ -16,10 +16,9 @@ from analysis.options import ALL, Options
 from analysis.result import Result
 from analysis.seeds.charts import charts
 from analysis.seeds.comparisons import Series, comparisons, spreads
-from analysis.store.selection import NothingThere
 from analysis.store.evaluations import PRETRAIN
-from analysis.store.selection import in_order, named_models
 from analysis.store.scores import IMPROVEMENTS, QUANTITIES, Scores, is_base, read_scores
+from analysis.store.selection import NothingThere, in_order, named_models
 from analysis.store.source import Source
 from worldrep.errors import InputError
 from worldrep.names import ModelName

@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from worldrep.errors import interrupt_on_sigterm
 from worldrep.executors.jobs import (
     Job,
     Message,
@@ -22,7 +23,6 @@ from worldrep.executors.jobs import (
     limit_threads,
     run_job,
 )
-from worldrep.errors import interrupt_on_sigterm
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 

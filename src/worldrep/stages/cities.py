@@ -8,9 +8,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from worldrep.data.sets import cache_folder
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import maker_of
+from worldrep.data.sets import cache_folder, maker_of
 from worldrep.data.world import World
 from worldrep.errors import StateError
 from worldrep.settings import Settings

@@ -19,8 +19,8 @@ from worldrep.stages.cities import stored_maker
 from worldrep.stages.plan import TrainingPlan, training_steps
 from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.tracking import CHECKPOINTS, Store, StoredRun
-from worldrep.training.device import best_device
 from worldrep.training.checkpoint import folder_name, verify
+from worldrep.training.device import best_device
 
 MODEL = "model"  # artifact folder of the final weights
 TRAINING_STAGES = ("pretrain", "finetune")

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.tokens import Tokens
 from worldrep.data.sets import load_rows, maker_of, stack_rows
+from worldrep.data.tokens import Tokens
 from worldrep.errors import InputError, StateError
 from worldrep.evaluation.suites import suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, load_model, save_model
@@ -25,9 +25,15 @@ from worldrep.stages.models import MODEL, describe, kind_of, stored_settings
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import identity_tags, log_rows
 from worldrep.tracking import CHECKPOINTS, OpenRun, RunSpec, Store, StoredRun
+from worldrep.training.checkpoint import (
+    Checkpoint,
+    folder_name,
+    read_checkpoint,
+    verify,
+    write_manifest,
+)
 from worldrep.training.device import make_accelerator
 from worldrep.training.loop import TrainingInputs, Validate, train
-from worldrep.training.checkpoint import Checkpoint, folder_name, read_checkpoint, verify, write_manifest
 from worldrep.training.progress import Bar, ProgressCallback
 
 
@@ -187,9 +193,7 @@ class _Trainer:
         if checkpoint:
             self.accelerator.print(f"{title}: resumed after step {checkpoint.step}")
         model = initial_model(self.store, settings, base_id)
-        inputs = TrainingInputs(
-            model, data.rows, settings, self.accelerator, data.base_rows, title
-        )
+        inputs = TrainingInputs(model, data.rows, settings, self.accelerator, data.base_rows, title)
         return train(inputs, run, data.validate, self.progress if run else None, checkpoint)
 
     def _checkpoint(self, run_id: str) -> Checkpoint | None:

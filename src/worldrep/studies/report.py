@@ -12,13 +12,13 @@ from typing import Any
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.sets import maker_of, training_sets
 from worldrep.data.tokens import PAD
-from worldrep.training.progress import duration_in_words
 from worldrep.settings import Settings
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import plan
 from worldrep.studies.states import DONE, FAILED, STATES, StepState, read_runs, read_states
 from worldrep.tracking import Store, StoredRun
+from worldrep.training.progress import duration_in_words
 
 NOT_ASKED = "-"
 SAMPLE_ROWS = 256

@@ -27,8 +27,8 @@ from analysis.result import Result
 from analysis.statistics.similarity import CONSTANT
 from analysis.store.evaluations import read_improvements
 from analysis.store.extractions import DEFAULT, parse_layer
-from analysis.store.missing import missing_cells
-from analysis.store.selection import NothingThere, nothing_of
+from analysis.store.missing import missing_cells, missing_table
+from analysis.store.selection import NothingThere, Trained, nothing_of
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError

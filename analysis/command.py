@@ -16,7 +16,7 @@ from analysis.store.source import Source
 from worldrep.errors import one_sentence, unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
-from worldrep.tracking import Store
+from worldrep.tracking import Store, gc_disabled
 
 SHARED: dict[str, tuple[str | None, str]] = {
     "experiment": (None, "MLflow experiment; default: the active one, or worldrep."),
@@ -77,5 +77,5 @@ def _take_options(typed: dict[str, Any]) -> Options:
 @contextmanager
 def open_source(options: Options) -> Iterator[Source]:
     """Open the experiment of the options. Raises InputError or StateError if it is not there."""
-    with sparing_collector():
+    with gc_disabled():
         yield Source(Store.connect(options.experiment, create=False), options.strategy)

@@ -11,7 +11,7 @@ from worldrep.data.tasks import TASKS
 from worldrep.evaluation.representations import POSITIONS, save_representations
 from worldrep.names import TASK_NAMES, ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.stages.fingerprints import training_fingerprint
+from worldrep.stages.plan import training_fingerprint
 from worldrep.training.checkpoint import folder_name
 
 BASE_ACCURACIES, BASE_ERRORS = (0.2, 0.9), (100.0, 1.0)  # on Atlantis, on ordinary cities

@@ -16,8 +16,8 @@ from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
 from worldrep.scales import base_settings, resolve
-from worldrep.stages.fingerprints import training_fingerprint
 from worldrep.stages.models import training_command
+from worldrep.stages.plan import training_fingerprint
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import step_of
 from worldrep.training.device import make_accelerator

@@ -28,7 +28,8 @@ from analysis.panels import Panel, make_panel
 from analysis.result import Result
 from analysis.statistics.matrices import Summary
 from analysis.store.extractions import DEFAULT, parse_layer
-from analysis.store.selection import NothingThere, nothing_of
+from analysis.store.missing import missing_table
+from analysis.store.selection import NothingThere, Trained, nothing_of
 from analysis.store.source import Source
 from worldrep.names import PRETRAININGS, TASK_NAMES
 

@@ -17,8 +17,9 @@ from analysis.result import Result
 from analysis.seeds.charts import charts
 from analysis.seeds.comparisons import Series, comparisons, spreads
 from analysis.store.evaluations import PRETRAIN
+from analysis.store.missing import missing_table
 from analysis.store.scores import IMPROVEMENTS, QUANTITIES, Scores, is_base, read_scores
-from analysis.store.selection import NothingThere, in_order, named_models
+from analysis.store.selection import NothingThere, in_order, named_models, used_runs
 from analysis.store.source import Source
 from worldrep.errors import InputError
 from worldrep.names import ModelName

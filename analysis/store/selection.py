@@ -16,7 +16,7 @@ from worldrep.data.sets import maker_of
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, STRATEGIES, ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.stages.fingerprints import training_fingerprint
+from worldrep.stages.plan import training_fingerprint
 from worldrep.studies import Definition
 from worldrep.tracking import StoredRun
 

@@ -100,7 +100,7 @@ def perform_step(store: Store, job: Job, report: Callable[[Message], None]) -> s
 
 def with_cities(store: Store, job: Job) -> Settings:
     """Return the job's settings; a CSV that is not here is replaced by the parent run's copy."""
-    from worldrep.stages.cities import cached_cities
+    from worldrep.stages.models import cached_cities
 
     cities = job.settings.cities
     if cities == "none" or Path(cities).is_file():

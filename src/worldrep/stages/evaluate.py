@@ -9,8 +9,8 @@ import pandas as pd
 
 from worldrep.data.sets import suite_sets
 from worldrep.evaluation.suites import evaluate
-from worldrep.stages.fingerprints import evaluation_fingerprint
 from worldrep.stages.models import LAST, TrainedModel
+from worldrep.stages.plan import evaluation_fingerprint
 from worldrep.stages.provenance import log_rows
 from worldrep.tracking import RunSpec, Store, StoredRun
 

@@ -14,8 +14,8 @@ from worldrep.data.world import X_LIMIT, Y_LIMIT, World
 from worldrep.evaluation.extraction import extract
 from worldrep.evaluation.probe import ProbeResult, probe_positions
 from worldrep.evaluation.representations import Request, save_representations
-from worldrep.stages.fingerprints import extraction_fingerprint
 from worldrep.stages.models import LAST, TrainedModel
+from worldrep.stages.plan import extraction_fingerprint
 from worldrep.stages.provenance import world_dataset
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import training_sets
+from worldrep.data.sets import cache_folder, maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.model.qwen2 import load_model
 from worldrep.scales import changed_settings
 from worldrep.settings import Settings, from_dict
-from worldrep.stages.cities import stored_maker
-from worldrep.stages.plan import TrainingPlan, training_steps
+from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
-from worldrep.tracking import CHECKPOINTS, Store, StoredRun
+from worldrep.tracking import CHECKPOINTS, CITIES, Store, StoredRun
 from worldrep.training.checkpoint import folder_name, verify
 from worldrep.training.device import best_device
+from worldrep.training.feed import Schedule
 
 MODEL = "model"  # artifact folder of the final weights
 TRAINING_STAGES = ("pretrain", "finetune")
@@ -40,7 +42,7 @@ class TrainedModel:
     def load(cls, store: Store, run: StoredRun) -> TrainedModel:
         """Read what a training stored. Raises StateError when its cities have changed since."""
         settings = stored_settings(store, run)
-        return cls(store, run, settings, stored_maker(store, run, settings))
+        return cls(store, run, settings, _stored_maker(store, run, settings))
 
     def steps(self, checkpoints: str) -> list[int]:
         """Return the steps of `last`, `all` or a list such as `100,200`.
@@ -48,7 +50,8 @@ class TrainedModel:
         Raises:
             InputError: It is neither of these, or no checkpoint of a step was kept.
         """
-        last = training_steps(self.settings, training_sets(self.settings, self.maker.world))
+        rowsets = training_sets(self.settings, self.maker.world)
+        last = Schedule.of(self.settings, sum(rowset.rows for rowset in rowsets)).steps
         if checkpoints == LAST:
             return [last]
         kept = self.store.checkpoint_steps(self.run.id)
@@ -88,6 +91,33 @@ def stored_settings(store: Store, run: StoredRun) -> Settings:
     """Return the complete settings that a training stored."""
     with store.download(run.id, "settings.json") as path:
         return from_dict(json.loads(path.read_text()))
+
+
+def cached_cities(store: Store, run_id: str) -> str:
+    """Return the path of a run's CSV in the cache, downloaded the first time."""
+    path = cache_folder() / "cities" / f"{run_id}.csv"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with store.download(run_id, CITIES) as found:
+            part = path.with_suffix(f".{os.getpid()}.part")
+            shutil.copy(found, part)
+            part.replace(path)
+    return str(path)
+
+
+def _stored_maker(store: Store, run: StoredRun, settings: Settings) -> RowMaker:
+    """Return the row maker of a training's world.
+
+    Raises:
+        StateError: The settings no longer describe the cities of the training.
+    """
+    if settings.cities != "none":
+        # The user's CSV may be on another machine, or may have changed since.
+        settings = replace(settings, cities=cached_cities(store, run.id))
+    maker = maker_of(settings)
+    if maker.world.digest != run.tag("world_digest"):
+        raise StateError(f"run {run.id} was trained on other cities than its settings describe")
+    return maker
 
 
 def find_model(store: Store, settings: Settings) -> StoredRun:

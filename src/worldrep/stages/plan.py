@@ -1,17 +1,30 @@
-"""A training, described by one object that is made once from its settings."""
+"""A training described by one object, and the fingerprints of results.
+
+A fingerprint is a digest of everything that determines a result. Two pieces of work with the same
+fingerprint have the same result, so the second one is not done.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from worldrep.data.rows import RowMaker, RowSet
-from worldrep.data.sets import base_sets, maker_of, training_sets, validation_sets
+from worldrep.data.sets import (
+    base_sets,
+    maker_of,
+    suite_sets,
+    training_digest,
+    training_sets,
+    validation_sets,
+)
+from worldrep.digests import digest
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
-from worldrep.stages.fingerprints import fingerprint_of, row_digests, seedless
 from worldrep.training.feed import Schedule
+
+SEMANTICS = 3  # raised by hand when the same settings train, evaluate or extract differently
 
 
 class Base(Protocol):
@@ -39,7 +52,6 @@ class TrainingPlan:
         validation: Validation rows by suite.
         fingerprint: Digest of everything that determines the result.
         configuration: The fingerprint without the seed, equal for models that differ in it alone.
-        steps: Number of optimizer steps.
     """
 
     settings: Settings
@@ -50,39 +62,82 @@ class TrainingPlan:
     validation: Mapping[str, RowSet]
     fingerprint: str
     configuration: str
-    steps: int
 
     @classmethod
     def of(cls, settings: Settings, base: Base | None = None) -> TrainingPlan:
-        """Make the plan of a training.
+        """Make the plan of a training. Raises InputError for a world that cannot be made.
 
         Args:
             settings: Complete settings.
-            base: Where a fine-tuning starts from; default: the plan of the pretraining that its
-                settings describe.
-
-        Raises:
-            InputError: The world cannot be made.
+            base: Where a fine-tuning starts from; default: the pretraining that its settings
+                describe.
         """
         if settings.is_finetuning and base is None:
             base = cls.of(base_settings(settings))
         maker = maker_of(settings)
-        rows = tuple(training_sets(settings, maker.world))
-        digests = row_digests(maker, settings)
+        digests = _row_digests(maker, settings)
         own, shared = (base.fingerprint, base.configuration) if base else (None, None)
         return cls(
             settings=settings,
             maker=maker,
             base=base,
-            rows=rows,
+            rows=tuple(training_sets(settings, maker.world)),
             base_rows=tuple(base_sets(settings, maker.world)),
             validation=validation_sets(settings),
-            fingerprint=fingerprint_of(settings, digests, own),
-            configuration=fingerprint_of(seedless(settings), digests, shared),
-            steps=training_steps(settings, rows),
+            fingerprint=_fingerprint(settings, digests, own),
+            configuration=_fingerprint(seedless(settings), digests, shared),
         )
 
+    @property
+    def steps(self) -> int:
+        """Number of optimizer steps."""
+        return Schedule.of(self.settings, sum(rowset.rows for rowset in self.rows)).steps
 
-def training_steps(settings: Settings, rows: Iterable[RowSet]) -> int:
-    """Return the number of optimizer steps of a training on these row sets."""
-    return Schedule.of(settings, sum(rowset.rows for rowset in rows)).steps
+
+def seedless(settings: Settings) -> Settings:
+    """Return the settings that models which differ in their seed alone have in common."""
+    return replace(settings, seed=0)
+
+
+def training_fingerprint(maker: RowMaker, settings: Settings, base: str | None = None) -> str:
+    """Return the fingerprint of a training, from the base with fingerprint `base`.
+
+    Without `base` a fine-tuning starts from the base that its settings describe.
+    """
+    if settings.is_finetuning and base is None:
+        base = training_fingerprint(maker, base_settings(settings))
+    return _fingerprint(settings, _row_digests(maker, settings), base)
+
+
+def _row_digests(maker: RowMaker, settings: Settings) -> list[str]:
+    """Return the digests of all rows that a training reads; they do not depend on the seed."""
+    rowsets = (*base_sets(settings, maker.world), *validation_sets(settings).values())
+    return [training_digest(maker, settings), *map(maker.digest, rowsets)]
+
+
+def _fingerprint(settings: Settings, rows: Sequence[str], base: str | None) -> str:
+    own = settings.group("name", "model", "training") | settings.of_strategy
+    return digest([SEMANTICS, "training", own, rows, base])
+
+
+def evaluation_fingerprint(
+    maker: RowMaker,
+    settings: Settings,
+    model: str,
+    checkpoints: str | Sequence[int] = "last",
+    keep_answers: bool = False,
+) -> str:
+    """Return the fingerprint of an evaluation of the model with fingerprint `model`."""
+    rows = [maker.digest(rowset) for rowset in suite_sets(settings).values()]
+    asked = [settings.multi_rows, checkpoints, keep_answers]
+    return digest([SEMANTICS, "evaluate", model, rows, *asked])
+
+
+def extraction_fingerprint(
+    maker: RowMaker,
+    model: str,
+    request: Mapping[str, object],
+    checkpoints: str | Sequence[int] = "last",
+) -> str:
+    """Return the fingerprint of an extraction from the model with fingerprint `model`."""
+    return digest([SEMANTICS, "extract", model, maker.world.digest, request, checkpoints])

@@ -1,9 +1,11 @@
-"""What a run says about its origin: the model, the code, the machine and the data."""
+"""What a run records of its origin: model, code, machine, rows and cities."""
 
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +16,7 @@ from worldrep import __version__
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.world import World
 from worldrep.settings import Settings
-from worldrep.tracking import Dataset, OpenRun, StoredRun
+from worldrep.tracking import CITIES, Dataset, OpenRun, StoredRun
 
 
 def identity_tags(settings: Settings) -> dict[str, str]:
@@ -58,3 +60,18 @@ def log_rows(run: OpenRun, maker: RowMaker, rowsets: Iterable[RowSet], context: 
 def world_dataset(world: World) -> Dataset:
     """Describe the world as a data set."""
     return Dataset("world", world.digest, {"variant": world.variant})
+
+
+def log_cities(run: OpenRun, world: World) -> None:
+    """Store all cities of a training's world with its run."""
+    with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+        path = Path(folder) / CITIES
+        world.cities.to_csv(path, index=False)
+        run.artifact(path)
+
+
+def keep_cities(run: OpenRun, settings: Settings) -> None:
+    """Store the user's CSV with the run of a study or sweep, for workers on other machines."""
+    if settings.cities != "none":
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+            run.artifact(Path(shutil.copy(settings.cities, Path(folder) / CITIES)))

@@ -20,10 +20,9 @@ from worldrep.evaluation.suites import suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, load_model, save_model
 from worldrep.scales import base_settings
 from worldrep.settings import SHARED_GROUPS, Settings
-from worldrep.stages.cities import log_cities
 from worldrep.stages.models import MODEL, describe, kind_of, stored_settings
 from worldrep.stages.plan import TrainingPlan
-from worldrep.stages.provenance import identity_tags, log_rows
+from worldrep.stages.provenance import identity_tags, log_cities, log_rows
 from worldrep.tracking import CHECKPOINTS, OpenRun, RunSpec, Store, StoredRun
 from worldrep.training.checkpoint import (
     Checkpoint,

@@ -16,7 +16,7 @@ import pandas as pd
 from worldrep.digests import digest
 from worldrep.names import TASK_NAMES
 from worldrep.settings import SHARED_GROUPS
-from worldrep.stages.cities import keep_cities
+from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, Scheduler
 from worldrep.studies.states import DONE, FAILED

@@ -20,7 +20,7 @@ from worldrep.data.sets import maker_of
 from worldrep.digests import digest, random_stream
 from worldrep.errors import InputError, unknown
 from worldrep.settings import Settings
-from worldrep.stages.fingerprints import evaluation_fingerprint, training_fingerprint
+from worldrep.stages.plan import evaluation_fingerprint, training_fingerprint
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import Space, read_space
 

@@ -20,7 +20,7 @@ from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings, changed_settings
 from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, train_model
-from worldrep.stages.cities import keep_cities
+from worldrep.stages.provenance import keep_cities
 from worldrep.studies import Definition, expand
 from worldrep.studies.driver import Display, run_study
 from worldrep.sweeps.definition import Sweep, params_in_words

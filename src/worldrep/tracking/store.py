@@ -198,23 +198,14 @@ class Store:
         """
         run = self.claim(spec, launched=launched)
         try:
-            yield run
-            run.close("FINISHED")
-        except (KeyboardInterrupt, SystemExit):
-            _abandon(run, "KILLED")
-            raise
-        except TakenError:
-            _abandon(run, "FAILED")
-            raise
+            with _ended_on_error(run):
+                yield run
+                run.close("FINISHED")
         except MlflowException as fault:
-            _abandon(run, "FAILED", fault)
             raise StateError(
                 f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "
                 "when it answers again, the same command goes on from the last checkpoint"
             ) from None
-        except BaseException as fault:
-            _abandon(run, "FAILED", fault)
-            raise
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run for a piece of work.
@@ -224,20 +215,14 @@ class Store:
                 repeatable).
         """
         run_id, number = self._claim(spec, launched)
-        opened = OpenRun(self.client, run_id, number)
-        try:
-            if opened.resumed:  # a new run was created with both
+        run = OpenRun(self.client, run_id, number)
+        with _ended_on_error(run):
+            if run.resumed:  # a new run was created with both
                 self.adopt(run_id, spec.parent)
-                opened.tags(spec.all_tags)
+                run.tags(spec.all_tags)
             if spec.settings:
-                opened.settings(spec.settings)
-        except (KeyboardInterrupt, SystemExit):
-            _abandon(opened, "KILLED")
-            raise
-        except BaseException as fault:
-            _abandon(opened, "FAILED", fault)
-            raise
-        return opened
+                run.settings(spec.settings)
+        return run
 
     def close_dead(
         self, run: StoredRun, ended: Collection[Owner] = (), error: str | None = None
@@ -340,25 +325,25 @@ class Store:
         if not self.launch.take_back(run_id):
             self.client.delete_run(run_id)
 
-    def artifact(self, run_id: str, path: str, folder: Path) -> Path:
-        """Copy an artifact of a run, file or folder, into a folder, and return its path there.
-
-        Raises StateError when it is not there.
-        """
-        try:
-            return Path(self.client.download_artifacts(run_id, path, str(folder)))
-        except (MlflowException, OSError):
-            raise StateError(f"run {run_id} has no artifact {path}") from None
-
-    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        """Return (step, value) of a metric by step; of several at a step, the last logged."""
-        points = self.client.get_metric_history(run_id, metric)
-        points = sorted(points, key=lambda point: (point.step, point.timestamp))
-        return sorted({point.step: point.value for point in points}.items())
-
 
 def _finished(spec: RunSpec, run: StoredRun) -> TakenError:
     return TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)
+
+
+@contextmanager
+def _ended_on_error(run: OpenRun) -> Iterator[None]:
+    """End the run as FAILED or KILLED when the block raises."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        _abandon(run, "KILLED")
+        raise
+    except TakenError:
+        _abandon(run, "FAILED")
+        raise
+    except BaseException as fault:
+        _abandon(run, "FAILED", fault)
+        raise
 
 
 def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:

@@ -15,10 +15,7 @@ from worldrep.errors import InputError
 from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
-from worldrep.stages.plan import (
-    evaluation_fingerprint,
-    extraction_fingerprint,
-)
+from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint, extraction_fingerprint
 from worldrep.studies.definition import Definition
 
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic

@@ -12,7 +12,7 @@ from worldrep.errors import InputError
 
 if TYPE_CHECKING:
     from worldrep.studies import Graph
-    from worldrep.studies.drive import StudyResult
+    from worldrep.studies.driver import StudyResult
 
 OWN = "default: the study's own."
 
@@ -27,7 +27,7 @@ OWN = "default: the study's own."
 @cli.override_options
 def main(study: str, out: str, **options: Any) -> None:
     """Train, evaluate and extract every model of a study, then draw its heatmaps."""
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
 
     try:
@@ -42,9 +42,9 @@ def main(study: str, out: str, **options: Any) -> None:
     )
     graph = expand(definition)
     store = cli.connect(options)
-    from worldrep.studies.drive import run_study
+    from worldrep.studies.driver import run_study
 
-    result = run_study(store, graph, Choice(), launched=True)
+    result = run_study(store, graph, ExecutorOptions(), launched=True)
     store.point_launch(result.run_id)
     result.check()
     draw_heatmaps(graph, result, store.experiment_name, Path(out))

@@ -10,7 +10,7 @@ import click
 from entrypoints import command as cli
 
 if TYPE_CHECKING:
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import Graph
 
 OWN = "default: the study's own."
@@ -32,22 +32,22 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
     """Train, evaluate and extract every model of a study that is not done yet."""
     cli.check_name("action", action, ("run", "status", "plan"))
     cli.check_name("format", format, ("table", "json"))
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import Shard, expand, load_definition
 
     names = {key: options[key] for key in ("seeds", "widths", "worlds", "scale")}
     definition = load_definition(name).asked_for(**names, settings=cli.overrides_from(options))
     graph = expand(definition)
     mine = Shard.parse(shard).steps_of(graph)
-    choice = Choice.parse(options)
+    choice = ExecutorOptions.parse(options)
     if action == "run":
         _run(graph, choice, mine, options)
     else:
         _show(action, format, graph, mine, options)
 
 
-def _run(graph: Graph, choice: Choice, mine: set[str], options: dict[str, Any]) -> None:
-    from worldrep.studies.drive import run_study
+def _run(graph: Graph, choice: ExecutorOptions, mine: set[str], options: dict[str, Any]) -> None:
+    from worldrep.studies.driver import run_study
 
     store = cli.connect(options)
     result = run_study(store, graph, choice, mine=mine, launched=True)

@@ -30,28 +30,28 @@ from worldrep.names import NO_FT, STRATEGIES, ModelName
 def main(ft: str | None, pretrain: str, width: str, strategy: str, **options: Any) -> None:
     """Do the trials that a sweep lacks; interrupted, the same command goes on."""
     settings = cli.settings_from(ModelName(pretrain, ft or NO_FT, width, strategy), options)
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies.definition import parse_seeds
     from worldrep.sweeps.definition import Sweep
-    from worldrep.sweeps.drive import run_sweep
+    from worldrep.sweeps.drive import apply_trial, check_apply, run_sweep
+    from worldrep.sweeps.report import best_trials
     from worldrep.sweeps.storage import default_address
-    from worldrep.sweeps.winner import apply_trial, check_apply, chosen_trial
 
     n_trials = cli.parse_count("n_trials", options["n_trials"])
     seeds = parse_seeds(options["seeds"])
     sweep = Sweep.asked_for(settings, options, cli.overrides_from(options))
     apply = options["apply"]
     check_apply(apply, seeds, sweep)
-    choice, store = Choice.parse(options), cli.connect(options)
+    executor, store = ExecutorOptions.parse(options), cli.connect(options)
     storage = options["storage"] or default_address(sweep.name)
-    result = run_sweep(store, sweep, choice, storage, n_trials, launched=True)
-    store.point_launch(result.run_id)
-    for trial in result.best:
+    run_id, study = run_sweep(store, sweep, executor, storage, n_trials, launched=True)
+    store.point_launch(run_id)
+    for trial in best_trials(study):
         click.echo(f"best: trial {trial.number}: {sweep.outcome(trial)}")
     if apply:
-        study = apply_trial(store, sweep, chosen_trial(apply, result), choice, seeds)
-        click.echo(f"study {study}: done")
-    click.echo(f"{sweep.title}: done, run {result.run_id}; store: {store.address}")
+        applied = apply_trial(store, sweep, study, apply, executor, seeds)
+        click.echo(f"study {applied}: done")
+    click.echo(f"{sweep.title}: done, run {run_id}; store: {store.address}")
 
 
 if __name__ == "__main__":

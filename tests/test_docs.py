@@ -64,7 +64,10 @@ def test_commands_exist(page):
         if words[:2] == ["mlflow", "run"]:
             entry = words[words.index("-e") + 1] if "-e" in words else "main"
             given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-P"]
-            assert set(given) <= {*entries[entry]["parameters"], *options_of(f"entrypoints.{entry}")}
+            assert set(given) <= {
+                *entries[entry]["parameters"],
+                *options_of(f"entrypoints.{entry}"),
+            }
         elif words and words[2].startswith(("entrypoints.", "analysis.", "benchmarks.")):
             given = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
             assert set(given) <= options_of(words[2]), line

@@ -12,9 +12,9 @@ from mlflow.entities import Metric
 from synthetic import part
 
 from analysis.dynamics import dynamics, main
+from analysis.dynamics.statistics import summarize_breakouts
 from analysis.options import Options
-from analysis.statistics.breakouts import summarize_breakouts
-from analysis.store.models import family_of, named_models
+from analysis.store.selection import family_of, named_models
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of, stack_rows, training_sets
 from worldrep.data.tasks import TASKS

@@ -17,7 +17,7 @@ from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
 from worldrep.scales import base_settings, resolve
 from worldrep.stages.models import training_command
-from worldrep.stages.plan import training_fingerprint
+from worldrep.stages.plan import TrainingPlan
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import step_of
 from worldrep.training.device import make_accelerator
@@ -102,7 +102,7 @@ def test_a_strategy_is_part_of_name_tags_and_fingerprint():
         "pt1_ftwb1-4", "pt1_ftwb1-4+replay", "pt1_ftwb1-4+l2sp",
     ]  # fmt: skip
     assert [s.labels["strategy"] for s in found] == list(STRATEGIES)
-    assert len({training_fingerprint(maker_of(s), s) for s in found}) == len(STRATEGIES)
+    assert len({TrainingPlan.of(s).fingerprint for s in found}) == len(STRATEGIES)
     for settings in found:
         assert parse_model(str(settings.model_name)) == settings.model_name
         assert settings.model_name.base == parse_model("pt1")

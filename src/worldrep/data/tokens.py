@@ -24,7 +24,6 @@ CHARACTERS = "".join(chr(code) for code in range(33, 127))
 VOCABULARY = (*SPECIAL, *CHARACTERS)
 VOCABULARY_SIZE = len(VOCABULARY)
 EQUALS = VOCABULARY.index("=")
-ZERO = VOCABULARY.index("0")
 
 Tokens = NDArray[np.uint8]
 
@@ -112,23 +111,12 @@ def encode_rows(
 
 def encode_answers(task: Task, values: NDArray[np.int64]) -> Tokens:
     """Return token rows (n, task.longest + 1): each answer, then <eos> and padding."""
-    if not isinstance(task, ChoiceTask):
-        return _encode_numbers(values, task.longest)
-    table = np.full((len(task.choices), task.longest + 1), PAD, dtype=np.uint8)
-    for row, text in zip(table, task.choices, strict=True):
-        row[: len(text) + 1] = [*encode(text), EOS]
-    return table[values]
-
-
-def _encode_numbers(values: NDArray[np.int64], longest: int) -> Tokens:
-    powers = 10 ** np.arange(longest, dtype=np.int64)
-    digits = 1 + (values[:, None] >= powers[1:]).sum(axis=1)
-    rows = np.full((len(values), longest + 1), PAD, dtype=np.uint8)
-    for column in range(longest):
-        left = digits - 1 - column  # digits that follow this one
-        digit = values // powers[np.maximum(left, 0)] % 10 + ZERO
-        rows[:, column] = np.where(left >= 0, digit, np.where(left == -1, EOS, PAD))
-    rows[:, longest] = np.where(digits == longest, EOS, PAD)
+    is_choice = isinstance(task, ChoiceTask)
+    texts = np.array(task.choices, dtype="S")[values] if is_choice else values.astype("S")
+    padded = texts.astype(f"S{task.longest + 1}")  # with zeros, which no text contains
+    codes = padded.view(np.uint8).reshape(len(values), task.longest + 1)
+    rows = np.where(codes > 0, codes - _SHIFT, PAD).astype(np.uint8)
+    rows[np.arange(len(rows)), (codes == 0).argmax(axis=1)] = EOS
     return rows
 
 

@@ -10,6 +10,7 @@ Shapes: N rows, T packed tokens, M places in them, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,6 @@ from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from worldrep.model.layout import Layout, take
-
-Rotation = tuple[Tensor, Tensor]
 
 
 class KeyValueCache:
@@ -85,10 +84,10 @@ class PackedQwen2(nn.Module):
         decoder = self.model.model
         if cache is not None and cache.length:
             assert layout.gathers[0].shape[1] == 1, "several columns after others need a mask"
-        x, rotation = self._embed(tokens, layout, cache)
+        x, rows = self._embed(tokens, layout, cache)
         last = len(decoder.layers) - 1
         for i, layer in enumerate(decoder.layers):
-            x = _layer(layer, x, rotation, layout, cache, at if i == last else None)
+            x = _layer(layer, x, rows, at if i == last else None)
         if cache is not None:
             cache.length += layout.gathers[0].shape[1]
         return self.model.lm_head(_norm(x, decoder.norm))
@@ -100,39 +99,41 @@ class PackedQwen2(nn.Module):
         Layers after the last one taken are not computed.
         """
         decoder = self.model.model
-        x, rotation = self._embed(tokens, layout, None)
+        x, rows = self._embed(tokens, layout)
         last = len(decoder.layers) - 1
         yield x
         for i, layer in enumerate(decoder.layers):
-            x = _layer(layer, x, rotation, layout, None, None)
+            x = _layer(layer, x, rows)
             yield _norm(x, decoder.norm) if i == last else x
 
     def _embed(
-        self, tokens: Tensor, layout: Layout, cache: KeyValueCache | None
-    ) -> tuple[Tensor, Rotation]:
-        """Return embeddings (T, D), and cosines and signed sines (T, 1, head size) for RoPE."""
+        self, tokens: Tensor, layout: Layout, cache: KeyValueCache | None = None
+    ) -> tuple[Tensor, _Rows]:
+        """Return embeddings (T, D), and what attention needs to know of the rows."""
         decoder = self.model.model
         x = take(decoder.embed_tokens.weight, tokens)
         columns = layout.columns if cache is None else layout.columns + cache.length
         cos, sin = decoder.rotary_emb(x, columns[None])
         first, second = sin[0, :, None].chunk(2, dim=-1)
-        return x, (cos[0, :, None], torch.cat((-first, second), dim=-1))
+        return x, _Rows(layout, cache, cos[0, :, None], torch.cat((-first, second), dim=-1))
+
+
+class _Rows(NamedTuple):
+    """How tokens stand in rows: layout, cache, cosines and signed sines (T, 1, head size)."""
+
+    layout: Layout
+    cache: KeyValueCache | None
+    cos: Tensor
+    sin: Tensor
 
 
 def _norm(x: Tensor, norm: nn.Module) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
-def _layer(
-    layer: Qwen2DecoderLayer,
-    x: Tensor,
-    rotation: Rotation,
-    layout: Layout,
-    cache: KeyValueCache | None,
-    at: Tensor | None,
-) -> Tensor:
+def _layer(layer: Qwen2DecoderLayer, x: Tensor, rows: _Rows, at: Tensor | None = None) -> Tensor:
     """Apply a decoder layer: (T, D) -> (T, D), or (M, D) at the places `at`."""
-    mixed = _attention(layer, x, rotation, layout, cache)
+    mixed = _attention(layer, x, rows)
     if at is not None:
         x, mixed = x.index_select(0, at), mixed.index_select(0, at)
     x = x + layer.self_attn.o_proj(mixed)
@@ -141,35 +142,26 @@ def _layer(
     return x + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
 
 
-def _attention(
-    layer: Qwen2DecoderLayer,
-    x: Tensor,
-    rotation: Rotation,
-    layout: Layout,
-    cache: KeyValueCache | None,
-) -> Tensor:
+def _attention(layer: Qwen2DecoderLayer, x: Tensor, rows: _Rows) -> Tensor:
     """Apply causal attention within rows, without the output projection: (T, D) -> (T, D)."""
     attention = layer.self_attn
     x = _norm(x, layer.input_layernorm)
-    packed = (
-        _rotate(attention.q_proj(x), rotation),
-        _rotate(attention.k_proj(x), rotation),
-        attention.v_proj(x),
-    )
+    q, k = _rotate(attention.q_proj(x), rows), _rotate(attention.k_proj(x), rows)
+    unpacked = (rows.layout.unpack(part) for part in (q, k, attention.v_proj(x)))
     mixed = []
-    for rows in zip(*(layout.unpack(part) for part in packed), strict=True):
-        q, k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in rows)
-        if cache is not None:
-            k, v = cache.extend(attention.layer_idx, k, v)
+    for group in zip(*unpacked, strict=True):
+        q, k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in group)
+        if rows.cache is not None:
+            k, v = rows.cache.extend(attention.layer_idx, k, v)
         causal = k.shape[2] == q.shape[2]  # a single new column attends to all others
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         mixed.append(attended.transpose(1, 2).flatten(2))
-    return layout.pack(mixed)
+    return rows.layout.pack(mixed)
 
 
-def _rotate(x: Tensor, rotation: Rotation) -> Tensor:
+def _rotate(x: Tensor, rows: _Rows) -> Tensor:
     """Apply rotary position embedding (RoPE; Su et al. 2021, arXiv 2104.09864) to (T, D)."""
-    cos, sin = rotation
-    heads = x.unflatten(-1, (-1, cos.shape[-1]))
-    turned = heads.roll(cos.shape[-1] // 2, dims=-1)  # swaps the halves of each head
-    return torch.addcmul(heads * cos, turned, sin).flatten(1).to(x.dtype)
+    size = rows.cos.shape[-1]
+    heads = x.unflatten(-1, (-1, size))
+    turned = heads.roll(size // 2, dims=-1)  # swaps the halves of each head
+    return torch.addcmul(heads * rows.cos, turned, rows.sin).flatten(1).to(x.dtype)

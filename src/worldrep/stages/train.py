@@ -145,7 +145,15 @@ class _Trainer:
             run_id = str(self._from_main(lambda: run.id if run else None))
             if run:
                 _log_inputs(run, plan)
-            model = self._model(plan, base_id, data, run, run_id)
+            checkpoint = self._checkpoint(run_id)
+            if checkpoint:
+                self.accelerator.print(f"{spec.name}: resumed after step {checkpoint.step}")
+            model = initial_model(self.store, plan.settings, base_id)
+            inputs = TrainingInputs(
+                model, data.rows, plan.settings, self.accelerator, data.base_rows, spec.name
+            )
+            progress = self.progress if run else None
+            model = train(inputs, run, data.validate, progress, checkpoint)
             if run:
                 _store_model(run, model)
             return run_id
@@ -177,29 +185,14 @@ class _Trainer:
         stage, values = settings.training_stage, settings.as_dict()
         return RunSpec(stage, settings.run_name(stage), plan.fingerprint, tags, values, self.parent)
 
-    def _model(
-        self,
-        plan: TrainingPlan,
-        base_id: str | None,
-        data: TrainingData,
-        run: OpenRun | None,
-        run_id: str,
-    ) -> Qwen2ForCausalLM:
-        """Train from the newest checkpoint of the run; `run` is None except in the main process."""
-        settings = plan.settings
-        title = settings.run_name(settings.training_stage)
-        checkpoint = self._checkpoint(run_id)
-        if checkpoint:
-            self.accelerator.print(f"{title}: resumed after step {checkpoint.step}")
-        model = initial_model(self.store, settings, base_id)
-        inputs = TrainingInputs(model, data.rows, settings, self.accelerator, data.base_rows, title)
-        return train(inputs, run, data.validate, self.progress if run else None, checkpoint)
-
     def _checkpoint(self, run_id: str) -> Checkpoint | None:
         """Load the run's newest complete checkpoint, the same one in all processes."""
         found = _newest_complete(self.store, run_id) if self.accelerator.is_main_process else None
         step = self._from_main(lambda: found.step if found else None)
-        return found if found or step is None else _load(self.store, run_id, step)
+        if found or step is None:
+            return found
+        with self.store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
+            return read_checkpoint(folder)
 
     def _from_main(self, ask: Callable[[], Any]) -> Any:
         """Return the main process's answer in all processes."""
@@ -209,16 +202,12 @@ class _Trainer:
 
 def _newest_complete(store: Store, run_id: str) -> Checkpoint | None:
     for step in reversed(store.checkpoint_steps(run_id)):
-        try:
-            return _load(store, run_id, step)
-        except StateError:  # truncated or damaged: use the one before
-            continue
+        with store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
+            try:
+                return read_checkpoint(folder)
+            except StateError:  # truncated or damaged: use the one before
+                continue
     return None
-
-
-def _load(store: Store, run_id: str, step: int) -> Checkpoint:
-    with store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
-        return read_checkpoint(folder)
 
 
 def _log_inputs(run: OpenRun, plan: TrainingPlan) -> None:

@@ -103,7 +103,7 @@ class Claim:
 
     @property
     def alive(self) -> bool:
-        """Whether the owner works on the run. (The run's status is set after the claim.)"""
+        """Whether the owner works on the run, whose status is set after the claim."""
         return not self.closed and self.owner.exists(self.heard)
 
 

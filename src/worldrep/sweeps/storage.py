@@ -30,11 +30,6 @@ def is_database(address: str) -> bool:
     return "://" in address
 
 
-def shown(address: str) -> str:
-    """Return an address without user name and password."""
-    return without_user(address) if is_database(address) else address
-
-
 def open_storage(address: str) -> BaseStorage:
     """Open Optuna's storage; an empty one gets Optuna's tables.
 
@@ -56,8 +51,8 @@ def open_storage(address: str) -> BaseStorage:
     except InputError:
         raise
     except Exception as fault:  # database drivers raise exceptions of their own
-        reason = first_line(fault).replace(address, shown(address))
-        raise StateError(f"cannot use the storage at {shown(address)}: {reason}") from None
+        reason = first_line(fault).replace(address, without_user(address))
+        raise StateError(f"cannot use the storage at {without_user(address)}: {reason}") from None
 
 
 def _check_tables(address: str) -> None:
@@ -72,8 +67,8 @@ def _check_tables(address: str) -> None:
         engine.dispose()
     if tables and ("studies" not in tables or "experiments" in tables):
         raise InputError(
-            f"storage={shown(address)} is a database that something else uses, such as MLflow; "
-            "a sweep needs one of its own"
+            f"storage={without_user(address)} is a database that something else uses, such as "
+            "MLflow; a sweep needs one of its own"
         )
 
 
@@ -134,15 +129,15 @@ def check_storage(store: Store, sweep: Sweep, options: ExecutorOptions, address:
                 f"space, which searches {run.tag('searches')}; this one searches "
                 f"{sweep.searches}: give it another name"
             )
-    known = _trials_known(address, sweep)
+    known, shown = _trials_known(address, sweep), without_user(address)
     if runs and known is None:
         raise InputError(
-            f"{sweep.title} is in the store (run {runs[0].id}) and not in storage={shown(address)}:"
+            f"{sweep.title} is in the store (run {runs[0].id}) and not in storage={shown}:"
             f" it was begun with storage={runs[0].tag('storage')}; name that, or give another name"
         )
     if known and not runs:
         raise InputError(
-            f"storage={shown(address)} has {known} trials of {sweep.title} of which the store at "
+            f"storage={shown} has {known} trials of {sweep.title} of which the store at "
             f"{store.address} knows nothing: give another name, or another storage"
         )
 

@@ -12,8 +12,8 @@ from synthetic import SyntheticStore, values
 
 from analysis.exp1_heatmaps import FAMILIES, draw_exp1, exp1_heatmaps, main
 from analysis.figures.kinds import DIFFERENCE, PERFORMANCE
-from analysis.panels import make_panel, panels_of
 from analysis.options import Options, parse_seeds
+from analysis.panels import make_panel, panels_of
 from analysis.statistics.matrices import (
     aggregate,
     expected_matrix,
@@ -101,8 +101,8 @@ def test_the_aggregate_is_the_mean_of_the_seeds_matrices(synthetic):
     assert panel.matrix.n.loc["ftwb1-3"].tolist() == [0] * 7
     assert panel.partial == 7
     assert (
-        panel.block.statistics["trained"]["n"] == 2
-        and panel.block.statistics["trained"]["missing"] == 5
+        panel.summary["trained"]["n"] == 2
+        and panel.summary["trained"]["missing"] == 5
     )
 
 

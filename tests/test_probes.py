@@ -14,7 +14,7 @@ from synthetic import part
 
 from analysis.charts.city_maps import map_limits
 from analysis.figures.chart import Chart
-from analysis.figures.heatmap import MANY_COLUMNS
+from analysis.figures.kinds import MANY_COLUMNS
 from analysis.options import Options
 from analysis.probes import DISPARITY, main, pair_masks, probes
 from analysis.statistics.probing import BASE, GROUPS, WITH, WITHOUT, comparison, shown_models

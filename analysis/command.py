@@ -77,5 +77,5 @@ def _take_options(typed: dict[str, Any]) -> Options:
 @contextmanager
 def open_source(options: Options) -> Iterator[Source]:
     """Open the experiment of the options. Raises InputError or StateError if it is not there."""
-    with sparing_collector():
+    with gc_disabled():
         yield Source(Store.connect(options.experiment, create=False), options.strategy)

@@ -28,6 +28,7 @@ lint: $(VENV)/development
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 fast-test: $(VENV)/development
 	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
@@ -38,14 +39,9 @@ slow-test: $(VENV)/development
 test: lint fast-test slow-test
 
 bench: $(VENV)/runtime
-	python -m benchmarks.data --out bench/data.json
-	python -m benchmarks.training --out bench/training.json
-	python -m benchmarks.evaluation --out bench/evaluation.json
-	python -m benchmarks.extraction --out bench/extraction.json
-	python -m benchmarks.floor --out bench/floor.json
-	python -m benchmarks.together --out bench/together.json
-	python -m benchmarks.tracking --out bench/tracking.json
-	python -m benchmarks.study --out bench/study.json
+	for name in data training device inference tracking study; do \
+		python -m benchmarks.$$name --out bench/$$name.json || exit 1; \
+	done
 	python -m benchmarks.analysis --fill 2000 --out bench/analysis.json
 	python -m benchmarks.report bench
 

@@ -25,17 +25,14 @@ from analysis.figures.scatter import Scatter
 from analysis.options import ALL, Options
 from analysis.result import Result
 from analysis.statistics.similarity import CONSTANT
-from analysis.store.cells import missing_cells
-from analysis.store.choice import NothingThere, nothing_of
+from analysis.store.evaluations import read_improvements
 from analysis.store.extractions import DEFAULT, parse_layer
-from analysis.store.improvements import read_improvements
+from analysis.store.missing import missing_cells, missing_table
+from analysis.store.selection import NothingThere, Trained, nothing_of
 from analysis.store.source import Source
-from analysis.store.tables import missing_table
-from analysis.store.trainings import Trained
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
-from worldrep.evaluation.improvement import HIGHEST
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import HIGHEST, spread_of
 from worldrep.names import FINETUNINGS, TASK_NAMES, finetunings
 
 NAME = "cka_generalization"

@@ -12,12 +12,12 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.families import KINDS, family_missing, family_panels
-from analysis.figures.panels import MEAN, Panel, Strip, seeds_in_words
 from analysis.options import ALL, Options
+from analysis.panels import MEAN, Panel, Strip, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.matrices import aggregate
-from analysis.store.choice import NothingThere
-from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.evaluations import Improvements, read_improvements
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.names import TASK_NAMES, family_in_words, finetunings
 
@@ -102,7 +102,7 @@ def side_by_side(panels: dict[str, Families], seeds: list[int]) -> list[Strip]:
                 which = {f"seed {seed}" for seed in seeds}
                 own = [p.matrix for p in families[family][what] if p.which in which]
                 stem = f"{width}_{name}"
-                panel = Panel(f"{stem}_common", title, kind, aggregate(own), width)
+                panel = make_panel(f"{stem}_common", title, kind, aggregate(own), width)
                 means.append(replace(panel, stem=stem, which=MEAN))
             strips.append(Strip(f"{name}_widths", title, kind.lines, means))
     return strips

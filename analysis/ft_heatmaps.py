@@ -16,12 +16,12 @@ from analysis.command import analysis_command
 from analysis.families import ACTUAL, family_missing, family_panels
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import DIFFERENCE
-from analysis.figures.panels import Panel, Strip, seeds_in_words
 from analysis.options import Options
+from analysis.panels import Panel, Strip, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
 from analysis.statistics.matrices import aggregate, trained_masks
-from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.source import Source
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
 
@@ -124,7 +124,7 @@ def warm_up_table(differences: dict[str, dict[int, pd.DataFrame]]) -> pd.DataFra
 def warm_up_panel(n: str, matrices: dict[int, pd.DataFrame]) -> Panel:
     """Return the heatmap of the mean of ftwbN - ftN."""
     title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(list(matrices))}"
-    return Panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, aggregate(list(matrices.values())))
+    return make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, aggregate(list(matrices.values())))
 
 
 def warm_up_chart(table: pd.DataFrame) -> Intervals:

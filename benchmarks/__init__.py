@@ -1,4 +1,4 @@
-"""Measurements of speed and memory; each is one command, `python -m benchmarks.NAME`."""
+"""Measurements of speed and memory; each file is a command, `python -m benchmarks.NAME`."""
 
 import sys
 from pathlib import Path

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.server import free_port, wait_for
+from benchmarks.stores import free_port, wait_for
 
 STOP_SECONDS = 30
 UNPRIVILEGED = "nobody"

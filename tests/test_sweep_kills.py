@@ -12,11 +12,11 @@ import optuna
 import pytest
 from click.testing import CliRunner
 from drivers import trial_runs
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from servers import postgres
 
 from entrypoints.sweep import main
-from worldrep.sweeps.ledger import is_counted
 from worldrep.sweeps.storage import default_address, open_storage
 from worldrep.tracking import Store
 
@@ -46,9 +46,12 @@ def finish(*arguments):
 
 
 def counted(name, storage=None):
+    """The trials that were not repeated by others, and all trials."""
     storage = open_storage(storage or default_address(name))
-    study = optuna.load_study(study_name=name, storage=storage)
-    return [trial for trial in study.trials if is_counted(trial)], study.trials
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    history = RetryHeartbeatStaleTrialCallback.retry_history
+    repeated = {number for trial in trials for number in history(trial)}
+    return [trial for trial in trials if trial.number not in repeated], trials
 
 
 def wait_for_a_living_trial(name, process, finished):
@@ -112,9 +115,9 @@ def test_the_trial_of_a_killed_ray_worker_is_done_again_on_postgresql(database):
     assert process.returncode == 0, output
     assert "cut off; it is done again as another one" in output
     own, every = counted("two", database)
-    lost = [trial for trial in every if not is_counted(trial)]
+    lost = [trial for trial in every if trial not in own]
     assert len(own) == 3 and len(lost) == 1 and lost[0].state == TrialState.FAIL
-    again = next(t for t in own if t.user_attrs.get("retry_of") == lost[0].number)
+    again = next(t for t in own if t.system_attrs.get("failed_trial") == lost[0].number)
     assert again.params == lost[0].params and again.state.is_finished()
     runs = trial_runs("two")
     assert runs[lost[0].number].status == "KILLED"

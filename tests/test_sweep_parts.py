@@ -15,7 +15,6 @@ from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.sweeps.definition import Sweep
-from worldrep.sweeps.guides import make_sampler
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import read_space, searchable
 
@@ -36,10 +35,10 @@ def own_folder(tmp_path, monkeypatch):
 # The space
 
 
-def test_the_default_of_a_fine_tuning_is_what_the_contract_says():
-    found = read_space("default", FINETUNE)
+def test_the_default_of_a_fine_tuning_lies_around_the_settings_of_its_scale():
+    found, own = read_space("default", FINETUNE), FINETUNE.learning_rate
     assert found == {
-        "learning_rate": FloatDistribution(1e-6, 1e-3, log=True),
+        "learning_rate": FloatDistribution(0.1 * own, 10 * own, log=True),
         "epochs": IntDistribution(8, 60),
         "warmup_steps": IntDistribution(0, 200),
         "weight_decay": FloatDistribution(1e-4, 1e-1, log=True),
@@ -238,12 +237,8 @@ def test_the_identity_is_of_everything_that_trials_share():
     assert len({sweep().identity, *(other.identity for other in others)}) == 7
     assert sweep(name="t").identity == sweep().identity
     assert sweep(name="t").trial_fingerprint(0) != sweep().trial_fingerprint(0)
-    assert (
-        json.loads(sweep().searches.partition(" by ")[2].partition(" with ")[0])["epochs"][
-            "attributes"
-        ]["high"]
-        == 60
-    )
+    ranges = json.loads(sweep().searches.partition(" by ")[2].partition(" with ")[0])
+    assert ranges["epochs"]["attributes"]["high"] == 60
 
 
 def test_pruning_needs_one_objective_that_validations_show():
@@ -266,7 +261,7 @@ def test_what_is_suggested_depends_on_the_seed_and_the_trials_before_alone():
         study = optuna.create_study(direction="maximize")
         found = []
         for number in range(14):
-            study.sampler = make_sampler("tpe", 42, number)  # as after a restart
+            study.sampler = sweep().sampler_of(number)  # as after a restart
             trial = study.ask(fixed_distributions=sweep().space)
             found.append(trial.params)
             study.tell(trial, math.log(trial.params["learning_rate"]))

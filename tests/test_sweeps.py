@@ -1,7 +1,7 @@
 """Sweeps through their command: what the store holds of trials, resuming, the winner."""
 
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import optuna
@@ -13,17 +13,21 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from entrypoints.sweep import main
+from worldrep.executors import ExecutorOptions, Outcome
 from worldrep.names import parse_model
 from worldrep.scales import resolve
 from worldrep.sweeps.definition import Sweep
-from worldrep.sweeps.ledger import Ledger
+from worldrep.sweeps.drive import RETRY, run_sweep
 from worldrep.sweeps.objectives import Objective
+from worldrep.sweeps.report import sweep_spec
 from worldrep.sweeps.storage import default_address, open_storage, open_study
 from worldrep.tracking import RunSpec, Store
 
-# Some learn, some are poor, and with the last one the loss is not finite.
+# Some values learn, some are poor, and with the last one the loss is not finite.
 SPACE = "learning_rate: [5.0e-4, 2.0e-3, 0.3, 1.0e+38]\nepochs: [1, 2]\n"
 COMMON = ["--scale", "smoke", "--ft", "ftwb2-13", "--n_validations", "4", "--sampler", "random"]
+FIRST = ["--n_trials", "12", "--objective", "retention", "--name", "first"]
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
 def run(*arguments, code=0):
@@ -53,98 +57,144 @@ def history(run_id, metric):
     return {point.step: point.value for point in points}
 
 
-def test_a_sweep_from_its_first_trial_to_its_winner(store_uri):
-    name, goal = "first", ["--objective", "retention"]
-    output = run("--n_trials", "12", *goal, "--name", name)
-    study, runs, parent = study_of(name), trial_runs(name), sweep_run(name)
-    trials = study.trials
-    states = [trial.state for trial in trials]
-    assert {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL} == set(states)
-    assert sorted(runs) == list(range(12)) and output.count("] trial ") == 12
+# A sweep of twelve trials
 
-    # Every trial is a run below the sweep's, one level deep, that says how it ended.
-    how = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-    base = next(r for r in Store.connect().find(stage="evaluate") if r.tag("ft") == "none")
-    for number, trial in enumerate(trials):
-        found = runs[number]
+
+@pytest.fixture(scope="module")
+def straight_sweep(empty_database, tmp_path_factory):
+    """The folder of a sweep `first` and what its command printed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+        return folder, run(*FIRST)
+
+
+@pytest.fixture
+def first(straight_sweep, store_uri, tmp_path):
+    """The output of a sweep `first`, in whose store the test may write."""
+    folder, output = straight_sweep
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlruns"))
+    return output
+
+
+def test_trials_complete_are_pruned_or_fail(first):
+    states = {trial.state for trial in study_of("first").trials}
+    assert states == {COMPLETE, PRUNED, FAIL} and first.count("] trial ") == 12
+
+
+def test_every_trial_is_a_run_below_the_sweeps_that_says_how_it_ended(first):
+    runs, parent = trial_runs("first"), sweep_run("first")
+    assert sorted(runs) == list(range(12))
+    how = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed"}
+    for trial in study_of("first").trials:
+        found = runs[trial.number]
         assert found.parent == parent.id and found.tag("trial_state") == how[trial.state]
-        assert found.status == ("FAILED" if trial.state == TrialState.FAIL else "FINISHED")
+        assert found.status == ("FAILED" if trial.state == FAIL else "FINISHED")
         assert found.params["cfg.learning_rate"] == str(trial.params["learning_rate"])
         assert found.params["cfg.epochs"] == str(trial.params["epochs"])
-        assert found.tag("model") == "pt1_ftwb2-13" and found.tag("sweep") == name
+        assert found.tag("model") == "pt1_ftwb2-13" and found.tag("sweep") == "first"
         assert trial.user_attrs["mlflow_run_id"] == found.id
+
+
+def test_the_value_of_a_trial_is_computed_from_its_evaluation(first):
+    base = next(r for r in Store.connect().find(stage="evaluate") if r.tag("ft") == "none")
+    settings = resolve(parse_model("pt1_ftwb2-13"), scale="smoke")
+    runs = trial_runs("first")
+    for trial in study_of("first").get_trials(states=[COMPLETE]):
+        metrics = runs[trial.number].metrics
+        own = {k: v for k, v in metrics.items() if k.count("/") == 2}
+        value = Objective("retention").value(own, base.metrics, settings)
+        assert trial.value == metrics["objective/retention"] == value
+
+
+def test_validations_are_reported_until_a_trial_is_pruned_or_fails(first):
+    runs = trial_runs("first")
+    for trial in study_of("first").trials:
+        found = runs[trial.number]
         values = history(found.id, "val/objective/retention")
         assert list(values.values()) == pytest.approx(list(trial.intermediate_values.values()))
-        if trial.state == TrialState.COMPLETE:
-            own = {k: v for k, v in found.metrics.items() if k.count("/") == 2}
-            settings = resolve(parse_model("pt1_ftwb2-13"), scale="smoke")
-            value = Objective("retention").value(own, base.metrics, settings)
-            assert trial.value == found.metrics["objective/retention"] == value
-        elif trial.state == TrialState.FAIL:
-            assert (
-                "the loss is" in found.tag("error") and "atlantis/angle/mean" not in found.metrics
-            )
-        else:
-            assert len(values) < 4 and "atlantis/angle/mean" not in found.metrics
+        assert ("atlantis/angle/mean" in found.metrics) == (trial.state == COMPLETE)
+        assert trial.state != PRUNED or len(values) < 4
+        assert trial.state != FAIL or "the loss is" in found.tag("error")
 
-    # The sweep's run has the best value by trial, the best settings, and the figures.
+
+def test_the_run_of_a_sweep_has_the_best_value_by_trial_settings_table_and_figures(first):
+    study, parent = study_of("first"), sweep_run("first")
     assert parent.status == "FINISHED"
-    best, expected = history(parent.id, "best/retention"), {}
+    expected = {}
     for i in range(1, 13):
-        done = [t.value for t in trials[:i] if t.state == TrialState.COMPLETE]
+        done = [trial.value for trial in study.trials[:i] if trial.state == COMPLETE]
         expected |= {i: max(done)} if done else {}
-    assert best == expected
-    assert history(parent.id, "trials/pruned")[12] == states.count(TrialState.PRUNED)
+    assert history(parent.id, "best/retention") == expected
+    pruned = len(study.get_trials(states=[PRUNED]))
+    assert history(parent.id, "trials/pruned")[12] == pruned
     assert parent.tag("best_trial") == str(study.best_trial.number)
     assert json.loads(parent.tag("best_settings")) == [study.best_trial.params]
-    expected = {"history", "slice", "importances", "validations"}
-    assert {f"figures/{figure}.png" for figure in expected} <= set(files(parent.id))
+    figures = {"history", "slice", "importances", "validations"}
+    assert {f"figures/{figure}.png" for figure in figures} <= set(files(parent.id))
     with Store.connect().download(parent.id, "trials.csv") as path:
         assert len(pd.read_csv(path)) == 12
 
-    # Again it does nothing; more trials are added to those that are there.
-    before = Path(default_address(name)).read_bytes()
-    assert "] trial " not in run("--n_trials", "12", *goal, "--name", name)
-    assert len(trial_runs(name)) == 12 and len(study_of(name).trials) == 12
-    assert Path(default_address(name)).read_bytes().startswith(before)
-    assert "12 of 13 trials done already" in run("--n_trials", "13", *goal, "--name", name)
-    assert [t.value for t in study_of(name).trials[:12]] == [t.value for t in trials]
+
+def test_the_same_command_again_does_nothing(first):
+    before = Path(default_address("first")).read_bytes()
+    assert "] trial " not in run(*FIRST)
+    assert len(trial_runs("first")) == 12 and len(study_of("first").trials) == 12
+    assert Path(default_address("first")).read_bytes().startswith(before)
+
+
+def test_more_trials_are_added_to_those_that_are_there(first):
+    values, parent = [t.value for t in study_of("first").trials], sweep_run("first")
+    best = history(parent.id, "best/retention")
+    assert "12 of 13 trials done already" in run(*FIRST, "--n_trials", "13")
+    assert [trial.value for trial in study_of("first").trials[:12]] == values
     grown = history(parent.id, "best/retention")
     assert {step: grown[step] for step in best} == best and grown[13] >= max(best.values())
 
-    # The winner, trained by its name, is the model that the trial was.
-    output = run("--n_trials", "13", *goal, "--name", name, "--apply", "best", "--seeds", "42")
-    winner = study_of(name).best_trial
-    assert f"study {name}-trial{winner.number}: done" in output
-    store = Store.connect()
-    tuned = [r for r in store.find(stage="evaluate", seed="42") if r.tag("ft") == "ftwb2-13"]
-    suites = {k: v for k, v in tuned[0].metrics.items()}
-    assert len(suites) > 100
-    assert {k: trial_runs(name)[winner.number].metrics[k] for k in suites} == suites
-    assert len(store.find(stage="extract", ft="ftwb2-13", seed="42")) == 1
-    assert "is not one of those that were completed" in run(
-        "--n_trials", "13", *goal, "--name", name, "--apply", "99", code=2
-    )
 
-    # The name belongs to this search, and so does its storage.
-    n_runs, journal = len(store.find()), Path(default_address(name)).read_bytes()
-    for arguments, sentence in (
-        (
-            ["--objective", "trained"],
-            "belongs to a sweep of other settings or another search space",
-        ),
-        (["--weight_decay", "0.5"], "belongs to a sweep of other settings or another search space"),
-        (["--storage", "elsewhere.journal"], f"it was begun with storage={default_address(name)}"),
-    ):
-        output = run("--n_trials", "20", *goal, "--name", name, *arguments, code=2)
-        assert sentence in output and output.count("\n") == 1
-    assert not Path("elsewhere.journal").exists()
-    output = run("--experiment", "other", "--n_trials", "1", *goal, "--name", name, code=2)
-    assert "13 trials of sweep first of which the store at" in output
-    optuna.delete_study(study_name=name, storage=open_storage(default_address(name)))
-    assert "and not in storage=" in run("--n_trials", "20", *goal, "--name", name, code=2)
-    assert len(store.find()) == n_runs
-    assert Path(default_address(name)).read_bytes().startswith(journal)
+def test_the_winner_trained_by_its_name_is_the_model_that_the_trial_was(first):
+    output = run(*FIRST, "--apply", "best", "--seeds", "42")
+    winner = study_of("first").best_trial
+    assert f"study first-trial{winner.number}: done" in output
+    store = Store.connect()
+    (tuned,) = [r for r in store.find(stage="evaluate", seed="42") if r.tag("ft") == "ftwb2-13"]
+    assert len(tuned.metrics) > 100
+    metrics = trial_runs("first")[winner.number].metrics
+    assert {name: metrics[name] for name in tuned.metrics} == tuned.metrics
+    assert len(store.find(stage="extract", ft="ftwb2-13", seed="42")) == 1
+
+
+def test_a_trial_that_was_not_completed_cannot_be_applied(first):
+    output = run(*FIRST, "--apply", "99", code=2)
+    assert "trial 99 is not one of those that were completed: " in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--objective", "trained"], "belongs to a sweep of other settings or another search"),
+        (["--weight_decay", "0.5"], "belongs to a sweep of other settings or another search"),
+        (["--storage", "elsewhere.journal"], "and not in storage=elsewhere.journal: it was begun"),
+        (["--experiment", "other"], "12 trials of sweep first of which the store at"),
+    ],
+)
+def test_a_name_belongs_to_one_search_and_one_storage(first, arguments, sentence):
+    n_runs, journal = len(Store.connect().find()), Path(default_address("first")).read_bytes()
+    output = run(*FIRST, "--n_trials", "20", *arguments, code=2)
+    assert sentence in output and output.count("\n") == 1
+    assert not Path("elsewhere.journal").exists() and len(Store.connect().find()) == n_runs
+    assert Path(default_address("first")).read_bytes().startswith(journal)
+
+
+def test_a_sweep_whose_trials_were_deleted_is_refused(first):
+    optuna.delete_study(study_name="first", storage=open_storage(default_address("first")))
+    assert "and not in storage=" in run(*FIRST, code=2)
+
+
+# Other sweeps
 
 
 def test_several_objectives_have_a_front_and_no_winner(store_uri):
@@ -209,64 +259,118 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(store_uri, arguments, me
     assert Path("space.yaml").read_text() == SPACE
 
 
+# Trials that are cut off, with workers that end as a script says
+
+
+class ScriptedWorker:
+    """An executor whose trials end as in a list: finish, fail, vanish, or both."""
+
+    def __init__(self, endings):
+        self.endings, self.jobs, self.job = list(endings), [], None
+
+    def open(self, store, tell):
+        self.store = store
+        return self
+
+    @property
+    def free(self):
+        return int(self.job is None)
+
+    def submit(self, job):
+        self.job = job
+        self.jobs.append(job)
+
+    def wait(self, seconds):
+        job, self.job = self.job, None
+        ending = self.endings.pop(0) if self.endings else "finish"
+        run_id = ""
+        if "finish" in ending:
+            run_id = finished(self.store, job.spec)
+        elif "fail" in ending:
+            with pytest.raises(ZeroDivisionError), self.store.run(job.spec):
+                raise ZeroDivisionError("poison")
+        return [Outcome(job.fingerprint, "lost" if "vanish" in ending else "done", run_id)]
+
+    def stop(self):
+        return []
+
+
+def finished(store, spec):
+    with store.run(spec) as run:
+        run.metrics(1, {"objective/standard/distance/mean": 7.0})
+        run.tags({"worldrep.trial_state": "complete"})
+    return run.id
+
+
 @pytest.fixture
-def begun(store_uri):
-    """A sweep of a pretraining whose first trial is asked for and not yet begun, and its ledger."""
+def sweep_of(store_uri):
+    """Makes sweeps of a pretraining that differ in their name."""
     Path("one.yaml").write_text("learning_rate: {low: 0.5x, high: 2x}\nepochs: [1, 2, 3]\n")
     settings = resolve(parse_model("pt1-1"), scale="smoke")
     typed = {"objective": "standard/distance/mean", "sampler": "tpe", "pruner": "none"}
-    sweep = Sweep.asked_for(settings, typed | {"space": "one.yaml", "name": "begun"}, {})
-    study = open_study(open_storage(default_address("begun")), sweep)
-    ledger = Ledger(Store.connect(), sweep, study)
-    return ledger, ledger.ask(), study
+    return lambda name: Sweep.asked_for(settings, {**typed, "space": "one.yaml", "name": name}, {})
 
 
-def open_run(ledger, number, **tags):
-    spec = RunSpec("sweep", "a trial", ledger._sweep.trial_fingerprint(number), tags)
-    return Store.connect().run(spec)
+def drive(monkeypatch, sweep, n_trials, endings=()):
+    """Run a sweep with scripted endings; the trials, and the jobs that its worker was given."""
+    worker = ScriptedWorker(endings)
+    monkeypatch.setattr(ExecutorOptions, "open", lambda self, store, tell: worker.open(store, tell))
+    _, study = run_sweep(
+        Store.connect(), sweep, ExecutorOptions(), default_address(sweep.name), n_trials
+    )
+    return study.trials, worker.jobs
 
 
-def test_a_trial_that_ended_before_its_worker_died_is_told(begun):
-    ledger, trial, study = begun
-    with open_run(ledger, trial.number, trial_state="complete") as run:
-        run.metrics(1, {"objective/standard/distance/mean": 7.0})
-    ledger.conclude(trial.number)
-    (told,) = study.trials
-    assert (told.state, told.value) == (TrialState.COMPLETE, 7.0)
-    assert told.user_attrs["mlflow_run_id"] == run.id and len(ledger.trials()) == 1
+@pytest.fixture
+def begun(sweep_of):
+    """A sweep whose driver was killed, and its study."""
+    sweep = sweep_of("begun")
+    with Store.connect().run(sweep_spec(sweep, default_address("begun"))):
+        pass
+    return sweep, open_study(open_storage(default_address("begun")), sweep)
 
 
-def test_a_trial_that_failed_before_its_worker_died_failed(begun):
-    ledger, trial, study = begun
-    with pytest.raises(ZeroDivisionError), open_run(ledger, trial.number):
-        raise ZeroDivisionError("poison")
-    ledger.conclude(trial.number)
-    (told,) = study.trials
-    assert told.state == TrialState.FAIL and "poison" in told.user_attrs["error"]
-    assert len(ledger.trials()) == 1
+def test_a_trial_that_finished_before_its_worker_died_is_told(sweep_of, monkeypatch):
+    (trial,), jobs = drive(monkeypatch, sweep_of("told"), 1, ["finish and vanish"])
+    assert (trial.state, trial.value, len(jobs)) == (COMPLETE, 7.0, 1)
+    assert trial.user_attrs["mlflow_run_id"] == trial_runs("told")[0].id
 
 
-def test_a_trial_that_was_cut_off_is_asked_for_again_twice_and_then_failed(begun):
-    ledger, trial, study = begun
-    values = trial.params
-    for _ in range(2):
-        ledger.conclude(trial.number)
-        assert ledger.trials() == []
-        trial = ledger.ask()
-        assert trial.params == values
-    ledger.conclude(trial.number)
-    assert [t.state for t in study.trials] == [TrialState.FAIL] * 3
-    (failed,) = ledger.trials()
-    assert failed.user_attrs["error"] == "its worker died 3 times"
+def test_a_trial_that_finished_before_the_driver_was_killed_is_told(begun, monkeypatch):
+    sweep, study = begun
+    trial = study.ask(fixed_distributions=sweep.space)
+    tags = {"sweep": "begun", "trial": "0"}
+    finished(Store.connect(), RunSpec("sweep", "t", sweep.trial_fingerprint(trial.number), tags))
+    (told,), jobs = drive(monkeypatch, sweep, 1)
+    assert (told.state, told.value, jobs) == (COMPLETE, 7.0, [])
 
 
-def test_a_trial_that_was_cut_off_while_it_was_asked_for_is_drawn_alike(begun):
-    ledger, trial, study = begun
-    values = trial.params
-    study.tell(trial, state=TrialState.FAIL)
-    again = open_study(open_storage(default_address("begun")), replace(ledger._sweep, name="twin"))
-    twin = Ledger(Store.connect(), replace(ledger._sweep, name="twin"), again)
-    partial = again.ask()  # the driver is killed after the first of two values
-    partial.suggest_float("learning_rate", 1e-3, 4e-3)
-    assert twin.take_up() == [] and twin.trials() == []
-    assert twin.ask().params == values
+def test_a_trial_that_failed_before_its_worker_died_failed(sweep_of, monkeypatch):
+    (failed, _), jobs = drive(monkeypatch, sweep_of("failed"), 2, ["fail and vanish"])
+    assert failed.state == FAIL and "poison" in failed.user_attrs["error"] and len(jobs) == 2
+
+
+def test_a_trial_that_is_cut_off_is_repeated_twice_and_then_fails(sweep_of, monkeypatch, capsys):
+    trials, jobs = drive(monkeypatch, sweep_of("lost"), 2, ["vanish"] * 3)
+    assert [trial.state for trial in trials] == [FAIL] * 3 + [COMPLETE] and len(jobs) == 4
+    assert trials[0].params == trials[1].params == trials[2].params != trials[3].params
+    assert trials[2].user_attrs["error"] == "its worker died 3 times"
+    assert capsys.readouterr().out.count("cut off; it is done again as another one") == 2
+
+
+def test_a_trial_that_a_killed_driver_had_queued_is_not_queued_again(begun, monkeypatch):
+    sweep, study = begun
+    study.ask(fixed_distributions=sweep.space)
+    RETRY(study, study.trials[0])
+    trials, jobs = drive(monkeypatch, sweep, 1)
+    assert [trial.state for trial in trials] == [FAIL, COMPLETE] and len(jobs) == 1
+    assert trials[0].params == trials[1].params
+
+
+def test_a_trial_that_was_cut_off_while_it_was_suggested_gets_the_same_values(begun, monkeypatch):
+    sweep, study = begun
+    study.ask().suggest_float("learning_rate", 1e-3, 4e-3)  # the second value is missing
+    (_, again), jobs = drive(monkeypatch, sweep, 1)
+    straight = optuna.create_study(sampler=sweep.sampler_of(0))
+    assert again.params == straight.ask(fixed_distributions=sweep.space).params
+    assert len(jobs) == 1

@@ -23,15 +23,14 @@ from analysis.cka.pairs import (
 from analysis.command import analysis_command
 from analysis.figures.curves import Curves
 from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
-from analysis.figures.panels import Panel
 from analysis.options import ALL, Options
+from analysis.panels import Panel, make_panel
 from analysis.result import Result
 from analysis.statistics.matrices import Summary
-from analysis.store.choice import NothingThere, nothing_of
 from analysis.store.extractions import DEFAULT, parse_layer
+from analysis.store.missing import missing_table
+from analysis.store.selection import NothingThere, Trained, nothing_of
 from analysis.store.source import Source
-from analysis.store.tables import missing_table
-from analysis.store.trainings import Trained
 from worldrep.names import PRETRAININGS, TASK_NAMES
 
 NAME = "cka"
@@ -131,7 +130,7 @@ def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
     which = f"seeds {', '.join(map(str, seeds))}"
     if len(seeds) == 1:
         which = f"seed {seeds[0]} only: no spread"
-    return Panel(
+    return make_panel(
         likeness.name,
         f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
         kind_of(likeness),

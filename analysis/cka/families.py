@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from analysis.cka.pairs import chance_of, pair_table
 from analysis.options import ALL, Options
 from analysis.statistics.matrices import Summary
-from analysis.store.choice import NothingThere
 from analysis.store.extractions import (
     DEFAULT,
     Extractions,
@@ -27,9 +26,8 @@ from analysis.store.extractions import (
     layers_of,
     read_extractions,
 )
+from analysis.store.selection import NothingThere, Trained, used_runs
 from analysis.store.source import Source
-from analysis.store.tables import used_runs
-from analysis.store.trainings import Trained
 from worldrep.errors import StateError
 from worldrep.names import PRETRAININGS, ModelName, parse_model
 from worldrep.tracking import StoredRun

@@ -15,9 +15,9 @@ from analysis.predictors.rules import PREDICTORS, predict
 from analysis.predictors.scores import Predictions, scores_over_seeds
 from analysis.result import Result
 from analysis.statistics.matrices import trained_mask
-from analysis.store.cells import missing_cells
-from analysis.store.choice import NothingThere
-from analysis.store.improvements import read_improvements
+from analysis.store.evaluations import read_improvements
+from analysis.store.missing import missing_cells
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.errors import unknown
 from worldrep.names import TASK_NAMES, finetunings

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import Frame, Kind
-from analysis.figures.panels import Panel, seeds_in_words
 from analysis.figures.scatter import Scatter
+from analysis.panels import Panel, make_panel, seeds_in_words
 from analysis.probes.models import BASE, WITH, WITHOUT, Probed
 from analysis.probes.statistics import (
     component_table,
@@ -244,4 +244,4 @@ def disparity_panel(matrices: Mapping[int, pd.DataFrame], largest: float) -> Pan
     title = f"Procrustes disparity between models, {seeds_in_words(list(matrices))}"
     top = next(limit for limit in DISPARITY_LIMITS if limit >= largest)
     kind = replace(DISPARITY, limits=(0.0, top))
-    return Panel("procrustes", title, kind, aggregate(list(matrices.values())))
+    return make_panel("procrustes", title, kind, aggregate(list(matrices.values())))

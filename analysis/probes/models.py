@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from analysis.options import Options
 from analysis.statistics.similarity import principal_components
-from analysis.store.choice import NothingThere, nothing_of
-from analysis.store.commands import Commands
+from analysis.store.evaluations import PRETRAIN
 from analysis.store.extractions import (
     DEFAULT,
     Extractions,
@@ -26,10 +25,9 @@ from analysis.store.extractions import (
     layers_of,
     read_extractions,
 )
-from analysis.store.improvements import PRETRAIN
+from analysis.store.missing import Commands, missing_table
+from analysis.store.selection import NothingThere, Trained, nothing_of, used_runs
 from analysis.store.source import Source
-from analysis.store.tables import missing_table, used_runs
-from analysis.store.trainings import Trained
 from worldrep.data.world import World
 from worldrep.errors import StateError
 from worldrep.evaluation.probe import ProbeResult, probe_positions

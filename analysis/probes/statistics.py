@@ -12,9 +12,9 @@ from analysis.probes.models import BASE, GROUPS, WITH, WITHOUT, Probed
 from analysis.statistics.comparison import rank_sum
 from analysis.statistics.matrices import Masks, summary
 from analysis.statistics.similarity import procrustes_table
-from analysis.store.improvements import PRETRAIN
+from analysis.store.evaluations import PRETRAIN
 from worldrep.data.world import ATLANTIS, X_LIMIT, Y_LIMIT
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 from worldrep.names import FINETUNINGS, NO_FT
 
 DEGREE = 10  # units of 0.1 degree

@@ -16,12 +16,11 @@ from analysis.options import ALL, Options
 from analysis.result import Result
 from analysis.seeds.charts import charts
 from analysis.seeds.comparisons import Series, comparisons, spreads
-from analysis.store.choice import NothingThere
-from analysis.store.improvements import PRETRAIN
-from analysis.store.models import in_order, named_models
+from analysis.store.evaluations import PRETRAIN
+from analysis.store.missing import missing_table
 from analysis.store.scores import IMPROVEMENTS, QUANTITIES, Scores, is_base, read_scores
+from analysis.store.selection import NothingThere, in_order, named_models, used_runs
 from analysis.store.source import Source
-from analysis.store.tables import missing_table, used_runs
 from worldrep.errors import InputError
 from worldrep.names import ModelName
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.figures.chart import Chart
 from analysis.figures.intervals import Intervals
-from analysis.figures.panels import seeds_in_words
+from analysis.panels import seeds_in_words
 from analysis.seeds.comparisons import LEVEL, spread_bounds, summary_of
 from analysis.store.scores import MEANS
 from worldrep.data.tasks import TASKS

@@ -16,7 +16,7 @@ from scipy.special import chdtri, ncfdtr, stdtrit
 
 from analysis.statistics.comparison import paired
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 10_000

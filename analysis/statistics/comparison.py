@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 from scipy.stats import mannwhitneyu, wilcoxon
 
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 
 ROUNDING = 1e-12  # differences below this share of the largest value count as equal
 

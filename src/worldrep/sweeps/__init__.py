@@ -1,1 +1,4 @@
-"""Sweeps: searching settings with Optuna, every trial a run of the store."""
+"""Sweeps: hyperparameter search with Optuna, with one MLflow run per trial.
+
+May import every other package of worldrep.
+"""

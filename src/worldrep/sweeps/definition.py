@@ -1,35 +1,51 @@
-"""What a sweep is: which model, which settings are searched, for what."""
+"""Definition of a sweep: the model, the search space, the objectives, sampler and pruner."""
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from worldrep.data.sets import maker_of
-from worldrep.digests import digest
+from worldrep.digests import digest, random_stream
 from worldrep.errors import InputError, unknown
 from worldrep.settings import Settings
-from worldrep.stages.fingerprints import evaluation_fingerprint, training_fingerprint
-from worldrep.sweeps.guides import AUTO, NONE, PRUNERS, SAMPLERS
+from worldrep.stages.plan import evaluation_fingerprint, training_fingerprint
 from worldrep.sweeps.objectives import Objective, parse_objectives
-from worldrep.sweeps.space import Space, description, read_space
+from worldrep.sweeps.space import Space, read_space
 
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+AUTO, NONE = "auto", "none"
+SAMPLERS = ("tpe", "random")
+PRUNERS = (AUTO, "median", "hyperband", NONE)
+STARTUP_TRIALS = 5  # trials before the median pruner starts
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,199}")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A search, without how long and where it runs.
+    """A search for settings, without the number of trials and where they run.
 
-    name: by which it is found again; settings: those of every trial but for the space. pruner: auto
-    is median for one objective that validations show, else none. Raises InputError for what does
-    not go together.
+    Args:
+        name: Identifies the sweep in the store and in Optuna's storage.
+        settings: Settings of every trial, apart from those that the space overrides.
+        pruner: `auto` stands for `median` if there is one objective that validations measure,
+            else for `none`.
+
+    Raises:
+        InputError: A value is invalid, or the pruner cannot work with the objectives.
     """
 
     name: str
@@ -37,7 +53,7 @@ class Sweep:
     space: Space
     objectives: tuple[Objective, ...]
     sampler: str = "tpe"
-    pruner: str = "auto"
+    pruner: str = AUTO
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -58,15 +74,16 @@ class Sweep:
 
     @classmethod
     def asked_for(
-        cls, settings: Settings, typed: Mapping[str, str], fixed: Mapping[str, Any]
+        cls, settings: Settings, typed: Mapping[str, Any], fixed: Mapping[str, Any]
     ) -> Sweep:
-        """From what the user typed: space, objective, sampler, pruner, and a name or `none`.
+        """Build the sweep from the options space, objective, sampler, pruner and name.
 
-        fixed: settings that were given a value; they cannot be searched as well.
+        Args:
+            fixed: Settings that were given a value; they cannot be searched as well.
         """
         objectives = parse_objectives(typed["objective"], settings)
         name = typed["name"]
-        if name == "none":
+        if name is None:
             goals = [objective.name.replace("/", "-") for objective in objectives]
             parts = (str(settings.model_name), *goals, settings.scale, f"seed{settings.seed}")
             name = "_".join(parts)
@@ -83,48 +100,71 @@ class Sweep:
 
     @property
     def title(self) -> str:
-        """What its run is called."""
+        """Name of the sweep's run."""
         return f"sweep {self.name}"
 
     @property
     def fingerprint(self) -> str:
-        """By which its run is found: the name alone, so that no two sweeps share one."""
+        """Fingerprint of the sweep's run: of the name alone, so that names are unique."""
         return digest(["sweep", self.name])
 
     @cached_property
     def identity(self) -> str:
-        """Of everything that its trials have in common: those of another sweep do not belong."""
+        """Digest of everything that the trials share; it detects another sweep of this name."""
         maker = maker_of(self.settings)
-        start = training_fingerprint(maker, self.settings)
-        start = evaluation_fingerprint(maker, self.settings, start)
+        model = training_fingerprint(maker, self.settings)
+        work = evaluation_fingerprint(maker, self.settings, model)
         goals = [goal.name for goal in self.objectives]
-        return digest([start, description(self.space), goals, self.sampler, self.pruner])
+        return digest([work, self._ranges, goals, self.sampler, self.pruner])
+
+    @property
+    def _ranges(self) -> dict[str, Any]:
+        """The space as JSON-able values."""
+        return {name: json.loads(distribution_to_json(d)) for name, d in self.space.items()}
 
     @property
     def searches(self) -> str:
-        """What is searched for what, for tags and messages."""
+        """Objectives, space, sampler and pruner, for tags and messages."""
         goals = ", ".join(objective.name for objective in self.objectives)
-        how = f"{self.sampler}, pruner {self.pruner}"
-        return f"{goals} by {json.dumps(description(self.space))} with {how}"
+        return f"{goals} by {json.dumps(self._ranges)} with {self.sampler}, pruner {self.pruner}"
+
+    def sampler_of(self, number: int) -> BaseSampler:
+        """Make the sampler of the trial that `number` others precede.
+
+        Its random numbers depend on the seed and on `number` alone, so that an interrupted sweep
+        continues with the same suggestions.
+        """
+        seed = int(random_stream(self.settings.seed, "sampler", number).integers(2**31))
+        return RandomSampler(seed) if self.sampler == "random" else TPESampler(seed=seed)
+
+    def make_pruner(self) -> BasePruner:
+        """Make the pruner. It compares trials at the same validation, counted from 1."""
+        if self.pruner == "median":
+            return MedianPruner(n_startup_trials=STARTUP_TRIALS)
+        if self.pruner == "hyperband":
+            return HyperbandPruner(max_resource=self.settings.n_validations)
+        return NopPruner()
 
     def outcome(self, trial: FrozenTrial) -> str:
-        """The values and settings of a completed trial, in words."""
+        """Describe the values and settings of a completed trial."""
         goals = zip(self.objectives, trial.values or [], strict=False)
         values = [f"{goal.name} {value:.4f}" for goal, value in goals]
         return ", ".join(values) + f" ({params_in_words(trial.params)})"
 
     def trial_fingerprint(self, number: int) -> str:
+        """Fingerprint of a trial's run."""
         return digest(["trial", self.name, self.identity, number])
 
     def trial_title(self, number: int) -> str:
+        """Name of a trial's run."""
         return f"{self.title} trial {number}"
 
     def settings_of(self, params: dict[str, Any]) -> Settings:
-        """The settings of a trial. Raises InputError when its values do not go together."""
+        """Return the settings of a trial; raises InputError when its values conflict."""
         return replace(self.settings, **params)
 
 
 def params_in_words(params: Mapping[str, Any]) -> str:
-    """The settings of a trial, such as `epochs 3, learning_rate 0.00123`."""
+    """Format the settings of a trial, such as `epochs 3, learning_rate 0.00123`."""
     shown = {k: f"{v:.3g}" if isinstance(v, float) else str(v) for k, v in params.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items())

@@ -1,11 +1,4 @@
-"""What a sweep makes large or small: numbers of the evaluation, by name.
-
-`transfer` and `trained` are means over the tasks that were not, and that were, trained on, of the
-normalised improvement on Atlantis; `retention` is the mean over all tasks of the same formula for
-standard questions: 1 where nothing was forgotten, 0 where the model is as bad at the cities that
-its base knows as the base is at Atlantis. A single number is called as in the evaluation, such as
-`atlantis/angle/mean`.
-"""
+"""Objectives of a sweep: metrics of the evaluation, or means of the normalised improvement."""
 
 from __future__ import annotations
 
@@ -33,45 +26,57 @@ SINGLE = tuple(
 
 @dataclass(frozen=True)
 class Objective:
-    """A number to make large or small. Raises InputError for a name that is none."""
+    """A number to maximise or minimise.
+
+    Args:
+        name: `transfer` and `trained` are means of the normalised improvement on Atlantis, over
+            the tasks that the model was not, and was, fine-tuned on. `retention` is the mean of
+            the same formula on standard questions over all tasks: 1 means that nothing was
+            forgotten, 0 that the model does as badly as its base does on Atlantis. Any other name
+            is a metric of the evaluation, such as `atlantis/angle/mean`.
+
+    Raises:
+        InputError: The name is unknown.
+    """
 
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in (*AGGREGATES, *SINGLE):
-            names = ", ".join(AGGREGATES)
-            if "/" not in self.name:
-                raise unknown("objective", self.name, (*AGGREGATES, "SPLIT/TASK/mean"))
-            fault = unknown("objective", self.name, SINGLE)
-            hint = str(fault).split("; allowed")[0]
-            raise InputError(
-                f"{hint}; allowed: {names}, or SPLIT/TASK/FACT with SPLIT one of "
-                f"{', '.join(SPLITS)}, FACT one of {', '.join(FACTS)}"
-            )
+        if self.name in (*AGGREGATES, *SINGLE):
+            return
+        if "/" not in self.name:
+            raise unknown("objective", self.name, (*AGGREGATES, "SPLIT/TASK/mean"))
+        hint = str(unknown("objective", self.name, SINGLE)).split("; allowed")[0]
+        raise InputError(
+            f"{hint}; allowed: {', '.join(AGGREGATES)}, or SPLIT/TASK/FACT with SPLIT one of "
+            f"{', '.join(SPLITS)}, FACT one of {', '.join(FACTS)}"
+        )
 
     @property
     def needs_base(self) -> bool:
-        """Whether it compares with the base that a fine-tuning started from."""
+        """Whether it compares a fine-tuned model with its base."""
         return self.name in AGGREGATES
 
     @property
     def higher_is_better(self) -> bool:
+        """Whether it is maximised."""
         if self.needs_base or self.name.endswith("/valid_ratio"):
             return True
         return TASKS[self.name.split("/")[1]].accuracy
 
     def is_validated(self, settings: Settings) -> bool:
-        """Whether the validations during a training show it too."""
+        """Whether the validations during a training measure it as well."""
         if self.needs_base:
             return True
         split, _, fact = self.name.split("/")
-        shown = {name.split("/")[0] for name in validation_sets(settings)}
-        return split in shown and fact in VALIDATED_FACTS
+        validated = {name.split("/")[0] for name in validation_sets(settings)}
+        return split in validated and fact in VALIDATED_FACTS
 
     def value(self, metrics: Metrics, base: Metrics, settings: Settings) -> float:
-        """The objective of a model from its metrics and its base's, of the same questions.
+        """Compute the objective from the metrics of a model and of its base.
 
-        Raises KeyError when a metric is not there.
+        Raises:
+            KeyError: A metric is missing.
         """
         if not self.needs_base:
             return metrics[self.name]
@@ -94,9 +99,10 @@ class Objective:
 
 
 def parse_objectives(text: str, settings: Settings) -> tuple[Objective, ...]:
-    """`transfer,retention` -> two objectives, each once.
+    """Parse objectives such as `transfer,retention`, each at most once.
 
-    Raises InputError for a name that is not known, or that the model has no such number for.
+    Raises:
+        InputError: A name is unknown, or needs a base and the model is a pretraining.
     """
     found = tuple(dict.fromkeys(Objective(part.strip()) for part in text.split(",")))
     for objective in found:

@@ -1,13 +1,12 @@
-"""The search space of a sweep, read from a small YAML file.
+"""Search space of a sweep, read from a YAML file.
 
 learning_rate: {low: 1e-6, high: 1e-3, log: true}
-epochs: {low: 0.25x, high: 2x}     # times the setting's own value
+epochs: {low: 0.25x, high: 2x}     # times the value of the model's own settings
 batch_size: [32, 64, 128]          # one of these
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +19,6 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
-    distribution_to_json,
 )
 
 from worldrep.errors import InputError, unknown
@@ -31,18 +29,22 @@ from worldrep.studies.definition import read_yaml
 DEFAULT = "default"
 LIBRARY = Path(__file__).parent / "library"
 KEYS = ("low", "high", "log", "step")
-OF_THE_BASE = ("precision", "compute")  # with another one a trial would need a base of its own
+OF_THE_BASE = ("precision", "compute")  # another value would need another base
 WITHOUT_EFFECT = ("n_checkpoints", "n_validations")  # on the weights
 
 Space = dict[str, BaseDistribution]
 
 
 def read_space(path: str, settings: Settings) -> Space:
-    """The settings to search, each with what it may be; `default` is the one that comes along.
+    """Read the distributions of the searched settings by name.
 
-    settings: of which the trials differ in the space alone. Raises InputError for a file that
-    cannot be read, a setting that is not known or cannot be searched, a range upside down, a value
-    that is out of bounds.
+    Args:
+        path: A YAML file, or `default` for the built-in space of the stage.
+        settings: The model's own settings, which the trials share apart from the space.
+
+    Raises:
+        InputError: The file cannot be read, a setting is unknown or cannot be searched, or a
+            range or value is invalid.
     """
     stage = "finetune" if settings.is_finetuning else "pretrain"
     file = LIBRARY / f"{stage}.yaml" if path == DEFAULT else Path(path)
@@ -52,17 +54,17 @@ def read_space(path: str, settings: Settings) -> Space:
             f"search space {path} is not a list of settings with ranges such as "
             "`learning_rate: {low: 1e-6, high: 1e-3, log: true}`"
         )
-    if path == DEFAULT:  # it is for all mixtures; not every one reads all of it
+    if path == DEFAULT:  # not every mixture uses every setting of the built-in space
         content = {name: content[name] for name in content if name in searchable(settings)}
     try:
         _check_keys(yaml.compose(file.read_text()))
-        return {name: _dimension(name, given, settings) for name, given in content.items()}
+        return {name: _distribution(name, given, settings) for name, given in content.items()}
     except InputError as fault:
         raise InputError(f"search space {path}: {fault}") from None
 
 
 def _check_keys(node: Any) -> None:
-    """Raise InputError for a key that occurs twice: YAML would take the last one."""
+    """Raise InputError for a duplicate key: YAML would silently use the last one."""
     names = [key.value for key, _ in node.value]
     for name in names:
         if names.count(name) > 1:
@@ -70,7 +72,7 @@ def _check_keys(node: Any) -> None:
 
 
 def searchable(settings: Settings) -> tuple[str, ...]:
-    """The settings that trials may differ in."""
+    """List the settings in which trials may differ: those that change the training alone."""
     if settings.is_finetuning:
         groups = settings.group("training", "ft_rows") | settings.of_strategy
         left_out = {*OF_THE_BASE, *WITHOUT_EFFECT, "strategy"}
@@ -81,12 +83,7 @@ def searchable(settings: Settings) -> tuple[str, ...]:
     return tuple(name for name in groups if name not in left_out)
 
 
-def description(space: Space) -> dict[str, Any]:
-    """The space as JSON-able values."""
-    return {name: json.loads(distribution_to_json(found)) for name, found in space.items()}
-
-
-def _dimension(name: str, given: Any, settings: Settings) -> BaseDistribution:
+def _distribution(name: str, given: Any, settings: Settings) -> BaseDistribution:
     allowed = searchable(settings)
     if name not in FIELDS:
         raise unknown("setting", name, allowed)
@@ -102,12 +99,12 @@ def _dimension(name: str, given: Any, settings: Settings) -> BaseDistribution:
 
 
 def _choices(name: str, given: list[Any], settings: Settings) -> CategoricalDistribution:
-    values = [_value(name, text, settings) for text in given]
-    if len(set(values)) < 2:
+    values = tuple(dict.fromkeys(_value(name, text, settings) for text in given))
+    if len(values) < 2:
         raise InputError(f"{name} has fewer than two different values to choose from")
     for value in values:
-        replace(settings, **{name: value})
-    return CategoricalDistribution(tuple(dict.fromkeys(values)))
+        replace(settings, **{name: value})  # raises when it is out of bounds
+    return CategoricalDistribution(values)
 
 
 def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistribution:
@@ -117,33 +114,35 @@ def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistr
     for key in ("low", "high"):
         if key not in given:
             raise InputError(f"{name} has no {key}")
-    kind = FIELDS[name].type
+    kind, log = FIELDS[name].type, given.get("log", False)
     if kind == "str":
         raise InputError(f"{name} is not a number: list its values, such as [full, answer]")
-    low, high = (_value(name, given[key], settings) for key in ("low", "high"))
-    step = _value(name, given["step"], settings) if "step" in given else None
-    log = given.get("log", False)
-    if not isinstance(log, bool):
-        raise InputError(f"{name}: log={log!r} is not one of: true, false")
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError(f"{name} runs from {low} to {high}: both must be finite")
-    if low >= high:
-        raise InputError(f"{name} runs from {low} to {high}: low must be below high")
-    if log and low <= 0:
-        raise InputError(f"{name} runs from {low}: on a logarithmic scale it must be above 0")
-    if log and step is not None:
-        raise InputError(f"{name} cannot have both log and step")
-    if step is not None and not 0 < step <= high - low:
-        raise InputError(f"{name}: step={step} must be above 0 and within the range")
+    numbers = {k: _value(name, given[k], settings) for k in ("low", "high", "step") if k in given}
+    low, high, step = numbers["low"], numbers["high"], numbers.get("step")
+    faults = (
+        (not isinstance(log, bool), f": log={log!r} is not one of: true, false"),
+        (not math.isfinite(low), f" runs from {low} to {high}: both must be finite"),
+        (not math.isfinite(high), f" runs from {low} to {high}: both must be finite"),
+        (low >= high, f" runs from {low} to {high}: low must be below high"),
+        (log and low <= 0, f" runs from {low}: on a logarithmic scale it must be above 0"),
+        (log and step is not None, " cannot have both log and step"),
+        (
+            step is not None and not 0 < step <= high - low,
+            f": step={step} must be above 0 and within the range",
+        ),
+    )
+    for is_wrong, message in faults:
+        if is_wrong:
+            raise InputError(f"{name}{message}")
     for value in (low, high):
-        replace(settings, **{name: value})  # raises what is out of bounds
+        replace(settings, **{name: value})  # raises when it is out of bounds
     if kind == "int":
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)
 
 
 def _value(name: str, given: Any, settings: Settings) -> Any:
-    """A value as it was typed; `2x` is twice the setting's own."""
+    """Parse a value; `2x` is twice the value of the settings."""
     text = str(given)
     if FIELDS[name].type == "str" or not text.endswith("x"):
         return parse_value(name, text)
@@ -158,5 +157,4 @@ def _value(name: str, given: Any, settings: Settings) -> Any:
     value = times * getattr(settings, name)
     if FIELDS[name].type == "float":
         return value
-    least = FIELDS[name].metadata.get("least") or 0
-    return max(least, round(value))
+    return max(FIELDS[name].metadata.get("least") or 0, round(value))

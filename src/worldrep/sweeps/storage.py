@@ -1,52 +1,49 @@
-"""Where Optuna keeps a sweep's trials: a journal file on one machine, a database for many."""
+"""Optuna's storage of a sweep: a journal file on one machine, a database for a cluster."""
 
 from __future__ import annotations
 
 import json
 import os
-import warnings
 from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
 from sqlalchemy import create_engine, inspect
 
 from worldrep.errors import InputError, StateError, first_line
-from worldrep.executors import Choice
+from worldrep.executors import ExecutorOptions
 from worldrep.sweeps.definition import Sweep
-from worldrep.sweeps.guides import make_pruner
 from worldrep.tracking import Store
 from worldrep.tracking.store import without_user
 
-IDENTITY = "worldrep.identity"  # of the sweep, as an attribute of Optuna's study
-FOLDER, SUFFIX = "sweeps", ".journal"
-
 
 def default_address(name: str) -> str:
-    """$WORLDREP_STORAGE, else a journal file in the folder in which the command runs."""
+    """Return $WORLDREP_STORAGE, else a journal file in the current folder."""
     if named := os.environ.get("WORLDREP_STORAGE"):
         return named
-    return str((Path(FOLDER) / f"{name}{SUFFIX}").resolve())
+    return str(Path("sweeps", f"{name}.journal").resolve())
 
 
 def is_database(address: str) -> bool:
+    """Whether an address is a URL; any other one is the path of a journal file."""
     return "://" in address
 
 
 def shown(address: str) -> str:
-    """An address as others may see it."""
+    """Return an address without user name and password."""
     return without_user(address) if is_database(address) else address
 
 
 def open_storage(address: str) -> BaseStorage:
-    """Optuna's storage at an address.
+    """Open Optuna's storage; an empty one gets Optuna's tables.
 
-    Raises InputError for what belongs to another program, StateError when it cannot be reached.
+    Raises:
+        InputError: The file or database belongs to another program.
+        StateError: It cannot be reached or read.
     """
+    storage: BaseStorage
     try:
-        storage: BaseStorage
         if is_database(address):
             _check_tables(address)
             storage = RDBStorage(address)
@@ -54,19 +51,19 @@ def open_storage(address: str) -> BaseStorage:
             _check_journal(Path(address))
             Path(address).parent.mkdir(parents=True, exist_ok=True)
             storage = JournalStorage(JournalFileBackend(address))
-        storage.get_all_studies()  # reads it, and so finds out whether it is one
+        storage.get_all_studies()  # fails here for a damaged file
         return storage
     except InputError:
         raise
-    except Exception as fault:  # drivers of databases have faults of their own
+    except Exception as fault:  # database drivers raise exceptions of their own
         reason = first_line(fault).replace(address, shown(address))
         raise StateError(f"cannot use the storage at {shown(address)}: {reason}") from None
 
 
 def _check_tables(address: str) -> None:
-    """Raise InputError for a database that another program uses, such as MLflow.
+    """Raise InputError for a database of another program, such as MLflow.
 
-    Both keep their version in a table `alembic_version`, and would take the other's for their own.
+    Both keep their version in a table `alembic_version` and would use the other's.
     """
     engine = create_engine(address)
     try:
@@ -81,7 +78,7 @@ def _check_tables(address: str) -> None:
 
 
 def _check_journal(path: Path) -> None:
-    """Raise InputError for a file that is not Optuna's: it would be written to."""
+    """Raise InputError for a file that is not Optuna's, which would be appended to."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -95,29 +92,36 @@ def _check_journal(path: Path) -> None:
 
 
 def open_study(storage: BaseStorage, sweep: Sweep) -> optuna.Study:
-    """Optuna's study of a sweep, made if it is not there."""
+    """Open Optuna's study of a sweep, and create it if it does not exist.
+
+    Raises:
+        InputError: A study of this name has other objectives.
+    """
+    goals, direction = sweep.objectives, optuna.study.StudyDirection
+    directions = [direction.MAXIMIZE if g.higher_is_better else direction.MINIMIZE for g in goals]
     study = optuna.create_study(
         storage=storage,
         study_name=sweep.name,
-        directions=[
-            StudyDirection.MAXIMIZE if objective.higher_is_better else StudyDirection.MINIMIZE
-            for objective in sweep.objectives
-        ],
-        pruner=make_pruner(sweep.pruner, sweep.settings.n_validations),
+        directions=directions,
+        pruner=sweep.make_pruner(),
         load_if_exists=True,
     )
-    study.set_user_attr(IDENTITY, sweep.identity)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls it experimental
-        study.set_metric_names([objective.name for objective in sweep.objectives])
+    if study.directions != directions:  # an empty one, see check_storage
+        raise InputError(
+            f"the name {sweep.name!r} belongs to a sweep of other objectives: give it another name"
+        )
+    study.set_metric_names([goal.name for goal in goals])
     return study
 
 
-def check_storage(store: Store, sweep: Sweep, choice: Choice, address: str) -> None:
-    """Raise InputError when the sweep's name or its storage is not free for it, or not for where
-    the trials run. Nothing of a sweep is written. (Optuna makes its tables in an empty database.)
+def check_storage(store: Store, sweep: Sweep, options: ExecutorOptions, address: str) -> None:
+    """Check that name and storage are free for this sweep, before anything of it is written.
+
+    Raises:
+        InputError: The name belongs to another sweep, the storage and the MLflow store know
+            different trials, or the workers cannot reach the storage.
     """
-    if choice.executor == "ray" and choice.address != "local" and not is_database(address):
+    if options.executor == "ray" and options.address != "local" and not is_database(address):
         raise InputError(
             f"storage={address} is a file of this machine, and a cluster needs a database: "
             "storage=postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
@@ -125,7 +129,11 @@ def check_storage(store: Store, sweep: Sweep, choice: Choice, address: str) -> N
     runs = store.find(fingerprint=sweep.fingerprint)
     for run in runs:
         if run.tag("identity") != sweep.identity:
-            raise _belongs_to_another(sweep, f", which searches {run.tag('searches')}")
+            raise InputError(
+                f"the name {sweep.name!r} belongs to a sweep of other settings or another search "
+                f"space, which searches {run.tag('searches')}; this one searches "
+                f"{sweep.searches}: give it another name"
+            )
     known = _trials_known(address, sweep)
     if runs and known is None:
         raise InputError(
@@ -140,20 +148,10 @@ def check_storage(store: Store, sweep: Sweep, choice: Choice, address: str) -> N
 
 
 def _trials_known(address: str, sweep: Sweep) -> int | None:
-    """How many trials a storage has of a sweep; None if it does not know the sweep."""
+    """Count the trials of a sweep in a storage; None if it does not know the sweep."""
     if not is_database(address) and not Path(address).exists():
         return None
     storage = open_storage(address)
     if sweep.name not in optuna.get_all_study_names(storage):
         return None
-    study = optuna.load_study(study_name=sweep.name, storage=storage)
-    if study.user_attrs.get(IDENTITY) not in (None, sweep.identity):
-        raise _belongs_to_another(sweep)
-    return len(study.trials)
-
-
-def _belongs_to_another(sweep: Sweep, searches: str = "") -> InputError:
-    return InputError(
-        f"the name {sweep.name!r} belongs to a sweep of other settings or another search space"
-        f"{searches}; this one searches {sweep.searches}: give it another name"
-    )
+    return len(optuna.load_study(study_name=sweep.name, storage=storage).trials)

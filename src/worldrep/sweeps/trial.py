@@ -1,4 +1,4 @@
-"""One trial of a sweep, done by a worker: train, validate, perhaps stop early, evaluate."""
+"""One trial of a sweep: train, validate, prune if Optuna says so, evaluate."""
 
 from __future__ import annotations
 
@@ -8,69 +8,60 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from optuna.samplers import RandomSampler
 
-from worldrep.data.sets import maker_of
 from worldrep.errors import StateError
 from worldrep.evaluation.suites import VAL, evaluate
-from worldrep.executors.perform import with_cities
-from worldrep.executors.work import Job
+from worldrep.executors.jobs import Job, with_cities
 from worldrep.settings import Settings
-from worldrep.stages.common import identity_tags
-from worldrep.stages.train import Work
-from worldrep.sweeps.definition import Sweep
-from worldrep.sweeps.guides import NONE, make_pruner
-from worldrep.sweeps.storage import open_storage
+from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.provenance import identity_tags
+from worldrep.stages.train import TrainingData, initial_model
+from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.tracking import OpenRun, RunSpec, Store
 from worldrep.training.device import make_accelerator
-from worldrep.training.feed import Schedule
-from worldrep.training.loop import train
-from worldrep.training.progress import Watch
+from worldrep.training.loop import TrainingInputs, train
+from worldrep.training.progress import ProgressCallback
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 STATE, NUMBER = "trial_state", "trial"  # tags
-RUN_ID = "mlflow_run_id"  # attribute of Optuna's trial
-OBJECTIVE = "objective/"  # before the names of a trial's values, and of those at its validations
+OBJECTIVE = "objective/"  # prefix of the values of the objectives among the metrics
 
 
 @dataclass(frozen=True)
 class TrialJob(Job):
-    """A trial to do. model_run: of the base; sweep: what it is a trial of; storage: its address;
-    number: as Optuna counts; base_metrics: of the base's evaluation."""
+    """A trial to run.
+
+    Args:
+        sweep: The sweep that it belongs to.
+        trial: Optuna's trial, pickled with the way to its storage.
+        base_metrics: Evaluation of the base, whose run is `model_run`.
+    """
 
     sweep: Sweep
-    storage: str
-    number: int
+    trial: optuna.Trial
     base_metrics: Mapping[str, float]
 
+    @property
+    def spec(self) -> RunSpec:
+        """The run of the trial, a child of the sweep's run."""
+        tags = identity_tags(self.settings) | {"sweep": self.sweep.name}
+        tags |= {NUMBER: str(self.trial.number), STATE: RUNNING}
+        tags |= {"base_run_id": self.model_run} if self.model_run else {}
+        values = self.settings.as_dict()
+        return RunSpec("sweep", self.title, self.fingerprint, tags, values, self.parent)
 
-class Pruned(Exception):
-    """This trial does worse than others did so far."""
 
+def perform(store: Store, job: TrialJob, progress: ProgressCallback) -> str:
+    """Run a trial and return the id of its run, whose tag `trial_state` says how it ended.
 
-def perform(store: Store, job: TrialJob, watch: Watch) -> str:
-    """Do a trial in a run of its own; the id of that run, which says how it ended.
-
-    A pruned one is FINISHED: nothing went wrong. Weights are not kept.
+    The run of a pruned trial is FINISHED. Weights are not stored.
     """
     settings = with_cities(store, job)
-    with store.run(trial_spec(job)) as run:
+    with store.run(job.spec) as run:
         try:
-            accelerator = make_accelerator(settings)
-            maker = maker_of(settings)
-            base_id = job.model_run or None
-            work = Work(store, settings, accelerator, maker, base_id, job.title, watch)
-            rows, base_rows, validate = work.prepare()
-            steps = Schedule.of(settings, len(rows)).steps
-            recorder = TrialRecorder(run, job, settings, steps)
-            model = train(
-                work.initial_model(), rows, settings, accelerator, recorder, validate,
-                title=job.title, watch=watch, base_rows=base_rows,
-            )  # fmt: skip
-            metrics, _ = evaluate(model.to(accelerator.device), maker, settings)
-            run.metrics(steps, metrics | _values(job, settings, metrics))
+            run.metrics(*_train_and_evaluate(store, job, settings, run, progress))
             run.tags({f"worldrep.{STATE}": COMPLETE})
-        except Pruned:
+        except optuna.TrialPruned:
             run.tags({f"worldrep.{STATE}": PRUNED})
         except BaseException:
             run.tags({f"worldrep.{STATE}": FAILED})
@@ -78,41 +69,42 @@ def perform(store: Store, job: TrialJob, watch: Watch) -> str:
     return run.id
 
 
-def trial_spec(job: TrialJob) -> RunSpec:
-    """The run of a trial, a child of the sweep's."""
-    tags = identity_tags(job.settings) | {NUMBER: str(job.number), STATE: RUNNING}
-    tags |= {"sweep": job.sweep.name}
-    tags |= {"base_run_id": job.model_run} if job.model_run else {}
-    values = job.settings.as_dict()
-    return RunSpec("sweep", job.title, job.fingerprint, tags, values, job.parent)
-
-
-def _values(job: TrialJob, settings: Settings, metrics: Mapping[str, float]) -> dict[str, float]:
-    values = {
-        f"{OBJECTIVE}{goal.name}": goal.value(metrics, job.base_metrics, settings)
-        for goal in job.sweep.objectives
-    }
-    for name, value in values.items():
+def _train_and_evaluate(
+    store: Store,
+    job: TrialJob,
+    settings: Settings,
+    run: OpenRun,
+    progress: ProgressCallback,
+) -> tuple[int, dict[str, float]]:
+    """Return the number of steps and the metrics of the trained model. Raises TrialPruned."""
+    accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
+    data = TrainingData.load(plan, accelerator)
+    start = initial_model(store, settings, job.model_run or None)
+    inputs = TrainingInputs(start, data.rows, settings, accelerator, data.base_rows, job.title)
+    model = train(inputs, TrialRecorder(run, job, plan.steps), data.validate, progress)
+    metrics, _ = evaluate(model.to(accelerator.device), plan.maker, settings)
+    for goal in job.sweep.objectives:
+        name, value = f"{OBJECTIVE}{goal.name}", goal.value(metrics, job.base_metrics, settings)
         if not math.isfinite(value):
             raise StateError(f"{name} is not a number")
-    return values
+        metrics[name] = value
+    return plan.steps, metrics
 
 
 class TrialRecorder:
-    """Records the numbers of a trial, and ends it when Optuna finds it poor.
+    """Logs the metrics of a trial, reports its validations to Optuna, and prunes it.
 
-    What an objective is at a validation is computed as at the end, from validation rows: those at
-    step 0 are the base's. steps: of the whole training.
+    The objectives are computed from validation rows as they are from test rows at the end; the
+    validation at step 0 is the base's. `steps` is the length of the training.
     """
 
-    def __init__(self, run: OpenRun, job: TrialJob, settings: Settings, steps: int) -> None:
-        self._run, self._task, self._settings, self._steps = run, job, settings, steps
+    def __init__(self, run: OpenRun, job: TrialJob, steps: int) -> None:
+        self._run, self._job, self._steps = run, job, steps
         self._base: dict[str, float] = {}
         self._validations = 0
-        self._trial = _trial_of(job)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers measured after `step` steps. Raises Pruned."""
+        """Log metrics after a step. Raises optuna.TrialPruned."""
         self._run.metrics(step, values)
         validated = {k.removeprefix(VAL): v for k, v in values.items() if k.startswith(VAL)}
         if not validated:
@@ -121,34 +113,19 @@ class TrialRecorder:
             self._base = validated
             return
         self._validations += 1
-        shown = {
-            goal.name: goal.value(validated, self._base, self._settings)
-            for goal in self._task.sweep.objectives
-            if goal.is_validated(self._settings)
+        settings = self._job.settings
+        objectives = {
+            goal.name: goal.value(validated, self._base, settings)
+            for goal in self._job.sweep.objectives
+            if goal.is_validated(settings)
         }
-        self._run.metrics(step, {f"{VAL}{OBJECTIVE}{name}": v for name, v in shown.items()})
-        if self._trial and len(shown) == 1:
-            self._trial.report(next(iter(shown.values())), self._validations)
-            if step < self._steps and self._trial.should_prune():
-                raise Pruned
+        self._run.metrics(step, {f"{VAL}{OBJECTIVE}{k}": v for k, v in objectives.items()})
+        if self._job.sweep.pruner == NONE:
+            return
+        (value,) = objectives.values()
+        self._job.trial.report(value, self._validations)
+        if step < self._steps and self._job.trial.should_prune():
+            raise optuna.TrialPruned
 
     def checkpoint(self, folder: Path) -> None:
-        """Nothing: a trial that is cut off is done anew, and the winner is trained by its name."""
-
-
-def _trial_of(job: TrialJob) -> optuna.Trial | None:
-    """Optuna's trial, for what it is told meanwhile; None if nothing can be pruned."""
-    if job.sweep.pruner == NONE:
-        return None
-    study = optuna.load_study(
-        study_name=job.sweep.name,
-        storage=open_storage(job.storage),
-        sampler=RandomSampler(),  # all is suggested already
-        pruner=make_pruner(job.sweep.pruner, job.sweep.settings.n_validations),
-    )
-    return running_trial(study, job.number)
-
-
-def running_trial(study: optuna.Study, number: int) -> optuna.Trial:
-    """A trial that was asked for before, perhaps by another process."""
-    return optuna.Trial(study, study.trials[number]._trial_id)
+        """Store nothing: an interrupted trial restarts, and the winner is trained again."""

@@ -59,8 +59,9 @@ class Store:
         """Open the store at MLflow's tracking URI, creating the database if needed.
 
         experiment: its name; else the one that `mlflow run` or the environment names, else
-        "worldrep"; uri: becomes the tracking URI; create: make it if it is not there. Raises StateError when the store cannot be
-        reached or read, InputError when the experiment is missing.
+        "worldrep"; uri: becomes the tracking URI; create: make it if it is not there. Raises
+        StateError when the store cannot be reached or read, InputError when the experiment is
+        missing.
         """
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -28,6 +28,7 @@ lint: $(VENV)/development
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 fast-test: $(VENV)/development
 	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile

@@ -6,45 +6,51 @@ fine-tuning pt1 on the first gained on Atlantis in the second.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import scipy.stats
 
+from analysis.cka import LABEL
+from analysis.cka.families import Family, Likeness, compare_family
 from analysis.command import analysis_command
 from analysis.figures.scatter import Scatter
 from analysis.options import ALL, Options
 from analysis.result import Result
-from analysis.statistics.similarity import Association, label_permutation_test
-from analysis.store.cells import missing_cells
-from analysis.store.choice import NothingThere, nothing_of
+from analysis.statistics.similarity import CONSTANT
+from analysis.store.evaluations import read_improvements
 from analysis.store.extractions import DEFAULT, parse_layer
-from analysis.store.improvements import Improvements, read_improvements
-from analysis.store.likeness import LABEL, Family, Likeness, read_family
+from analysis.store.missing import missing_cells, missing_table
+from analysis.store.selection import NothingThere, Trained, nothing_of
 from analysis.store.source import Source
-from analysis.store.tables import missing_table
-from analysis.store.trainings import Trained
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
-from worldrep.evaluation.improvement import HIGHEST
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import HIGHEST, spread_of
 from worldrep.names import FINETUNINGS, TASK_NAMES, finetunings
 
 NAME = "cka_generalization"
 FTS = finetunings("ftwb1")
 LETTERS = {task: task[0].upper() for task in TASK_NAMES} | {"crossing": "X"}
 WITHOUT = "crossing"
+TIE = 1e-9  # correlations this close are equal, computed in another order
+MOST_LABELS = 8  # 8! = 40,320 permutations take a moment; 9! would take over 1 GB
 POINT_COLUMNS = [
     "label", "fine_tuned_on", "tested_on", "task_tested", "cka", "cka_std", "n_seed_pairs",
     "normalised", "normalised_std", "n_seeds",
 ]  # fmt: skip
 
+Array = npt.NDArray[np.float64]
+
 
 def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -> Result:
-    """CKA against transfer, with and without crossing. Raises NothingThere without any point."""
+    """Compare CKA with transfer, with and without crossing. NothingThere without any point."""
     family = read_single_tasks(source, options, layer)
     likeness = family.layers[0]
     found = read_improvements(source, options, FTS)
@@ -54,80 +60,65 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
             f"{source.place} has no pair of tasks with both the CKA of their models (pt1-X) and "
             f"the improvement of a model fine-tuned on one of them (ftwb1-X; {options.in_words})"
         )
+    caveats = list(family.bias_caveats)
+    if set(likeness.seeds) != set(found.seeds):
+        caveats.append(
+            f"CKA rests on seeds {_listed(likeness.seeds)}, the improvement on seeds "
+            f"{_listed(found.seeds)}: the two sides are means of their own"
+        )
     transfer = found.cells[~found.cells["trained"].astype(bool)]
+    missing = [missing_table(family.missing), missing_cells(transfer, "ftwb1", FTS)]
+    charts = []
+    for tasks in (TASK_NAMES, [task for task in TASK_NAMES if task != WITHOUT]):
+        own = points[points[["fine_tuned_on", "tested_on"]].isin(tasks).all(axis=1)]
+        own = own.reset_index(drop=True)
+        charts.append(chart_of(own, associate(own, tasks), tasks, likeness, found.seeds))
     return Result(
         name=NAME,
         options=options,
         seeds=tuple(sorted({*likeness.seeds, *found.seeds})),
-        parts=[
-            chart_of(points, TASK_NAMES, likeness, found),
-            chart_of(points, [task for task in TASK_NAMES if task != WITHOUT], likeness, found),
-        ],
-        missing=pd.concat(
-            [
-                missing_table(family.missing),
-                missing_cells(transfer, "ftwb1", FTS),
-            ]
-        ),
+        parts=charts,
+        missing=pd.concat(missing),
         runs_used=pd.concat([family.runs_used, found.runs_used]),
-        caveats=[
-            *family.bias_caveats,
-            *seed_caveats(likeness, found),
-            *family.caveats,
-            *found.caveats,
-        ],
+        caveats=[*caveats, *family.caveats, *found.caveats],
         tables={"pairs": likeness.pairs, "values": found.cells},
         tags={"pretrain": "pt1", "ft": "ftwb1", "tasks": ",".join(TASK_NAMES)},
     )
 
 
 def read_single_tasks(source: Source, options: Options, layer: str) -> Family:
-    """The likeness of the models pt1-X at one layer.
+    """Return the CKA of the models pt1-X at one layer.
 
-    Raises InputError for a layer that they lack, NothingThere when there are none.
+    Raises InputError for a layer that they do not have, NothingThere when there are none.
     """
     at = parse_layer(layer, ALL)
     if at == ALL:
         raise InputError(f"layer={ALL!r} is for the analysis cka; one layer, or {DEFAULT!r}")
-    family = read_family(source, options, Trained.read(source, options), "pt1", at)
+    family = compare_family(source, options, Trained.read(source, options), "pt1", at)
     if not family:
         kind = "representations of models pretrained on one task (pt1-1 to pt1-7)"
         raise nothing_of(kind, "extract", options, source)
     return family
 
 
-def seed_caveats(likeness: Likeness, found: Improvements) -> list[str]:
-    """What is to be known when the two sides rest on different seeds."""
-    if set(likeness.seeds) == set(found.seeds):
-        return []
-    return [
-        f"CKA rests on seeds {_listed(likeness.seeds)}, the improvement on seeds "
-        f"{_listed(found.seeds)}: the two sides are means of their own"
-    ]
-
-
-# From tables to points
+# Statistics
 
 
 def point_table(likeness: Likeness, cells: pd.DataFrame) -> pd.DataFrame:
-    """A point for each ordered pair of different tasks, with POINT_COLUMNS; missing is NaN.
+    """Return a point for each ordered pair of different tasks, with POINT_COLUMNS; NaN: missing.
 
     cells: of ftwb1 models, as `improvement_cells` gives them. Standard deviations (ddof=1) are over
     pairs of seeds for CKA, over seeds for the improvement.
     """
     tasks = dict(zip(likeness.models, likeness.labels, strict=True))
-    pairs = likeness.pairs.assign(
-        one=likeness.pairs["model"].map(tasks), other=likeness.pairs["other_model"].map(tasks)
-    )
-    tuned = cells.assign(task_of=cells["ft"].map(lambda ft: FINETUNINGS[ft][0]))
+    one, other = (likeness.pairs[name].map(tasks) for name in ("model", "other_model"))
+    tuned_on = cells["ft"].map(lambda ft: FINETUNINGS[ft][0])
     rows = []
-    for one in TASK_NAMES:
-        for other in TASK_NAMES:
-            if one != other:
-                both = pairs["one"].isin([one, other]) & pairs["other"].isin([one, other])
-                alike = pairs["cka"][both & (pairs["one"] != pairs["other"])]
-                gains = tuned["normalised"][(tuned["task_of"] == one) & (tuned["task"] == other)]
-                rows.append(_point(one, other, alike, gains))
+    for first, second in itertools.permutations(TASK_NAMES, 2):
+        of_both = (one == first) & (other == second) | (one == second) & (other == first)
+        of_cell = (tuned_on == first) & (cells["task"] == second)
+        alike, gains = likeness.pairs["cka"][of_both], cells["normalised"][of_cell]
+        rows.append(_point(first, second, alike, gains))
     return pd.DataFrame(rows, columns=POINT_COLUMNS)
 
 
@@ -147,35 +138,116 @@ def _point(one: str, other: str, alike: pd.Series, gains: pd.Series) -> dict[str
     }
 
 
+@dataclass(frozen=True)
+class Association:
+    """Association of transfer with CKA over n pairs of tasks.
+
+    r: Pearson correlation; p: its two-sided p value as if the points were independent (they are
+    not: each task is in many of them); slope, intercept: least squares, transfer on CKA;
+    permutation_p: of the test over task labels; n_permutations: those that had a correlation.
+    All but the two counts are NaN with fewer than 3 points or no variance.
+    """
+
+    n: int
+    r: float
+    p: float
+    slope: float
+    intercept: float
+    permutation_p: float
+    n_permutations: int
+
+
 def associate(points: pd.DataFrame, tasks: Sequence[str]) -> Association:
-    """Whether transfer goes with CKA, among these tasks."""
-    matrices = [
-        points.pivot(index="fine_tuned_on", columns="tested_on", values=column)
-        .reindex(index=tasks, columns=tasks)
-        .to_numpy(dtype=float)
-        for column in ("cka", "normalised")
-    ]
-    return label_permutation_test(*matrices)
+    """Return whether transfer goes with CKA, among these tasks."""
+    table = points.set_index(["fine_tuned_on", "tested_on"])[["cka", "normalised"]].unstack()
+    x, y = (table[name].reindex(index=tasks, columns=tasks) for name in ("cka", "normalised"))
+    return label_permutation_test(x, y)
 
 
-# From points to a figure
+def label_permutation_test(cka: npt.ArrayLike, transfer: npt.ArrayLike) -> Association:
+    """Test whether tasks with like representations carry more over to each other.
+
+    cka: (k, k), symmetric, between tasks; transfer: (k, k), row = trained task, column = tested
+    task; NaN = missing. The points are the off-diagonal cells present in both. As in Mantel's test
+    (1967), rows and columns of `cka` are relabelled together, in all k! ways; permutation_p is the
+    share, the identity included, whose |r| is at least the observed one. With missing cells, a
+    permuted pair counts only where both are present, and a permutation without a correlation (fewer
+    than 3 pairs, no variance) is left out of the share. Raises InputError if the two are not square
+    and of one shape, if k > MOST_LABELS, or if a cell is infinite.
+    """
+    x, y = np.asarray(cka, dtype=np.float64), np.asarray(transfer, dtype=np.float64)
+    _require_label_matrices(x, y)
+    off_diagonal = ~np.eye(len(x), dtype=bool)
+    orders = np.array(list(itertools.permutations(range(len(x)))), dtype=int)  # identity first
+    relabelled = x[orders[:, :, None], orders[:, None, :]][:, off_diagonal]
+    points, values = x[off_diagonal], y[off_diagonal]
+    known = ~np.isnan(points) & ~np.isnan(values)
+    correlations = _correlations(relabelled, values)
+    r, n = float(correlations[0]), int(known.sum())
+    if math.isnan(r):
+        return Association(n, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+    line = scipy.stats.linregress(points[known], values[known])
+    found = np.abs(correlations[~np.isnan(correlations)])
+    share = float((found >= abs(r) - TIE).mean())
+    return Association(
+        n, r, float(line.pvalue), float(line.slope), float(line.intercept), share, len(found)
+    )
+
+
+def _require_label_matrices(cka: Array, transfer: Array) -> None:
+    shapes = f"the shapes are {cka.shape} and {transfer.shape}"
+    if cka.shape != transfer.shape or cka.ndim != 2 or cka.shape[0] != cka.shape[1]:
+        raise InputError(f"CKA and transfer must be square tables of the same tasks; {shapes}")
+    if len(cka) > MOST_LABELS:
+        raise InputError(f"at most {MOST_LABELS} labels can be permuted in all ways; {shapes}")
+    if np.isinf(cka).any() or np.isinf(transfer).any():
+        raise InputError(f"CKA and transfer may have missing cells but no infinite ones; {shapes}")
+
+
+def _correlations(x: Array, y: Array) -> Array:
+    """Return Pearson's r of each row of x (m, n) with y (n,) where both are known; else NaN."""
+    known = ~np.isnan(x) & ~np.isnan(y)
+    x_deviations, x_norms = _deviations(x, known)
+    y_deviations, y_norms = _deviations(np.broadcast_to(y, x.shape), known)
+    norms = x_norms * y_norms
+    products = (x_deviations * y_deviations).sum(axis=1)
+    defined = (known.sum(axis=1) >= 3) & (norms > 0)
+    return np.divide(products, norms, out=np.full(len(x), np.nan), where=defined).clip(-1, 1)
+
+
+def _deviations(values: Array, known: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return each row's deviations from its mean over the known cells, and their norm (m,)."""
+    filled = np.where(known, values, 0)
+    mean = filled.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    deviations = np.where(known, filled - mean, 0)
+    largest = np.abs(filled).max(axis=1, initial=0)
+    constant = np.abs(deviations).max(axis=1, initial=0) <= CONSTANT * largest
+    return deviations, np.where(constant, 0, np.linalg.norm(deviations, axis=1))
+
+
+# Figures
 
 
 def chart_of(
-    points: pd.DataFrame, tasks: Sequence[str], likeness: Likeness, found: Improvements
+    points: pd.DataFrame,
+    fit: Association,
+    tasks: Sequence[str],
+    likeness: Likeness,
+    seeds: Sequence[int],
 ) -> Scatter:
-    """The scatter of all pairs of these tasks, with its fit."""
-    own = points[points["fine_tuned_on"].isin(tasks) & points["tested_on"].isin(tasks)]
-    own = own.reset_index(drop=True)
+    """Chart all pairs of these tasks with their fit. seeds: of the improvement."""
     name = NAME if WITHOUT in tasks else f"{NAME}_without_{WITHOUT}"
-    fit = associate(own, tasks)
-    facts = asdict(fit) | {"missing": len(own) - fit.n}
-    sides = {"seeds_of_cka": list(likeness.seeds), "seeds_of_improvement": list(found.seeds)}
+    facts = asdict(fit) | {
+        "missing": len(points) - fit.n,
+        "seeds_of_cka": list(likeness.seeds),
+        "seeds_of_improvement": list(seeds),
+        "layer": likeness.layer,
+    }
     return Scatter(
         name=name,
         title="CKA against generalisation" + ("" if WITHOUT in tasks else f", without {WITHOUT}"),
-        lines=lines_of(tasks, likeness, found.seeds),
-        table=own.astype({"cka": float, "normalised": float}),
+        lines=lines_of(tasks, likeness, seeds),
+        table=points.astype({"cka": float, "normalised": float}),
         x="cka",
         y="normalised",
         x_label=f"{LABEL} of the models pretrained on the two tasks, layer {likeness.layer}",
@@ -186,14 +258,18 @@ def chart_of(
         group="task_tested",
         size=(8.4, 6.2),
         hover=tuple(POINT_COLUMNS),
-        notes=notes_of(fit, len(own), own),
-        said=(f"{name}: {in_words(fit, len(own))}",),
-        statistics={name: facts | sides | {"layer": likeness.layer}},
+        notes=notes_of(fit, points),
+        said=(f"{name}: {in_words(fit, len(points))}",),
+        statistics={name: facts},
     )
 
 
 def lines_of(tasks: Sequence[str], likeness: Likeness, seeds: Sequence[int]) -> tuple[str, ...]:
+    """Return how the chart is to be read."""
     letters = ", ".join(f"{LETTERS[task]} {task}" for task in tasks)
+    bars = "Bars: standard deviation over them, where there are two or more."
+    if len(likeness.seeds) == len(seeds) == 1:
+        bars = "One seed only: no spread."
     return (
         "A point such as D->T: how alike the models pretrained on distance alone and on "
         f"trianglearea alone represent the {likeness.n_cities} world cities, against what "
@@ -201,19 +277,13 @@ def lines_of(tasks: Sequence[str], likeness: Likeness, seeds: Sequence[int]) -> 
         f"{letters}. Improvement 0: as bad as the base on Atlantis, 1: as good as on the cities "
         f"that it knows; cut off at 0 and {HIGHEST}.",
         f"CKA: mean over pairs of seeds {_listed(likeness.seeds)}. Improvement: mean over seeds "
-        f"{_listed(seeds)}. {_bars(likeness.seeds, seeds)}",
+        f"{_listed(seeds)}. {bars}",
     )
 
 
-def _bars(*sides: Sequence[int]) -> str:
-    if max(map(len, sides)) == 1:
-        return "One seed only: no spread."
-    return "Bars: standard deviation over them, where there are two or more."
-
-
-def notes_of(fit: Association, n: int, points: pd.DataFrame) -> tuple[str, ...]:
-    """The correlation, what to make of it, and which points are missing."""
-    notes = [f"Line: least squares. {in_words(fit, n).capitalize()}."]
+def notes_of(fit: Association, points: pd.DataFrame) -> tuple[str, ...]:
+    """Return the correlation, how far to trust it, and which points are missing."""
+    notes = [f"Line: least squares. {in_words(fit, len(points)).capitalize()}."]
     if np.isfinite(fit.r):
         notes.append(
             "Trust the permutation test (rows and columns of CKA relabelled together, "
@@ -223,14 +293,14 @@ def notes_of(fit: Association, n: int, points: pd.DataFrame) -> tuple[str, ...]:
     lacking = points["label"][points[["cka", "normalised"]].isna().any(axis=1)]
     if len(lacking):
         notes.append(
-            f"Missing: {len(lacking)} of {n} points ({', '.join(lacking)}); missing.csv has the "
-            "commands that fill them."
+            f"Missing: {len(lacking)} of {len(points)} points ({', '.join(lacking)}); missing.csv "
+            "has the commands that fill them."
         )
     return tuple(notes)
 
 
 def in_words(fit: Association, n: int) -> str:
-    """Such as `r = 0.35, p = 0.055 as if independent, ...`."""
+    """Return a sentence such as `Pearson r = 0.35, permutation p = 0.055, ...`."""
     counted = f"n = {fit.n}, missing {n - fit.n}"
     if not np.isfinite(fit.r):
         return f"no correlation, which needs 3 points that differ ({counted})"

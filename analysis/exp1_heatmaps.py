@@ -14,9 +14,8 @@ import pandas as pd
 from analysis.command import analysis_command, open_source
 from analysis.families import family_missing, family_panels
 from analysis.options import Options
-from analysis.record import publish
-from analysis.result import Result
-from analysis.store.improvements import read_improvements
+from analysis.result import Result, publish
+from analysis.store.evaluations import read_improvements
 from analysis.store.source import Source
 from worldrep.names import TASK_NAMES, finetunings
 

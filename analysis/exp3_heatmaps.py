@@ -12,12 +12,12 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.families import KINDS, family_matrices, family_missing, family_panels
-from analysis.figures.panels import MEAN, Panel, Strip, seeds_in_words
 from analysis.options import ALL, Options
+from analysis.panels import MEAN, Panel, Strip, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.matrices import aggregate
-from analysis.store.choice import NothingThere
-from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.evaluations import Improvements, read_improvements
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.names import TASK_NAMES, family_in_words, finetunings
 
@@ -106,7 +106,7 @@ def side_by_side(found: dict[str, Improvements], seeds: list[int]) -> list[Strip
                 for width, own in matrices.items()
             }
             panels = [
-                Panel(
+                make_panel(
                     f"{width}_{name}_common",
                     title,
                     kind,

@@ -1,6 +1,6 @@
-"""The matrices of a family of fine-tunings: actual, expected, their difference, and what they lack.
+"""The matrices of a family of fine-tunings: actual, expected, difference, and what is missing.
 
-A model of one task is its own specialist, so that nothing is expected of it.
+A model of one task is its own specialist, so its family has the actual matrix only.
 """
 
 from __future__ import annotations
@@ -10,23 +10,19 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analysis.figures.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
-from analysis.figures.panels import Panel, panels_of
+from analysis.panels import Panel, panels_of
 from analysis.statistics.matrices import expected_matrix
-from analysis.store.cells import missing_cells, missing_expected
-from analysis.store.improvements import Improvements
+from analysis.store.evaluations import Improvements
+from analysis.store.missing import missing_cells, missing_expected
 from worldrep.names import FINETUNINGS, family_in_words, finetunings
 
 ACTUAL, OF_EXPECTED, OF_DIFFERENCE = "", "_expected", "_difference"
-KINDS: Mapping[str, Kind] = {
-    ACTUAL: PERFORMANCE,
-    OF_EXPECTED: EXPECTED,
-    OF_DIFFERENCE: DIFFERENCE,
-}
+KINDS: Mapping[str, Kind] = {ACTUAL: PERFORMANCE, OF_EXPECTED: EXPECTED, OF_DIFFERENCE: DIFFERENCE}
 HEADINGS = {ACTUAL: "actual", OF_EXPECTED: "expected", OF_DIFFERENCE: "actual - expected"}
 
 
 def family_matrices(found: Improvements, fts: Sequence[str]) -> dict[str, dict[int, pd.DataFrame]]:
-    """Seed -> matrix of fine-tunings of one family, by what it is: the keys of KINDS."""
+    """Return the matrices of a family's fine-tunings by seed, for each of KINDS."""
     actual = found.matrices(fts)
     if len(FINETUNINGS[fts[0]]) == 1:
         return {ACTUAL: actual}
@@ -39,9 +35,9 @@ def family_matrices(found: Improvements, fts: Sequence[str]) -> dict[str, dict[i
 def family_panels(
     found: Improvements, family: str, fts: Sequence[str], *, prefix: str = "", title: str = ""
 ) -> dict[str, list[Panel]]:
-    """The panels of every seed and of the mean, by what they are.
+    """Return the panels of every seed and of their mean, for each of KINDS.
 
-    prefix: of the names of their files; title: what is said behind their titles.
+    prefix: start of their file names; title: end of their titles.
     """
     panels = {}
     for what, matrices in family_matrices(found, fts).items():
@@ -56,7 +52,7 @@ def family_panels(
 def family_missing(
     found: Improvements, family: str, fts: Sequence[str], *, prefix: str = ""
 ) -> pd.DataFrame:
-    """What the family's matrices lack, with the commands that bring it."""
+    """Return the missing cells of the family's matrices, with the commands that compute them."""
     name = f"{prefix}{family}"
     tables = [missing_cells(found.cells, name, fts)]
     if len(FINETUNINGS[fts[0]]) > 1:

@@ -16,12 +16,12 @@ from analysis.command import analysis_command
 from analysis.families import ACTUAL, family_missing, family_panels
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import DIFFERENCE
-from analysis.figures.panels import Panel, Strip, seeds_in_words
 from analysis.options import Options
+from analysis.panels import Strip, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
 from analysis.statistics.matrices import aggregate, trained_mask
-from analysis.store.improvements import Improvements, read_improvements
+from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.source import Source
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
 
@@ -79,21 +79,21 @@ def family_parts(found: Improvements, family: str) -> list[Part]:
 
 
 def warm_up_parts(found: Improvements, present: list[str]) -> list[Part]:
-    """ftwbN - ftN for every N of which both are there: heatmaps, and all intervals in one chart."""
+    """FtwbN - ftN for every N of which both are there: heatmaps, and all intervals in one chart."""
     counts = [n for n in COUNTS if f"ft{n}" in present and f"ftwb{n}" in present]
     parts: list[Part] = []
     differences = {n: _differences(found, n) for n in counts}
     for n, matrices in differences.items():
         title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(found.seeds)}"
         mean = aggregate(list(matrices.values()))
-        parts.append(Panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
+        parts.append(make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
     if counts:
         parts.append(warm_up_chart(differences))
     return parts
 
 
 def _differences(found: Improvements, n: str) -> dict[int, pd.DataFrame]:
-    """ftwbN - ftN of each seed, rows named as those of ftwbN."""
+    """FtwbN - ftN of each seed, rows named as those of ftwbN."""
     warm, plain = finetunings(f"ftwb{n}"), finetunings(f"ft{n}")
     with_rows, without = found.matrices(warm), found.matrices(plain)
     return {seed: with_rows[seed] - without[seed].set_axis(warm) for seed in found.seeds}

@@ -1,4 +1,4 @@
-"""Which models an analysis is about, and where its files go."""
+"""Options that all analyses share: which models one is about, and where its files go."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from worldrep.errors import InputError, unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 
-ALL = "all"  # seeds, or widths
+ALL = "all"  # seeds, widths, models or layers
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which models an analysis is about, and where its files go.
+    """The options that all analyses share. Raises InputError for an unknown name.
 
-    experiment: None for the one in force; width: `all` where an analysis compares widths; seeds:
-    empty for all that the store has; log: whether the result is recorded in the store as well.
-    Raises InputError for an unknown name.
+    experiment: None for the active one; width: `all` in an analysis that compares widths; seeds:
+    empty for all in the store; log: record the result as a run, too.
     """
 
     out: Path
@@ -31,38 +30,38 @@ class Options:
     log: bool = True
 
     def __post_init__(self) -> None:
-        names = {"scale": SCALES, "width": (*WIDTHS, ALL), "world": VARIANTS}
-        for kind, allowed in (names | {"strategy": STRATEGIES}).items():
-            if getattr(self, kind) not in allowed:
-                raise unknown(kind, getattr(self, kind), allowed)
+        allowed = {"scale": SCALES, "width": (*WIDTHS, ALL), "world": VARIANTS}
+        for kind, names in (allowed | {"strategy": STRATEGIES}).items():
+            if getattr(self, kind) not in names:
+                raise unknown(kind, getattr(self, kind), names)
         if any(seed < 0 for seed in self.seeds):
             raise InputError(f"seeds={self.seeds} must be at least 0")
         object.__setattr__(self, "seeds", tuple(sorted(set(self.seeds))))
 
     @property
     def names(self) -> dict[str, str]:
-        """What every evaluation that is used has in common."""
+        """Tags that all runs of the analysis have in common."""
         return {"scale": self.scale, "width": self.width, "world": self.world}
 
     @property
     def all_names(self) -> dict[str, str]:
-        """What an analysis says that it is about."""
+        """The names and the strategy of fine-tuning."""
         return self.names | {"strategy": self.strategy}
 
     @property
     def widths(self) -> tuple[str, ...]:
-        """The widths that are meant."""
+        """The widths that are asked for."""
         return WIDTHS if self.width == ALL else (self.width,)
 
     @property
     def in_words(self) -> str:
         """Such as `scale mini, width base, world standard`; a strategy if it is not plain."""
-        strategy = {} if self.strategy == PLAIN else {"strategy": self.strategy}
-        return ", ".join(f"{name} {value}" for name, value in (self.names | strategy).items())
+        names = self.names if self.strategy == PLAIN else self.all_names
+        return ", ".join(f"{name} {value}" for name, value in names.items())
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """`1,2,3` -> (1, 2, 3), `all` -> (). Raises InputError for anything else."""
+    """Parse `1,2,3` to (1, 2, 3) and `all` to (). Raises InputError for anything else."""
     if text.strip() == ALL:
         return ()
     parts = [part.strip() for part in text.split(",")]

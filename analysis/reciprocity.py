@@ -13,13 +13,13 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.figures.intervals import Intervals
-from analysis.figures.panels import seeds_in_words
 from analysis.options import Options
+from analysis.panels import seeds_in_words
 from analysis.result import Result
-from analysis.store.cells import missing_cells
-from analysis.store.improvements import read_improvements
+from analysis.store.evaluations import read_improvements
+from analysis.store.missing import missing_cells
 from analysis.store.source import Source
-from worldrep.evaluation.spread import spread_of
+from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES, finetunings
 
 NAME = "reciprocity"

@@ -1,7 +1,6 @@
-"""Everything that the store can support, on one page that answers to the mouse.
+"""All analyses that the store supports, on one HTML page.
 
-Every analysis is made anew from the store; one that the store cannot support says why. The page
-needs no network, and no other file.
+Each analysis is made from the store; one that the store cannot support says why.
 """
 
 from __future__ import annotations
@@ -21,25 +20,17 @@ from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.exp3_heatmaps import exp3_heatmaps
 from analysis.forgetting import forgetting
 from analysis.ft_heatmaps import ft_heatmaps
-from analysis.html.hover import Links
-from analysis.html.page import (
-    Section,
-    missing_by_command,
-    missing_for_good,
-    render,
-    runs_table,
-    section_of,
-)
 from analysis.options import ALL, Options
 from analysis.predictors import predictors
 from analysis.probes import probes
 from analysis.reciprocity import reciprocity
+from analysis.report_page import Links, Page
 from analysis.result import Result
 from analysis.seeds import seeds
+from analysis.store.missing import missing_table
 from analysis.store.source import Source
-from analysis.store.tables import missing_table
 from worldrep.errors import InputError, StateError
-from worldrep.tracking.store import DEFAULT_EXPERIMENT
+from worldrep.tracking import DEFAULT_EXPERIMENT
 
 NAME = "report"
 SERVER = "http://127.0.0.1:5000"
@@ -55,7 +46,7 @@ class Chapter:
 
 
 def all_widths(source: Source, options: Options) -> Result:
-    """exp3 for every width, of which the report's own is one."""
+    """exp3 for every width, whichever width the report is about."""
     return exp3_heatmaps(source, replace(options, width=ALL))
 
 
@@ -108,35 +99,36 @@ CHAPTERS = {
 
 
 def report(source: Source, options: Options, server: str = SERVER) -> Result:
-    """The page. Raises StateError when the store supports no analysis at all.
+    """Make the page.
 
-    server: address of the MLflow server that links to runs lead to.
+    Args:
+        source: The store.
+        options: Which models the analyses are about.
+        server: Address of the MLflow server for links to runs.
+
+    Raises:
+        StateError: The store supports no analysis at all.
+        InputError: The server is not an address.
     """
     own, server = source.store.address, _checked(server)
     links = Links(own if own.startswith("http") else server, source.store.experiment_id)
+    page = Page(links, f"{options.in_words}, experiment {source.store.experiment_name}")
     results: list[Result] = []
-    sections: list[Section] = []
-    faults: list[Exception] = []
+    faults: dict[str, Exception] = {}
     for name, chapter in CHAPTERS.items():
         try:
             result = chapter.analyse(source, options)
-        except (StateError, InputError) as fault:  # the rest may be there
-            faults.append(fault)
-            section = Section(name, chapter.title, chapter.about, fault=str(fault))
+        except (StateError, InputError) as fault:  # other analyses may still be possible
+            faults[name] = fault
+            page.add_fault(name, chapter.title, chapter.about, str(fault))
         else:
             results.append(result)
-            section = section_of(result, chapter.title, chapter.about, links)
-        sections.append(section)
+            page.add(result, chapter.title, chapter.about)
     if not results:
-        raise faults[0]
-    page = render(
-        _facts(source, options, results, links),
-        sections,
-        missing_by_command(results),
-        missing_for_good(results),
-        runs_table(results, links),
-    )
-    return _result(options, results, sections, page)
+        raise next(iter(faults.values()))
+    html = page.render(_facts(source, options, results, links), results)
+    absent = [f"{name}: {fault}" for name, fault in faults.items()]
+    return _result(options, results, absent, html)
 
 
 def _checked(server: str) -> str:
@@ -148,7 +140,7 @@ def _checked(server: str) -> str:
 def _facts(
     source: Source, options: Options, results: Sequence[Result], links: Links
 ) -> dict[str, str]:
-    """The heading, and where the numbers come from."""
+    """The heading and the source of the numbers."""
     used = pd.concat([result.runs_used for result in results])
     seeds_used = _seeds(results)
     return {
@@ -164,7 +156,7 @@ def _facts(
 
 
 def study_command(options: Options, seeds: Sequence[int], experiment: str) -> str:
-    """The study that brings in what these figures need; empty if there is none of such models."""
+    """Return the study that trains and evaluates the models of the page; empty if none does."""
     if options.world not in ("standard", "scattered"):
         return ""
     parameters = {"seeds": ",".join(map(str, seeds)), "scale": options.scale}
@@ -187,11 +179,10 @@ def _seeds(results: Sequence[Result]) -> list[int]:
 
 
 def _result(
-    options: Options, results: Sequence[Result], sections: Sequence[Section], page: str
+    options: Options, results: Sequence[Result], absent: Sequence[str], page: str
 ) -> Result:
     used = pd.concat([result.runs_used for result in results])
     tables = [result.missing.assign(analysis=result.name) for result in results]
-    absent = [f"{section.name}: {section.fault}" for section in sections if section.fault]
     return Result(
         name=NAME,
         options=options,
@@ -212,7 +203,7 @@ main = analysis_command(
         "--server",
         default=SERVER,
         show_default=True,
-        help="MLflow server that links to runs lead to, if the store is not a server itself.",
+        help="MLflow server for links to runs, if the store is not a server itself.",
     ),
 )
 

@@ -1,60 +1,73 @@
-"""What an analysis comes to: figures with their tables, statistics, and what they rest on."""
+"""The result of an analysis: its figures, tables and statistics, and how they are published."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+import click
 import pandas as pd
-from matplotlib.figure import Figure
 
+from analysis.figures.page import save_figure
 from analysis.options import Options
+from worldrep.digests import digest
+from worldrep.errors import InputError, StateError, first_line
+from worldrep.tracking import RunSpec, Store, StoreFault
+
+STATISTICS, RUNS_USED, MISSING = "statistics.json", "runs_used.csv", "missing.csv"
+SHOWN = 10  # caveats or commands that are printed
 
 
 class Part(Protocol):
-    """One figure of an analysis."""
+    """One figure of an analysis, with its tables and statistics."""
 
     @property
     def name(self) -> str:
-        """Of its files, without ending."""
+        """File name without ending."""
 
     @property
     def title(self) -> str:
-        """Of its figure."""
+        """Title of the figure."""
 
     @property
     def lines(self) -> Sequence[str]:
-        """How it is to be read."""
+        """Lines below the title: how to read the figure."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """Sentences below it."""
+        """Sentences below the figure."""
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """What it shows, by file name without ending."""
+        """The numbers in the figure, by file name without ending."""
 
     @property
     def statistics(self) -> Mapping[str, Any]:
-        """JSON-able numbers by name."""
+        """Numbers that JSON can hold, by name."""
 
     @property
     def said(self) -> Sequence[str]:
-        """Lines that are printed."""
+        """Lines that the command prints."""
 
-    def draw(self, about: str) -> Figure:
-        """The figure. about: small print that says where the numbers come from."""
+    def draw(self, about: str) -> Any:
+        """Return the matplotlib figure. about: small print on the origin of the numbers."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of an analysis.
+    """The result of an analysis.
 
-    tables: further ones, by file name; statistics: further ones, by name; missing: what the store
-    lacks, a `missing_table`; runs_used: the runs behind the numbers, by run id, and why they were
-    chosen; caveats: sentences that a reader has to know; tags: for its run, without prefix;
-    pages: texts by file name.
+    missing: what the store lacks, with MISSING_COLUMNS; runs_used: the runs that the numbers come
+    from, with USED_COLUMNS; caveats: sentences that a reader has to know; tables, statistics:
+    those that no part has; tags: of the recorded run, without prefix; pages: texts by file name.
     """
 
     name: str
@@ -71,16 +84,180 @@ class Result:
 
     @property
     def all_statistics(self) -> dict[str, Any]:
-        """Those of the parts, and the further ones."""
+        """The statistics of the parts, and the further ones."""
         found = {name: facts for part in self.parts for name, facts in part.statistics.items()}
         return {**found, **self.statistics}
 
     @property
     def all_tables(self) -> dict[str, pd.DataFrame]:
+        """The tables of the parts, and the further ones."""
         found = {name: table for part in self.parts for name, table in part.tables.items()}
         return {**found, **self.tables}
 
     @property
     def commands(self) -> list[str]:
-        """The commands that fill what is missing, each once."""
+        """The commands that compute what is missing, each once."""
         return [command for command in dict.fromkeys(self.missing["command"]) if command]
+
+
+def publish(
+    result: Result, store: Store, *, parent: str | None = None, launched: bool = False
+) -> Path:
+    """Write all files to the output folder, record them as a run and print a summary.
+
+    Nothing is written to the folder before all files are made. parent: run id of the study that
+    the recorded run belongs to; launched: this is the work that `mlflow run` was started for.
+
+    Raises:
+        InputError: If the folder cannot be written.
+        StateError: If the store cannot record the run.
+    """
+    out, run_id = result.options.out, None
+    with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
+        folder = Path(temporary)
+        _write_files(result, store, folder)
+        _copy_files(folder, out, result.name)
+        if result.options.log:
+            try:
+                run_id = _record(result, store, folder, parent, launched)
+            except StoreFault as fault:
+                raise StateError(
+                    f"the files are in {out}, but the store at {store.address} did not "
+                    f"record them: {first_line(fault)}"
+                ) from None
+    _print_summary(result)
+    click.echo(f"figures and tables: {out.resolve()}")
+    if run_id:
+        click.echo(f"run: {run_id}")
+    return out
+
+
+def _write_files(result: Result, store: Store, folder: Path) -> None:
+    """Write figures (PNG, SVG), tables (CSV) and statistics (JSON)."""
+    about = f"{result.options.in_words}, experiment {store.experiment_name}"
+    about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
+    if result.caveats:
+        word = "caveat" if len(result.caveats) == 1 else "caveats"
+        about += f"; {len(result.caveats)} {word}, see {STATISTICS}"
+    for part in result.parts:
+        save_figure(part.draw(about), folder, part.name)
+        gc.collect(0)  # figures are large reference cycles
+    for name, table in result.all_tables.items():
+        table.to_csv(folder / f"{name}.csv", index=table.index.name is not None)
+    for name, text in result.pages.items():
+        (folder / name).write_text(text)
+    result.missing.to_csv(folder / MISSING, index=False)
+    result.runs_used.to_csv(folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
+    facts = {
+        "analysis": result.name,
+        **result.options.all_names,
+        "experiment": store.experiment_name,
+        "seeds": list(result.seeds),
+        "runs_used": len(result.runs_used),
+        "missing": len(result.missing),
+        "caveats": list(result.caveats),
+        "statistics": _plain(result.all_statistics),
+        "files": sorted({path.name for path in folder.iterdir()} | {STATISTICS}),
+    }
+    (folder / STATISTICS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with JSON's own types; a number that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # numpy's numbers
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _copy_files(folder: Path, out: Path, name: str) -> None:
+    """Copy the files to `out` and remove those of an earlier result of the same analysis.
+
+    The copies are renamed after all of them are complete. Raises InputError if that fails.
+    """
+    made = sorted(path.name for path in folder.iterdir())
+    try:
+        for file in made:
+            if (out / file).is_dir():
+                raise IsADirectoryError(0, f"{file} is a folder there")
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as part:
+            for file in made:
+                shutil.copyfile(folder / file, Path(part) / file)
+            for path in sorted(_earlier(out, name) - {out / file for file in made}):
+                path.unlink(missing_ok=True)
+            for file in made:
+                (Path(part) / file).replace(out / file)
+    except OSError as fault:
+        raise InputError(f"cannot write to out={str(out)!r}: {fault.strerror}") from None
+
+
+def _earlier(out: Path, name: str) -> set[Path]:
+    """Return the files that the same analysis wrote before, as its statistics.json lists them."""
+    try:
+        facts = json.loads((out / STATISTICS).read_text())
+        listed = facts["files"] if facts["analysis"] == name else []
+        return {out / file for file in listed if Path(file).name == file}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _record(result: Result, store: Store, folder: Path, parent: str | None, launched: bool) -> str:
+    """Record the files as a run; one with the same files is reused. Returns its id."""
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    fingerprint = digest(["analysis", result.name, files])
+    if done := store.finished(fingerprint):
+        store.adopt(done.id, parent)
+        run_id = done.id
+    else:
+        facts: dict[str, Any] = {
+            "analysis": result.name,
+            **result.options.all_names,
+            **result.tags,
+            "seed": ",".join(map(str, result.seeds)),
+            "runs_used": len(result.runs_used),
+        }
+        name = f"{result.name} {result.options.scale}"
+        tags = {key: str(value) for key, value in facts.items()}
+        spec = RunSpec("analysis", name, fingerprint, tags, facts, parent)
+        with store.run(spec, launched=launched) as run:
+            run.artifacts(folder, result.name)
+            run.metrics(0, dict(_metrics(result.all_statistics)))
+        run_id = run.id
+    if launched:
+        store.point_launch(run_id)
+    return run_id
+
+
+def _metrics(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Yield numbers as metrics such as ftwb2_seed1/trained/mean, without lists and texts."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            name = "".join(c if c.isalnum() or c in "_-. :" else "_" for c in str(key))
+            yield from _metrics(item, f"{path}/{name}" if path else name)
+    elif not isinstance(value, (str, bool)):
+        number = _plain(value)
+        if isinstance(number, (int, float)):
+            yield path, float(number)
+
+
+def _print_summary(result: Result) -> None:
+    """Print statistics, caveats and the commands that compute what is missing."""
+    for line in dict.fromkeys(line for part in result.parts for line in part.said):
+        click.echo(line)
+    _print_some("note: ", result.caveats, f"note: {{}} more in {STATISTICS}")
+    if result.commands:
+        click.echo(f"missing: {len(result.missing)} values; to fill them:")
+        _print_some("  ", result.commands, f"  and {{}} more, in {MISSING}")
+
+
+def _print_some(prefix: str, lines: Sequence[str], rest: str) -> None:
+    for line in lines[:SHOWN]:
+        click.echo(f"{prefix}{line}")
+    if len(lines) > SHOWN:
+        click.echo(rest.format(len(lines) - SHOWN))

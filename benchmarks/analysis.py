@@ -50,12 +50,12 @@ def _import_report() -> None:
 def fill_store(fill: int, workers: int) -> int:
     """Run exp1, then further studies until there are enough runs; return how many there are."""
     from benchmarks.simulated import PERFORM
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
-    from worldrep.studies.drive import run_study
+    from worldrep.studies.driver import run_study
     from worldrep.tracking import Store
 
-    store, choice = Store.connect(), Choice("processes", workers, cpus=1, perform=PERFORM)
+    store, choice = Store.connect(), ExecutorOptions("processes", workers, cpus=1, perform=PERFORM)
     for i, (name, scale) in enumerate(STUDIES):
         if i == 0 or len(store.find()) < fill:
             graph = expand(load_definition(name).changed(seeds=SEEDS, scale=scale))
@@ -70,8 +70,8 @@ def time_analyses(folder: Path) -> dict[str, float]:
     from analysis.forgetting import forgetting
     from analysis.options import Options
     from analysis.probes import probes
-    from analysis.record import publish
     from analysis.report import report
+    from analysis.result import publish
 
     def run(analyse: Callable[..., Any]) -> None:
         options = Options(folder / analyse.__name__, log=False)

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.report import Results, benchmark, table
 from benchmarks.timing import BLOCK, Ours, in_turns, sample
-from worldrep.data.tokenizer import VOCABULARY_SIZE
+from worldrep.data.tokens import VOCABULARY_SIZE
 from worldrep.settings import Settings
 from worldrep.training.device import best_device
 

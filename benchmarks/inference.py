@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Results, benchmark, table
 from benchmarks.timing import Ours, in_turns, sample
-from worldrep.data.tokenizer import decode_rows, encode_prompts
+from worldrep.data.tokens import decode_rows, encode_prompts
 from worldrep.evaluation.extraction import city_prompts, extract
 from worldrep.evaluation.generation import generate_tokens
-from worldrep.evaluation.request import POSITIONS, Request
+from worldrep.evaluation.representations import POSITIONS, Request
 from worldrep.evaluation.suites import MAX_NEW_TOKENS, build_suites
 from worldrep.model.qwen2 import build_model
 from worldrep.training.device import best_device

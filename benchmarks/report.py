@@ -16,8 +16,7 @@ from typing import Any
 
 import click
 
-from worldrep.endings import one_sentence
-from worldrep.errors import InputError
+from worldrep.errors import InputError, one_sentence
 
 DIGITS = 3  # significant ones of a float
 Results = tuple[Mapping[str, Any], list[str]]  # numbers by name, and tables
@@ -58,11 +57,7 @@ def parse(value: Any, default: Any) -> Any:
 
 
 def table(cases: Iterable[Any], columns: Mapping[str, Any], title: str = "") -> str:
-    """Format cases as a Markdown table.
-
-    Args:
-        columns: Header to the key of a number, or to a function of a case.
-    """
+    """Format cases as a Markdown table; columns map a header to a key or function of a case."""
     lines = [list(columns), ["---"] * len(columns)]
     for case in cases:
         cells = (get(case) if callable(get) else case[get] for get in columns.values())

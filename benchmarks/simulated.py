@@ -17,9 +17,8 @@ from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
 from worldrep.data.world import World
 from worldrep.digests import random_stream
-from worldrep.evaluation.representations import save_representations
-from worldrep.evaluation.request import Request
-from worldrep.executors.work import Job
+from worldrep.evaluation.representations import Request, save_representations
+from worldrep.executors.jobs import Job
 from worldrep.names import (
     FINETUNINGS,
     NO_FT,
@@ -29,12 +28,11 @@ from worldrep.names import (
     has_warmup_rows,
 )
 from worldrep.settings import Settings
-from worldrep.stages.common import downstream_tags
+from worldrep.stages.provenance import downstream_tags
 from worldrep.studies import Definition, Graph, expand
-from worldrep.tracking import OpenRun, RunSpec, Store
-from worldrep.tracking.records import CITIES
-from worldrep.training.manifest import folder_name
-from worldrep.training.progress import Progress, Watch
+from worldrep.tracking import CITIES, OpenRun, RunSpec, Store
+from worldrep.training.checkpoint import folder_name
+from worldrep.training.progress import Progress, ProgressCallback
 
 PERFORM = "benchmarks.simulated:perform"
 STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
@@ -54,7 +52,7 @@ def large_study(n_models: int, n_seeds: int = 4) -> Graph:
 # The steps
 
 
-def perform(store: Store, job: Job, watch: Watch) -> str:
+def perform(store: Store, job: Job, progress: ProgressCallback) -> str:
     """Log a simulated step and return the id of its run."""
     settings, kind = job.settings, job.kind
     stage = settings.training_stage if kind == "train" else kind
@@ -69,7 +67,7 @@ def perform(store: Store, job: Job, watch: Watch) -> str:
         params |= {f"extract_{k}": v for k, v in _request(settings).as_dict().items()}
     log = {"train": _train, "evaluate": _evaluate, "extract": _extract}[kind]
     with store.run(RunSpec(stage, job.title, job.fingerprint, tags, params, job.parent)) as run:
-        watch(Progress(job.title, 0, 1))
+        progress(Progress(job.title, 0, 1))
         with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
             log(run, settings, Path(folder))
     return run.id

@@ -23,8 +23,8 @@ from benchmarks.report import Results, benchmark, table
 from benchmarks.simulated import PERFORM, large_study
 from benchmarks.stores import copied, make_database, working_in
 from benchmarks.timing import timed
-from worldrep.executors import Choice
-from worldrep.studies.drive import run_study
+from worldrep.executors import ExecutorOptions
+from worldrep.studies.driver import run_study
 from worldrep.studies.report import Overview
 from worldrep.tracking import Store, StoredRun
 
@@ -66,12 +66,12 @@ def new_store(database: Path, name: str) -> Iterator[None]:
 def measure(models: int, workers: int) -> dict[str, Any]:
     """Run, look at and resume a study; return the seconds of each."""
     kind, store = "inline" if workers == 1 else "processes", Store.connect()
-    choice = Choice(kind, workers, cpus=int(workers > 1), perform=PERFORM)
+    choice = ExecutorOptions(kind, workers, cpus=int(workers > 1), perform=PERFORM)
     expand, graph = timed(lambda: large_study(models))
     whole, result = timed(lambda: run_study(store, graph, choice))
     result.check()
     status, _ = timed(lambda: Overview.read(store, graph).status_text())
-    resume, _ = timed(lambda: run_study(store, graph, Choice(perform=PERFORM)))
+    resume, _ = timed(lambda: run_study(store, graph, ExecutorOptions(perform=PERFORM)))
     ended = [run for run in store.find() if run.tag("stage") not in ("study", "summary")]
     fingerprints = [run.fingerprint for run in ended]
     assert sorted(fingerprints) == sorted(graph.steps), "a step was done twice or not at all"

@@ -11,7 +11,6 @@ checkpoints are as many in every length. "Longer by" compares whole runs, which 
 from __future__ import annotations
 
 import inspect
-import shutil
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks.recorder import FolderRecorder
 from benchmarks.report import Results, benchmark, percent, table
 from benchmarks.stores import copied, make_database, mlflow_server, working_in
 from benchmarks.timing import timed
@@ -89,44 +89,22 @@ def measure(
     ]
 
 
-class InFolder:
-    """Records a training in a plain folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics to a file."""
-        with (self._folder / "metrics.txt").open("a") as file:
-            file.write(f"{step} {dict(values)}\n")
-
-    def checkpoint(self, folder: Path) -> None:
-        """Copy a checkpoint."""
-        shutil.copytree(folder, self._folder / folder.name)
-
-
 def unrecorded(settings: Settings, folder: Path) -> float:
     """Return the seconds of the training with its curves and checkpoints in a plain folder."""
-    from worldrep.data.sets import load_rows, maker_of, stack_rows, training_sets, validation_sets
-    from worldrep.evaluation.suites import suite_of, validation_metrics
     from worldrep.model.qwen2 import build_model, save_model
+    from worldrep.stages import TrainingPlan
+    from worldrep.stages.train import TrainingData
     from worldrep.training.device import make_accelerator
-    from worldrep.training.loop import train
+    from worldrep.training.loop import TrainingInputs, train
 
-    maker, accelerator = maker_of(settings), make_accelerator(settings)
-
-    def prepare() -> tuple[Any, list[Any]]:
-        rows = stack_rows(maker, training_sets(settings, maker.world))
-        sets = validation_sets(settings).items()
-        return rows, [suite_of(name, load_rows(maker, held_out)) for name, held_out in sets]
+    accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
 
     def work() -> None:
-        rows, suites = prepare()
-        model = build_model(settings)
-        validate = lambda model: validation_metrics(model, suites)  # noqa: E731
-        save_model(train(model, rows, settings, accelerator, InFolder(folder), validate), folder)
+        data = TrainingData.load(plan, accelerator)
+        inputs = TrainingInputs(build_model(settings), data.rows, settings, accelerator)
+        save_model(train(inputs, FolderRecorder(folder), data.validate), folder)
 
-    prepare()  # fills the cache, which the recorded training uses as well
+    TrainingData.load(plan, accelerator)  # fills the cache, which the recorded training uses too
     return timed(work)[0]
 
 
@@ -139,7 +117,7 @@ def recorded(settings: Settings, experiment: str) -> dict[str, float]:
 
     store = Store.connect(experiment)  # a new one, in which the training is not finished
     with clocked(Store, OpenRun, MlflowClient) as spent:
-        seconds, _ = timed(lambda: train_model(store, settings, watch=lambda progress: None))
+        seconds, _ = timed(lambda: train_model(store, settings, progress=lambda progress: None))
     return {"seconds": seconds, "tracking_seconds": sum(spent)}
 
 

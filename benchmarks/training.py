@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.report import Results, benchmark, table
 from benchmarks.timing import BLOCK, Ours, Sample, sample, synchronize
-from worldrep.data.tokenizer import EQUALS, PAD
+from worldrep.data.tokens import EQUALS, PAD
 from worldrep.model.qwen2 import build_model
 
 WARM_UP = 2  # blocks that are not counted

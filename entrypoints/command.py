@@ -1,4 +1,4 @@
-"""What the commands share: their options, and how they end.
+"""What the commands share: their options, their errors, and the message at their end.
 
 Only light modules are imported here, so that `--help` answers at once.
 """
@@ -7,79 +7,92 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from worldrep.endings import one_sentence
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, one_sentence, unknown
 from worldrep.names import ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
 
-NONE = "none"  # what MLproject passes for an option that was not given
+if TYPE_CHECKING:
+    from worldrep.tracking import Store, StoredRun
+
+Decorator = Callable[[Any], Any]
+NOT_GIVEN = "none"  # what MLproject passes for an option without a default
 
 
 def command(function: Callable[..., None]) -> click.Command:
-    """A click command that ends in one sentence and the right exit code when something is wrong."""
+    """Make a command whose errors are one sentence with the right exit code."""
     return click.command(context_settings={"max_content_width": 100})(one_sentence(function))
 
 
-def option(name: str, default: str, text: str) -> Callable:
-    """An option under the name that MLproject gives it; its value is checked later."""
-    return click.option(f"--{name}", name, default=default, show_default=True, help=text)
+def option(name: str, default: str | None, text: str) -> Decorator:
+    """Make an option; without a default its value is None unless it is given.
+
+    MLproject cannot leave an option out. It passes NOT_GIVEN, which becomes None here.
+    """
+
+    def value(context: click.Context, parameter: click.Parameter, typed: str) -> str | None:
+        return None if default is None and typed == NOT_GIVEN else typed
+
+    return click.option(
+        f"--{name}", name, default=default, show_default=True, help=text, callback=value
+    )
 
 
-def name_options(function: Callable) -> Callable:
-    """The names that choose a scale's settings."""
-    for decorate in reversed(
-        (
-            option("seed", "42", "Seed of the initial weights and of the order of rows."),
-            option("scale", "mini", f"Complete settings: {', '.join(SCALES)}."),
-            option("world", "standard", f"Where Atlantis lies: {', '.join(VARIANTS)}."),
-            option("experiment", NONE, "MLflow experiment; none: the one in force, or worldrep."),
+def _all(*options: Decorator) -> Decorator:
+    """Combine options, listed by `--help` in this order."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(options):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+experiment_option = option(
+    "experiment", None, "MLflow experiment; default: the current one, else worldrep."
+)
+name_options = _all(
+    option("seed", "42", "Seed of the initial weights and of the order of rows."),
+    option("scale", "mini", f"Complete settings: {', '.join(SCALES)}."),
+    option("world", "standard", f"Where Atlantis lies: {', '.join(VARIANTS)}."),
+    experiment_option,
+)
+override_options = _all(
+    *(
+        click.option(
+            f"--{name}", name, metavar="VALUE", help=f"Override: {FIELDS[name].metadata['help']}."
         )
-    ):
-        function = decorate(function)
-    return function
-
-
-def override_options(function: Callable) -> Callable:
-    """One option for every setting, so that any single value can be changed."""
-    for name in reversed(OVERRIDABLE):
-        text = f"Override: {FIELDS[name].metadata['help']}."
-        function = click.option(f"--{name}", name, metavar="VALUE", help=text)(function)
-    return function
-
-
-def executor_options(function: Callable) -> Callable:
-    """Where the steps of a study run."""
-    for decorate in reversed(
-        (
-            option(
-                "executor", "auto", "inline, processes, ray; auto: processes for several workers."
-            ),
-            option("workers", "1", "Steps at once."),
-            option("cpus", "auto", "Cores of each worker; auto: an equal part of them (ray: 1)."),
-            option("gpus", "auto", "GPUs of each worker, such as 0.25; auto: an equal part."),
-            option("address", "local", "Of a Ray cluster: local, auto, HOST:PORT."),
-        )
-    ):
-        function = decorate(function)
-    return function
+        for name in OVERRIDABLE
+    )
+)
+executor_options = _all(
+    option("executor", "auto", "inline, processes, ray; auto: processes for several workers."),
+    option("workers", "1", "Steps at once."),
+    option("cpus", "auto", "Cores of each worker; auto: an equal part of them (ray: 1)."),
+    option("gpus", "auto", "GPUs of each worker, such as 0.25; auto: an equal part."),
+    option("address", "local", "Of a Ray cluster: local, auto, HOST:PORT."),
+)
+width_option = option("width", "base", "Model size: base, wide, narrow, wider.")
+model_options = _all(
+    option("model", None, "Name such as pt1_ftwb1-3; see also --seed, --scale and --world."),
+    option("run_id", None, "Run id of a finished training, instead of a name."),
+    option("checkpoints", "last", "last, all, or steps such as 100,200."),
+)
 
 
 def overrides_from(options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that were given a value."""
-    return {
-        name: parse_value(name, options[name])
-        for name in OVERRIDABLE
-        if options.get(name) is not None
-    }
+    """Return the settings that were given a value."""
+    given = {name: options.get(name) for name in OVERRIDABLE}
+    return {name: parse_value(name, text) for name, text in given.items() if text is not None}
 
 
 def settings_from(model: ModelName, options: dict[str, Any]) -> Settings:
-    """Settings of a named model from the command's options."""
+    """Return the settings of a model from the command's options."""
     return resolve(
         model,
         scale=options["scale"],
@@ -89,62 +102,53 @@ def settings_from(model: ModelName, options: dict[str, Any]) -> Settings:
     )
 
 
-def given(value: str) -> str | None:
-    """None for an option that was left at `none`."""
-    return None if value == NONE else value
-
-
-def named(kind: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise InputError when an option is none of its names."""
+def check_name(kind: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise InputError if a value is not among the allowed ones."""
     if value not in allowed:
         raise unknown(kind, value, allowed)
 
 
 def parse_count(name: str, text: str) -> int:
-    """A whole number above 0."""
+    """Parse a whole number above 0."""
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise InputError(f"{name}={text!r} is not a whole number above 0")
     return int(text)
 
 
-def flag(name: str, value: str) -> bool:
-    """A yes-or-no option of MLproject, where every value is text."""
+def parse_flag(name: str, value: str) -> bool:
+    """Parse `true` or `false`: MLproject has no options without a value."""
     if value.lower() not in ("true", "false"):
         raise InputError(f"{name}={value!r} is not one of: true, false")
     return value.lower() == "true"
 
 
-def connect(options: dict[str, Any]):
-    """The store that the command works on."""
+def connect(options: dict[str, Any]) -> Store:
+    """Connect to the store that the command works on."""
     from worldrep.tracking import Store
 
-    return Store.connect(given(options["experiment"]))
+    return Store.connect(options["experiment"])
 
 
-def announce(store, run_id: str, began: float) -> None:
-    """Say where the result is, and let the run that `mlflow run` made point there.
-
-    began: when the command began, in seconds since 1970; what ended before was there already.
-    """
+def announce(store: Store, run_id: str) -> None:
+    """Print where the result is, and make the run of `mlflow run` point there."""
     if os.environ.get("RANK", "0") != "0":
         return
     store.point_launch(run_id)
     run = store.get(run_id)
-    word = "already done" if run.ended < began else "done"
+    word = "already done" if run.ended < store.connected else "done"
     click.echo(f"{run.name}: {word}, run {run.id}")
 
 
-def chosen_model(store, options: dict[str, Any]):
-    """The trained model that `run_id`, or else `model` and the other names, stand for."""
+def chosen_model(store: Store, options: dict[str, Any]) -> StoredRun:
+    """Return the trained model that `run_id`, or `model` with the other names, stands for."""
     from worldrep.stages import find_model, model_by_run_id
 
-    run_id, model = given(options["run_id"]), given(options["model"])
-    if (run_id is None) == (model is None):
+    run_id, model = options["run_id"], options["model"]
+    if run_id is None and model is not None:
+        return find_model(store, settings_from(parse_model(model), options))
+    if run_id is None or model is not None:
         raise InputError("name one model: either model=pt1_ftwb1-3 (with seed) or run_id=ID")
-    if run_id is not None:
-        overrides = [name for name in OVERRIDABLE if options.get(name) is not None]
-        if overrides:
-            raise InputError(f"run_id has settings of its own; leave out {', '.join(overrides)}")
-        return model_by_run_id(store, run_id)
-    assert model is not None
-    return find_model(store, settings_from(parse_model(model), options))
+    overrides = [name for name in OVERRIDABLE if options.get(name) is not None]
+    if overrides:
+        raise InputError(f"run_id has settings of its own; leave out {', '.join(overrides)}")
+    return model_by_run_id(store, run_id)

@@ -1,43 +1,31 @@
-"""Fine-tune a pretrained model so that it takes in Atlantis."""
+"""Fine-tune a pretrained model on rows with the cities of Atlantis."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from entrypoints.command import (
-    announce,
-    command,
-    connect,
-    given,
-    name_options,
-    option,
-    override_options,
-    settings_from,
-)
-from worldrep.errors import unknown
+from entrypoints import command as cli
 from worldrep.names import FINETUNINGS, STRATEGIES, ModelName
 
 
-@command
-@option("ft", "ftwb1-1", "Mixture: ft1-1..7, ft2-1..21, ft3-1..7, or ftwb* with warm-up rows.")
-@option("pretrain", "pt1", "The base's mixture; the base is trained first if it is not there.")
-@option("width", "base", "Model size: base, wide, narrow, wider.")
-@option("strategy", "plain", f"What keeps the base's knowledge: {', '.join(STRATEGIES)}.")
-@option("base_run", "none", "Run id of the base to start from, instead of the one by name.")
-@name_options
-@override_options
-def main(ft: str, pretrain: str, width: str, strategy: str, base_run: str, **options: Any) -> None:
+@cli.command
+@cli.option("ft", "ftwb1-1", "Mixture: ft1-1..7, ft2-1..21, ft3-1..7, or ftwb* with warm-up rows.")
+@cli.option("pretrain", "pt1", "The base's mixture; the base is trained first if it is not there.")
+@cli.width_option
+@cli.option("strategy", "plain", f"What keeps the base's knowledge: {', '.join(STRATEGIES)}.")
+@cli.option("base_run", None, "Run id of the base to start from; default: the base by its name.")
+@cli.name_options
+@cli.override_options
+def main(
+    ft: str, pretrain: str, width: str, strategy: str, base_run: str | None, **options: Any
+) -> None:
     """Fine-tune a model; done before, it is reused; interrupted, it is resumed."""
-    if ft not in FINETUNINGS:
-        raise unknown("ft", ft, FINETUNINGS)
-    began = time.time()
-    settings = settings_from(ModelName(pretrain, ft, width, strategy), options)
-    store = connect(options)
+    cli.check_name("ft", ft, tuple(FINETUNINGS))
+    settings = cli.settings_from(ModelName(pretrain, ft, width, strategy), options)
+    store = cli.connect(options)
     from worldrep.stages import train_model
 
-    run_id = train_model(store, settings, base_run=given(base_run), launched=True)
-    announce(store, run_id, began)
+    cli.announce(store, train_model(store, settings, base_run=base_run, launched=True))
 
 
 if __name__ == "__main__":

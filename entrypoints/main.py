@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from entrypoints.command import (
-    command,
-    connect,
-    given,
-    option,
-    override_options,
-    overrides_from,
-)
+from entrypoints import command as cli
 from worldrep.errors import InputError
 
+if TYPE_CHECKING:
+    from worldrep.studies import Graph
+    from worldrep.studies.driver import StudyResult
 
-@command
-@option("study", "demo", "Which study: demo, exp1..6, ftset, or a YAML file.")
-@option("seed", "none", "Seeds such as 1,2,3; none: the study's own.")
-@option("scale", "none", "paper, mini, smoke; none: the study's own.")
-@option("world", "none", "standard, scattered, with_atlantis; none: the study's own.")
-@option("out", "figures", "Folder for the figures.")
-@option("experiment", "none", "MLflow experiment; none: the one in force, or worldrep.")
-@override_options
+OWN = "default: the study's own."
+
+
+@cli.command
+@cli.option("study", "demo", "Which study: demo, exp1..6, ftset, or a YAML file.")
+@cli.option("seed", None, f"Seeds such as 1,2,3; {OWN}")
+@cli.option("scale", None, f"paper, mini, smoke; {OWN}")
+@cli.option("world", None, f"standard, scattered, with_atlantis; {OWN}")
+@cli.option("out", "figures", "Folder for the figures.")
+@cli.experiment_option
+@cli.override_options
 def main(study: str, out: str, **options: Any) -> None:
     """Train, evaluate and extract every model of a study, then draw its heatmaps."""
-    from worldrep.executors import Choice
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
 
     try:
@@ -36,23 +35,23 @@ def main(study: str, out: str, **options: Any) -> None:
     except OSError as fault:
         raise InputError(f"cannot write to out={out!r}: {fault.strerror}") from None
     definition = load_definition(study).asked_for(
-        seeds=given(options["seed"]),
-        worlds=given(options["world"]),
-        scale=given(options["scale"]),
-        settings=overrides_from(options),
+        seeds=options["seed"],
+        worlds=options["world"],
+        scale=options["scale"],
+        settings=cli.overrides_from(options),
     )
     graph = expand(definition)
-    store = connect(options)
-    from worldrep.studies.drive import run_study
+    store = cli.connect(options)
+    from worldrep.studies.driver import run_study
 
-    result = run_study(store, graph, Choice(), launched=True)
+    result = run_study(store, graph, ExecutorOptions(), launched=True)
     store.point_launch(result.run_id)
     result.check()
     draw_heatmaps(graph, result, store.experiment_name, Path(out))
     click.echo(f"figures: {Path(out).resolve()}; store: {store.address}")
 
 
-def draw_heatmaps(graph, result, experiment: str, out: Path) -> None:
+def draw_heatmaps(graph: Graph, result: StudyResult, experiment: str, out: Path) -> None:
     """The heatmaps of every world and width in which the study fine-tunes pt1."""
     from analysis.exp1_heatmaps import draw_exp1
     from analysis.options import Options

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from entrypoints.command import (
-    announce,
-    command,
-    connect,
-    name_options,
-    option,
-    override_options,
-    settings_from,
-)
+from entrypoints import command as cli
 from worldrep.names import ModelName
 
 
-@command
-@option("pretrain", "pt1", "Mixture: pt1 (all tasks), pt1-1..7, pt2-1..8, pt3-1..8.")
-@option("width", "base", "Model size: base, wide, narrow, wider.")
-@name_options
-@override_options
+@cli.command
+@cli.option("pretrain", "pt1", "Mixture: pt1 (all tasks), pt1-1..7, pt2-1..8, pt3-1..8.")
+@cli.width_option
+@cli.name_options
+@cli.override_options
 def main(pretrain: str, width: str, **options: Any) -> None:
     """Pretrain a model; done before, it is reused; interrupted, it is resumed."""
-    began = time.time()
-    settings = settings_from(ModelName(pretrain, width=width), options)
-    store = connect(options)
+    settings = cli.settings_from(ModelName(pretrain, width=width), options)
+    store = cli.connect(options)
     from worldrep.stages import train_model
 
-    announce(store, train_model(store, settings, launched=True), began)
+    cli.announce(store, train_model(store, settings, launched=True))
 
 
 if __name__ == "__main__":

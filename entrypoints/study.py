@@ -1,70 +1,65 @@
-"""Run a study, or say how far it is."""
+"""Run a study, or show its status."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from entrypoints.command import (
-    command,
-    connect,
-    executor_options,
-    given,
-    named,
-    option,
-    override_options,
-    overrides_from,
-)
+from entrypoints import command as cli
 
-ACTIONS = ("run", "status", "plan")
+if TYPE_CHECKING:
+    from worldrep.executors import ExecutorOptions
+    from worldrep.studies import Graph
+
+OWN = "default: the study's own."
 
 
-@command
-@option("name", "demo", "Study: demo, exp1..6, ftset, or a YAML file.")
-@option("seeds", "none", "Seeds such as 1,2,3; none: the study's own.")
-@option("widths", "none", "Widths such as wide,narrow; none: the study's own.")
-@option("worlds", "none", "Worlds such as standard,scattered; none: the study's own.")
-@option("scale", "none", "paper, mini, smoke; none: the study's own.")
-@option("action", "run", "run; status: what is done; plan: what would run.")
-@option("format", "table", "Of status and plan: table or json.")
-@option("shard", "1/1", "Do the second of seven parts: 2/7.")
-@option("experiment", "none", "MLflow experiment; none: the one in force, or worldrep.")
-@executor_options
-@override_options
+@cli.command
+@cli.option("name", "demo", "Study: demo, exp1..6, ftset, or a YAML file.")
+@cli.option("seeds", None, f"Seeds such as 1,2,3; {OWN}")
+@cli.option("widths", None, f"Widths such as wide,narrow; {OWN}")
+@cli.option("worlds", None, f"Worlds such as standard,scattered; {OWN}")
+@cli.option("scale", None, f"paper, mini, smoke; {OWN}")
+@cli.option("action", "run", "run; status: what is done; plan: what would run.")
+@cli.option("format", "table", "Of status and plan: table or json.")
+@cli.option("shard", "1/1", "Do the second of seven parts: 2/7.")
+@cli.experiment_option
+@cli.executor_options
+@cli.override_options
 def main(name: str, action: str, format: str, shard: str, **options: Any) -> None:
     """Train, evaluate and extract every model of a study that is not done yet."""
-    named("action", action, ACTIONS)
-    named("format", format, ("table", "json"))
-    from worldrep.executors import Choice
+    cli.check_name("action", action, ("run", "status", "plan"))
+    cli.check_name("format", format, ("table", "json"))
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import Shard, expand, load_definition
 
-    names = {key: given(options[key]) for key in ("seeds", "widths", "worlds", "scale")}
-    definition = load_definition(name).asked_for(**names, settings=overrides_from(options))
+    names = {key: options[key] for key in ("seeds", "widths", "worlds", "scale")}
+    definition = load_definition(name).asked_for(**names, settings=cli.overrides_from(options))
     graph = expand(definition)
     mine = Shard.parse(shard).steps_of(graph)
-    choice = Choice.parse(options)
+    choice = ExecutorOptions.parse(options)
     if action == "run":
         _run(graph, choice, mine, options)
     else:
         _show(action, format, graph, mine, options)
 
 
-def _run(graph, choice, mine: set[str], options: dict[str, Any]) -> None:
-    from worldrep.studies.drive import run_study
+def _run(graph: Graph, choice: ExecutorOptions, mine: set[str], options: dict[str, Any]) -> None:
+    from worldrep.studies.driver import run_study
 
-    store = connect(options)
+    store = cli.connect(options)
     result = run_study(store, graph, choice, mine=mine, launched=True)
     store.point_launch(result.run_id)
     result.check()
     click.echo(f"study {graph.definition.name}: done; store: {store.address}")
 
 
-def _show(action: str, format: str, graph, mine: set[str], options: dict[str, Any]) -> None:
+def _show(action: str, format: str, graph: Graph, mine: set[str], options: dict[str, Any]) -> None:
     from worldrep.studies.report import Overview
 
-    store = connect(options)
+    store = cli.connect(options)
     store.launch.rename(f"{action} of study {graph.definition.name}")
     found = Overview.read(store, graph, mine)
     if format == "json":

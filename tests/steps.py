@@ -3,7 +3,7 @@
 import os
 
 from worldrep.data.sets import _maker
-from worldrep.executors.perform import perform
+from worldrep.executors.jobs import perform_step as perform
 
 POISONED = "finetune pt1_ftwb1-2 seed42"
 

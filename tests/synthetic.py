@@ -8,12 +8,11 @@ from mlflow.entities import Metric, Param
 
 from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.representations import save_representations
-from worldrep.evaluation.request import POSITIONS
-from worldrep.names import PLAIN, TASK_NAMES, ModelName, parse_model
+from worldrep.evaluation.representations import POSITIONS, save_representations
+from worldrep.names import TASK_NAMES, ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.stages.fingerprints import training_fingerprint
-from worldrep.training.manifest import folder_name
+from worldrep.stages.plan import training_fingerprint
+from worldrep.training.checkpoint import folder_name
 
 BASE_ACCURACIES, BASE_ERRORS = (0.2, 0.9), (100.0, 1.0)  # on Atlantis, on ordinary cities
 
@@ -45,9 +44,7 @@ class SyntheticStore:
             "tasks": ",".join(name.tasks),
             "seed": seed,
             **{key: getattr(settings, key) for key in ("pretrain", "ft", "width")},
-            **{"world": world, "scale": scale, **(tags or {})},
-            # Runs of earlier versions do not say that they are plain.
-            **({} if name.strategy == PLAIN else {"strategy": name.strategy}),
+            **{"strategy": name.strategy, "world": world, "scale": scale, **(tags or {})},
         }
         if stage in ("pretrain", "finetune"):
             base = self.fingerprints.get(names.get("base_run_id"))

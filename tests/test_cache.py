@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldrep.data.cache import cache_folder, cached
+from worldrep.data.sets import cache_folder, cached
 
 ROWS = (np.arange(4000) % 98).astype(np.uint8).reshape(100, 40)
 
@@ -32,7 +32,7 @@ def start(program, *arguments):
     """Run a Python program beside this one."""
     header = (
         "import os, sys, time\nfrom pathlib import Path\nimport numpy as np\n"
-        "from worldrep.cache import cached\n"
+        "from worldrep.data.sets import cached\n"
         "rows = (np.arange(4000) % 98).astype(np.uint8).reshape(100, 40)\n"
     )
     command = [sys.executable, "-c", header + program, *map(str, arguments)]

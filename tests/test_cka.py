@@ -10,11 +10,10 @@ from click.testing import CliRunner
 from drawn_text import clashes
 from synthetic import part
 
-from analysis.cka import cka, linear_cka, main
+from analysis.cka import cka, main
+from analysis.cka.pairs import pair_table
 from analysis.options import Options
 from analysis.statistics.comparison import rank_sum
-from analysis.statistics.pairs import pair_table
-from analysis.statistics.similarity import linear_cka as the_formula
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
@@ -62,10 +61,6 @@ def world_cka(one, other) -> float:
 
 
 # Numbers
-
-
-def test_the_stable_name_is_the_one_implementation():
-    assert linear_cka is the_formula
 
 
 def test_cells_are_means_over_pairs_of_seeds_of_the_world_cities(synthetic):

@@ -8,13 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, ttest_rel, wilcoxon
 
-from analysis.statistics.comparison import (
-    detectable_difference,
-    holm,
-    paired,
-    rank_sum,
-    seeds_needed,
-)
+from analysis.seeds.comparisons import detectable_difference, holm, seeds_needed
+from analysis.statistics.comparison import paired, rank_sum
 
 FIRST = [0.81, 0.77, 0.92, 0.85, 0.64, 0.71]
 SECOND = [0.75, 0.79, 0.81, 0.80, 0.61, 0.62]
@@ -135,13 +130,13 @@ def test_effects_of_exchanged_groups_add_up_to_one(pairs):
 
 
 @pytest.mark.parametrize(
-    ("effect", "power", "level", "seeds"),
+    ("effect", "seeds"),
     # Sample sizes of a two-sided paired t test, as in G*Power and in Cohen's tables.
-    [(0.2, 0.8, 0.05, 199), (0.5, 0.8, 0.05, 34), (0.8, 0.8, 0.05, 15), (1.0, 0.8, 0.05, 10)],
+    [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)],
 )
-def test_seeds_needed_as_published(effect, power, level, seeds):
-    assert seeds_needed(1.0, effect, power, level) == seeds
-    assert seeds_needed(3.0, -3 * effect, power, level) == seeds
+def test_seeds_needed_as_published(effect, seeds):
+    assert seeds_needed(1.0, effect) == seeds
+    assert seeds_needed(3.0, -3 * effect) == seeds
 
 
 def test_seeds_needed_at_the_edges():
@@ -151,8 +146,6 @@ def test_seeds_needed_at_the_edges():
     assert seeds_needed(1.0, 0.02) is None
     for std, difference in ((1.0, 0.0), (0.0, 0.0), (math.nan, 1.0), (1.0, math.nan)):
         assert seeds_needed(std, difference) is None
-    with pytest.raises(ValueError, match="level < power"):
-        seeds_needed(1.0, 0.5, power=80)
 
 
 def test_every_size_of_effect_needs_fewer_seeds_than_a_smaller_one():
@@ -161,11 +154,11 @@ def test_every_size_of_effect_needs_fewer_seeds_than_a_smaller_one():
     assert needed[-1] == 2
 
 
-@given(st.integers(2, 500), st.floats(1e-3, 1e3), st.floats(0.1, 0.99))
-def test_the_detectable_difference_is_the_inverse(n, std, power):
-    smallest = detectable_difference(std, n, power)
-    assert seeds_needed(std, 1.0001 * smallest, power) == n
-    assert n == 2 or seeds_needed(std, 0.9999 * smallest, power) == n + 1
+@given(st.integers(2, 500), st.floats(1e-3, 1e3))
+def test_the_detectable_difference_is_the_inverse(n, std):
+    smallest = detectable_difference(std, n)
+    assert seeds_needed(std, 1.0001 * smallest) == n
+    assert n == 2 or seeds_needed(std, 0.9999 * smallest) == n + 1
 
 
 def test_detectable_difference_at_the_edges():

@@ -1,4 +1,4 @@
-"""Time courses and forgetting: every branch by hand, and what must hold for all numbers."""
+"""Statistics of curves and of forgetting: every branch by hand, and properties of all numbers."""
 
 import math
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.forgetting.statistics import normalized_change
 from analysis.statistics.curves import CHANCE, breakout_step, halfway_step
-from analysis.statistics.forgetting import normalized_change, raw_change
 
 NAN = math.nan
 
@@ -116,21 +116,16 @@ def test_normalized_change_by_hand(after, before, accuracy, expected):
     assert result == pytest.approx(expected, nan_ok=True)
 
 
-def test_raw_change_has_the_unit_of_the_values():
-    assert raw_change(30.0, 20.0) == 10.0
-    assert math.isnan(raw_change(NAN, 1.0))
-
-
 def test_percentages_are_no_shares():
     assert math.isnan(normalized_change(90.0, 80.0, True))
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_negative_is_forgotten_for_accuracies(after, before):
-    assert (normalized_change(after, before, True) < 0) == (raw_change(after, before) < 0)
+    assert (normalized_change(after, before, True) < 0) == (after - before < 0)
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
 def test_negative_is_forgotten_for_errors(after, before):
-    assert (normalized_change(after, before, False) < 0) == (raw_change(after, before) > 0)
+    assert (normalized_change(after, before, False) < 0) == (after - before > 0)
     assert normalized_change(after, before, False) == -normalized_change(before, after, False)

@@ -9,7 +9,7 @@ from plain_answers import parse
 
 from worldrep.data import sets as data
 from worldrep.data.rows import RowMaker, RowSet
-from worldrep.data.tokenizer import PAD, decode_rows
+from worldrep.data.tokens import PAD, decode_rows
 from worldrep.data.world import world_of
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve

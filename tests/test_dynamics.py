@@ -12,13 +12,13 @@ from mlflow.entities import Metric
 from synthetic import part
 
 from analysis.dynamics import dynamics, main
+from analysis.dynamics.statistics import summarize_breakouts
 from analysis.options import Options
-from analysis.statistics.breakouts import summarize_breakouts
-from analysis.store.models import family_of, named_models
+from analysis.store.selection import family_of, named_models
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of, stack_rows, training_sets
 from worldrep.data.tasks import TASKS
-from worldrep.data.tokenizer import PAD
+from worldrep.data.tokens import PAD
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from entrypoints import evaluate, extract, finetune, main, pretrain, study, sweep
-from entrypoints.command import command
+from entrypoints.command import NOT_GIVEN, command, option
 from worldrep.errors import InputError, StateError
 from worldrep.settings import OVERRIDABLE
 
@@ -45,7 +45,24 @@ def test_every_declared_parameter_reaches_its_command(name):
     assert {parameter for _, parameter in placeholders} == set(entry["parameters"])
     options = {parameter.name: parameter for parameter in COMMANDS[name].params}
     for parameter, facts in entry["parameters"].items():
-        assert options[parameter].default == facts["default"], parameter
+        default = options[parameter].default
+        assert facts["default"] == (NOT_GIVEN if default is None else default), parameter
+
+
+def test_what_mlproject_passes_for_an_option_without_a_default_is_not_given():
+    seen = []
+
+    @click.command
+    @option("seeds", None, "Without a default.")
+    @option("pruner", "auto", "With one, among others `none`.")
+    def show(**options):
+        seen.append(options)
+
+    CliRunner().invoke(show, [], catch_exceptions=False)
+    CliRunner().invoke(show, ["--seeds", NOT_GIVEN, "--pruner", "none"], catch_exceptions=False)
+    CliRunner().invoke(show, ["--seeds", "1"], catch_exceptions=False)
+    assert [found["seeds"] for found in seen] == [None, None, "1"]
+    assert [found["pruner"] for found in seen] == ["auto", "none", "auto"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

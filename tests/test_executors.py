@@ -3,11 +3,11 @@
 import pytest
 
 from worldrep.errors import InputError
-from worldrep.executors import Choice
-from worldrep.executors.choice import absolute_uri, visible_gpus
-from worldrep.executors.processes import device_of
-from worldrep.executors.ray_tasks import places_on
-from worldrep.executors.work import Lines
+from worldrep.executors import ExecutorOptions
+from worldrep.executors.executor import absolute_uri, visible_gpus
+from worldrep.executors.jobs import LineWriter
+from worldrep.executors.local import device_of
+from worldrep.executors.ray_tasks import capacity_of
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_gpus_keep_the_names_that_the_scheduler_gave_them(monkeypatch):
     ],
 )
 def test_a_ray_node_takes_as_many_workers_as_fit(node, cpus, gpus, workers):
-    assert places_on(node, cpus, gpus) == workers
+    assert capacity_of(node, cpus, gpus) == workers
 
 
 def test_a_stores_address_means_the_same_in_every_folder(tmp_path, monkeypatch):
@@ -56,16 +56,16 @@ def test_a_stores_address_means_the_same_in_every_folder(tmp_path, monkeypatch):
 
 def test_a_choice_is_read_from_what_was_typed():
     typed = dict(executor="ray", workers="4", cpus="1", gpus="0.25", address="auto")
-    assert Choice.parse(typed) == Choice("ray", 4, 1, 0.25, "auto")
+    assert ExecutorOptions.parse(typed) == ExecutorOptions("ray", 4, 1, 0.25, "auto")
     typed |= dict(cpus="auto", gpus="auto")
-    assert Choice.parse(typed) == Choice("ray", 4, 0, None, "auto")
+    assert ExecutorOptions.parse(typed) == ExecutorOptions("ray", 4, 0, None, "auto")
     with pytest.raises(InputError, match="must not be negative"):
-        Choice("ray", cpus=-1)
+        ExecutorOptions("ray", cpus=-1)
 
 
 def test_a_worker_tells_whole_lines():
     told = []
-    lines = Lines(told.append)
+    lines = LineWriter(told.append)
     print("one\ntwo", end="", file=lines)
     assert told == ["one"]
     print(" and more", file=lines)

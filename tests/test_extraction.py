@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 
-from worldrep.data.tokenizer import encode_prompts
+from worldrep.data.tokens import encode_prompts
 from worldrep.data.world import world_of
 from worldrep.errors import InputError
 from worldrep.evaluation.extraction import (
@@ -13,12 +13,11 @@ from worldrep.evaluation.extraction import (
     extract,
 )
 from worldrep.evaluation.probe import probe_positions
-from worldrep.evaluation.representations import load_representations, save_representations
-from worldrep.evaluation.request import Request
+from worldrep.evaluation.representations import Request, load_representations, save_representations
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
-from worldrep.stages.citymap import draw_map
+from worldrep.stages.extract import draw_map
 
 
 @pytest.fixture(scope="module")

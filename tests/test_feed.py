@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldrep.data.tokenizer import BOS, EOS, PAD, encode
+from worldrep.data.tokens import BOS, EOS, PAD, encode
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.training.feed import RowFeed, Schedule

@@ -12,13 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import part, score, values
 
-from analysis.charts.gain_against_loss import MOST_LABELS, gain_against_loss
 from analysis.forgetting import forgetting, main
+from analysis.forgetting.charts import MOST_LABELS, gain_against_loss
+from analysis.forgetting.reading import EVALUATED, VALIDATED
+from analysis.forgetting.statistics import (
+    ALL_TASKS,
+    NO_LOGARITHM,
+    halfway_summary,
+    halfway_table,
+    mean_over_seeds,
+    pareto_front,
+)
 from analysis.options import Options
-from analysis.statistics.courses import ALL_TASKS, halfway_summary, halfway_table
-from analysis.statistics.pareto import over_seeds, pareto_front
-from analysis.store.changes import NO_LOGARITHM
-from analysis.store.checkpoint_courses import EVALUATED, VALIDATED
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import StateError
@@ -282,7 +287,7 @@ def test_the_front_is_not_dominated_and_dominates_the_rest(points):
 def test_a_seed_without_both_values_is_counted_not_averaged():
     points = strategies(1, (1, 2, 3))
     points.loc[2, "gain"] = math.nan
-    (row,) = over_seeds(points, ["strategy", "label"]).to_dict("records")
+    (row,) = mean_over_seeds(points, ["strategy", "label"]).to_dict("records")
     assert (row["n"], row["missing"]) == (2, 1)
     assert row["change"] == pytest.approx(-0.03) and row["gain"] == pytest.approx(0.015)
 

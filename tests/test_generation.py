@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldrep.data.tokenizer import EOS, decode, encode_prompts
+from worldrep.data.tokens import EOS, decode, encode_prompts
 from worldrep.evaluation.generation import generate, generate_tokens
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
@@ -71,9 +71,11 @@ def test_text_on_cuda_is_that_of_the_plain_pass_there(model, prompts):
     assert np.array_equal(generate_tokens(moved, encode_prompts(prompts), NEW_TOKENS), plain)
 
 
-@pytest.mark.parametrize("batch_rows", [1, 7, 60])
-def test_text_does_not_depend_on_the_batch(model, prompts, batch_rows):
-    assert generate(model, prompts, NEW_TOKENS, batch_rows) == generate(model, prompts, NEW_TOKENS)
+@pytest.mark.parametrize("rows", [1, 7, 60])
+def test_text_does_not_depend_on_the_batch(model, prompts, rows, monkeypatch):
+    expected = generate(model, prompts, NEW_TOKENS)
+    monkeypatch.setattr("worldrep.evaluation.generation.CPU_ROWS", rows)
+    assert generate(model, prompts, NEW_TOKENS) == expected
 
 
 def test_nothing_follows_the_end(model, prompts):

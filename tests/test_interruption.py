@@ -10,7 +10,7 @@ CUT_OFF = """
 import os, signal, sys
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from worldrep.endings import one_sentence
+from worldrep.errors import one_sentence
 
 class Base(DeclarativeBase):
     pass

@@ -14,17 +14,17 @@ from analysis.report import report
 from analysis.statistics.matrices import expected_matrix
 from analysis.store.source import Source
 from benchmarks import simulated as known
-from worldrep.executors import Choice
+from worldrep.executors import ExecutorOptions
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.studies import expand, load_definition
-from worldrep.studies.drive import run_study
+from worldrep.studies.driver import run_study
 from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow
 
 ONE, TWO = FAMILIES.values()
 SEEDS = (1, 2, 3, 42)
-MADE_UP = Choice(perform="benchmarks.simulated:perform")
+MADE_UP = ExecutorOptions(perform="benchmarks.simulated:perform")
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from servers import postgres
 
 from benchmarks.simulated import large_study
 from benchmarks.stores import mlflow_server
-from worldrep.executors import Choice
-from worldrep.studies.drive import run_study
+from worldrep.executors import ExecutorOptions
+from worldrep.studies.driver import run_study
 from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow
 
 MODELS, SEEDS = 16, 4
-FOUR_WORKERS = Choice("processes", 4, cpus=1, perform="benchmarks.simulated:perform")
+FOUR_WORKERS = ExecutorOptions("processes", 4, cpus=1, perform="benchmarks.simulated:perform")
 
 
 @pytest.fixture(scope="module")

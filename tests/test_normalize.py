@@ -1,12 +1,16 @@
 """Normalised improvement: every branch by hand, and what must hold for all numbers."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.normalize import normalized_improvement
+import analysis
+from analysis.statistics.similarity import linear_cka
+from worldrep.evaluation.improvement import normalized_improvement
 
 errors = st.floats(1e-3, 1e6)
 shares = st.floats(0, 1)
@@ -118,3 +122,13 @@ def test_the_unit_of_an_error_does_not_matter(value, atlantis, standard, factor)
     one = normalized_improvement(*numbers, False, clip=False)
     other = normalized_improvement(*(factor * number for number in numbers), False, clip=False)
     assert one == pytest.approx(other, rel=1e-6, abs=1e-6)
+
+
+def test_the_formulas_are_exported_from_the_package_root():
+    code = "import sys, analysis; print([m for m in ('torch', 'pandas') if m in sys.modules])"
+    assert analysis.normalized_improvement is normalized_improvement
+    assert analysis.linear_cka is linear_cka
+    with pytest.raises(AttributeError, match="no attribute 'linear_kca'"):
+        _ = analysis.linear_kca
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -9,8 +9,7 @@ from worldrep.data.rows import RowMaker
 from worldrep.data.sets import stack_rows, training_sets
 from worldrep.data.world import world_of
 from worldrep.model.layout import Layout, SharedRows
-from worldrep.model.packed import PackedQwen2
-from worldrep.model.past import Past
+from worldrep.model.packed import KeyValueCache, PackedQwen2
 from worldrep.model.plain import PlainQwen2
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
@@ -122,12 +121,12 @@ def test_columns_after_others_continue_them(model):
     shared = SharedRows.of(rows)
     whole = PackedQwen2(model)(packed_tokens(shared), shared.layout())
     begun = SharedRows.of(rows[:, :11])
-    past = Past(model, 6, 12)
-    PackedQwen2(model)(packed_tokens(begun), begun.layout(), past=past)
+    cache = KeyValueCache(model, 6, 12)
+    PackedQwen2(model)(packed_tokens(begun), begun.layout(), cache=cache)
     kept = torch.tensor([0, 3, 4])
-    past.keep(kept)
+    cache.keep(kept)
     last = torch.from_numpy(rows[begun.order, 11]).long()[kept]
-    found = PackedQwen2(model)(last, Layout.column(3), past=past)
+    found = PackedQwen2(model)(last, Layout.column(3), cache=cache)
     expected = whole[torch.from_numpy(shared.number[:, -1])][kept]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

@@ -35,7 +35,7 @@ def runs(**tags):
 def test_a_finetuning_trains_its_base_first_and_each_only_once(store_uri):
     first = run(finetune, "--ft", "ftwb1-3", *SMOKE)
     assert "the base pt1 seed 42 (scale smoke, world standard) is not in the store" in first
-    assert "should take about" in first
+    assert "it is trained first, in a run of its own" in first
     assert "already done" in run(finetune, "--ft", "ftwb1-3", *SMOKE)
     (base,), (tuned,) = runs(stage="pretrain"), runs(stage="finetune")
     assert (base.name, tuned.name) == ("pretrain pt1 seed42", "finetune pt1_ftwb1-3 seed42")
@@ -76,7 +76,7 @@ def test_every_run_has_the_tags_params_and_artifacts_of_the_contract(store_uri):
 
 def test_the_plain_pass_does_all_of_a_models_work_when_asked_for(store_uri, monkeypatch):
     run(pretrain, *SMOKE)
-    for module in ("state", "generation", "extraction"):
+    for module in ("training.state", "evaluation.generation", "evaluation.extraction"):
         monkeypatch.setattr(f"worldrep.{module}.PackedQwen2", None)  # not to be used
     plain = "--compute", "plain", *SMOKE
     run(finetune, "--ft", "ftwb1-3", *plain)

@@ -12,12 +12,13 @@ from drawn_text import clashes
 from mlflow import MlflowClient
 from synthetic import part
 
-from analysis.charts.city_maps import map_limits
 from analysis.figures.chart import Chart
 from analysis.figures.heatmap import MANY_COLUMNS
 from analysis.options import Options
-from analysis.probes import DISPARITY, main, pair_masks, probes
-from analysis.statistics.probing import BASE, GROUPS, WITH, WITHOUT, comparison, shown_models
+from analysis.probes import main, probes
+from analysis.probes.charts import DISPARITY
+from analysis.probes.models import BASE, GROUPS, WITH, WITHOUT
+from analysis.probes.statistics import comparison, map_limits, pair_masks, shown_models
 from analysis.statistics.similarity import procrustes_table
 from analysis.store.extractions import parse_layer
 from analysis.store.source import Source

@@ -10,31 +10,33 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from analysis.html.heatmaps import CHOICE, in_places, plot_sheet
+from analysis.html.histogram import plot_histogram
+from analysis.html.hover import escaped
+from analysis.html.intervals import plot_intervals
+from analysis.html.page import in_script
+from analysis.html.scatter import plot_scatter
 from click.testing import CliRunner
 from playwright.sync_api import sync_playwright
 from synthetic import SyntheticStore
 
+from analysis.figures.heatmap import Panel, Strip
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import PERFORMANCE
-from analysis.figures.panels import Panel, Strip, panels_of
+from analysis.figures.marks import hover_text
 from analysis.figures.scatter import Scatter
-from analysis.html.heatmaps import CHOICE, in_places, plot_sheet
-from analysis.html.histogram import plot_histogram
-from analysis.html.hover import Links, escaped, hover_text
-from analysis.html.intervals import plot_intervals
-from analysis.html.page import in_script, missing_by_command, missing_for_good
-from analysis.html.scatter import plot_scatter
 from analysis.options import Options
+from analysis.panels import panels_of
 from analysis.report import CHAPTERS, main, report, study_command
-from analysis.store.choice import NothingThere
+from analysis.report_page import Links, missing_by_command, missing_for_good
+from analysis.store.missing import missing_table
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
-from analysis.store.tables import missing_table
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.studies import expand, load_definition
-from worldrep.tracking import Store, StoreFault
-from worldrep.tracking.store import without_user
+from worldrep.tracking import Store, StoreFault, without_user
 
 MATRIX = pd.DataFrame(0.8, index=["ftwb1-1", "ftwb1-2"], columns=list(TASK_NAMES))
 EVIL = "</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;</b>"

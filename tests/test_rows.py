@@ -17,7 +17,7 @@ import pytest
 from plain_answers import parse, wrong_rows
 
 from worldrep.data.rows import RowMaker, RowSet, question_keys
-from worldrep.data.tokenizer import PAD, decode_rows
+from worldrep.data.tokens import PAD, decode_rows
 from worldrep.data.world import world_of
 from worldrep.errors import InputError
 from worldrep.names import TASK_NAMES, ModelName

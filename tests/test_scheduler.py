@@ -4,7 +4,7 @@ import pytest
 
 from worldrep.executors import Outcome
 from worldrep.studies import Shard, expand, load_definition
-from worldrep.studies.scheduler import MOST_LOSSES, Scheduler
+from worldrep.studies.scheduler import MAX_LOSSES, Scheduler, plan
 from worldrep.studies.states import StepState
 from worldrep.tracking import StoredRun
 
@@ -26,11 +26,17 @@ def done(task):
 def work_through(scheduler, outcome=done):
     """Do everything with one worker; the titles in order."""
     titles = []
-    while scheduler.going_on:
+    while scheduler.unfinished:
         task = scheduler.next_job()
         titles.append(task.title)
-        scheduler.settle(outcome(task))
+        scheduler.job_ended(outcome(task))
     return titles
+
+
+def all_done(graph):
+    """States of a study that other drivers have finished."""
+    run = StoredRun("theirs", "", "FINISHED", {}, {}, None, 0.0, 0.0)
+    return {f: StepState(step, "done", run) for f, step in graph.steps.items()}
 
 
 def test_all_steps_are_done_once_each_after_what_it_needs(graph, scheduler):
@@ -46,7 +52,7 @@ def test_all_steps_are_done_once_each_after_what_it_needs(graph, scheduler):
 def test_a_step_is_given_the_run_that_it_stands_on(scheduler):
     base = scheduler.next_job()
     assert base.model_run == "" and scheduler.next_job() is None
-    scheduler.settle(done(base))
+    scheduler.job_ended(done(base))
     tuned = scheduler.next_job()
     assert tuned.model_run == "run of pretrain pt1 seed42" and tuned.parent == "parent"
 
@@ -69,30 +75,30 @@ def test_a_failed_base_blocks_everything(scheduler):
 
 def test_a_lost_step_is_tried_again(scheduler):
     task = scheduler.next_job()
-    scheduler.settle(Outcome(task.fingerprint, "lost", message="died"))
+    scheduler.job_ended(Outcome(task.fingerprint, "lost", message="died"))
     again = scheduler.next_job()
     assert again == task
-    scheduler.settle(done(again))
+    scheduler.job_ended(done(again))
     assert scheduler.counts()["done"] == 1
 
 
 def test_a_step_that_kills_its_workers_fails_in_the_end(scheduler):
-    for _ in range(MOST_LOSSES):
+    for _ in range(MAX_LOSSES):
         task = scheduler.next_job()
-        scheduler.settle(Outcome(task.fingerprint, "lost", message="died"))
-    assert scheduler.next_job() is None and not scheduler.going_on
+        scheduler.job_ended(Outcome(task.fingerprint, "lost", message="died"))
+    assert scheduler.next_job() is None and not scheduler.unfinished
     assert scheduler.counts()["failed"] == 1 and scheduler.counts()["blocked"] == 29
 
 
 def test_a_taken_step_is_waited_for(scheduler):
     task = scheduler.next_job()
-    scheduler.settle(Outcome(task.fingerprint, "taken", run_id="theirs"))
-    assert scheduler.next_job() is None and scheduler.going_on
+    scheduler.job_ended(Outcome(task.fingerprint, "taken", run_id="theirs"))
+    assert scheduler.next_job() is None and scheduler.unfinished
     assert scheduler.elsewhere == {task.fingerprint}
 
 
 def test_the_costliest_branch_is_begun_first(graph, scheduler):
-    scheduler.settle(done(scheduler.next_job()))
+    scheduler.job_ended(done(scheduler.next_job()))
     first = graph.steps[scheduler.next_job().fingerprint]
     assert first.settings.ft.startswith("ftwb2")  # two tasks: the longest training
 
@@ -106,10 +112,8 @@ def test_a_shard_does_its_own_and_borrows_only_what_it_needs(graph):
 
 
 def test_a_plan_is_the_order_of_one_worker(graph, scheduler):
-    plan = [step.title for step in scheduler.order()]
-    assert plan == work_through(Scheduler(graph, {}, "parent"))
-    work_through(scheduler)
-    assert scheduler.order() == []
+    assert [step.title for step in plan(graph, {})] == work_through(scheduler)
+    assert plan(graph, all_done(graph)) == []
 
 
 def test_what_other_shards_have_done_is_learnt(graph):
@@ -117,19 +121,17 @@ def test_what_other_shards_have_done_is_learnt(graph):
     scheduler = Scheduler(graph, {}, "parent", mine)
     work_through(scheduler)
     assert scheduler.counts()["waiting"] > 0 and scheduler.waits_for_others
-    run = StoredRun("theirs", "", "FINISHED", {}, {}, None, 0.0, 0.0)
-    scheduler.learn({f: StepState(step, "done", run) for f, step in graph.steps.items()})
+    scheduler.add_finished(all_done(graph))
     assert scheduler.counts()["done"] == 30 and not scheduler.waits_for_others
 
 
 def test_a_failed_base_leaves_what_is_done_done(graph):
-    run = StoredRun("run", "", "FINISHED", {}, {}, None, 0.0, 0.0)
     tuned = next(s for s in graph.steps.values() if s.stage == "finetune")
-    states = {tuned.fingerprint: StepState(tuned, "done", run)}
+    states = {tuned.fingerprint: all_done(graph)[tuned.fingerprint]}
     scheduler = Scheduler(graph, states, "parent")
     base = scheduler.next_job()
     while base.title != "pretrain pt1 seed42":
-        scheduler.settle(done(base))
+        scheduler.job_ended(done(base))
         base = scheduler.next_job()
-    scheduler.settle(Outcome(base.fingerprint, "failed", message="poison"))
+    scheduler.job_ended(Outcome(base.fingerprint, "failed", message="poison"))
     assert scheduler.state[tuned.fingerprint] == "done"

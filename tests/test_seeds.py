@@ -11,8 +11,14 @@ from synthetic import BASE_ACCURACIES, BASE_ERRORS, part, values
 
 from analysis.options import Options
 from analysis.seeds import main, seeds
-from analysis.statistics.comparison import detectable_difference, seeds_needed
-from analysis.statistics.over_seeds import comparisons, is_share, spread_bounds, spreads
+from analysis.seeds.comparisons import (
+    comparisons,
+    detectable_difference,
+    is_share,
+    seeds_needed,
+    spread_bounds,
+    spreads,
+)
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError, StateError

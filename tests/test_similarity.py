@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.cka_generalization import label_permutation_test
 from analysis.statistics.similarity import (
     cka_table,
-    label_permutation_test,
     linear_cka,
     principal_components,
     procrustes_disparity,

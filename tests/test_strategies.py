@@ -9,36 +9,28 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.nn.functional import cross_entropy
 
+from benchmarks.recorder import FolderRecorder
 from worldrep.data.sets import base_sets, maker_of, stack_rows, training_digest, training_sets
-from worldrep.data.tokenizer import PAD
+from worldrep.data.tokens import PAD
 from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
 from worldrep.scales import base_settings, resolve
-from worldrep.settings import from_dict
-from worldrep.stages.find import training_command
-from worldrep.stages.fingerprints import training_fingerprint
+from worldrep.stages.models import training_command
+from worldrep.stages.plan import training_fingerprint
 from worldrep.studies import Definition, expand
-from worldrep.training.checkpoint import latest_complete
+from worldrep.training.checkpoint import step_of
 from worldrep.training.device import make_accelerator
-from worldrep.training.feed import RowFeed, Schedule
-from worldrep.training.loop import train
-from worldrep.training.recording import FolderRecorder
+from worldrep.training.feed import Replay, RowFeed, Schedule
+from worldrep.training.loop import TrainingInputs, train
 from worldrep.training.state import Training
 from worldrep.training.steps import EagerSteps, StaticSteps
-from worldrep.training.strategies.adapters import merged, with_adapters
-from worldrep.training.strategies.fisher import fisher_information
-from worldrep.training.strategies.pull import Pull
-from worldrep.training.strategies.replay import Replay
+from worldrep.training.strategies import Pull, fisher_information, merged, with_adapters
 
 CPU = torch.device("cpu")
+
+
 # What these trainings were called before there were strategies.
-OLD_FINGERPRINTS = {
-    "pt1": "2f88b53f7a0385a954666686e76d5ff0",
-    "pt1_ftwb1-1": "7852842a5ba121b34a5ad772317a2e9e",
-}
-
-
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -80,12 +72,9 @@ def tune(folder, strategy, recorder=FolderRecorder, **overrides):
     """The fine-tuned model; it goes on from a checkpoint in the folder if there is one."""
     settings = settings_of(strategy, **overrides)
     own, base_rows = rows_of(settings)
-    accelerator = make_accelerator(settings)
-    kept = recorder(folder)
-    resume = latest_complete(folder / "checkpoints")
-    return train(
-        base_of(settings), own, settings, accelerator, kept, resume=resume, base_rows=base_rows
-    )  # fmt: skip
+    accelerator, kept = make_accelerator(settings), recorder(folder)
+    inputs = TrainingInputs(base_of(settings), own, settings, accelerator, base_rows)
+    return train(inputs, kept, checkpoint=kept.latest())
 
 
 def weights(model):
@@ -118,15 +107,6 @@ def test_a_strategy_is_part_of_name_tags_and_fingerprint():
         assert parse_model(str(settings.model_name)) == settings.model_name
         assert settings.model_name.base == parse_model("pt1")
         assert base_settings(settings) == base_settings(found[0])
-
-
-@pytest.mark.parametrize("name", OLD_FINGERPRINTS)
-def test_a_plain_training_is_called_what_it_was_before_there_were_strategies(name):
-    settings = resolve(parse_model(name), scale="smoke")
-    assert training_fingerprint(maker_of(settings), settings) == OLD_FINGERPRINTS[name]
-    old = {k: v for k, v in settings.as_dict().items() if k not in settings.group("strategy")}
-    del old["strategy"]
-    assert from_dict(old) == settings
 
 
 def test_the_command_that_trains_a_model_names_its_strategy():
@@ -274,7 +254,8 @@ def test_lora_stores_merged_weights_and_trains_nothing_else(tmp_path):
         if name in projections
     ]
     assert max(ranks) <= 8 and max(ranks) > 0
-    stored = load_model(latest_complete(tmp_path / "checkpoints"))
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda folder: step_of(folder.name))
+    stored = load_model(newest)
     assert_equal(weights(stored), weights(model))
 
 
@@ -308,11 +289,8 @@ def test_a_batch_holds_its_share_of_replayed_rows():
     assert sorted(epoch[epoch < len(own)]) == list(range(len(own)))
     tokens = [int((feed.rows[batch] != PAD).sum()) - len(batch) for batch in batches]
     assert max(tokens) <= feed.most_tokens() <= 1.2 * max(tokens)
-    one, other = (
-        RowFeed(own, settings, CPU, base_rows),
-        batches[-1],
-    )  # a resumed training goes on alike
-    assert np.array_equal(one.batch(len(batches) - 1), other)
+    resumed = RowFeed(own, settings, CPU, base_rows)
+    assert np.array_equal(resumed.batch(len(batches) - 1), batches[-1])
 
 
 def test_replayed_rows_come_round_again():

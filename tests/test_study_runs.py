@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from entrypoints import finetune, study
-from worldrep.executors import Choice
+from worldrep.executors import ExecutorOptions
 from worldrep.studies import Shard, expand, load_definition
-from worldrep.studies.drive import run_study
+from worldrep.studies.driver import run_study
 from worldrep.studies.states import read_states
 from worldrep.studies.study_run import StudyRun
 from worldrep.tracking import Store
@@ -82,7 +82,7 @@ def test_steps_are_shared_with_single_commands_and_other_studies(two):
 def poisoned_study(executor="inline", workers=1):
     Path("three.yaml").write_text(THREE)
     graph, store = graph_of("three.yaml"), Store.connect()
-    choice = Choice(executor, workers, cpus=1, perform="steps:poisoned")
+    choice = ExecutorOptions(executor, workers, cpus=1, perform="steps:poisoned")
     return store, graph, run_study(store, graph, choice)
 
 
@@ -125,13 +125,13 @@ def test_the_driver_that_ends_last_enters_what_all_have_done(two, monkeypatch):
 
     def close_after_the_other(study_run, scheduler, interrupted):
         monkeypatch.setattr(StudyRun, "close", close)
-        result = run_study(Store.connect(), graph, Choice(), mine=others)
+        result = run_study(Store.connect(), graph, ExecutorOptions(), mine=others)
         assert result.counts["done"] == len(graph.steps)
         assert runs(stage="study")[0].status == "RUNNING"
         close(study_run, scheduler, interrupted)
 
     monkeypatch.setattr(StudyRun, "close", close_after_the_other)
-    run_study(Store.connect(), graph, Choice(), mine=mine)
+    run_study(Store.connect(), graph, ExecutorOptions(), mine=mine)
     (study_run,) = runs(stage="study")
     assert study_run.status == "FINISHED"
     assert study_run.metrics["study/done"] == len(graph.steps)
@@ -156,9 +156,9 @@ def test_status_and_plan_tell_the_truth_and_write_nothing(two):
 
 def test_tokens_left_are_those_that_training_counts(store_uri):
     from worldrep.data.sets import load_rows, maker_of, training_sets
-    from worldrep.data.tokenizer import PAD
+    from worldrep.data.tokens import PAD
     from worldrep.scales import resolve
-    from worldrep.studies.remaining import training_tokens
+    from worldrep.studies.report import training_tokens
 
     for name in ("pt1", "pt1_ftwb2-13"):
         from worldrep.names import parse_model
@@ -198,7 +198,7 @@ def test_a_worker_without_the_file_takes_the_cities_from_the_study(two, tmp_path
     (tmp_path / "elsewhere").mkdir()
     definition = load_definition("two.yaml").changed(settings={"cities": "mine.csv"})
     graph, store = expand(definition), Store.connect()
-    choice = Choice("inline", perform="steps:in_another_folder")
+    choice = ExecutorOptions("inline", perform="steps:in_another_folder")
     assert run_study(store, graph, choice).failed == []
     assert {r.status for r in runs()} == {"FINISHED"}
     assert sorted(r.fingerprint for r in runs() if r.fingerprint in graph.steps) == sorted(

@@ -11,9 +11,8 @@ import time
 import pytest
 
 from worldrep.errors import InputError, StateError
-from worldrep.tracking import RunSpec, Store, TakenError
-from worldrep.tracking.claims import take_over
-from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, SILENCE_SECONDS, Owner
+from worldrep.tracking import Owner, RunSpec, Store, TakenError
+from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, SILENCE_SECONDS
 
 
 @pytest.fixture
@@ -265,7 +264,7 @@ def test_a_claim_holds_before_the_status_is_set(store):
         raise KeyboardInterrupt
     (dead,) = store.find(fingerprint="f1")
     assert dead.status == "KILLED" and dead.tags[CLOSED] == "0" and not dead.alive
-    take_over(store.client, dead, "work")
+    store.take_over(dead, "work")
     assert store.get(dead.id).status == "KILLED" and store.get(dead.id).alive
     with pytest.raises(TakenError, match="is being done"):
         store.claim(spec())
@@ -277,12 +276,12 @@ def test_of_two_that_take_over_the_same_dead_run_one_is_refused(store, monkeypat
     dead = store.get(run_id)
     store.client.log_param(run_id, "claim.1", f"7 another-host 1.00 {time.time():.0f}")
     with pytest.raises(TakenError, match="taken up by another process"):
-        take_over(store.client, dead, "work")  # what this process knows of the run is old
+        store.take_over(dead, "work")  # what this process knows of the run is old
     assert store.get(run_id).claim.owner.host == "another-host"
 
 
 def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
-    monkeypatch.setattr("worldrep.tracking.run.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("worldrep.tracking.open_run.HEARTBEAT_SECONDS", 0.05)
     run = store.claim(spec())
     run.metrics(1, {"train/loss": 1.0})
     elsewhere(store, run.id, time.time(), number=1)
@@ -297,7 +296,7 @@ def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
 
 
 def test_a_process_that_lost_its_run_does_not_mark_it(store, monkeypatch):
-    monkeypatch.setattr("worldrep.tracking.run.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("worldrep.tracking.open_run.HEARTBEAT_SECONDS", 0.05)
     with pytest.raises(TakenError, match="taken over"), store.run(spec()) as run:
         elsewhere(store, run.id, time.time(), number=1)
         while not run.lost:

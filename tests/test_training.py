@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.recorder import FolderRecorder
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import load_rows, stack_rows, training_sets, validation_sets
 from worldrep.data.world import world_of
@@ -14,23 +15,21 @@ from worldrep.evaluation.suites import suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, load_model, save_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
-from worldrep.training.checkpoint import WEIGHTS, latest_complete
+from worldrep.training.checkpoint import WEIGHTS, read_checkpoint
 from worldrep.training.device import make_accelerator
-from worldrep.training.loop import train
-from worldrep.training.optimizer import build_optimizer, learning_rate_at
-from worldrep.training.recording import FolderRecorder
+from worldrep.training.feed import RowFeed
+from worldrep.training.loop import TrainingInputs, train
+from worldrep.training.state import build_optimizer, learning_rate_at
 
 
-def train_smoke(folder, *, resume=None, stop_after=None, **overrides):
-    """Train at smoke scale into a folder; returns weights and metrics by step."""
+def train_smoke(folder, *, stop_after=None, **overrides):
+    """Train at smoke scale, from the last checkpoint in a folder; weights, and metrics by step."""
     settings = resolve(ModelName("pt1"), scale="smoke", overrides=overrides)
     maker = RowMaker(world_of(settings), settings)
     rows = stack_rows(maker, training_sets(settings, maker.world))
-    recorder = FolderRecorder(folder)
-    if stop_after:
-        recorder = StoppingRecorder(folder, stop_after)
-    model = build_model(settings)
-    model = train(model, rows, settings, make_accelerator(settings), recorder, None, resume)
+    recorder = StoppingRecorder(folder, stop_after) if stop_after else FolderRecorder(folder)
+    inputs = TrainingInputs(build_model(settings), rows, settings, make_accelerator(settings))
+    model = train(inputs, recorder, checkpoint=recorder.latest())
     return {name: p.detach().clone() for name, p in model.named_parameters()}, read(folder)
 
 
@@ -79,9 +78,8 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_weights(tmp_path, che
     straight, curve = train_smoke(tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
         train_smoke(tmp_path / "stopped", stop_after=checkpoints)
-    resume = latest_complete(tmp_path / "stopped" / "checkpoints")
-    assert resume is not None
-    resumed, resumed_curve = train_smoke(tmp_path / "stopped", resume=resume)
+    assert FolderRecorder(tmp_path / "stopped").latest().step > 0
+    resumed, resumed_curve = train_smoke(tmp_path / "stopped")
     assert_equal(straight, resumed)
     assert {s: m["train/loss"] for s, m in curve.items()} == {
         s: m["train/loss"] for s, m in resumed_curve.items()
@@ -158,14 +156,25 @@ def test_only_matrices_decay():
 
 def test_a_checkpoint_is_complete_or_absent(tmp_path):
     train_smoke(tmp_path)
-    folder = tmp_path / "checkpoints"
-    newest = latest_complete(folder)
-    weights = newest / WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:-7])
-    older = latest_complete(folder)
-    assert older is not None and older != newest
-    (older / "manifest.json").unlink()
-    assert latest_complete(folder) not in (older, newest)
+    folder = tmp_path / "checkpoints" / "step-19"
+    assert read_checkpoint(folder).step == 19
+    whole = (folder / WEIGHTS).read_bytes()
+    for damaged in (whole[:-7], whole[:-1] + b"x"):
+        (folder / WEIGHTS).write_bytes(damaged)
+        with pytest.raises(StateError, match="model.safetensors .*damaged"):
+            read_checkpoint(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(StateError, match="not a complete checkpoint"):
+        read_checkpoint(folder)
+
+
+def test_each_step_asks_once_for_its_rows(tmp_path, monkeypatch):
+    asked, batch = [], RowFeed.batch
+    monkeypatch.setattr(
+        RowFeed, "batch", lambda feed, step: asked.append(step) or batch(feed, step)
+    )
+    train_smoke(tmp_path)
+    assert asked == list(range(28))
 
 
 def test_a_saved_model_loads_with_equal_weights(tmp_path):

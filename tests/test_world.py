@@ -197,7 +197,7 @@ def test_the_paper_worlds_are_the_same_on_every_machine(variant, digest):
 
 def test_the_world_does_not_depend_on_the_hash_seed():
     program = (
-        "from worldrep.world import build_world\n"
+        "from worldrep import build_world\n"
         "for variant in ('standard', 'scattered'):\n"
         "    print(build_world('paper', variant).digest)"
     )

@@ -1,1 +1,4 @@
-"""From tables to figures."""
+"""Figures drawn with matplotlib, the only package that imports it.
+
+May import `analysis.statistics` and `worldrep`.
+"""

@@ -1,8 +1,4 @@
-"""Charts: a tidy table and the names of the columns that are drawn.
-
-A chart is data. It can be drawn on paper (here) and on a page that answers to the mouse (in
-`analysis.html`), and its table is the CSV behind either.
-"""
+"""Charts: a tidy table, the names of the columns to draw, and the words around the figure."""
 
 from __future__ import annotations
 
@@ -18,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from analysis.figures.marks import MOST_MARKS, MarkedFigure, figure_of, for_collection
 from analysis.figures.page import (
     COLOURS,
     EDGE,
@@ -25,22 +22,21 @@ from analysis.figures.page import (
     MARKERS,
     foot_height,
     head_height,
-    new_figure,
     wrapped,
     wrapped_notes,
     write_foot,
     write_head,
 )
 
-LEFT, BELOW, BETWEEN, ABOVE = 0.75, 0.55, 0.35, 0.28  # around the axes of one facet
-HEADING_LINE, HEADING_LETTER = 0.18, 0.088  # of the facets' names
+LEFT, BELOW, BETWEEN, ABOVE = 0.75, 0.55, 0.35, 0.28  # margins of one facet's axes, inches
+HEADING_LINE, HEADING_LETTER = 0.18, 0.088  # size of the facets' headings, inches
 GREY = "#6b7280"
-MOST_RATIO = 200  # of the ends of a logarithmic axis that has ticks between powers of ten
+MOST_RATIO = 200  # of the ends of a logarithmic axis with ticks between powers of ten
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a group is drawn."""
+    """Colour and marker of a group."""
 
     colour: str
     marker: str
@@ -48,13 +44,20 @@ class Style:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """What all charts have.
+    """Fields of all charts; each subclass draws one kind of mark.
 
-    name: of its files; lines: how it is to be read; table: one row for everything that is drawn;
-    group: column that colours and markers tell apart; facet: column that gives each value axes of
-    its own, `columns` of them side by side; size: of one facet's axes, inches; hover: columns that
-    a page shows for what the mouse is on (`run_id` becomes a link); notes: sentences below the
-    figure; said: lines that are printed; statistics: by name, for statistics.json.
+    Args:
+        name: File name without ending.
+        lines: How to read the figure.
+        table: One row for each mark; it is written as the figure's CSV.
+        group: Column that colours and markers distinguish.
+        facet: Column that gives each of its values its own axes, `columns` of them in a row.
+        size: Width and height of one facet's axes, inches.
+        hover: Columns shown in the hover text of a mark; all of the first eight if empty. A column
+            `run_id` makes a mark a link.
+        notes: Sentences below the figure.
+        said: Lines that the command prints.
+        statistics: Numbers for statistics.json, by name.
     """
 
     name: str
@@ -73,15 +76,19 @@ class Chart:
     statistics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def which(self) -> str:
+        """Empty: a chart shows all seeds."""
+        return ""
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         return {self.name: self.table}
 
     @property
     def styles(self) -> dict[Any, Style]:
-        """Group -> style, in the order in which groups first occur.
+        """The style of each group, in the order in which groups first occur.
 
-        A categorical column gives the order of its categories, each with the style of its place:
-        the same in all figures, whichever of them occur.
+        A categorical column has a fixed style for each category, so that figures agree.
         """
         found = self.table[self.group] if self.group else pd.Series([""])
         known = isinstance(found.dtype, pd.CategoricalDtype)
@@ -95,7 +102,7 @@ class Chart:
 
     @property
     def facets(self) -> dict[Any, pd.DataFrame]:
-        """Facet -> its rows; one without a name if there are none."""
+        """The rows of each facet; without facets, all rows under an empty name."""
         if not self.facet:
             return {"": self.table}
         return {
@@ -109,26 +116,37 @@ class Chart:
             return [("", rows, self.styles[""])]
         return [(g, rows[rows[self.group] == g], style) for g, style in self.styles.items()]
 
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Columns shown in the hover texts."""
+        return self.hover or tuple(self.table.columns[:8])
+
+    def urls(self, axes: Axes, rows: pd.DataFrame) -> list[str] | None:
+        """Return the URLs that give marks their hover texts; None if the chart has too many."""
+        if len(self.table) > MOST_MARKS:
+            return None
+        return for_collection(figure_of(axes).mark_rows(rows, self.facts))
+
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
         """Draw the rows of one facet."""
         raise NotImplementedError
 
     def legend_line(self, style: Style) -> Line2D:
-        """What stands for a group in the legend."""
+        """The mark of a group in the legend."""
         return Line2D([], [], color=style.colour, marker=style.marker, linestyle="", markersize=6)
 
     @property
     def left(self) -> float:
-        """Inches that the labels of the y axis take."""
+        """Width of the labels of the y axis, inches."""
         return LEFT
 
     @property
     def below(self) -> float:
-        """Inches that the labels of the x axis take."""
+        """Height of the labels of the x axis, inches."""
         return BELOW
 
     def draw(self, about: str) -> Figure:
-        """The figure. about: where the numbers come from, in small print."""
+        """Draw the figure. about: where the numbers come from, in small print."""
         facets = self.facets
         columns = min(self.columns, len(facets))
         rows = math.ceil(len(facets) / columns)
@@ -142,7 +160,7 @@ class Chart:
         notes = wrapped_notes([("", note) for note in self.notes], width)
         head, foot = head_height(lines) + 0.1, foot_height(notes)
         height = head + rows * step_y + foot
-        figure = new_figure(width, height)
+        figure = MarkedFigure(width, height)
         for i, (facet, own) in enumerate(facets.items()):
             row, column = divmod(i, columns)
             x = EDGE + column * step_x + self.left
@@ -169,7 +187,7 @@ class Chart:
             axes.set_title(title, fontsize=10, fontweight="bold", loc="left", pad=5)
 
     def _heading(self, facet: Any) -> list[str]:
-        """The name of a facet, in lines that are no wider than it."""
+        """The name of a facet, wrapped to its width."""
         return textwrap.wrap(str(facet), max(12, int(self.size[0] / HEADING_LETTER))) or [""]
 
     def _legend_width(self) -> float:
@@ -196,7 +214,7 @@ class Chart:
 
 
 class _PlainTicks(LogLocator):
-    """1, 2 and 5 times powers of ten, or the powers alone where the others would crowd."""
+    """Ticks at 1, 2 and 5 times powers of ten; over a wide range at the powers only."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         crowded = vmin <= 0 or vmax / vmin > MOST_RATIO
@@ -205,7 +223,7 @@ class _PlainTicks(LogLocator):
 
 
 def log_scale(axes: Axes, which: str) -> None:
-    """Make the x or y axis logarithmic, with plain numbers."""
+    """Make the x or y axis logarithmic, labelled with plain numbers."""
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
     axis.set_major_locator(_PlainTicks())

@@ -10,66 +10,90 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, EngFormatter, LogLocator, MaxNLocator
 
-from analysis.figures.chart import Chart, Style, log_scale
+from analysis.figures.chart import GREY, Chart, Style, log_scale
+from analysis.figures.marks import MOST_MARKS, figure_of
 
-MOST_MARKS = 16  # markers on one line
+MOST_MARKED = 16  # points of one line with markers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves(Chart):
     """One line for each value of the column `series`.
 
-    x, y: columns; log_y: a logarithmic axis, on which values of 0 are not drawn; marks: draw
-    a marker at every point, or at some of them where there are many; thick: column of booleans:
-    those lines stand out, and the others are thin and without markers; across: column of y values
-    at which a dashed line is drawn in each facet (such as chance).
+    Args:
+        x: Column of the horizontal position, such as the step.
+        y: Column of the values.
+        series: Column that names the line of a row.
+        log_y: Whether the y axis is logarithmic, or the facets in which it is. Such an axis leaves
+            out values of 0.
+        marks: Whether to draw markers, at some of the points if there are many.
+        thick: Column of booleans: lines that stand out; the others are thin, without markers.
+        across: Column of y values at which to draw a dashed line, such as chance.
     """
 
     x: str
     y: str
     series: str
-    log_y: bool | frozenset[Any] = False  # or the facets that are
+    log_y: bool | frozenset[Any] = False
     marks: bool = True
     thick: str = ""
     across: str = ""
 
     def is_log(self, facet: Any) -> bool:
+        """Whether the y axis of a facet is logarithmic."""
         return facet in self.log_y if isinstance(self.log_y, frozenset) else self.log_y
 
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
         for _, own, style in self.grouped(rows.dropna(subset=[self.x, self.y])):
+            marked = []
             for _, line in own.groupby(self.series, sort=False):
                 line = line.sort_values(self.x)
                 if self.is_log(facet):
                     line = line[line[self.y] > 0]
-                axes.plot(line[self.x], line[self.y], color=style.colour, **self._look(line, style))
+                if len(line):
+                    self._plot_line(axes, line, style)
+                    marked.append(line.iloc[:: max(1, len(line) // MOST_MARKED)])
+            if self.marks and marked:
+                self._plot_marks(axes, pd.concat(marked), style)
         if self.across:
             for level in rows[self.across].dropna().unique():
-                axes.axhline(level, color="#6b7280", linewidth=1.0, linestyle=(0, (4, 3)))
+                axes.axhline(level, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        if (rows[self.x].dropna() % 1 == 0).all():  # steps, layers: no halves between them
+        if (rows[self.x].dropna() % 1 == 0).all():  # steps and layers have no halves
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         if self.is_log(facet):
             _log_y(axes)
 
-    def _look(self, line: pd.DataFrame, style: Style) -> dict[str, Any]:
-        """Width and markers of one line."""
-        if self.thick and not line[self.thick].iloc[0]:
-            return {"linewidth": 0.7, "alpha": 0.5}
-        look: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.85}
+    def _plot_line(self, axes: Axes, line: pd.DataFrame, style: Style) -> None:
+        look = {"linewidth": 1.1, "alpha": 0.85}
         if self.thick:
-            look = {"linewidth": 1.8, "zorder": 3}
-        if self.marks:
-            every = max(1, len(line) // MOST_MARKS)
-            look |= {"marker": style.marker, "markersize": 3.5, "markevery": every}
-        return look
+            stands_out = line[self.thick].iloc[0]
+            look = (
+                {"linewidth": 1.8, "zorder": 3} if stands_out else {"linewidth": 0.7, "alpha": 0.5}
+            )
+        url = self._line_url(axes, line)
+        axes.plot(line[self.x], line[self.y], color=style.colour, url=url, **look)
+
+    def _plot_marks(self, axes: Axes, points: pd.DataFrame, style: Style) -> None:
+        look: dict[str, Any] = {"alpha": 0.85}
+        if self.thick:
+            points, look = points[points[self.thick].astype(bool)], {"zorder": 3}
+        look |= {"s": 12, "marker": style.marker, "color": style.colour, "linewidths": 0.5}
+        axes.scatter(points[self.x], points[self.y], urls=self.urls(axes, points), **look)
+
+    def _line_url(self, axes: Axes, line: pd.DataFrame) -> str | None:
+        """The URL of a whole line, with the facts that all of its points share."""
+        if self.table[self.series].nunique() * len(self.facets) > MOST_MARKS:
+            return None
+        same = [c for c in self.facts if c in line.columns and line[c].nunique(dropna=False) == 1]
+        return figure_of(axes).mark_rows(line.iloc[:1], same)[0]
 
     def legend_line(self, style: Style) -> Line2D:
         return Line2D([], [], color=style.colour, marker=style.marker, linewidth=1.3, markersize=5)
 
 
 def _log_y(axes: Axes) -> None:
-    """A logarithmic y axis with neither too many nor too few numbers."""
+    """Make the y axis logarithmic, with neither too many nor too few labels."""
     log_scale(axes, "y")
     low, high = axes.get_ylim()
     if high / low > 1000:

@@ -1,14 +1,14 @@
-"""Matrix -> figure: heatmaps that can be read by someone who has not seen the code.
+"""Heatmaps: matrices as figures, with the number in every cell.
 
-Every cell carries its number (in matrices of many columns the table does), so that nothing depends
-on telling two colours apart. All lengths are inches.
+Matrices of many columns have small cells without numbers, which their table has. All lengths are
+inches.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,39 +19,73 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.figures.kinds import Kind
+from analysis.figures.marks import (
+    MarkedFigure,
+    common_run,
+    facts_by_cell,
+    figure_of,
+    for_collection,
+    plain,
+    seed_text,
+)
 from analysis.figures.page import (
     EDGE,
     HATCH,
     Note,
     foot_height,
-    new_figure,
+    head_height,
     wrapped,
     wrapped_notes,
     write_foot,
     write_head,
 )
-from analysis.statistics.matrices import (
-    Aggregate,
-    Summary,
-    in_words,
-)
+from analysis.statistics.matrices import Aggregate, Summary, in_words
 
 CELL_HEIGHT, TALL_CELL_HEIGHT, LEAST_HEIGHT = 0.33, 0.43, 2.8
 CELL_WIDTH, NARROW_CELL_WIDTH = 0.86, 0.64
-MANY_COLUMNS, SMALL_CELL = 12, 0.2  # with more, cells are small squares without numbers
+MANY_COLUMNS, SMALL_CELL = 12, 0.2  # with more columns, cells are small and without numbers
+MOST_CELLS = 4000  # more carry no hover texts
 TOP, RIGHT, HEADING, SLANTED = 1.42, 1.25, 0.28, 0.36
+SEED_CELL, SEED_GAP, SEED_BAR, SEEDS_WIDTH = 0.16, 0.25, 1.1, 12.0  # of small multiples
 CHARACTER = 0.074  # width of a letter of a row label, generously
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
-BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue, to the eye
+BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
+MISSING = "0.82"
 
 
 @dataclass(frozen=True)
-class Block:
-    """One matrix of a figure, with a heading if there are several."""
+class Panel:
+    """One matrix, its numbers, and the words around it.
 
-    matrix: pd.DataFrame | Aggregate
+    Args:
+        name: File name without ending.
+        title: Title of the figure.
+        kind: What the numbers mean and how they are drawn.
+        matrix: The values, or their mean over seeds.
+        heading: Heading when several matrices are side by side.
+        notes: Further sentences, below the figure and printed.
+        details: Rows of `improvement_cells` for the hover texts and links.
+        stem: Part of the name that all seeds share; empty for a matrix that stands alone.
+        which: Which seed this is, or `mean over seeds`; empty for a matrix that stands alone.
+        summary: Statistics of the groups of cells, by group.
+        marked: Cells that carry a T; None for no such cells.
+    """
+
+    name: str
+    title: str
     kind: Kind
+    matrix: pd.DataFrame | Aggregate
     heading: str = ""
+    notes: tuple[str, ...] = ()
+    details: pd.DataFrame | None = None
+    stem: str = ""
+    which: str = ""
+    summary: Mapping[str, Summary] = field(default_factory=dict)
+    marked: NDArray[np.bool_] | None = None
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return self.kind.lines
 
     @property
     def values(self) -> pd.DataFrame:
@@ -59,93 +93,204 @@ class Block:
 
     @property
     def several(self) -> Aggregate | None:
-        """The matrix as a mean over seeds, if it is one of more than one."""
+        """The matrix if it is a mean over two seeds or more."""
         is_mean = isinstance(self.matrix, Aggregate) and self.matrix.n_seeds > 1
         return self.matrix if is_mean else None  # type: ignore[return-value]
 
     @property
-    def statistics(self) -> dict[str, Summary]:
-        return self.kind.statistics(self.values)
+    def partial(self) -> int:
+        """The number of cells that only some of the seeds have."""
+        return self.matrix.partial if isinstance(self.matrix, Aggregate) else 0
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the cells are too small for numbers."""
+        return self.values.shape[1] > MANY_COLUMNS
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The matrix; of several seeds also the standard deviation and number in each cell."""
+        tables = {self.name: self.values}
+        if isinstance(self.matrix, Aggregate):
+            tables |= {f"{self.name}_std": self.matrix.spread, f"{self.name}_n": self.matrix.n}
+        return tables
+
+    @property
+    def statistics(self) -> dict[str, Mapping[str, Summary]]:
+        return {self.name: self.summary}
+
+    @property
+    def said(self) -> list[str]:
+        parts = [f"{group} {_short(self.summary[group])}" for group in self.kind.frame.shown]
+        parts += [f"{self.partial} cells of some seeds only"] if self.partial else []
+        return [f"{self.name}: {text}" for text in ("; ".join(parts), *self.notes)]
+
+    def draw(self, about: str) -> Figure:
+        return draw_heatmaps([self], self.title, self.lines, about, self.notes)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Several matrices with the same rows side by side. lines: how to read them."""
+
+    name: str
+    title: str
+    lines: tuple[str, ...]
+    panels: Sequence[Panel]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def which(self) -> str:
+        """The seed, or `mean over seeds`, that all panels show."""
+        return self.panels[0].which
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return {name: table for panel in self.panels for name, table in panel.tables.items()}
+
+    @property
+    def statistics(self) -> dict[str, Mapping[str, Summary]]:
+        return {name: facts for panel in self.panels for name, facts in panel.statistics.items()}
+
+    @property
+    def said(self) -> list[str]:
+        return [line for panel in self.panels for line in panel.said]
+
+    def draw(self, about: str) -> Figure:
+        return draw_heatmaps(self.panels, self.title, self.lines, about, self.notes)
 
 
 def draw_heatmaps(
-    blocks: Sequence[Block],
+    panels: Sequence[Panel],
     title: str,
     lines: Sequence[str],
     about: str = "",
     sentences: Sequence[str] = (),
 ) -> Figure:
-    """Matrices of the same rows side by side.
+    """Draw matrices of the same rows side by side.
 
-    lines: how they are to be read; sentences: further ones, below the figure.
+    Args:
+        panels: The matrices.
+        title: Title of the figure.
+        lines: How to read it.
+        about: Where the numbers come from, in small print.
+        sentences: Further notes below the figure.
     """
-    first, n = blocks[0], len(blocks)
-    tall = any(block.several for block in blocks)
+    first, n = panels[0], len(panels)
     rows, columns = first.values.shape
-    dense = columns > MANY_COLUMNS
-    cell = SMALL_CELL if dense else TALL_CELL_HEIGHT if tall else CELL_HEIGHT
-    height = max(0 if dense else LEAST_HEIGHT, rows * cell)
-    left = (
-        EDGE + 0.35 + CHARACTER * max(map(len, map(first.kind.frame.row_label, first.values.index)))
-    )
-    cells = columns * (SMALL_CELL if dense else CELL_WIDTH if n == 1 else NARROW_CELL_WIDTH)
+    tall = any(panel.several for panel in panels)
+    cell = SMALL_CELL if first.is_dense else TALL_CELL_HEIGHT if tall else CELL_HEIGHT
+    height = max(0 if first.is_dense else LEAST_HEIGHT, rows * cell)
+    wide = SMALL_CELL if first.is_dense else CELL_WIDTH if n == 1 else NARROW_CELL_WIDTH
+    left, cells = _label_width(first), columns * wide
     width = left + n * (cells + RIGHT)
     lines = wrapped(lines, width)
-    notes = wrapped_notes([*_notes(blocks), *(("", text) for text in sentences)], width)
+    notes = wrapped_notes([*_notes(panels), *(("", text) for text in sentences)], width)
     top = TOP + 0.2 * (len(lines) - 2) + (HEADING if n > 1 else 0) + _turned(first, n > 1)
     bottom = foot_height(notes)
-    figure = new_figure(width, top + height + bottom)
-    for i, block in enumerate(blocks):
-        x = left + i * (cells + RIGHT)
-        place = (x / width, bottom / figure.get_figheight())
-        size = (cells / width, height / figure.get_figheight())
-        axes = figure.add_axes((*place, *size))
-        _draw_cells(axes, block)
-        _label_axes(axes, block, is_first=i == 0, slanted=n > 1)
-        _colour_bar(figure, axes, block.kind)
+    figure = MarkedFigure(width, top + height + bottom)
+    for i, panel in enumerate(panels):
+        axes = _add_axes(figure, left + i * (cells + RIGHT), bottom, cells, height)
+        _draw_cells(axes, panel)
+        _label_axes(axes, panel, is_first=i == 0, slanted=n > 1)
+        _colour_bar(figure, axes, panel.kind)
     write_head(figure, title, lines)
     write_foot(figure, notes, about)
     return figure
 
 
-def _turned(block: Block, slanted: bool) -> float:
-    """The height that the names of the columns take beyond one line."""
-    columns = block.values.columns
-    if len(columns) > MANY_COLUMNS:
-        return CHARACTER * max(len(str(column)) for column in columns) - 0.1
+def draw_seeds(panels: Sequence[Panel], title: str, about: str = "") -> Figure:
+    """Draw the matrices of single seeds as small multiples: colours alone, a row for each model.
+
+    The hover text of a row has its numbers, and the row links to its run.
+    """
+    rows, columns = panels[0].values.shape
+    left, cells, height = _label_width(panels[0]), columns * SEED_CELL, rows * SEED_CELL
+    above = 0.35 + CHARACTER * max(len(str(column)) for column in panels[0].values.columns)
+    in_row = max(1, min(len(panels), int((SEEDS_WIDTH - left - SEED_BAR) / (cells + SEED_GAP))))
+    lines_of_panels = math.ceil(len(panels) / in_row)
+    width = max(left + in_row * (cells + SEED_GAP) + SEED_BAR, CHARACTER * 1.5 * len(title))
+    head, bottom = head_height(()), foot_height(())
+    figure = MarkedFigure(width, head + lines_of_panels * (above + height) + bottom)
+    for i, panel in enumerate(panels):
+        row, column = divmod(i, in_row)
+        y = bottom + (lines_of_panels - row - 1) * (above + height)
+        axes = _add_axes(figure, left + column * (cells + SEED_GAP), y, cells, height)
+        _draw_seed(axes, panel)
+        _label_axes(axes, panel, is_first=column == 0, slanted=False, small=True)
+        axes.set_title(panel.which, fontsize=9, fontweight="bold", loc="left", pad=3)
+        if i == min(in_row, len(panels)) - 1:
+            _colour_bar(figure, axes, panel.kind)
+    write_head(figure, title, ())
+    write_foot(figure, (), about)
+    return figure
+
+
+def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Add axes at a place in inches."""
+    wide, high = figure.get_size_inches()
+    return figure.add_axes((x / wide, y / high, width / wide, height / high))
+
+
+def _label_width(panel: Panel) -> float:
+    longest = max(len(panel.kind.frame.row_label(row)) for row in panel.values.index)
+    return EDGE + 0.35 + CHARACTER * longest
+
+
+def _turned(panel: Panel, slanted: bool) -> float:
+    """The height of the column names beyond one line."""
+    if panel.is_dense:
+        return CHARACTER * max(len(str(column)) for column in panel.values.columns) - 0.1
     return SLANTED if slanted else 0
 
 
-def _draw_cells(axes: Axes, block: Block) -> None:
-    values, kind, several = block.values, block.kind, block.several
-    numbers, colours = np.ma.masked_invalid(values.to_numpy(dtype=float)), kind.mappable()
-    lowest, highest = kind.limits
-    mesh: dict[str, Any] = {"cmap": kind.colours, "vmin": lowest, "vmax": highest}
-    axes.pcolormesh(numbers, edgecolors="white", linewidth=1, **mesh)
+# Cells
+
+
+def _draw_cells(axes: Axes, panel: Panel) -> None:
+    numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
     missing = np.ma.getmaskarray(numbers)
-    inks = np.where(missing, "black", _inks(colours.to_rgba(numbers)))
-    holes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in np.argwhere(missing)]
-    axes.add_collection(PolyCollection(holes, **HATCH), autolim=False)
-    if values.shape[1] > MANY_COLUMNS:
+    colours = panel.kind.mappable().to_rgba(numbers)
+    inks = np.where(missing, "black", _inks(colours))
+    present, holes = np.argwhere(~missing), np.argwhere(missing)
+    boxes = [_box(row, column, 1, 1) for row, column in present]
+    urls = _cell_urls(figure_of(axes), panel)
+    look = {"facecolors": colours[~missing], "edgecolors": "white", "linewidths": 1}
+    axes.add_collection(
+        PolyCollection(boxes, urls=for_collection(urls[~missing]), **look), autolim=False
+    )
+    boxes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in holes]
+    axes.add_collection(
+        PolyCollection(boxes, urls=for_collection(urls[missing]), **HATCH), autolim=False
+    )
+    if panel.is_dense:
         return
-    present = [(int(row), int(column)) for row, column in np.argwhere(~missing)]
-    for row, column in present:
-        text, style = kind.write(numbers[row, column]), {"color": inks[row, column], **MIDDLE}
+    _write_numbers(axes, panel, [(int(i), int(j)) for i, j in present], inks)
+    if panel.marked is not None:
+        _mark(axes, panel.marked, inks, missing)
+
+
+def _write_numbers(
+    axes: Axes, panel: Panel, cells: Sequence[tuple[int, int]], inks: NDArray[np.str_]
+) -> None:
+    """Write the number of each cell, below it the spread, and draw it as a bar."""
+    values, kind, several = panel.values.to_numpy(dtype=float), panel.kind, panel.several
+    for row, column in cells:
+        text, style = kind.write(values[row, column]), {"color": inks[row, column], **MIDDLE}
         axes.text(column + 0.5, row + (0.31 if several else 0.5), text, fontsize=9, **style)
-        if several:
-            below = _spread(several, row, column)
-            axes.text(column + 0.5, row + 0.66, below, fontsize=7, **style)
+        spread = _spread(several, row, column) if several else ""
+        if spread:
+            axes.text(column + 0.5, row + 0.66, spread, fontsize=7, **style)
     if kind.full:
-        unit = len(values) * axes.figure.dpi / axes.bbox.height  # an inch, in rows
-        sizes = {cell: 0.9 * numbers[cell] / kind.full for cell in present}
+        inch = len(values) * axes.figure.dpi / axes.bbox.height  # in rows
         bars = [
-            _box(row + 1 - 0.06 * unit, column + 0.05, 0.025 * unit, size)
-            for (row, column), size in sizes.items()
+            _box(
+                row + 1 - 0.06 * inch, col + 0.05, 0.025 * inch, 0.9 * values[row, col] / kind.full
+            )
+            for row, col in cells
         ]
-        inked = [inks[cell] for cell in present]
+        inked = [inks[cell] for cell in cells]
         axes.add_collection(PolyCollection(bars, facecolors=inked, linewidth=0), autolim=False)
-    if kind.frame.marked:
-        _mark(axes, kind.frame.masks(values)[kind.frame.marked], inks, missing)
 
 
 def _box(top: float, left: float, height: float, width: float) -> list[tuple[float, float]]:
@@ -154,7 +299,7 @@ def _box(top: float, left: float, height: float, width: float) -> list[tuple[flo
 
 
 def _spread(several: Aggregate, row: int, column: int) -> str:
-    """What stands below a mean: its spread, and how many seeds it has if not all."""
+    """The spread below a mean, and the number of its seeds if some are missing."""
     spread, n = several.spread.iat[row, column], several.n.iat[row, column]
     text = "" if math.isnan(spread) else f"±{spread:.2f}"
     full = several.n_seeds if several.full is None else several.full.iat[row, column]
@@ -164,52 +309,94 @@ def _spread(several: Aggregate, row: int, column: int) -> str:
 def _mark(
     axes: Axes, marked: NDArray[np.bool_], inks: NDArray[np.str_], missing: NDArray[np.bool_]
 ) -> None:
-    """A T in the corner of trained cells, readable on hatching too."""
+    """Write a T in the corner of marked cells, legible on hatching too."""
     style: dict[str, Any] = {"va": "top", "fontsize": 7, "fontweight": "bold"}
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     for row, column in np.argwhere(marked):
-        box = behind if missing[row, column] else None
+        box = white if missing[row, column] else None
         axes.text(column + 0.05, row + 0.1, "T", color=inks[row, column], bbox=box, **style)
 
 
 def _inks(colours: NDArray[np.float64]) -> NDArray[np.str_]:
-    """Black or white, whichever can be read on colours (..., red green blue opacity)."""
+    """Black or white, whichever is legible on colours (..., red green blue opacity)."""
     return np.where(colours[..., :3] @ BRIGHTNESS < 0.45, "white", "black")
 
 
-def _label_axes(axes: Axes, block: Block, *, is_first: bool, slanted: bool) -> None:
-    """Names of rows, for the first matrix alone, and of columns, slanted where they are narrow."""
-    values, frame = block.values, block.kind.frame
+def _draw_seed(axes: Axes, panel: Panel) -> None:
+    """Draw a matrix as an image, missing cells grey, with one hover text for each row."""
+    numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
+    rows, columns = numbers.shape
+    colours = panel.kind.mappable()
+    image = colours.cmap.with_extremes(bad=MISSING)(colours.norm(numbers))
+    axes.imshow(image, extent=(0, columns, rows, 0), aspect="auto", interpolation="none")
+    details, urls = facts_by_cell(panel.details), []
+    for name, values in panel.values.iterrows():
+        known = [panel.kind.write(value) if value == value else "-" for value in values]
+        own = [facts for column in values.index for facts in details.get((name, column), ())]
+        text = f"{name} {panel.which}: {' '.join(known)}"
+        urls.append(figure_of(axes).mark(text, common_run(own)))
+    boxes = [_box(row, 0, 1, columns) for row in range(rows)]
+    look: dict[str, Any] = {"facecolors": "white", "alpha": 0, "linewidths": 0}
+    axes.add_collection(PolyCollection(boxes, urls=for_collection(urls), **look), autolim=False)
+
+
+def _cell_urls(figure: MarkedFigure, panel: Panel) -> NDArray[np.object_]:
+    """The URL of each cell, with its numbers, its seeds, and its run if there is only one."""
+    values = panel.values
+    details, urls = facts_by_cell(panel.details), np.full(values.shape, None, dtype=object)
+    if values.size > MOST_CELLS:
+        return urls
+    for (i, j), number in np.ndenumerate(values.to_numpy(dtype=float)):
+        row, column = values.index[i], values.columns[j]
+        own = details.get((row, column), [])
+        known = "missing" if math.isnan(number) else plain(float(number))
+        spread = _spread(panel.several, i, j) if panel.several else ""
+        text = "\n".join([f"{row}, {column}: {known} {spread}".rstrip(), *map(seed_text, own)])
+        urls[i, j] = figure.mark(text, common_run(own))
+    return urls
+
+
+# Axes
+
+
+def _label_axes(
+    axes: Axes, panel: Panel, *, is_first: bool, slanted: bool, small: bool = False
+) -> None:
+    """Write the names of columns, and of rows for the first matrix."""
+    values, frame = panel.values, panel.kind.frame
     rows, columns = values.shape
     axes.set_xlim(0, columns)
     axes.set_ylim(rows, 0)
-    dense = columns > MANY_COLUMNS
-    slant: dict[str, Any] = (
-        {"rotation": 90}
-        if dense
-        else {"rotation": 30, "ha": "left", "rotation_mode": "anchor"}
-        if slanted
-        else {}
-    )
-    size = 8 if dense else 9
+    slant: dict[str, Any] = {}
+    if panel.is_dense or small:
+        slant = {"rotation": 90}
+    elif slanted:
+        slant = {"rotation": 30, "ha": "left", "rotation_mode": "anchor"}
+    size = 7 if small else 8 if panel.is_dense else 9
     axes.set_xticks(np.arange(columns) + 0.5, values.columns, fontsize=size, **slant)
     labels = [frame.row_label(row) for row in values.index] if is_first else [""] * rows
     axes.set_yticks(np.arange(rows) + 0.5, labels, fontsize=size)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    if not small:
+        _name_axes(axes, panel, is_first=is_first, slanted=slanted)
+
+
+def _name_axes(axes: Axes, panel: Panel, *, is_first: bool, slanted: bool) -> None:
+    """Write what rows and columns are, and the heading."""
     width, height = axes.bbox.width / axes.figure.dpi, axes.bbox.height / axes.figure.dpi
-    above = 0.28 + _turned(block, slanted)
+    above = 0.28 + _turned(panel, slanted)
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel(frame.columns, va="bottom")
+    axes.set_xlabel(panel.kind.frame.columns, va="bottom")
     axes.xaxis.set_label_coords(0.5, 1 + above / height)
     if slanted:
         style: dict[str, Any] = {"fontsize": 11, "fontweight": "bold", "va": "bottom"}
         y = 1 + (above + HEADING) / height
-        axes.text(0, y, block.heading, transform=axes.transAxes, **style)
+        axes.text(0, y, panel.heading, transform=axes.transAxes, **style)
     if is_first:
-        axes.set_ylabel(frame.rows, va="top")
+        axes.set_ylabel(panel.kind.frame.rows, va="top")
         axes.yaxis.set_label_coords((EDGE - axes.bbox.x0 / axes.figure.dpi) / width, 0.5)
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _colour_bar(figure: Figure, axes: Axes, kind: Kind) -> None:
@@ -224,33 +411,35 @@ def _colour_bar(figure: Figure, axes: Axes, kind: Kind) -> None:
     bar.ax.tick_params(labelsize=8.5)
 
 
-def _notes(blocks: Sequence[Block]) -> list[Note]:
-    """What stands below the cells."""
-    notes = [note for block in blocks for note in _statistics_notes(block)]
-    dense = any(block.values.shape[1] > MANY_COLUMNS for block in blocks)
-    notes += _dense_notes(blocks) if dense else _sign_notes(blocks)
-    if any(block.values.isna().to_numpy().any() for block in blocks):
+# Notes below the figure
+
+
+def _notes(panels: Sequence[Panel]) -> list[Note]:
+    notes = [note for panel in panels for note in _statistics_notes(panel)]
+    dense = any(panel.is_dense for panel in panels)
+    notes += [_dense_note(panels)] if dense else _sign_notes(panels)
+    if any(panel.values.isna().to_numpy().any() for panel in panels):
         notes.append(("hatch", "missing in the store; missing.csv has the command that fills it"))
     return notes
 
 
-def _dense_notes(blocks: Sequence[Block]) -> list[Note]:
-    """What is not written into small cells."""
-    partial = sum(block.several.partial for block in blocks if block.several)
+def _dense_note(panels: Sequence[Panel]) -> Note:
+    """What small cells do not show."""
+    partial = sum(panel.several.partial for panel in panels if panel.several)
     rest = f"; {partial} cells rest on some of the seeds only" if partial else ""
-    return [("", f"the number of each cell is in the table of the same name{rest}")]
+    return "", f"the number of each cell is in the table of the same name{rest}"
 
 
-def _sign_notes(blocks: Sequence[Block]) -> list[Note]:
+def _sign_notes(panels: Sequence[Panel]) -> list[Note]:
     """What the signs in the cells mean."""
     notes = []
-    if any(block.kind.full for block in blocks):
-        full = next(block.kind.full for block in blocks if block.kind.full)
+    full = next((panel.kind.full for panel in panels if panel.kind.full), None)
+    if full:
         notes.append(("bar", f"the number as a length, as wide as its cell for {full}"))
-    if any(block.kind.frame.marked for block in blocks):
+    if any(panel.kind.frame.marked for panel in panels):
         text = "trained: the model was fine-tuned on this task (all others are transfer)"
         notes.append(("T", text))
-    means = [block.several for block in blocks if block.several]
+    means = [panel.several for panel in panels if panel.several]
     if means:
         most = max(means, key=lambda mean: mean.n_seeds)
         notes.append(("±", f"standard deviation over {most.in_words}"))
@@ -261,9 +450,16 @@ def _sign_notes(blocks: Sequence[Block]) -> list[Note]:
     return notes
 
 
-def _statistics_notes(block: Block) -> list[Note]:
-    statistics, shown = block.statistics, block.kind.frame.shown
-    if not block.heading:
-        return [("", f"{cells} cells: {in_words(statistics[cells])}") for cells in shown]
-    parts = "; ".join(f"{cells} {in_words(statistics[cells])}" for cells in shown)
-    return [("", f"{block.heading}: {parts}")]
+def _statistics_notes(panel: Panel) -> list[Note]:
+    shown = {group: in_words(panel.summary[group]) for group in panel.kind.frame.shown}
+    if not panel.heading:
+        return [("", f"{group} cells: {text}") for group, text in shown.items()]
+    parts = "; ".join(f"{group} {text}" for group, text in shown.items())
+    return [("", f"{panel.heading}: {parts}")]
+
+
+def _short(summary: Summary) -> str:
+    if summary["mean"] is None:
+        return f"none (n = 0, missing {summary['missing']})"
+    spread = f"{summary['mean']:.3f} ± {summary['std']:.3f}"
+    return f"{spread} (n = {summary['n']}, missing {summary['missing']})"

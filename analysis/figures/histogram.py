@@ -1,4 +1,4 @@
-"""Histograms: how a quantity is spread in each of a few groups."""
+"""Histograms of a quantity, by group."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.figures.chart import GREY, Chart, Style, log_scale
+from analysis.figures.marks import figure_of
 
 BINS = 16
-ROW = 0.03  # height of a group's row of markers, as a share of the axes
+ROW = 0.03  # height of a group's row of markers, in shares of the axes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram(Chart):
-    """Counts of the column `value` in common bins, a marker below for each row, and medians.
+    """Counts of the column `value` in common bins, with a marker for each row and the medians.
 
-    log: a logarithmic axis, with bins of one ratio; reference: x of a dotted line.
+    Args:
+        value: Column of the values.
+        log: Whether the x axis is logarithmic; all bins then have the same ratio.
+        reference: Position of a dotted line.
     """
 
     value: str
@@ -35,13 +39,13 @@ class Histogram(Chart):
         return super().below + ROW * self.size[1] * len(self.styles)
 
     def edges(self, rows: pd.DataFrame) -> NDArray[np.float64]:
-        """The bins' edges, ascending, for the rows of one facet, at least one with a value."""
+        """Return the ascending edges of the bins for rows with at least one value."""
         values = rows[self.value].dropna().to_numpy(dtype=float)
         bins = min(BINS, math.ceil(2 * math.sqrt(len(values))))
         if self.log:
             edges = np.exp(np.histogram_bin_edges(np.log(values), bins=bins))
             edges[0], edges[-1] = min(edges[0], values.min()), max(edges[-1], values.max())
-            return edges  # with both ends in it, which exp(log(x)) may miss
+            return edges  # exp(log(x)) may miss the ends
         return np.histogram_bin_edges(values, bins=bins)
 
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
@@ -53,24 +57,36 @@ class Histogram(Chart):
         edges = self.edges(rows)
         groups = self.grouped(rows.dropna(subset=[self.value]))
         for i, (_, own, style) in enumerate(groups):
-            found = own[self.value].to_numpy(dtype=float)
-            if not len(found):
-                continue
-            counts, _ = np.histogram(found, bins=edges)
-            axes.stairs(counts, edges, fill=True, color=style.colour, alpha=0.3)
-            axes.stairs(counts, edges, color=style.colour, linewidth=1.3)
-            axes.axvline(np.median(found), color=style.colour, linestyle=(0, (4, 2)), linewidth=1.3)
-            below: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-            axes.scatter(
-                [*found, np.median(found)], [*np.full(len(found), -ROW * (i + 0.7)), 1.0],
-                s=15, marker=style.marker, facecolors="none", edgecolors=style.colour,
-                linewidths=0.8, **below,
-            )  # fmt: skip
+            if len(own):
+                self._plot_group(axes, own, style, edges, -ROW * (i + 0.7))
         if self.reference is not None:
             axes.axvline(self.reference, color=GREY, linestyle=":", linewidth=1.6)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(axis="x", pad=4 + 72 * ROW * self.size[1] * len(groups), length=0)
         axes.set_ylim(bottom=0)
+
+    def _plot_group(
+        self, axes: Axes, rows: pd.DataFrame, style: Style, edges: NDArray[np.float64], y: float
+    ) -> None:
+        """Draw bars, median, and markers at a height y in shares of the axes."""
+        figure, found = figure_of(axes), rows[self.value].to_numpy(dtype=float)
+        counts, _ = np.histogram(found, bins=edges)
+        bars = axes.bar(
+            edges[:-1], counts, np.diff(edges), align="edge", color=style.colour, alpha=0.3
+        )
+        for bar, low, high, n in zip(bars, edges, edges[1:], counts, strict=False):
+            bar.set_url(figure.mark(f"{low:.4g} to {high:.4g}: {n}"))
+        axes.stairs(counts, edges, color=style.colour, linewidth=1.3)
+        median = float(np.median(found))
+        dashes: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.3}
+        url = figure.mark(f"median: {median:.4g}")
+        axes.axvline(median, color=style.colour, url=url, **dashes)
+        below: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        look: dict[str, Any] = {"facecolors": "none", "edgecolors": style.colour, "linewidths": 0.8}
+        heights = np.full(len(found), y)
+        urls = self.urls(axes, rows)
+        axes.scatter(found, heights, s=15, marker=style.marker, urls=urls, **look, **below)
+        axes.scatter([median], [1.0], s=15, marker=style.marker, **look, **below)
 
     def legend_line(self, style: Style) -> Line2D:
         return Line2D(

@@ -1,4 +1,4 @@
-"""Intervals: for each name a value, and how far it may be off."""
+"""Interval plots: for each name a value and its interval."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from matplotlib.ticker import EngFormatter
 
 from analysis.figures.chart import GREY, Chart, log_scale
 
-LETTER = 0.068
-LOG_MARGIN = 1.5  # of a logarithmic axis beyond the values, as a factor
-WIDEST = 0.75  # how far intervals are drawn beyond the values, in ranges of the values
+LETTER = 0.068  # width of a letter of a label, inches
+LOG_MARGIN = 1.5  # factor by which a logarithmic axis exceeds the values
+WIDEST = 0.75  # part of the values' range by which intervals may exceed it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals(Chart):
-    """One line for each value of the column `label`, from the top; groups that share a label lie
-    below each other.
+    """One row of the axes for each value of the column `label`, from the top.
 
-    value: column; low, high: columns of the interval's ends, NaN for none; parts: column of tuples
-    of the single values (one for each seed) behind a row, drawn as small rings; reference: x of a
-    vertical line; x_limits: of every facet, instead of its own values'; log: a logarithmic axis,
-    for values that are all positive; an interval that is not ends at the axis.
+    Groups that share a label are drawn next to each other within its row.
+
+    Args:
+        label: Column of the names.
+        value: Column of the values.
+        low: Column of the lower ends of the intervals, NaN for none.
+        high: The same for the upper ends.
+        parts: Column of tuples of the single values, such as one for each seed, drawn as rings.
+        reference: Position of a vertical line.
+        x_limits: Limits of every facet; by default those of its own values.
+        log: Whether the x axis is logarithmic, for values that are all positive. A lower end that
+            is not is drawn to the edge of the axes.
     """
 
     label: str
@@ -60,19 +67,23 @@ class Intervals(Chart):
                 low = np.where(low <= 0, value / 1e3, low) if self.log else low
                 axes.hlines(y, low, high, color=style.colour, linewidth=1.6, alpha=0.8)
             if self.parts:
-                for height, parts in zip(y, own[self.parts], strict=True):
-                    axes.scatter(
-                        parts, [height] * len(parts), s=14, facecolors="none",
-                        edgecolors=style.colour, linewidths=0.7, alpha=0.8,
-                    )  # fmt: skip
-            axes.scatter(value, y, s=34, color=style.colour, marker=style.marker, zorder=3)
+                parts = own[self.parts].tolist()
+                axes.scatter(
+                    [part for found in parts for part in found],
+                    np.repeat(y, [len(found) for found in parts]),
+                    s=14, facecolors="none", edgecolors=style.colour, linewidths=0.7, alpha=0.8,
+                )  # fmt: skip
+            axes.scatter(
+                value, y, s=34, color=style.colour, marker=style.marker, zorder=3,
+                urls=self.urls(axes, own),
+            )  # fmt: skip
         axes.set_yticks(range(len(labels)), [str(label) for label in labels], fontsize=9)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.margins(x=0.06)
         self._limit(axes, rows)
 
     def _limit(self, axes: Axes, rows: pd.DataFrame) -> None:
-        """Cut intervals that are so wide, as those over two seeds, that nothing else shows."""
+        """Cut intervals that would hide the values, as those over two seeds do."""
         if self.x_limits:
             margin = 0.03 * (self.x_limits[1] - self.x_limits[0])
             axes.set_xlim(self.x_limits[0] - margin, self.x_limits[1] + margin)

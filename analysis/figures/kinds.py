@@ -1,26 +1,19 @@
-"""What the numbers of a heatmap are, how they become colours, and which groups of cells count."""
+"""Kinds of heatmaps: what the numbers, rows and columns are, and the colours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import matplotlib
 import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from analysis.statistics.matrices import (
-    Masks,
-    Summary,
-    diagonal_masks,
-    summaries,
-    trained_masks,
-)
+from analysis.statistics.matrices import Masks, diagonal_masks, trained_masks
 from worldrep.evaluation.improvement import HIGHEST
 from worldrep.names import FINETUNINGS
 
-GAP = "\u2002\u2002"  # wide spaces, as SVG makes one of several ordinary ones
+GAP = "\u2002\u2002"  # wide spaces, as SVG collapses ordinary ones
 
 
 def _finetuned_label(ft: str) -> str:
@@ -31,7 +24,13 @@ def _finetuned_label(ft: str) -> str:
 class Frame:
     """What the rows and columns of a matrix are.
 
-    masks: the groups of cells whose mean is stated; marked: the group that carries a T.
+    Args:
+        rows: What the rows are, in words.
+        columns: What the columns are, in words.
+        row_label: Row name -> label.
+        masks: Matrix -> the groups of cells that have statistics.
+        shown: Groups whose statistics the figure states.
+        marked: Group whose cells carry a T.
     """
 
     rows: str
@@ -57,7 +56,18 @@ PRETRAINED = Frame(
 
 @dataclass(frozen=True)
 class Kind:
-    """What the numbers of a heatmap mean, and how they become colours."""
+    """What the numbers of a heatmap mean, and how they are drawn.
+
+    Args:
+        label: Name and unit, at the colour bar.
+        lines: How to read the figure.
+        colours: A colour map of matplotlib.
+        limits: Numbers at the ends of the colour bar.
+        extend: Ends beyond which numbers occur: `neither`, `min`, `max` or `both`.
+        number: Format of the numbers in the cells.
+        full: Number of a bar as wide as its cell; None for no bars.
+        frame: What rows and columns are.
+    """
 
     label: str
     lines: tuple[str, ...]
@@ -65,19 +75,16 @@ class Kind:
     limits: tuple[float, float]
     extend: str
     number: str
-    full: float | None  # what a bar as wide as its cell stands for; None: no bars
+    full: float | None
     frame: Frame = FINETUNED
 
     def write(self, number: float) -> str:
-        """A number with two decimals; zero has no sign."""
+        """Format a number with two decimals; zero has no sign."""
         return "0.00" if abs(number) < 0.005 else self.number.format(number)
 
     def mappable(self) -> ScalarMappable:
-        return ScalarMappable(Normalize(*self.limits), matplotlib.colormaps[self.colours])
-
-    def statistics(self, matrix: pd.DataFrame) -> dict[str, Summary]:
-        """Mean and standard deviation of each group of cells."""
-        return summaries(matrix, self.frame.masks(matrix))
+        """Return the mapping from numbers to colours."""
+        return ScalarMappable(Normalize(*self.limits), self.colours)
 
 
 _ZERO_AND_ONE = (

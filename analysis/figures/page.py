@@ -1,4 +1,4 @@
-"""What all figures share: a head that says how to read them, notes below, and how they are saved.
+"""Layout that all figures share: title and reading aid above, notes below; and saving to files.
 
 All lengths are inches.
 """
@@ -14,13 +14,14 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.figures.canvas import OutlineCanvas
+from analysis.figures.svg import HATCHING, svg_of
 
 EDGE, LINE = 0.2, 0.235
 HEAD, HEAD_LINE = 0.62, 0.2  # of the title, and of each line below it
 LETTER = 0.073  # width of a letter of a line, on average
 DPI = 120
-# Told apart with any kind of colour vision, and in grey (Okabe and Ito).
+QUICK: dict[str, Any] = {"compress_level": 3}
+# Distinct with any kind of colour vision, and in grey (Okabe and Ito, 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a8a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCH: dict[str, Any] = {
@@ -29,16 +30,7 @@ HATCH: dict[str, Any] = {
     "hatch": "/////",
     "linewidth": 0.0,
 }
-# The same input gives the same bytes; letters stay letters, to be searched and edited.
-SAVING = {"svg.hashsalt": "worldrep", "svg.fonttype": "none", "hatch.linewidth": 0.7}
-
-Note = tuple[str, str]  # a sign and what it means; without a sign a sentence
-
-
-def new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height))
-    OutlineCanvas(figure)
-    return figure
+Note = tuple[str, str]  # a sign and its meaning; no sign: a sentence
 
 
 def wrapped(lines: Sequence[str], width: float) -> list[str]:
@@ -94,7 +86,7 @@ def write_foot(figure: Figure, notes: Sequence[Note], about: str) -> None:
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write name.png and name.svg; the same figure always gives the same files."""
-    with matplotlib.rc_context(SAVING):
-        png: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
-        figure.savefig(folder / f"{name}.png", dpi=DPI, **png)
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with matplotlib.rc_context(HATCHING):
+        metadata = {"Software": None}
+        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata=metadata, pil_kwargs=QUICK)
+    (folder / f"{name}.svg").write_text(svg_of(figure, name))

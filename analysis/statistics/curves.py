@@ -1,4 +1,4 @@
-"""Time courses: at which step of training something has happened."""
+"""Curves over steps: the step of training at which something has happened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from worldrep.data.tasks import TASKS, ChoiceTask
 
-# What uniform guessing among a task's answers scores: compass 1/8, inside and crossing 1/2.
+# Score of uniform guessing among a task's answers: compass 1/8, inside and crossing 1/2.
 CHANCE = {
     name: 1 / len(task.choices) for name, task in TASKS.items() if isinstance(task, ChoiceTask)
 }
@@ -19,50 +19,55 @@ CHANCE = {
 def breakout_step(
     steps: Sequence[float], values: Sequence[float], accuracy: bool, chance: float | None
 ) -> float:
-    """The first measured step at which a task has broken out; not interpolated.
+    """Find the first measured step at which a task has broken out.
 
-    An error has when it is at most half of its first value; an accuracy when it is at least
-    half-way from `chance` to its final value, which may be so at the first step. NaN if it never
-    happens, with fewer than two values, if an error starts at 0, or if an accuracy does not end
-    above chance. ValueError for an accuracy without chance.
+    An error has broken out when it is at most half of its first value; an accuracy when it is at
+    least half-way from `chance` to its final value, which it may be at the first step.
+
+    Returns:
+        The step, not interpolated. NaN if there is none, with fewer than two values, if an error
+        starts at 0, or if an accuracy does not end above chance.
+
+    Raises:
+        ValueError: For an accuracy without chance.
     """
     if accuracy and chance is None:
         raise ValueError("the break-out of an accuracy needs chance; CHANCE has it for each task")
-    ordered, course = _course(steps, values)
-    if len(course) < 2:
+    ordered, curve = _in_order(steps, values)
+    if len(curve) < 2:
         return math.nan
     if accuracy:
         assert chance is not None
-        broken_out = (course >= (chance + course[-1]) / 2) & (course[-1] > chance)
+        broken_out = (curve >= (chance + curve[-1]) / 2) & (curve[-1] > chance)
     else:
-        broken_out = (course <= course[0] / 2) & (course[0] > 0)
+        broken_out = (curve <= curve[0] / 2) & (curve[0] > 0)
     return float(ordered[broken_out.argmax()]) if broken_out.any() else math.nan
 
 
 def halfway_step(steps: Sequence[float], values: Sequence[float]) -> float:
-    """The step at which half of the change from the first to the last value has happened.
+    """Find the step at which half of the change from the first to the last value has happened.
 
-    The first crossing counts, linearly interpolated between measured steps. NaN with fewer than
-    two values or if the last equals the first.
+    Returns:
+        The first crossing, linearly interpolated between measured steps. NaN with fewer than two
+        values or if the last equals the first.
     """
-    ordered, course = _course(steps, values)
-    if len(course) < 2 or course[-1] == course[0]:
+    ordered, curve = _in_order(steps, values)
+    if len(curve) < 2 or curve[-1] == curve[0]:
         return math.nan
-    done = (course - course[0]) / (course[-1] - course[0])
+    done = (curve - curve[0]) / (curve[-1] - curve[0])
     after = int((done >= 0.5).argmax())  # never the first, where 0 is done
     before = after - 1
     share = (0.5 - done[before]) / (done[after] - done[before])
     return float(ordered[before] + share * (ordered[after] - ordered[before]))
 
 
-def _course(
+def _in_order(
     steps: Sequence[float], values: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps in ascending order and their values, without those that are not finite."""
     if len(steps) != len(values):
         raise ValueError(f"{len(steps)} steps for {len(values)} values")
-    when, what = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
-    there = np.isfinite(when) & np.isfinite(what)
-    when, what = when[there], what[there]
-    order = when.argsort(kind="stable")
-    return when[order], what[order]
+    curve = np.column_stack([steps, values]).astype(float)
+    curve = curve[np.isfinite(curve).all(axis=1)]
+    curve = curve[curve[:, 0].argsort(kind="stable")]
+    return curve[:, 0], curve[:, 1]

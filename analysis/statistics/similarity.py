@@ -1,7 +1,6 @@
-"""How alike two representations of the same cities are, and whether likeness goes with transfer.
+"""How alike two representations of the same cities are: linear CKA, components, Procrustes.
 
-Linear CKA, principal components, Procrustes disparity, and a permutation test over task labels.
-Arithmetic is in float64, but for the matrix products of CKA between float32 tables (see there).
+Arithmetic is in float64, except the matrix products of CKA between float32 tables.
 """
 
 from __future__ import annotations
@@ -14,33 +13,39 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 
 from worldrep.errors import InputError
 
-CONSTANT = 1e-12  # deviations below this share of the largest value are rounding, not variance
-TIE = 1e-9  # two correlations this close are one, computed in another order
-MOST_LABELS = 8  # 8! = 40,320 permutations are a moment's work; 9! would take over 1 GB
+CONSTANT = 1e-12  # deviations below this share of the largest value are rounding errors
 
 Array = npt.NDArray[np.float64]
 
 
 def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Linear CKA of two tables of features whose rows are the same cities: 0 to 1, no unit.
+    """Return the linear CKA of two tables whose rows are the same cities: 0 to 1, no unit.
 
-    x: (n, d1), y: (n, d2). <K,L>_F / (|K|_F |L|_F) of the double-centred kernels K = XX', L = YY';
-    Kornblith et al. 2019 (arXiv 1905.00414), section 3. NaN if one of them is constant: no column
-    departs from its mean by more than 1e-12 of the column's largest absolute value. float32 tables
-    are multiplied in float32, as stored representations are: twice as fast, and within 1e-5 of
-    float64. InputError if the numbers of rows differ or are below 2, and for NaN or infinity.
+    <K,L>_F / (|K|_F |L|_F) of the double-centred kernels K = XX', L = YY'; Kornblith et al. 2019
+    (arXiv 1905.00414), section 3.
+
+    Args:
+        x: Features (n, d1). Products of float32 tables are in float32: twice as fast, and within
+            1e-5 of float64.
+        y: Features (n, d2).
+
+    Returns:
+        NaN if a table is constant: no column departs from its mean by more than CONSTANT times the
+        column's largest absolute value.
+
+    Raises:
+        InputError: The numbers of rows differ or are below 2, or there is NaN or infinity.
     """
     return float(cka_table([x, y])[0, 1])
 
 
 def cka_table(tables: Sequence[npt.ArrayLike]) -> Array:
-    """`linear_cka` of all pairs of m tables (n, d_i): a symmetric (m, m) array.
+    """Return `linear_cka` of all pairs of m tables (n, d_i): a symmetric (m, m) array.
 
-    The row and the column of a constant table are NaN, its diagonal cell too. Errors as there.
+    The row and the column of a constant table are NaN, also on the diagonal.
     """
     arrays = [np.asarray(table) for table in tables]
     for array in arrays[1:] or arrays:
@@ -69,7 +74,7 @@ class _Features:
 
 
 def _features(array: npt.NDArray[np.generic]) -> _Features:
-    table = _unit(_centred(array.astype(np.float64)))  # centred before any precision is given up
+    table = _unit(_centred(array.astype(np.float64)))  # centred before precision is reduced
     return _Features(table.astype(np.float32) if array.dtype == np.float32 else table)
 
 
@@ -81,12 +86,12 @@ def _cka(x: _Features, y: _Features) -> float:
 
 
 def _overlap(x: _Features, y: _Features) -> float:
-    """<K,L>_F, which equals |X'Y|_F^2."""
+    """Return <K,L>_F, which equals |X'Y|_F^2."""
     n = len(x.table)
     if max(x.table.shape[1], y.table.shape[1]) < n:
         product = (x.table.T @ y.table).astype(np.float64)
         return float(np.vdot(product, product))
-    # n x n is no larger than the wider table here.
+    # Here n x n is no larger than the wider table.
     return float(np.vdot(x.kernel.astype(np.float64), y.kernel.astype(np.float64)))
 
 
@@ -103,7 +108,7 @@ def _require_comparable(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) 
 
 
 def _centred(table: Array) -> Array:
-    """The table less its column means; what rounding leaves of a constant column becomes 0."""
+    """Subtract the column means; a column that is constant but for rounding becomes 0."""
     centred = table - table.mean(axis=0)
     constant = np.abs(centred).max(axis=0) <= CONSTANT * np.abs(table).max(axis=0)
     centred[:, constant] = 0
@@ -111,7 +116,7 @@ def _centred(table: Array) -> Array:
 
 
 def _unit(centred: Array) -> Array:
-    """The table scaled to Frobenius norm 1, so that no product over- or underflows."""
+    """Scale to Frobenius norm 1, so that no product over- or underflows."""
     largest = np.abs(centred).max()
     if largest == 0:
         return centred
@@ -120,11 +125,14 @@ def _unit(centred: Array) -> Array:
 
 
 def principal_components(x: npt.ArrayLike, k: int = 3) -> tuple[Array, Array]:
-    """The first k principal components of a table (n, d), by SVD of the centred table.
+    """Return the first k principal components of a table (n, d), by SVD of the centred table.
 
-    Returns the scores (n, k) in the unit of x, and each component's share of the total variance
-    (k,), NaN if there is no variance. A component's sign makes its largest absolute loading
-    positive. InputError if k is not in 1..min(n - 1, d), and for NaN or infinity.
+    Returns:
+        The scores (n, k) in the unit of x, and each component's share of the total variance (k,),
+        NaN without variance. A component's sign makes its largest absolute loading positive.
+
+    Raises:
+        InputError: k is not in 1..min(n - 1, d), or there is NaN or infinity.
     """
     table = np.asarray(x, dtype=np.float64)
     _require_components(table, k)
@@ -150,20 +158,22 @@ def _require_components(table: Array, k: int) -> None:
 
 
 def procrustes_disparity(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """How far two configurations (n, k) of the same cities differ in shape: 0 to 1, no unit.
+    """Return how far two configurations (n, k) of the same cities differ in shape: 0 to 1, no unit.
 
     The sum of squared distances after both are shifted and scaled to norm 1 and b is rotated,
-    reflected and scaled onto a (as `scipy.spatial.procrustes`); 0 is the same shape. InputError if
-    the shapes differ, all points of one coincide, and for NaN or infinity.
+    reflected and scaled onto a (as `scipy.spatial.procrustes`); 0 is the same shape.
+
+    Raises:
+        InputError: The shapes differ, all points of one coincide, or there is NaN or infinity.
     """
     return float(procrustes_table([a, b])[0, 1])
 
 
 def procrustes_table(configurations: Sequence[npt.ArrayLike]) -> Array:
-    """`procrustes_disparity` of all pairs of m configurations: a symmetric (m, m) array.
+    """Return `procrustes_disparity` of all pairs of m configurations: a symmetric (m, m) array.
 
     The best rotation of unit configurations A and B leaves 1 - s^2, where s is the sum of the
-    singular values of A'B (Gower 1975): no (n, k) table is rotated. Errors as there.
+    singular values of A'B (Gower 1975), so that no (n, k) table is rotated.
     """
     arrays = [np.asarray(points, dtype=np.float64) for points in configurations]
     for array in arrays[1:] or arrays:
@@ -184,84 +194,3 @@ def _require_shapes(a: Array, b: Array) -> None:
         raise InputError(f"Procrustes needs finite numbers, and there is NaN or infinity; {shapes}")
     if not all(_centred(points).any() for points in (a, b)):
         raise InputError(f"all points of a configuration coincide, so it has no shape; {shapes}")
-
-
-@dataclass(frozen=True)
-class Association:
-    """How transfer goes with CKA over n pairs of tasks.
-
-    r: Pearson correlation; p: its two-sided p value as if the points were independent (they are
-    not: each task is in many of them); slope, intercept: least squares, transfer on CKA;
-    permutation_p: of the test over task labels; n_permutations: how many had a correlation.
-    All numbers but the two counts are NaN with fewer than 3 points or no variance.
-    """
-
-    n: int
-    r: float
-    p: float
-    slope: float
-    intercept: float
-    permutation_p: float
-    n_permutations: int
-
-
-def label_permutation_test(cka: npt.ArrayLike, transfer: npt.ArrayLike) -> Association:
-    """Whether tasks with like representations carry more over to each other.
-
-    cka: (k, k), symmetric, between tasks; transfer: (k, k), row = trained task, column = task it
-    was measured on; NaN = missing. The points are the off-diagonal cells present in both. As in
-    Mantel's test (1967), rows and columns of `cka` are relabelled together, in all k! ways;
-    permutation_p is the share, the identity included, whose |r| is at least the observed one.
-    With missing cells, a permuted pair counts only where both are there, and a permutation without
-    a correlation (fewer than 3 pairs, no variance) is left out of the share.
-    InputError if the two are not square and of one shape, k > 8, or a cell is infinite.
-    """
-    x, y = np.asarray(cka, dtype=np.float64), np.asarray(transfer, dtype=np.float64)
-    _require_label_matrices(x, y)
-    off_diagonal = ~np.eye(len(x), dtype=bool)
-    orders = np.array(list(itertools.permutations(range(len(x)))), dtype=int)  # identity first
-    relabelled = x[orders[:, :, None], orders[:, None, :]][:, off_diagonal]
-    points, values = x[off_diagonal], y[off_diagonal]
-    there = ~np.isnan(points) & ~np.isnan(values)
-    correlations = _correlations(relabelled, values)
-    r, n = float(correlations[0]), int(there.sum())
-    if math.isnan(r):
-        return Association(n, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
-    line = scipy.stats.linregress(points[there], values[there])
-    found = np.abs(correlations[~np.isnan(correlations)])
-    share = float((found >= abs(r) - TIE).mean())
-    return Association(
-        n, r, float(line.pvalue), float(line.slope), float(line.intercept), share, len(found)
-    )
-
-
-def _require_label_matrices(cka: Array, transfer: Array) -> None:
-    shapes = f"the shapes are {cka.shape} and {transfer.shape}"
-    if cka.shape != transfer.shape or cka.ndim != 2 or cka.shape[0] != cka.shape[1]:
-        raise InputError(f"CKA and transfer must be square tables of the same tasks; {shapes}")
-    if len(cka) > MOST_LABELS:
-        raise InputError(f"at most {MOST_LABELS} labels can be permuted in all ways; {shapes}")
-    if np.isinf(cka).any() or np.isinf(transfer).any():
-        raise InputError(f"CKA and transfer may have missing cells but no infinite ones; {shapes}")
-
-
-def _correlations(x: Array, y: Array) -> Array:
-    """Pearson's r of each row of x (m, n) with y (n,) where both are there; NaN without one."""
-    there = ~np.isnan(x) & ~np.isnan(y)
-    x_deviations, x_norms = _deviations(x, there)
-    y_deviations, y_norms = _deviations(np.broadcast_to(y, x.shape), there)
-    norms = x_norms * y_norms
-    products = (x_deviations * y_deviations).sum(axis=1)
-    defined = (there.sum(axis=1) >= 3) & (norms > 0)
-    r = np.divide(products, norms, out=np.full(len(x), np.nan), where=defined)
-    return np.clip(r, -1, 1)
-
-
-def _deviations(values: Array, there: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Each row's deviations from its mean over the cells that are there, and their norm (m,)."""
-    known = np.where(there, values, 0)
-    mean = known.sum(axis=1, keepdims=True) / np.maximum(there.sum(axis=1, keepdims=True), 1)
-    deviations = np.where(there, known - mean, 0)
-    largest = np.abs(known).max(axis=1, initial=0)
-    constant = np.abs(deviations).max(axis=1, initial=0) <= CONSTANT * largest
-    return deviations, np.where(constant, 0, np.linalg.norm(deviations, axis=1))

@@ -1,9 +1,9 @@
-"""Sentences about what a reader of the numbers has to know: what was chosen, and what differs."""
+"""Sentences that a reader of the numbers has to know: what was chosen, left out, or differs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -17,22 +17,64 @@ _SHARED = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] 
 SHOWN_MODELS = 3
 CLEAR = 2.0  # standard errors
 SPLITS = ("standard", "atlantis")
+OTHER_CITIES = "extracted from other cities"
+UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
+
+
+def unnamed_caveats(n: int) -> list[str]:
+    """Say how many runs were left out because they have no model or no seed."""
+    runs = "1 finished run does" if n == 1 else f"{n} finished runs do"
+    return [f"{runs} not say of which model and seed: left out"] if n else []
+
+
+def unknown_name_caveats(names: Iterable[str]) -> list[str]:
+    """Say which models were left out because this version does not know their names."""
+    names = ", ".join(sorted(set(names)))
+    return [f"left out, as this version does not know their names: {names}"] if names else []
+
+
+def seed_caveats(asked: set[int], based: set[int], tuned: set[int]) -> list[str]:
+    """Name the seeds that are left out, and those that lack a base or a fine-tuned model.
+
+    based, tuned: seeds with an evaluated base, and with an evaluated fine-tuned model.
+    """
+    left_out = sorted(based - tuned - asked)
+    return [
+        *(f"seed {seed} is left out: only its base is evaluated" for seed in left_out),
+        *(f"seed {seed} has no evaluated base" for seed in sorted(asked - based)),
+        *(f"seed {seed} has no fine-tuned model" for seed in sorted(asked - tuned)),
+    ]
+
+
+def city_caveats(runs: pd.DataFrame) -> list[str]:
+    """Name the extractions that are left out for their cities, as their column left_out says."""
+    kept = int((runs["left_out"] == "").sum())
+    reasons = {
+        OTHER_CITIES: f"their representations are of other cities than those of the {kept} others",
+        UNKNOWN_CITIES: "their trainings are not finished or not in the store, so that nothing "
+        "says which cities they are of",
+    }
+    named = {reason: _names(runs[runs["left_out"] == reason]) for reason in reasons}
+    return [
+        f"{', '.join(names)}: left out, {reasons[reason]}"
+        for reason, names in named.items()
+        if names
+    ]
 
 
 def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:
-    """One sentence for each model and seed that has several runs to choose from.
+    """Say which run is used of each model and seed that has several, and how they differ.
 
-    runs: as `choose` returns them; kind: what one of them is called; found: run id -> run.
+    runs: table of `choose`; kind: what a run is called; found: run id -> run.
     """
     caveats = []
     for (model, seed), group in runs.groupby(["model", "seed"]):
         chosen, older = group.index[group["chosen"]], group.index[~group["chosen"]]
         if len(older):
-            differing = _differences((found[run_id] for run_id in group.index), _SHARED + _OWN)
+            own = [found[run_id] for run_id in group.index]
+            differing = _differences(own, _SHARED + _OWN)
             how = f"; they differ in {', '.join(differing)}" if differing else ""
-            how += (
-                "" if _agree(found[run_id] for run_id in group.index) else "; their numbers differ"
-            )
+            how += "" if _agree(own) else "; their numbers differ"
             caveats.append(
                 f"{model} seed {seed} has {len(group)} finished {kind}s: {', '.join(chosen)} "
                 f"is used ({group['why'].loc[chosen[0]]}), not {', '.join(older)}{how}"
@@ -41,43 +83,45 @@ def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredR
 
 
 def currency_caveats(runs: pd.DataFrame) -> list[str]:
-    """One sentence about chosen evaluations of models that are not what their names stand for."""
-    chosen = runs[runs["chosen"]]
-    other = chosen[~chosen["current"]]
+    """Name the chosen models whose fingerprint does not match the current code and settings."""
+    other = runs[runs["chosen"] & ~runs["current"]]
     if other.empty:
         return []
-    which = _listed([f"{run.model} seed {run.seed}" for run in other.itertuples()])
     return [
-        f"{which} not trained as the name alone stands for today: other settings, other cities "
-        "or another version"
+        f"{_listed(_names(other))} not trained as the name alone stands for today: other settings, "
+        "other cities or another version"
     ]
 
 
 def base_caveats(runs: pd.DataFrame) -> list[str]:
-    """One sentence for each seed with several bases, and one for models that name none."""
-    chosen = runs[runs["chosen"]]
-    bases, models = chosen[chosen["ft"] == NO_FT], chosen[chosen["ft"] != NO_FT]
-    caveats = [
+    """Name the seeds with several bases. runs: table of `choose`."""
+    bases = runs[runs["chosen"] & (runs["ft"] == NO_FT)]
+    return [
         f"seed {seed} has {count} bases ({', '.join(bases.index[bases['seed'] == seed])}): "
         "every model is compared with the one that it started from"
         for seed, count in bases["seed"].value_counts(sort=False).items()
         if count > 1
     ]
-    silent = models[(models["base_run_id"] == "") & (models["base_evaluation_id"] != "")]
-    if len(silent):
-        which = _listed([f"{run.model} seed {run.seed}" for run in silent.itertuples()])
-        caveats.append(
-            f"{which} not said to have started from a certain base: compared with the newest "
-            "evaluation of a base of the same seed"
-        )
-    return caveats
+
+
+def several_bases_caveats(wanted: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
+    """Say which run is shown of a base that was trained several times with one seed.
+
+    wanted: one row per model and seed; chosen: runs with run_id, those that are shown first.
+    """
+    runs = wanted.merge(chosen, on=["model", "seed"])
+    return [
+        f"of several {model} seed {seed}, {own.iloc[0]} is shown, not {', '.join(own.iloc[1:])}"
+        for (model, seed), own in runs.groupby(["model", "seed"], sort=False)["run_id"]
+        if len(own) > 1
+    ]
 
 
 def weak_base_caveats(bases: Iterable[StoredRun]) -> list[str]:
-    """One sentence for each base that has not clearly learnt some task.
+    """Name the bases that have not clearly learnt some task.
 
-    Normalised improvement divides by what the base has on standard questions more than on Atlantis;
-    where that is less than two standard errors, the quotient says little.
+    Normalised improvement divides by the base's advantage on standard questions over Atlantis. It
+    is unreliable where this advantage is less than two standard errors.
     """
     caveats = []
     for run in bases:
@@ -92,7 +136,7 @@ def weak_base_caveats(bases: Iterable[StoredRun]) -> list[str]:
 
 
 def _is_weak(metrics: Mapping[str, float], task: str) -> bool:
-    """Whether an evaluation that has the numbers to say so tells the two splits hardly apart."""
+    """Whether the two splits hardly differ in a task; False without the numbers to tell."""
     names = [f"{split}/{task}/{fact}" for split in SPLITS for fact in ("mean", "std", "n")]
     if not all(metrics.get(name, 0.0) > 0 for name in names if name.endswith("/n")):
         return False
@@ -102,10 +146,10 @@ def _is_weak(metrics: Mapping[str, float], task: str) -> bool:
 
 
 def setting_caveats(runs: Iterable[StoredRun]) -> list[str]:
-    """One sentence for each setting in which models differ that are compared with each other.
+    """Name the settings that differ between models which are compared with each other.
 
-    World, rows and model are compared among all of them, the training among those that are
-    trained alike: the bases, and the models with equally many tasks.
+    World, rows and model are compared among all runs; settings of the training among the bases,
+    and among the models with equally many tasks.
     """
     groups: dict[str, list[StoredRun]] = {}
     for run in runs:
@@ -128,9 +172,9 @@ def _agree(runs: Iterable[StoredRun]) -> bool:
 
 
 def _differences(
-    runs: Iterable[StoredRun], names: Iterable[str]
+    runs: Collection[StoredRun], names: Iterable[str]
 ) -> dict[str, dict[str, list[str]]]:
-    """Settings that are not the same in all runs: name -> value -> which models have it."""
+    """Return the settings that differ between runs: name -> value -> models that have it."""
     kinds: dict[str, dict[str, list[str]]] = {name: {} for name in names}
     for run in runs:
         model = f"{run.tag('model')} seed {run.tag('seed')}"
@@ -140,8 +184,12 @@ def _differences(
     return {name: values for name, values in kinds.items() if len(values) > 1}
 
 
+def _names(runs: pd.DataFrame) -> list[str]:
+    return [f"{run.model} seed {run.seed}" for run in runs.itertuples()]
+
+
 def _listed(models: Sequence[str]) -> str:
-    """`a is`, `a, b are`, or `a, b, c and 4 others are`."""
+    """Join names with their verb: `a is`, `a, b are`, or `a, b, c and 4 others are`."""
     if len(models) == 1:
         return f"{models[0]} is"
     others = f" and {len(models) - SHOWN_MODELS} others" if len(models) > SHOWN_MODELS else ""

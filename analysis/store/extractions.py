@@ -1,20 +1,17 @@
-"""Representations from the store: which extraction stands for a model, and its tables.
+"""Representations from the store: which extraction is used of a model, and its tables.
 
 Only finished extractions of one scale, width and world, at the last checkpoint and with the prompt
-of the model's first trained task, are read. Where there are several of one model and seed that have
-the layer, one of the model as its name stands today is preferred, then the newest (for all layers:
-the one with most of them). Models of other cities than most are left out, and said to be: their
-rows are not the same cities.
+of the model's first trained task, are read. Models with other cities than most are left out, as
+their rows are not comparable.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,31 +20,40 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from analysis.options import ALL
-from analysis.store.caveats import currency_caveats, duplicate_caveats, setting_caveats
-from analysis.store.choice import NothingThere
-from analysis.store.runs import choose, run_table, training_id
+from analysis.store.caveats import (
+    OTHER_CITIES,
+    UNKNOWN_CITIES,
+    city_caveats,
+    currency_caveats,
+    duplicate_caveats,
+    setting_caveats,
+)
+from analysis.store.missing import Commands, missing
+from analysis.store.selection import (
+    LAST,
+    NothingThere,
+    Trained,
+    choose,
+    run_table,
+    training_id,
+)
 from analysis.store.source import Source
-from analysis.store.trainings import Trained
 from worldrep.data.world import World
 from worldrep.errors import InputError, StateError
-from worldrep.evaluation.representations import load_representations
-from worldrep.evaluation.request import DEFAULT_LAYER, POSITIONS
+from worldrep.evaluation.representations import DEFAULT_LAYER, POSITIONS, load_representations
 from worldrep.names import ModelName, parse_model
-from worldrep.tracking import StoredRun
-from worldrep.tracking.records import CITIES
+from worldrep.tracking import CITIES, StoredRun
 
 DEFAULT, LAYERS = "default", "cfg.extract_layers"
-OTHER_CITIES = "extracted from other cities"
-UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
+KEYS = ["model", "seed"]
 
 
 @dataclass(frozen=True)
 class Extractions:
-    """One extraction for each model and seed that has one.
+    """One extraction of each model and seed that has one.
 
-    runs: indexed by run_id, as of `choose`, layers and world_digest; absent: (model, seed) that
-    were asked for and have none, with the reason and the command that makes it; caveats: what a
-    reader has to know.
+    runs: table of `choose` with layers and world_digest; absent: models and seeds without one, with
+    reason and command; world: the cities that all of them have.
     """
 
     source: Source
@@ -57,13 +63,15 @@ class Extractions:
     world: World
 
     def table(self, run_id: str, layer: int) -> NDArray[np.float32]:
-        """(n_cities, positions * hidden size) of one layer, rows in the order of the world.
+        """Return one layer, (n_cities, positions * hidden size), rows in the order of the world.
 
-        Raises StateError when the file is not there or damaged, or of other cities than it says.
+        Raises StateError if the file is missing or damaged, or has other cities than it should.
         """
-        folder = _step_folder(self.source, run_id)
+        folders = sorted(self.source.path(run_id, "representations").glob("step-*"))
+        if not folders:
+            raise StateError(f"extraction {run_id} has no representations")
         try:
-            tables, manifest = load_representations(folder)
+            tables, manifest = load_representations(folders[-1])
             city_ids = manifest["city_ids"]
         except (OSError, SafetensorError, ValueError, KeyError):
             raise StateError(f"the files of extraction {run_id} cannot be read") from None
@@ -75,16 +83,8 @@ class Extractions:
 
     @property
     def layers(self) -> list[int]:
-        """The layers that every one of them has."""
-        common = set.intersection(*(set(layers) for layers in self.runs["layers"]))
-        return sorted(common)
-
-
-def _step_folder(source: Source, run_id: str) -> Path:
-    folders = sorted(source.path(run_id, "representations").glob("step-*"))
-    if not folders:
-        raise StateError(f"extraction {run_id} has no representations")
-    return folders[-1]
+        """The layers that all extractions have."""
+        return sorted(set.intersection(*map(set, self.runs["layers"])))
 
 
 def read_extractions(
@@ -95,100 +95,76 @@ def read_extractions(
     layer: int | str = DEFAULT,
     **names: str,
 ) -> Extractions:
-    """The extractions of some models and seeds.
+    """Read the extractions of some models and seeds, with the tags `names`.
 
     layer: a number, `default` for each model's own (5, or the last but one of a shallower model),
-    `all` for the extraction with most of them; names: what they have in common: scale, width,
-    world. Raises NothingThere when there is none at all, StateError when the cities of the models
-    cannot be read.
+    or `all` to prefer extractions with most layers.
+
+    Raises:
+        NothingThere: If there is no extraction.
+        StateError: If the cities of the models cannot be read.
     """
-    asked = list(asked)
-    wanted = {(str(model), seed) for model, seed in asked}
+    pairs = [(str(model), seed) for model, seed in asked]
+    wanted = set(pairs)
     found = {
         run.id: run
         for run in source.runs(stage="extract", **names)
-        if (run.tag("model"), int(run.tag("seed"))) in wanted and _would_do(run, layer)
+        if (run.tag("model"), int(run.tag("seed"))) in wanted and _is_usable(run, layer)
     }
     if not found:
-        raise NothingThere(f"{source.place} has no representations of {_in_words(asked)}")
+        raise NothingThere(f"{source.place} has no representations of {_in_words(pairs)}")
     table = choose(_run_table(found.values(), trained), "extraction", most_layers=layer == ALL)
     chosen = table[table["chosen"]]
-    kept, left_out = _of_one_world(chosen)
+    chosen = chosen.assign(left_out=_left_out(chosen["world_digest"]))
+    kept = chosen[chosen["left_out"] == ""].drop(columns="left_out")
     if kept.empty:
         raise NothingThere(
             f"{source.place} has no finished training behind the representations of "
-            f"{_in_words(asked)}"
+            f"{_in_words(pairs)}"
         )
-    world = read_world(source, kept, names["world"])
-    have = set(zip(kept["model"], kept["seed"], strict=True))
-    reasons = {
-        (run.model, run.seed): why for why, rows in left_out.items() for run in rows.itertuples()
-    }
-    none = "no representations" + (f" of layer {layer}" if isinstance(layer, int) else "")
-    further = {} if layer == DEFAULT else {"layers": layer}
-    absent = [
-        {
-            "model": str(model),
-            "seed": seed,
-            "reason": reasons.get((str(model), seed), none),
-            "command": ""
-            if reasons.get((str(model), seed)) == OTHER_CITIES
-            else trained.commands.extract(model, seed, **further),
-        }
-        for model, seed in asked
-        if (str(model), seed) not in have
-    ]
-    of_kept = [key in have for key in zip(table["model"], table["seed"], strict=True)]
+    of_kept = table.reset_index().merge(kept[KEYS], on=KEYS).set_index("run_id")
     caveats = [
-        *_left_out_caveats(left_out, len(kept)),
-        *duplicate_caveats(table[of_kept], "extraction", found),
+        *city_caveats(chosen),
+        *duplicate_caveats(of_kept, "extraction", found),
         *currency_caveats(kept),
         *setting_caveats(found[run_id] for run_id in kept.index),
     ]
-    return Extractions(source, kept, absent, caveats, world)
+    absent = _absent(pairs, chosen, layer, trained.commands)
+    return Extractions(source, kept, absent, caveats, read_world(source, kept, names["world"]))
 
 
-def parse_layer(text: str, *further: str) -> int | str:
-    """A number, `default`, or one of further words. Raises InputError for anything else."""
-    typed, words = text.strip(), (DEFAULT, *further)
-    if typed in words:
-        return typed
-    if not (typed.isascii() and typed.isdecimal()):
-        allowed = ", ".join(map(repr, words))
-        raise InputError(f"layer={text!r} is neither {allowed} nor a number such as 3")
-    return int(typed)
+def _absent(
+    pairs: Sequence[tuple[str, int]], chosen: pd.DataFrame, layer: int | str, commands: Commands
+) -> list[dict[str, Any]]:
+    """Return the models and seeds that have no extraction, or one that is left out."""
+    none = "no representations" + (f" of layer {layer}" if isinstance(layer, int) else "")
+    layers = {} if layer == DEFAULT else {"layers": layer}
+
+    def why(row: Any) -> tuple[str, str]:
+        if row.left_out == OTHER_CITIES:
+            return row.left_out, ""
+        command = commands.extract(parse_model(row.model), row.seed, **layers)
+        return row.left_out or none, command
+
+    wanted = pd.DataFrame(pairs, columns=KEYS)
+    wanted = wanted.merge(chosen[[*KEYS, "left_out"]], how="left", on=KEYS).fillna("")
+    kept = chosen[chosen["left_out"] == ""]
+    return missing(wanted, kept, KEYS, why)[[*KEYS, "reason", "command"]].to_dict("records")
 
 
-def check_depth(layer: int | str, runs: Iterable[StoredRun]) -> None:
-    """Raise InputError for a number that is beyond the layers of all these models."""
-    deepest = max((int(run.params.get("cfg.n_layers", 0)) for run in runs), default=0)
-    if isinstance(layer, int) and layer > deepest:
-        raise InputError(f"layer={layer} is too deep: these models have layers 0 to {deepest}")
-
-
-def default_layer(run: StoredRun) -> int:
-    """The layer that an extraction of this model takes when none is named."""
-    return min(DEFAULT_LAYER, max(0, int(run.params.get("cfg.n_layers", 0)) - 1))
-
-
-def layers_of(run: StoredRun) -> tuple[int, ...]:
-    """The layers that an extraction holds, such as `(0, 3)`; none if it does not say."""
-    return tuple(int(number) for number in re.findall(r"\d+", run.params.get(LAYERS, "")))
-
-
-def _would_do(run: StoredRun, layer: int | str) -> bool:
-    """Whether an extraction is of the last checkpoint, the usual prompt, and has the layer."""
-    tasks = parse_model(run.tag("model")).tasks
-    positions = run.params.get("cfg.extract_positions")
-    usual = run.params.get("cfg.extract_task") == tasks[0] and positions == str(tuple(POSITIONS))
-    if "cfg.n_layers" not in run.params:  # not of ours
+def _is_usable(run: StoredRun, layer: int | str) -> bool:
+    """Whether an extraction has the layer, of the last checkpoint, with the default prompt."""
+    if "cfg.n_layers" not in run.params:  # not one of ours
         return False
+    task = parse_model(run.tag("model")).tasks[0]
+    prompt = {"extract_task": task, "extract_positions": str(tuple(POSITIONS))}
+    is_usual = all(run.params.get(f"cfg.{name}") == value for name, value in prompt.items())
     wanted = layer if isinstance(layer, int) else default_layer(run)
-    return run.tag("checkpoints") in ("", "last") and usual and wanted in layers_of(run)
+    return run.tag("checkpoints") == LAST and is_usual and wanted in layers_of(run)
 
 
 def _run_table(runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
-    """As `run_table`, with the layers and the cities of each; no cities if they are not known."""
+    """Return the table of `run_table` with layers and world_digest, empty if it is not known."""
     trainings = [trained.runs.get(training_id(run)) for run in runs]
     return run_table(runs, trained.current).assign(
         layers=[layers_of(run) for run in runs],
@@ -196,34 +172,17 @@ def _run_table(runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
     )
 
 
-def _of_one_world(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """The rows of the cities that most models have; the others, by why they are left out."""
-    is_known = table["world_digest"] != ""
-    usual = Counter(table["world_digest"][is_known]).most_common(1)
-    kept = table[table["world_digest"] == (usual[0][0] if usual else None)]
-    is_other = is_known & ~table.index.isin(kept.index)
-    return kept, {OTHER_CITIES: table[is_other], UNKNOWN_CITIES: table[~is_known]}
-
-
-def _left_out_caveats(left_out: Mapping[str, pd.DataFrame], n_kept: int) -> list[str]:
-    why = {
-        OTHER_CITIES: "their representations are of other cities than those of the "
-        f"{n_kept} others",
-        UNKNOWN_CITIES: "their trainings are not finished or not in the store, so that nothing "
-        "says which cities they are of",
-    }
-    return [
-        ", ".join(f"{run.model} seed {run.seed}" for run in rows.itertuples())
-        + f": left out, {why[reason]}"
-        for reason, rows in left_out.items()
-        if len(rows)
-    ]
+def _left_out(digests: pd.Series) -> list[str]:
+    """Return why each run is left out for its cities; empty if it has those that most have."""
+    usual = Counter(digests[digests != ""]).most_common(1)
+    kept = usual[0][0] if usual else None
+    return ["" if d == kept else OTHER_CITIES if d else UNKNOWN_CITIES for d in digests]
 
 
 def read_world(source: Source, runs: pd.DataFrame, variant: str) -> World:
-    """The cities of models that share them, from the training run of the first.
+    """Read the cities of models that share them, from the training of the first.
 
-    Raises StateError when they are not the ones that the training says.
+    Raises StateError if their digest is not that of the training.
     """
     first = runs.iloc[0]
     run_id = first["model_run_id"]
@@ -238,7 +197,38 @@ def _world(path: str, variant: str) -> World:
     return World(variant, pd.read_csv(path, dtype={"city_id": str}, keep_default_na=False))
 
 
-def _in_words(asked: Sequence[tuple[ModelName, int]]) -> str:
-    models = list(dict.fromkeys(str(model) for model, _ in asked))
+def _in_words(pairs: Sequence[tuple[str, int]]) -> str:
+    models = list(dict.fromkeys(model for model, _ in pairs))
     shown = ", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
     return f"{shown}; `-e extract` makes them"
+
+
+# Layers
+
+
+def parse_layer(text: str, *further: str) -> int | str:
+    """Parse a number, `default`, or one of further words. Raises InputError for anything else."""
+    typed, words = text.strip(), (DEFAULT, *further)
+    if typed in words:
+        return typed
+    if not (typed.isascii() and typed.isdecimal()):
+        allowed = ", ".join(map(repr, words))
+        raise InputError(f"layer={text!r} is neither {allowed} nor a number such as 3")
+    return int(typed)
+
+
+def check_depth(layer: int | str, runs: Iterable[StoredRun]) -> None:
+    """Raise InputError for a number above the layers of all these models."""
+    deepest = max((int(run.params.get("cfg.n_layers", 0)) for run in runs), default=0)
+    if isinstance(layer, int) and layer > deepest:
+        raise InputError(f"layer={layer} is too deep: these models have layers 0 to {deepest}")
+
+
+def default_layer(run: StoredRun) -> int:
+    """Return the layer that an extraction of this model takes by default."""
+    return min(DEFAULT_LAYER, max(0, int(run.params.get("cfg.n_layers", 0)) - 1))
+
+
+def layers_of(run: StoredRun) -> tuple[int, ...]:
+    """Return the layers that an extraction has, such as (0, 3); empty if it does not say."""
+    return tuple(int(number) for number in re.findall(r"\d+", run.params.get(LAYERS, "")))

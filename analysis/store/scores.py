@@ -1,45 +1,56 @@
-"""All numbers of evaluated models in one tidy table: a row for each model, seed and quantity.
+"""All numbers of evaluated models as one tidy table: a row per model, seed and quantity.
 
-A quantity is an evaluation metric such as `atlantis/angle/mean`, or of models fine-tuned from pt1
-the normalised improvement on a task (`improvement/angle`) and its means over the tasks that the
-model was trained on and the others (`improvement/trained`, `improvement/transfer`).
+A quantity is an evaluation metric such as `atlantis/angle/mean`, or, of a model fine-tuned from
+pt1, its normalised improvement on a task (`improvement/angle`) or the mean over the tasks that it
+was trained on or not (`improvement/trained`, `improvement/transfer`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from analysis.options import Options
-from analysis.store.cells import improvement_cells
-from analysis.store.choice import NothingThere, nothing_of
-from analysis.store.commands import Commands
-from analysis.store.evaluations import SPLITS, Evaluations, read_evaluations
-from analysis.store.improvements import PRETRAIN
-from analysis.store.models import family_of, in_order, known_model
+from analysis.store.caveats import several_bases_caveats
+from analysis.store.evaluations import (
+    PRETRAIN,
+    SPLITS,
+    Evaluations,
+    improvement_cells,
+    read_evaluations,
+)
+from analysis.store.missing import MISSING_COLUMNS, Commands, explained, missing
+from analysis.store.selection import (
+    LAST,
+    NothingThere,
+    Trained,
+    choose_models,
+    family_of,
+    nothing_of,
+)
 from analysis.store.source import Source
-from analysis.store.trainings import Trained
-from worldrep.names import FINETUNINGS, NO_FT, TASK_NAMES, ModelName, parse_model
+from worldrep.names import NO_FT, TASK_NAMES, ModelName, parse_model
 
 METRICS = tuple(f"{split}/{task}" for split in SPLITS for task in TASK_NAMES)
 FACTS = ("mean", "valid_ratio")
 MEANS = ("improvement/trained", "improvement/transfer")
 IMPROVEMENTS = (*(f"improvement/{task}" for task in TASK_NAMES), *MEANS)
-QUANTITIES = (*(f"{metric}/{fact}" for metric in METRICS for fact in FACTS), *IMPROVEMENTS)
+MEASURED = tuple(f"{metric}/{fact}" for metric in METRICS for fact in FACTS)
+QUANTITIES = (*MEASURED, *IMPROVEMENTS)
 VALUE_COLUMNS = ["model", "family", "seed", "quantity", "value", "run_id"]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was read.
+    """The numbers of some models and seeds.
 
-    values: VALUE_COLUMNS, only what is there; models and seeds: those that it is about; runs: the
-    evaluations that were used, with USED_COLUMNS; absent: what the store lacks, as rows of
-    MISSING_COLUMNS; caveats: what a reader has to know.
+    values: the numbers in the store, with VALUE_COLUMNS; runs: the evaluations that they are from,
+    with USED_COLUMNS; absent: what the store lacks, as rows of MISSING_COLUMNS.
     """
 
     values: pd.DataFrame
@@ -51,25 +62,22 @@ class Scores:
 
 
 def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = ()) -> Scores:
-    """The numbers of these models, or of all that are evaluated. Raises NothingThere for none."""
-    found, caveats = _evaluated(source, options)
-    wanted = [
-        (model, seed)
-        for model, seed in found
-        if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
-    ]
-    if not wanted:
-        raise NothingThere(_why_nothing(found, options, source))
-    models = tuple(asked) or in_order(model for model, _ in wanted)
-    seeds = options.seeds or tuple(sorted({seed for _, seed in wanted}))
+    """Read the numbers of these models, or of all that are evaluated.
+
+    Raises NothingThere if none of them is evaluated.
+    """
+    found = source.runs(stage="evaluate", **options.names)
+    found = [run for run in found if run.tag("checkpoints") == LAST]
+    if not found:
+        raise nothing_of("finished evaluation", "evaluate", options, source)
+    models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
     trained = Trained.read(source, options)
     parts = []
     for pretrain in dict.fromkeys(model.pretrain for model in models):
         own = [model for model in models if model.pretrain == pretrain]
-        fts = [model.ft for model in own]
         names = options.names | {"pretrain": pretrain}
-        evaluations = read_evaluations(source, trained, fts, **names).of_seeds(seeds)
-        parts.append(_Reader(evaluations, own, seeds, trained.commands).scores())
+        evaluations = read_evaluations(source, trained, [model.ft for model in own], **names)
+        parts.append(_scores(evaluations.of_seeds(seeds), own, seeds, trained.commands))
     values = pd.concat([part.values for part in parts], ignore_index=True)
     if values.empty:
         raise NothingThere(f"the evaluations in {source.place} hold no number ({options.in_words})")
@@ -83,125 +91,88 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     )
 
 
-def _evaluated(source: Source, options: Options) -> tuple[list[tuple[ModelName, int]], list[str]]:
-    """Which models and seeds have an evaluation of the last checkpoint, and a caveat about others.
-
-    Raises NothingThere when there is no evaluation at all.
-    """
-    runs = [
-        run
-        for run in source.runs(stage="evaluate", **options.names)
-        if run.tag("checkpoints") in ("", "last")
-    ]
-    if not runs:
-        raise nothing_of("finished evaluation", "evaluate", options, source)
-    pairs = [(known_model(run.tag("model")), int(run.tag("seed"))) for run in runs]
-    strange = sorted({run.tag("model") for run in runs if known_model(run.tag("model")) is None})
-    text = f"left out, as this version does not know their names: {', '.join(strange)}"
-    return [(model, seed) for model, seed in pairs if model], [text] if strange else []
-
-
-def _why_nothing(found: Collection[tuple[ModelName, int]], options: Options, source: Source) -> str:
-    models = ", ".join(map(str, in_order(model for model, _ in found))) or "none that it knows"
-    seeds = ", ".join(map(str, sorted({seed for _, seed in found})))
-    return (
-        f"{source.place} has no finished evaluation of the models and seeds asked for "
-        f"({options.in_words}): it has {models} with seeds {seeds}"
+def _scores(
+    evaluations: Evaluations, models: Sequence[ModelName], seeds: Sequence[int], commands: Commands
+) -> Scores:
+    """Return the numbers of the models of one pretraining."""
+    pairs = [(str(model), family_of(model), seed) for seed in seeds for model in models]
+    wanted = pd.DataFrame(pairs, columns=["model", "family", "seed"]).reset_index(names="place")
+    chosen = evaluations.runs[evaluations.runs["chosen"]].reset_index()[["model", "seed", "run_id"]]
+    shown = wanted.merge(chosen.drop_duplicates(["model", "seed"]), on=["model", "seed"])
+    numbers = _metrics(shown["run_id"], evaluations)
+    values = [numbers.merge(shown, on="run_id")[VALUE_COLUMNS]]
+    gaps = [_missing_metrics(wanted, shown, numbers, evaluations, commands)]
+    used = set(shown["run_id"])
+    tuned = [model for model in models if model.ft != NO_FT and model.pretrain == PRETRAIN]
+    if tuned:
+        cells = improvement_cells(evaluations, tuned, seeds, commands)
+        cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
+        values.append(_improvements(cells).merge(shown, on="run_id")[VALUE_COLUMNS])
+        gaps.append(cells[cells["reason"] != ""].assign(matrix="improvement"))
+        used |= set(cells["base_evaluation_id"]) - {""}
+    return Scores(
+        values=pd.concat(values),
+        models=tuple(models),
+        seeds=tuple(seeds),
+        runs=evaluations.runs.loc[sorted(used)],
+        absent=[row for gap in gaps for row in gap[MISSING_COLUMNS].to_dict("records")],
+        caveats=[*evaluations.caveats, *several_bases_caveats(wanted, chosen)],
     )
 
 
-class _Reader:
-    """Reads the models of one pretraining."""
+def _metrics(run_ids: Iterable[str], evaluations: Evaluations) -> pd.DataFrame:
+    """Return the numbers that the evaluations have: run_id, quantity, value."""
+    rows = [
+        (run_id, name, evaluations.sources[run_id].metrics.get(name, math.nan))
+        for run_id, name in product(run_ids, MEASURED)
+    ]
+    return _table(row for row in rows if math.isfinite(row[2]))
 
-    def __init__(
-        self,
-        evaluations: Evaluations,
-        models: Sequence[ModelName],
-        seeds: Sequence[int],
-        commands: Commands,
-    ) -> None:
-        self._evaluations, self._models, self._seeds = evaluations, models, seeds
-        self._commands = commands
-        self._values: list[tuple[str, str, int, str, float, str]] = []
-        self._absent: list[dict[str, Any]] = []
-        self._caveats: list[str] = list(evaluations.caveats)
 
-    def scores(self) -> Scores:
-        used = self._read_metrics()
-        tuned = [m for m in self._models if m.ft in FINETUNINGS and m.pretrain == PRETRAIN]
-        if tuned:
-            used |= self._read_improvements(tuned)
-        return Scores(
-            values=pd.DataFrame(self._values, columns=VALUE_COLUMNS),
-            models=tuple(self._models),
-            seeds=tuple(self._seeds),
-            runs=self._evaluations.runs.loc[sorted(used)],
-            absent=self._absent,
-            caveats=self._caveats,
-        )
+def _table(rows: Iterable[tuple[str, str, float]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["run_id", "quantity", "value"])
+    return table.astype({"value": float})
 
-    def _read_metrics(self) -> set[str]:
-        """The metrics of each model and seed; the evaluations that they are of."""
-        runs = self._evaluations.runs
-        by_name: dict[tuple[str, int], list[str]] = {}
-        for run in runs[runs["chosen"]].itertuples():
-            by_name.setdefault((str(run.model), int(run.seed)), []).append(str(run.Index))
-        used = set()
-        for seed in self._seeds:
-            for model in self._models:
-                found = by_name.get((str(model), seed), [])
-                if not found:
-                    command = self._commands.evaluate(model, seed)
-                    self._miss("values", model, seed, "", "the model is not evaluated", command)
-                    continue
-                if len(found) > 1:
-                    others = ", ".join(found[1:])
-                    text = f"of several {model} seed {seed}, {found[0]} is shown, not {others}"
-                    self._caveats.append(text)
-                used.add(found[0])
-                self._read_run(model, seed, found[0])
-        return used
 
-    def _read_run(self, model: ModelName, seed: int, run_id: str) -> None:
-        metrics = self._evaluations.sources[run_id].metrics
-        for metric in METRICS:
-            names = [f"{metric}/{fact}" for fact in FACTS]
-            lacking = [name for name in names if not math.isfinite(metrics.get(name, math.nan))]
-            for name in names:
-                if name not in lacking:
-                    self._add(model, seed, name, metrics[name], run_id)
-            if lacking:
-                reason, command = self._evaluations.gap(run_id, lacking, self._commands)
-                task = metric.partition("/")[2]
-                self._miss("values", model, seed, task, reason, command)
+def _missing_metrics(
+    wanted: pd.DataFrame,
+    shown: pd.DataFrame,
+    numbers: pd.DataFrame,
+    evaluations: Evaluations,
+    commands: Commands,
+) -> pd.DataFrame:
+    """Return the models that are not evaluated, and the metrics that evaluations lack."""
 
-    def _read_improvements(self, models: Sequence[ModelName]) -> set[str]:
-        """The improvements of fine-tuned models; the evaluations of their bases."""
-        cells = improvement_cells(self._evaluations, models, self._seeds, self._commands)
-        cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
-        for cell in cells.itertuples():
-            model, seed = parse_model(str(cell.model)), int(cell.seed)
-            if cell.reason:
-                self._miss("improvement", model, seed, cell.task, cell.reason, cell.command)
-            else:
-                name = f"improvement/{cell.task}"
-                self._add(model, seed, name, cell.normalised, cell.run_id)
-        for (name, seed, trained), own in cells.groupby(["model", "seed", "trained"], sort=False):
-            if not (own["reason"] != "").any():
-                kind = MEANS[0] if trained else MEANS[1]
-                mean = float(own["normalised"].mean())
-                self._add(parse_model(str(name)), int(seed), kind, mean, own["run_id"].iloc[0])
-        return set(cells["base_evaluation_id"]) - {""}
+    def unevaluated(row: Any) -> tuple[str, str]:
+        command = commands.evaluate(parse_model(row.model), row.seed)
+        return "the model is not evaluated", command
 
-    def _add(self, model: ModelName, seed: int, name: str, value: float, run_id: str) -> None:
-        self._values.append((str(model), family_of(model), seed, name, float(value), run_id))
+    def without_number(row: Any) -> tuple[str, str]:
+        return evaluations.gap(row.run_id, [row.quantity], commands)
 
-    def _miss(
-        self, matrix: str, model: ModelName, seed: int, task: str, reason: str, command: str
-    ) -> None:
-        names = {"matrix": matrix, "model": str(model), "seed": seed, "task": task}
-        self._absent.append(names | {"reason": reason, "command": command})
+    models = missing(wanted.assign(task=""), shown, ["place"], unevaluated)
+    needs = shown.merge(pd.DataFrame({"quantity": MEASURED}), how="cross")
+    needs["metric"] = needs["quantity"].str.rpartition("/")[0]
+    lacking = missing(needs, numbers, ["run_id", "quantity"], without_number)
+    metrics = needs.drop_duplicates(["run_id", "metric"])
+    metrics = metrics.assign(task=metrics["metric"].str.partition("/")[2])
+    metrics = explained(metrics, [lacking], ["run_id", "metric"])
+    gaps = pd.concat([models, metrics[metrics["reason"] != ""]])
+    return gaps.sort_values("place", kind="stable").assign(matrix="values")
+
+
+def _improvements(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the improvements of the cells, and their means where no cell of a kind is missing."""
+    there = cells[cells["reason"] == ""]
+    rows = list(
+        zip(there["run_id"], "improvement/" + there["task"], there["normalised"], strict=True)
+    )
+    for (run_id, is_trained), own in cells.groupby(["run_id", "trained"], sort=False):
+        if (own["reason"] == "").all():
+            rows.append((run_id, MEANS[0 if is_trained else 1], own["normalised"].mean()))
+    return _table(rows)
 
 
 def is_base(model: ModelName) -> bool:
+    """Whether a model is pretrained only."""
     return model.ft == NO_FT

@@ -1,3 +1,52 @@
-"""worldrep: how small transformers build a map of the world inside themselves."""
+"""worldrep: MLflow-tracked experiments on how small transformers represent a map.
+
+The public API is imported on first use, so that `import worldrep` loads neither torch nor MLflow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worldrep.data.tasks import TASKS as TASKS
+    from worldrep.data.world import World as World
+    from worldrep.data.world import build_world as build_world
+    from worldrep.evaluation.extraction import extract as extract
+    from worldrep.evaluation.generation import generate as generate
+    from worldrep.evaluation.improvement import normalized_improvement as normalized_improvement
+    from worldrep.evaluation.probe import probe_positions as probe_positions
+    from worldrep.evaluation.representations import Request as Request
+    from worldrep.evaluation.suites import evaluate as evaluate
+    from worldrep.model.qwen2 import build_model as build_model
+    from worldrep.model.qwen2 import load_model as load_model
+    from worldrep.names import ModelName as ModelName
+    from worldrep.names import parse_model as parse_model
+    from worldrep.scales import resolve as resolve
+    from worldrep.settings import Settings as Settings
+    from worldrep.training.loop import TrainingInputs as TrainingInputs
+    from worldrep.training.loop import train as train
 
 __version__ = "0.1.0"
+
+_API = {
+    "data.tasks": ("TASKS",),
+    "data.world": ("World", "build_world"),
+    "names": ("ModelName", "parse_model"),
+    "settings": ("Settings",),
+    "scales": ("resolve",),
+    "model.qwen2": ("build_model", "load_model"),
+    "training.loop": ("TrainingInputs", "train"),
+    "evaluation.suites": ("evaluate",),
+    "evaluation.generation": ("generate",),
+    "evaluation.representations": ("Request",),
+    "evaluation.extraction": ("extract",),
+    "evaluation.probe": ("probe_positions",),
+    "evaluation.improvement": ("normalized_improvement",),
+}
+_MODULE_OF = {name: module for module, names in _API.items() for name in names}
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,4 +1,4 @@
-"""Digests: short names for everything that determines a result."""
+"""Digests of values, and random streams that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ import numpy as np
 
 
 def digest(value: Any) -> str:
-    """32 hex digits of a JSON-able value, the same in every process and on every machine."""
+    """Return 32 hex digits (truncated SHA-256) of a JSON-serialisable value.
+
+    The order of the keys of a mapping does not matter.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def random_stream(seed: int, *labels: object) -> np.random.Generator:
-    """An independent random stream for a seed and a list of labels, reproducible everywhere."""
+    """Return a random generator that depends on the seed and the labels alone.
+
+    Streams that differ in the seed or in a label are independent.
+    """
     entropy = hashlib.sha256("/".join(map(str, labels)).encode()).digest()
     words = np.frombuffer(entropy, dtype="<u4").tolist()
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *words])))

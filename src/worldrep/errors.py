@@ -1,39 +1,96 @@
-"""The two kinds of trouble that a user is told about in one sentence."""
+"""Errors that end a command with one sentence and an exit code, and how commands end with them."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+STORE_PACKAGES = ("mlflow", "requests", "sqlalchemy")  # their errors mean that the store failed
 
 
 class InputError(ValueError):
-    """What the user typed or supplied is wrong: the sentence says what is allowed (exit code 2)."""
+    """The user gave a wrong value; the message says what is allowed. Exit code 2."""
 
 
 class StateError(RuntimeError):
-    """The store, a file or another process is not as the command needs it (exit code 1)."""
+    """The store, a file or another process is not as the command needs it. Exit code 1."""
 
 
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
-    """An InputError that names the unknown value, the nearest allowed one, and all of them."""
+    """Return an InputError that names the unknown value, the nearest allowed one and all others."""
     names = [str(name) for name in allowed]
     nearest = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return InputError(f"unknown {kind} {str(value)!r}{hint}; allowed: {', '.join(_ranges(names))}")
 
 
+def _ranges(names: list[str]) -> list[str]:
+    """Abbreviate runs such as ft2-1, ft2-2, ... to ft2-1..21."""
+    parts = [name.rpartition("-") for name in names]
+    highest = {stem: number for stem, _, number in parts}
+    shown = [
+        f"{stem}-1..{highest[stem]}" if stem and number.isdigit() else name
+        for name, (stem, _, number) in zip(names, parts, strict=True)
+    ]
+    return list(dict.fromkeys(shown))
+
+
 def first_line(fault: BaseException) -> str:
-    """The first line of a fault's message, or its kind if it has none; at most 300 characters."""
+    """Return the first line of an error's message, or its type's name; at most 300 characters."""
     return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
 
 
-def _ranges(names: list[str]) -> list[str]:
-    """Names with runs such as ft2-1, ft2-2, ... written as ft2-1..21."""
-    highest = {stem: number for stem, _, number in (name.rpartition("-") for name in names)}
-    return list(
-        dict.fromkeys(
-            f"{stem}-1..{highest[stem]}" if stem and number.isdigit() else name
-            for name in names
-            for stem, _, number in [name.rpartition("-")]
-        )
-    )
+def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command so that expected errors print one sentence instead of a traceback.
+
+    The exit codes are 2 for wrong input, 1 for a problem with the store or a file, and 130 for
+    Ctrl-C or SIGTERM. Any other exception is a bug and keeps its traceback.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        interrupt_on_sigterm()
+        try:
+            function(*args, **kwargs)
+        except InputError as fault:
+            _exit(f"Error: {fault}", 2)
+        except StateError as fault:
+            _exit(f"Error: {fault}", 1)
+        except KeyboardInterrupt:
+            _exit("Interrupted: the same command goes on from the last checkpoint.", 130)
+        except OSError as fault:
+            _exit(f"Error: a file could not be read or written: {fault}", 1)
+        except Exception as fault:
+            if type(fault).__module__.split(".")[0] in STORE_PACKAGES:
+                _exit(f"Error: the MLflow store failed: {first_line(fault)}", 1)
+            raise
+
+    return wrapped
+
+
+def _exit(sentence: str, code: int) -> None:
+    print(sentence, file=sys.stderr)
+    sys.exit(code)
+
+
+def interrupt_on_sigterm() -> None:
+    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that open runs end as KILLED.
+
+    A SIGINT handler other than Python's own stays in place.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    if signum == signal.SIGTERM:
+        signal.signal(signum, signal.SIG_IGN)  # a second one must not disturb closing the run
+    # An interrupted query loses its connection, which SQLAlchemy would log with a traceback.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    raise KeyboardInterrupt

@@ -1,9 +1,9 @@
-"""Names: which tasks a pretraining or fine-tuning trains on, and how a model is called.
+"""Names of mixtures of tasks, of fine-tuning strategies and of models.
 
 `pt1` is pretrained on all seven tasks, `pt1-3` on the third alone, `pt2-k` and `pt3-k` on the k-th
 pair and triple. `ft1-k`, `ft2-k`, `ft3-k` fine-tune on one, two, three tasks; `ftwb*` adds warm-up
-rows of all seven. A model is `pt1`, `pt1_ftwb2-13`, with a width `pt1@wide_ftwb2-13`, or with a
-strategy against forgetting `pt1_ftwb2-13+lora`; its seed is kept beside the name.
+rows of all seven. A model is named `pt1`, `pt1_ftwb2-13`, with a width `pt1@wide_ftwb2-13`, with a
+strategy against forgetting `pt1_ftwb2-13+lora`. The seed is not part of the name.
 """
 
 from __future__ import annotations
@@ -15,44 +15,30 @@ from worldrep.errors import InputError, unknown
 TASK_NAMES = ("distance", "trianglearea", "angle", "compass", "inside", "perimeter", "crossing")
 WIDTHS = ("base", "wide", "narrow", "wider")
 STRATEGIES = ("plain", "replay", "l2sp", "ewc", "lora", "freeze")  # of fine-tuning
-NO_FT = "none"
+NO_FT = "none"  # the value of `ft` for a pretrained model, as stored in params and tags
 PLAIN = "plain"
 
 Mixture = tuple[str, ...]
 
-SINGLES: tuple[Mixture, ...] = tuple((name,) for name in TASK_NAMES)
-PAIRS: tuple[Mixture, ...] = (
-    ("distance", "trianglearea"),
-    ("angle", "compass"),
-    ("inside", "perimeter"),
-    ("crossing", "distance"),
-    ("trianglearea", "angle"),
-    ("compass", "inside"),
-    ("perimeter", "crossing"),
-    ("angle", "distance"),
-    ("compass", "trianglearea"),
-    ("angle", "inside"),
-    ("compass", "perimeter"),
-    ("crossing", "inside"),
-    ("distance", "perimeter"),
-    ("crossing", "trianglearea"),
-    ("compass", "distance"),
-    ("inside", "trianglearea"),
-    ("angle", "perimeter"),
-    ("compass", "crossing"),
-    ("distance", "inside"),
-    ("perimeter", "trianglearea"),
-    ("angle", "crossing"),
-)
-TRIPLES: tuple[Mixture, ...] = (
-    ("distance", "trianglearea", "angle"),
-    ("compass", "inside", "perimeter"),
-    ("crossing", "distance", "trianglearea"),
-    ("angle", "compass", "inside"),
-    ("perimeter", "crossing", "distance"),
-    ("trianglearea", "angle", "compass"),
-    ("inside", "perimeter", "crossing"),
-)
+
+def _mixtures(text: str) -> tuple[Mixture, ...]:
+    """Parse mixtures such as `angle+compass inside`, which are numbered from 1 in this order."""
+    return tuple(tuple(names.split("+")) for names in text.split())
+
+
+SINGLES = _mixtures(" ".join(TASK_NAMES))
+PAIRS = _mixtures("""
+    distance+trianglearea angle+compass inside+perimeter crossing+distance trianglearea+angle
+    compass+inside perimeter+crossing angle+distance compass+trianglearea angle+inside
+    compass+perimeter crossing+inside distance+perimeter crossing+trianglearea compass+distance
+    inside+trianglearea angle+perimeter compass+crossing distance+inside perimeter+trianglearea
+    angle+crossing
+""")
+TRIPLES = _mixtures("""
+    distance+trianglearea+angle compass+inside+perimeter crossing+distance+trianglearea
+    angle+compass+inside perimeter+crossing+distance trianglearea+angle+compass
+    inside+perimeter+crossing
+""")
 
 
 def _numbered(prefix: str, mixtures: tuple[Mixture, ...]) -> dict[str, Mixture]:
@@ -68,39 +54,36 @@ PRETRAININGS: dict[str, Mixture] = {
 FINETUNINGS: dict[str, Mixture] = {
     f"{family}{name}": mixture
     for family in ("ft", "ftwb")
-    for name, mixture in (
-        *_numbered("1", SINGLES).items(),
-        *_numbered("2", PAIRS).items(),
-        *_numbered("3", TRIPLES).items(),
-    )
+    for size, mixtures in (("1", SINGLES), ("2", PAIRS), ("3", TRIPLES))
+    for name, mixture in _numbered(size, mixtures).items()
 }
-
-
 FAMILIES = ("ftwb1", "ftwb2", "ftwb3", "ft1", "ft2", "ft3")
 _COUNTS = {"1": "one task", "2": "two tasks", "3": "three tasks"}
 
 
 def finetunings(family: str) -> tuple[str, ...]:
-    """The fine-tunings of a family such as ftwb2, in order."""
+    """Return the fine-tunings of a family such as `ftwb2`, in order."""
     return tuple(ft for ft in FINETUNINGS if ft.startswith(f"{family}-"))
 
 
 def family_in_words(family: str) -> str:
-    """Such as `two tasks and warm-up rows (ftwb2)`."""
+    """Describe a family, such as `two tasks and warm-up rows (ftwb2)`."""
     warm = " and warm-up rows" if has_warmup_rows(family) else ""
     return f"{_COUNTS[family[-1]]}{warm} ({family})"
 
 
 def has_warmup_rows(ft: str) -> bool:
-    """Whether a fine-tuning adds rows of all seven tasks (`ftwb*`)."""
+    """Return whether a fine-tuning adds rows of all seven tasks (`ftwb*`)."""
     return ft.startswith("ftwb")
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A model without its seed; building one checks every part.
+    """The name of a model, without its seed.
 
-    Raises InputError for a part that is not known, naming the nearest one.
+    Raises:
+        InputError: A part is unknown (the message names the nearest one), or a strategy is given
+            for a pretrained model.
     """
 
     pretrain: str
@@ -128,11 +111,11 @@ class ModelName:
 
     @property
     def base(self) -> ModelName:
-        """The pretrained model that this one starts from (itself, if it is one)."""
+        """The pretrained model that this one starts from; a pretrained model is its own base."""
         return ModelName(self.pretrain, NO_FT, self.width)
 
     def tuned_by(self, strategy: str) -> ModelName:
-        """The same model fine-tuned in another way; a base stays what it is."""
+        """Return the same model fine-tuned with another strategy; a base is returned unchanged."""
         return self if self.ft == NO_FT else replace(self, strategy=strategy)
 
     @property
@@ -142,7 +125,11 @@ class ModelName:
 
 
 def parse_model(text: str) -> ModelName:
-    """`pt1@wide_ftwb2-13+lora` -> ModelName; `pt1@base` is `pt1`. Raises InputError otherwise."""
+    """Parse a name such as `pt1@wide_ftwb2-13+lora`; `pt1@base` is `pt1`.
+
+    Raises:
+        InputError: The text is not of that form, or a part is unknown.
+    """
     name, _, strategy = text.partition("+")
     base, _, ft = name.partition("_")
     pretrain, _, width = base.partition("@")

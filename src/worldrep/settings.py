@@ -1,8 +1,8 @@
-"""One frozen object that holds every setting of a model's life, checked when it is built.
+"""The settings of a model: one frozen object, checked when it is built.
 
-A setting belongs to one group, which says what it determines: the world, the rows, those of
-fine-tuning, the model, its training, a strategy of fine-tuning. What names them (`scale`,
-`pretrain`, ...) is the group "name".
+Each setting belongs to one group, which says what it determines: world, rows, ft_rows (rows of
+fine-tuning), model, training, or strategy (of fine-tuning). The group "name" holds what identifies
+the model and is not overridden: `scale`, `pretrain`, `ft`, ...
 """
 
 from __future__ import annotations
@@ -15,29 +15,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worldrep.errors import InputError, unknown
-from worldrep.names import NO_FT, PLAIN, STRATEGIES, TASK_NAMES, ModelName
+from worldrep.names import NO_FT, STRATEGIES, TASK_NAMES, ModelName
 
 VARIANTS = ("standard", "scattered", "with_atlantis")
 SCALES = ("paper", "mini", "smoke")
 LOSSES = ("full", "answer")
-PRECISIONS = ("auto", "no", "bf16", "fp16")
+PRECISIONS = ("auto", "no", "bf16")
 COMPUTATIONS = ("auto", "plain", "packed", "graph", "compile")
+NO_CITIES = "none"  # the value of `cities` for the real cities
 
 
 def _setting(group: str, text: str, **bounds: Any) -> Any:
     return field(metadata={"group": group, "help": text, **bounds})
 
 
-def _of_strategy(strategy: str, usual: Any, text: str, **bounds: Any) -> Any:
-    """A setting that one strategy of fine-tuning alone reads; usual: its value at every scale."""
-    return _setting("strategy", f"{strategy}: {text}", strategy=strategy, usual=usual, **bounds)
+def _of_strategy(strategy: str, default: Any, text: str, **bounds: Any) -> Any:
+    """Declare a setting that only one strategy reads, with its default at every scale."""
+    text = f"{strategy}: {text}"
+    return _setting("strategy", text, strategy=strategy, default=default, **bounds)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that determines a trained model and its evaluation.
+    """All that determines a trained model and its evaluation.
 
-    Raises InputError when a value is out of its bounds or not among the allowed ones.
+    The metadata of a field holds its group, its help text and its bounds. Build one by `resolve`
+    rather than directly.
+
+    Raises:
+        InputError: A value is out of its bounds or not among the allowed ones, or two settings
+            contradict each other. The message says what is allowed.
     """
 
     scale: str = _setting("name", "named set of sizes", allowed=SCALES)
@@ -115,7 +122,7 @@ class Settings:
             raise InputError(
                 f"accumulation={self.accumulation} is more than batch_size={self.batch_size}"
             )
-        if self.cities == "none" and self.n_cities + self.n_atlantis > 10**self.id_digits:
+        if self.cities == NO_CITIES and self.n_cities + self.n_atlantis > 10**self.id_digits:
             raise InputError(
                 f"{self.n_cities} + {self.n_atlantis} cities do not fit ids of "
                 f"{self.id_digits} digits; at most {10**self.id_digits}"
@@ -137,6 +144,7 @@ class Settings:
 
     @property
     def model_name(self) -> ModelName:
+        """The model's name, without scale, world and seed."""
         return ModelName(self.pretrain, self.ft, self.width, self.strategy)
 
     @property
@@ -146,16 +154,17 @@ class Settings:
 
     @property
     def is_finetuning(self) -> bool:
+        """Whether these settings fine-tune a base rather than pretrain one."""
         return self.ft != NO_FT
 
     @property
     def is_plain(self) -> bool:
-        """The `transformers` forward pass does everything; nothing is shared or packed."""
+        """Whether the forward pass of `transformers` computes everything (`compute=plain`)."""
         return self.compute == "plain"
 
     @property
     def labels(self) -> dict[str, str]:
-        """What a run is tagged with to say which model it is about, whatever its seed."""
+        """Tags that identify the model in runs, without its seed."""
         return {
             "model": str(self.model_name),
             "pretrain": self.pretrain,
@@ -169,21 +178,21 @@ class Settings:
 
     @property
     def training_stage(self) -> str:
-        """The stage of the run that trains the model."""
+        """The stage of the run that trains the model: `pretrain` or `finetune`."""
         return "finetune" if self.is_finetuning else "pretrain"
 
     def run_name(self, stage: str) -> str:
-        """What a run is called, such as `evaluate pt1_ftwb2-13 seed1`."""
+        """Return the name of a run of a stage, such as `evaluate pt1_ftwb2-13 seed1`."""
         return f"{stage} {self.model_name} seed{self.seed}"
 
     def group(self, *names: str) -> dict[str, Any]:
-        """The settings of the named groups, by name."""
+        """Return the settings of the given groups, by name."""
         specs = dataclasses.fields(self)
         return {s.name: getattr(self, s.name) for s in specs if s.metadata["group"] in names}
 
     @property
     def of_strategy(self) -> dict[str, Any]:
-        """The strategy and the settings that it reads; nothing for a plain training."""
+        """The strategy and the settings that it reads; empty for a plain training."""
         own = {
             name: value
             for name, value in self.group("strategy").items()
@@ -192,6 +201,7 @@ class Settings:
         return {"strategy": self.strategy, **own} if own else {}
 
     def as_dict(self) -> dict[str, Any]:
+        """Return all settings by name; `from_dict` is the inverse."""
         return dataclasses.asdict(self)
 
 
@@ -199,8 +209,8 @@ def _check(spec: dataclasses.Field, value: Any) -> None:
     allowed = spec.metadata.get("allowed")
     if allowed and value not in allowed:
         raise unknown(spec.name, value, allowed)
-    endless = spec.metadata.get("infinite") and value == math.inf
-    if isinstance(value, float) and not (math.isfinite(value) or endless):
+    infinity_allowed = spec.metadata.get("infinite") and value == math.inf
+    if isinstance(value, float) and not (math.isfinite(value) or infinity_allowed):
         raise InputError(f"{spec.name}={value} is not a finite number")
     least, most = spec.metadata.get("least"), spec.metadata.get("most")
     if least is not None and value < least:
@@ -211,19 +221,18 @@ def _check(spec: dataclasses.Field, value: Any) -> None:
 
 FIELDS: dict[str, dataclasses.Field] = {spec.name: spec for spec in dataclasses.fields(Settings)}
 OVERRIDABLE = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] != "name")
-SHARED_GROUPS = ("world", "rows", "model")  # what a fine-tuning and its base have in common
-USUAL = {  # of the settings that one strategy reads
-    name: spec.metadata["usual"] for name, spec in FIELDS.items() if "usual" in spec.metadata
-}
-ADDED: dict[str, Any] = {  # settings that runs of earlier versions lack, and what they were then
-    "compute": "auto",
-    "strategy": PLAIN,
-    **USUAL,  # which a plain training does not read
+SHARED_GROUPS = ("world", "rows", "model")  # equal in a fine-tuning and its base
+STRATEGY_DEFAULTS = {
+    name: spec.metadata["default"] for name, spec in FIELDS.items() if "default" in spec.metadata
 }
 
 
 def parse_value(name: str, text: str) -> Any:
-    """The value of one setting from what the user typed. Raises InputError with the type needed."""
+    """Convert the text that a user typed to the type of a setting.
+
+    Raises:
+        InputError: There is no such setting, or the text is not of its type.
+    """
     if name not in FIELDS:
         raise unknown("setting", name, FIELDS)
     kind = str(FIELDS[name].type)
@@ -235,8 +244,11 @@ def parse_value(name: str, text: str) -> Any:
 
 
 def from_dict(values: Mapping[str, Any]) -> Settings:
-    """Settings saved by `as_dict`; a setting that this version does not know is an InputError."""
-    values = {**ADDED, **values}
+    """Rebuild settings from what `as_dict` returned.
+
+    Raises:
+        InputError: A setting is unknown to this version, missing, or not allowed.
+    """
     for name in values:
         if name not in FIELDS:
             raise unknown("setting", name, FIELDS)

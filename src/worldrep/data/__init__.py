@@ -1,4 +1,4 @@
 """The world, its tasks, and rows of questions as tokens.
 
-Imports only the top-level modules of `worldrep`.
+May import the top-level modules of `worldrep` only.
 """

@@ -1,8 +1,8 @@
 """Plane geometry on integer map coordinates, vectorised over rows.
 
-Every function takes `points`, an int64 array of shape (n, k, 2) holding k points (x, y) for each of
-n rows, and returns an int64 or bool array of shape (n,). Predicates use integer arithmetic only, so
-touching, collinear and coincident points are decided exactly.
+Every function takes `points`, an int64 array of shape (n, k, 2): k points (x, y) in 0.1 degree for
+each of n rows. It returns an int64 or bool array of shape (n,). Predicates use integer arithmetic
+only, so that touching, collinear and coincident points are decided exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 
 
 def _cross(u: Points, v: Points) -> Ints:
-    """z component of u x v for arrays of vectors (..., 2)."""
+    """Z component of u x v for arrays of vectors (..., 2)."""
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 
@@ -27,12 +27,12 @@ def _lengths(vectors: Points) -> NDArray[np.float64]:
 
 
 def distance(points: Points) -> Ints:
-    """Euclidean distance between two points, rounded half to even."""
+    """Return the Euclidean distance between two points, rounded half to even."""
     return np.rint(_lengths(points[:, 1] - points[:, 0])).astype(np.int64)
 
 
 def perimeter(points: Points) -> Ints:
-    """Length of the closed polygon through k points in order; for k=2 the single distance."""
+    """Return the length of the closed polygon through k points in order; for k=2 the distance."""
     if points.shape[1] == 2:
         return distance(points)
     sides = _lengths(points - np.roll(points, -1, axis=1))
@@ -40,16 +40,16 @@ def perimeter(points: Points) -> Ints:
 
 
 def triangle_area(points: Points) -> Ints:
-    """Shoelace area of three points, rounded half to even, in exact integer arithmetic."""
+    """Return the shoelace area of three points, exact and rounded half to even."""
     doubled = np.abs(_cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]))
     half = doubled >> 1
     return half + (doubled & half & 1)
 
 
 def angle(points: Points) -> Ints:
-    """Angle at the second of three points in degrees 0..180; 0 where an arm has no length.
+    """Return the angle at the second of three points in degrees, 0..180; 0 if an arm has no length.
 
-    No integer vectors enclose an angle of exactly n + 1/2 degrees, so rounding meets no ties.
+    Integer vectors never enclose an angle of exactly n + 1/2 degrees, so that rounding has no ties.
     """
     u = points[:, 0] - points[:, 1]
     v = points[:, 2] - points[:, 1]
@@ -58,10 +58,10 @@ def angle(points: Points) -> Ints:
 
 
 def sector(points: Points) -> Ints:
-    """Compass sector from the first point to the second: 0=E, 1=NE, 2=N, ... counter-clockwise.
+    """Return the compass sector from the first point to the second: 0=E, 1=NE, 2=N, ..., 7=SE.
 
     The sectors are 45 degrees wide and centred on their direction; coincident points give N. A
-    vector lies in the E-W sectors when |dy|/|dx| < tan(22.5 deg) = sqrt(2) - 1, that is when
+    vector lies in the E-W sectors if |dy|/|dx| < tan(22.5 deg) = sqrt(2) - 1, that is when
     (|dx| + |dy|)^2 < 2 dx^2, and likewise for N-S: both tests are exact in integers.
     """
     step = points[:, 1] - points[:, 0]
@@ -76,10 +76,10 @@ def sector(points: Points) -> Ints:
 
 
 def inside_hull(points: Points) -> Bools:
-    """Whether the first point lies in the convex hull of the others; the boundary counts as inside.
+    """Return whether the first point lies in the convex hull of the others, boundary included.
 
-    By Caratheodory's theorem a point lies in a hull of non-zero area exactly when it lies in one of
-    the non-degenerate triangles of the hull's points. A degenerate hull contains nothing.
+    By Caratheodory's theorem a point lies in a hull of non-zero area exactly if it lies in one of
+    the non-degenerate triangles of the hull's points. A degenerate hull contains no point.
     """
     around = points[:, 1:] - points[:, :1]
     corners = range(around.shape[1])
@@ -93,7 +93,7 @@ def inside_hull(points: Points) -> Bools:
 
 
 def segments_intersect(points: Points) -> Bools:
-    """Whether the closed segments p0-p1 and p2-p3 share a point: touching and overlapping count."""
+    """Return whether the closed segments p0-p1 and p2-p3 share a point, touching included."""
     a, b, c, d = (points[:, i] for i in range(4))
     side_c, side_d = np.sign(_cross(b - a, c - a)), np.sign(_cross(b - a, d - a))
     side_a, side_b = np.sign(_cross(d - c, a - c)), np.sign(_cross(d - c, b - c))

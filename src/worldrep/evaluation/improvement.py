@@ -1,42 +1,85 @@
-"""Normalised improvement: how far fine-tuning carried a model from its base's Atlantis value.
-
-0 is what the base scores on Atlantis, 1 is what the same base scores on ordinary cities.
-"""
+"""Normalised improvement of a fine-tuned model over its base, and its spread over seeds."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-LOWEST, HIGHEST = 0.0, 1.5  # where figures and their statistics cut off
+import numpy as np
+from scipy.special import stdtrit
+
+LOWEST, HIGHEST = 0.0, 1.5  # bounds of clipped values
+CONFIDENCE = 0.95
 
 
 def normalized_improvement(
     value: float, atlantis: float, standard: float, accuracy: bool, clip: bool = True
 ) -> float:
-    """Where `value` lies between the base's Atlantis value (0) and its standard value (1).
+    """Return where a value lies between its base's value on Atlantis (0) and on other cities (1).
 
-    value: the fine-tuned model's Atlantis value; accuracy: higher is better, on a linear scale;
-    otherwise an error, on a logarithmic one. NaN when one of the three is not a finite number.
+    Accuracies are compared on a linear scale, (v - A) / (S - A), errors on a logarithmic one,
+    ln(A / v) / ln(A / S). Where that is undefined: an accuracy gives 0 if S <= A; an error gives 0
+    if v >= A, else 1 if v <= S, else (A - v) / (A - S).
+
+    Args:
+        value: v, the fine-tuned model's mean score on Atlantis.
+        atlantis: A, the base's mean score on Atlantis.
+        standard: S, the base's mean score on standard rows.
+        accuracy: Whether the scores are accuracies (higher is better) rather than errors.
+        clip: Whether to clip the result to [0, 1.5].
+
+    Returns:
+        NaN if one of the three scores is not finite.
     """
     if not all(math.isfinite(number) for number in (value, atlantis, standard)):
         return math.nan
-    of_kind = _of_accuracy if accuracy else _of_error
-    improvement = of_kind(value, atlantis, standard)
+    improvement = (_of_accuracy if accuracy else _of_error)(value, atlantis, standard)
     return min(max(improvement, LOWEST), HIGHEST) if clip else improvement
 
 
 def _of_accuracy(value: float, atlantis: float, standard: float) -> float:
-    if standard <= atlantis:  # nothing that could be gained
-        return 0.0
-    return (value - atlantis) / (standard - atlantis)
+    return 0.0 if standard <= atlantis else (value - atlantis) / (standard - atlantis)
 
 
 def _of_error(value: float, atlantis: float, standard: float) -> float:
     if standard < atlantis and min(value, atlantis, standard) > 0:
         return math.log(atlantis / value) / math.log(atlantis / standard)
-    # No logarithm exists, or there is nothing to gain.
     if value >= atlantis:
         return 0.0
     if value <= standard:
         return 1.0
     return (atlantis - value) / (atlantis - standard)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, standard deviation and 95% confidence interval of a quantity over seeds.
+
+    Attributes:
+        mean: Mean of the values.
+        std: Sample standard deviation (ddof=1); NaN for fewer than two values.
+        n: Number of values.
+        low: Lower end of the interval of the mean; NaN for fewer than two values.
+        high: Upper end of the interval.
+    """
+
+    mean: float
+    std: float
+    n: int
+    low: float
+    high: float
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Return the spread of values over seeds; a NaN makes everything but n NaN.
+
+    The interval is Student's: mean +- t(0.975, n-1) * std / sqrt(n).
+    """
+    found = np.asarray(values, dtype=float)
+    n, mean = len(found), float(found.mean()) if len(found) else math.nan
+    if n < 2:
+        return Spread(mean, math.nan, n, math.nan, math.nan)
+    std = float(found.std(ddof=1))
+    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
+    return Spread(mean, std, n, mean - reach, mean + reach)

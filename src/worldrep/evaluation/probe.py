@@ -1,4 +1,4 @@
-"""A linear probe: how well a city's position can be read off its representation."""
+"""A linear probe: how well the position of a city can be read off its representation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ SMALL_WORLD_SHARE = 0.8
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Positions predicted for every city (n, 2), and which cities the probe was fitted on.
+    """Predicted positions of all cities, and their errors.
 
-    trained, baseline, atlantis: boolean masks (n,); errors: Euclidean, in 0.1 degree.
+    Attributes:
+        predicted: (n, 2) positions x, y in 0.1 degree.
+        errors: (n,) Euclidean distances to the true positions, in 0.1 degree.
+        trained: (n,) mask of the cities that the probe was fitted on.
+        baseline: (n,) mask of the held-out world cities.
+        atlantis: (n,) mask of the cities of Atlantis, which are all held out.
     """
 
     predicted: NDArray[np.float64]
@@ -28,16 +33,16 @@ class ProbeResult:
     atlantis: NDArray[np.bool_]
 
     def summary(self) -> dict[str, float]:
-        """Mean error of the cities fitted on, of held-out world cities and of Atlantis."""
+        """Return the mean errors of `train`, `world` (held out) and `atlantis`, if they exist."""
         parts = {"train": self.trained, "world": self.baseline, "atlantis": self.atlantis}
         return {name: float(self.errors[mask].mean()) for name, mask in parts.items() if mask.any()}
 
 
 def probe_positions(representations: NDArray[np.float32], world: World) -> ProbeResult:
-    """Least squares from representations (n, d) to x and y, fitted on world cities alone.
+    """Fit least squares from representations (n, d) to x and y, on world cities only.
 
-    4,000 cities to fit and 100 as baseline; a smaller world gives 80% and the rest. With more
-    features than cities the solution of least norm is taken.
+    4,000 world cities are fitted and 100 held out; in a smaller world 80% are fitted and the rest
+    held out. With more features than cities, the solution of least norm is taken.
     """
     atlantis = world.is_atlantis
     cities = np.flatnonzero(~atlantis)

@@ -1,4 +1,4 @@
-"""Evaluation: from a model and its test rows to numbers, without knowing where either came from."""
+"""Evaluation of a model in suites of test questions: from a model and rows to numbers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ import pandas as pd
 from numpy.typing import NDArray
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.encoding import Tokens
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import load_rows, suite_sets
 from worldrep.data.tasks import TASKS
-from worldrep.data.tokenizer import EQUALS, decode_rows
+from worldrep.data.tokens import EQUALS, Tokens, decode_rows
 from worldrep.digests import random_stream
 from worldrep.evaluation.generation import generate_tokens
 from worldrep.settings import Settings
 
-VAL = "val/"  # before the names of what validations during a training measure
+VAL = "val/"  # prefix of the metrics of validations during training
 VALIDATED_FACTS = ("mean", "valid_ratio")
 MAX_NEW_TOKENS = max(task.longest for task in TASKS.values()) + 1  # the longest answer and <eos>
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Questions of one task under a name such as `atlantis/angle`."""
+    """Questions of one task.
+
+    Attributes:
+        name: Such as `atlantis/angle`.
+        prompts: Token ids of each question, from <bos> to the equals sign.
+        expected: The answers.
+    """
 
     name: str
     prompts: list[Tokens]
@@ -34,11 +39,12 @@ class Suite:
 
     @property
     def task(self) -> str:
+        """Name of the task."""
         return self.name.rsplit("/", 1)[-1]
 
 
 def suite_of(name: str, rows: Tokens) -> Suite:
-    """Cut token rows (n, length) behind the equals sign into prompts and expected answers."""
+    """Split token rows (n, length) after the equals sign into prompts and expected answers."""
     ends = (rows == EQUALS).argmax(axis=1) + 1
     prompts = [row[:end] for row, end in zip(rows, ends, strict=True)]
     answers = [row[end:] for row, end in zip(rows, ends, strict=True)]
@@ -46,18 +52,43 @@ def suite_of(name: str, rows: Tokens) -> Suite:
 
 
 def build_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
-    """The 14 suites `standard/<task>` and `atlantis/<task>`, in order."""
+    """Return the 14 suites `standard/<task>` and `atlantis/<task>`, in order."""
     return [suite_of(name, load_rows(maker, rows)) for name, rows in suite_sets(settings).items()]
 
 
-def answer_suites(
-    model: Qwen2ForCausalLM,
-    suites: Iterable[Suite],
-    plain: bool = False,
-) -> pd.DataFrame:
-    """One row per question: suite, task, prompt, expected, generated, score, valid.
+def evaluate(
+    model: Qwen2ForCausalLM, maker: RowMaker, settings: Settings
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Evaluate a model in all 21 suites `standard/`, `atlantis/` and `multi/<task>`.
 
-    plain: by the `transformers` forward pass.
+    Args:
+        model: A model in evaluation mode, on any device.
+        maker: The row maker of the model's world.
+        settings: Sizes of the suites, and the forward pass to use.
+
+    Returns:
+        The metrics, as `summarize` names them, and the answers, as `answer_suites` returns them.
+    """
+    answers = answer_suites(model, build_suites(maker, settings), plain=settings.is_plain)
+    answers = pd.concat([answers, multi_rows(answers, settings)], ignore_index=True)
+    return summarize(answers), answers
+
+
+def validation_metrics(
+    model: Qwen2ForCausalLM, suites: Iterable[Suite], plain: bool = False
+) -> dict[str, float]:
+    """Return `val/<suite>/mean` and `val/<suite>/valid_ratio` of suites of validation rows."""
+    metrics = summarize(answer_suites(model, suites, plain=plain))
+    kept = tuple(f"/{fact}" for fact in VALIDATED_FACTS)
+    return {f"{VAL}{name}": value for name, value in metrics.items() if name.endswith(kept)}
+
+
+def answer_suites(
+    model: Qwen2ForCausalLM, suites: Iterable[Suite], plain: bool = False
+) -> pd.DataFrame:
+    """Return one row per question: suite, task, prompt, expected, generated, score, valid.
+
+    plain: use the forward pass of `transformers`.
     """
     suites = list(suites)
     prompts = [prompt for suite in suites for prompt in suite.prompts]
@@ -70,7 +101,7 @@ def answer_suites(
         table = {
             "suite": suite.name,
             "task": suite.task,
-            "prompt": decode_rows([prompt[1:] for prompt in suite.prompts]),
+            "prompt": decode_rows(prompt[1:] for prompt in suite.prompts),
             "expected": suite.expected,
             "generated": texts,
             "score": task.scores(suite.expected, texts),
@@ -81,7 +112,7 @@ def answer_suites(
 
 
 def multi_rows(answers: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """The fixed sample of the standard answers' union, as suites `multi/<task>`."""
+    """Return a fixed sample of all standard answers, as the suites `multi/<task>`."""
     union = answers[answers["suite"].str.startswith("standard/")]
     rng = random_stream(settings.world_seed, "multi")
     chosen = union.iloc[np.sort(rng.permutation(len(union))[: settings.multi_rows])]
@@ -89,16 +120,15 @@ def multi_rows(answers: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def summarize(answers: pd.DataFrame) -> dict[str, float]:
-    """`<suite>/mean|median|std|min|max|n|valid_ratio` of every suite; std with ddof=0."""
+    """Return `<suite>/mean|median|std|min|max|n|valid_ratio` of every suite (std with ddof=0)."""
     metrics: dict[str, float] = {}
     for name, part in answers.groupby("suite", sort=False):
-        facts = score_summary(part["score"].to_numpy()) | {"valid_ratio": part["valid"].mean()}
+        facts = _facts(part["score"].to_numpy()) | {"valid_ratio": part["valid"].mean()}
         metrics |= {f"{name}/{fact}": float(value) for fact, value in facts.items()}
     return metrics
 
 
-def score_summary(scores: NDArray[np.float64]) -> dict[str, float]:
-    """Mean, median, std (ddof=0), min, max and n of scores (n,)."""
+def _facts(scores: NDArray[np.float64]) -> dict[str, float]:
     return {
         "mean": scores.mean(),
         "median": np.median(scores),
@@ -107,21 +137,3 @@ def score_summary(scores: NDArray[np.float64]) -> dict[str, float]:
         "max": scores.max(),
         "n": len(scores),
     }
-
-
-def evaluate(
-    model: Qwen2ForCausalLM, maker: RowMaker, settings: Settings
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """The metrics of all suites of a model, and the answers that they summarize."""
-    answers = answer_suites(model, build_suites(maker, settings), plain=settings.is_plain)
-    answers = pd.concat([answers, multi_rows(answers, settings)], ignore_index=True)
-    return summarize(answers), answers
-
-
-def validation_metrics(
-    model: Qwen2ForCausalLM, suites: Iterable[Suite], plain: bool = False
-) -> dict[str, float]:
-    """`val/<suite>/<fact>` of VALIDATED_FACTS on validation rows."""
-    metrics = summarize(answer_suites(model, suites, plain=plain))
-    kept = tuple(f"/{fact}" for fact in VALIDATED_FACTS)
-    return {f"{VAL}{name}": value for name, value in metrics.items() if name.endswith(kept)}

@@ -1,6 +1,17 @@
-"""Where the steps of a study run: in this process, in several, or on a Ray cluster."""
+"""Run jobs in this process, in worker processes of this machine, or on a Ray cluster.
 
-from worldrep.executors.choice import Choice, Executor
-from worldrep.executors.work import Job, Outcome, Workplace
+Imports: stages, tracking, training and below.
+"""
 
-__all__ = ["Choice", "Executor", "Outcome", "Job", "Workplace"]
+from worldrep.executors.executor import Executor, ExecutorOptions, open_executor
+from worldrep.executors.jobs import Job, Message, Outcome, WorkerContext
+
+__all__ = [
+    "Executor",
+    "ExecutorOptions",
+    "Job",
+    "Message",
+    "Outcome",
+    "WorkerContext",
+    "open_executor",
+]

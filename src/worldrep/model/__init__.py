@@ -1,4 +1,4 @@
 """The Qwen2 decoder and its forward passes.
 
-Imports `data`.
+May import `data` and the top-level modules of `worldrep`.
 """

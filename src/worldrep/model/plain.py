@@ -1,4 +1,4 @@
-"""The same computations by the `transformers` forward pass, to check the packed ones by."""
+"""The same computations by the forward pass of `transformers`, as a reference."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, Qwen2ForCausalLM
 
-from worldrep.data.encoding import Tokens
-from worldrep.data.tokenizer import EOS, PAD
+from worldrep.data.tokens import EOS, PAD, Tokens
 from worldrep.model.layout import Layout
 
 
 class PlainQwen2(nn.Module):
-    """A stand-in for PackedQwen2, without a past, that pads rows and shares nothing."""
+    """A replacement for PackedQwen2 that pads rows and shares nothing; it has no cache."""
 
     def __init__(self, model: Qwen2ForCausalLM) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
-        """Logits (M, vocabulary) of packed tokens (T,) at the places `at` (M,), or at all T."""
+        """Return logits, as `PackedQwen2.forward` does."""
         rows = [tokens[gather] for gather in layout.gathers]
         logits = layout.pack([self.model(input_ids=ids, use_cache=False).logits for ids in rows])
         return logits if at is None else logits.index_select(0, at)
 
     def states(self, tokens: Tensor, layout: Layout) -> Iterator[Tensor]:
-        """Hidden states (T, D): the embeddings first, then each layer's."""
+        """Yield hidden states, as `PackedQwen2.states` does."""
         rows = [tokens[gather] for gather in layout.gathers]
         found = [self.model.model(input_ids=ids, output_hidden_states=True) for ids in rows]
         for layer in zip(*(output.hidden_states for output in found), strict=True):
@@ -36,7 +35,7 @@ class PlainQwen2(nn.Module):
 
 @torch.inference_mode()
 def decode_plainly(model: Qwen2ForCausalLM, prompts: Tokens, max_new_tokens: int) -> Tokens:
-    """Greedy continuation of prompts (n, length) of one length; stops when all rows have ended."""
+    """Return greedy continuations (n, max_new_tokens) of prompts (n, length) of one length."""
     tokens = torch.from_numpy(prompts).to(model.device, torch.long)
     cache = DynamicCache(config=model.config)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)

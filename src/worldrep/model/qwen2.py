@@ -1,4 +1,4 @@
-"""The Qwen2 decoder: fresh weights, and folders in Hugging Face format."""
+"""The Qwen2 decoder: new models, and models saved in Hugging Face format."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from safetensors import SafetensorError
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from worldrep.data.tokenizer import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
+from worldrep.data.tokens import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
 from worldrep.errors import StateError, first_line
 from worldrep.settings import Settings
 
-transformers_logging.disable_progress_bar()  # these models load and save in milliseconds
+transformers_logging.disable_progress_bar()  # models of this size load in milliseconds
 
 INITIAL_STD = 0.1
 MAX_TOKENS = 128
 
 
 def build_model(settings: Settings) -> Qwen2ForCausalLM:
-    """A new model: Linear and Embedding weights ~ N(0, 0.1) from the seed, biases 0, norms 1."""
+    """Return a new float32 model on the CPU, initialised from the seed of the settings.
+
+    Linear and Embedding weights are drawn from N(0, 0.1); biases are 0, norm weights 1.
+    """
     config = Qwen2Config(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=settings.hidden_size,
@@ -47,15 +50,16 @@ def build_model(settings: Settings) -> Qwen2ForCausalLM:
 
 
 def save_model(model: Qwen2ForCausalLM, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer for `from_pretrained`."""
+    """Save weights (safetensors), configuration and tokenizer, for `from_pretrained` to load."""
     model.save_pretrained(folder)
     save_tokenizer(folder)
 
 
 def load_model(folder: str | Path) -> Qwen2ForCausalLM:
-    """The model in a folder that `save_model` wrote, in float32 on the CPU, ready to evaluate.
+    """Load a model that `save_model` wrote, in float32 on the CPU and in evaluation mode.
 
-    Raises StateError when a file is missing or damaged.
+    Raises:
+        StateError: A file is missing or damaged.
     """
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):

@@ -1,8 +1,19 @@
-"""The stages of a model's life as recorded work: train, evaluate, extract."""
+"""Training, evaluation and extraction as recorded runs, each done once.
+
+Imports `tracking`, `training`, `evaluation`, `model`, `data` and the top-level modules.
+"""
 
 from worldrep.stages.evaluate import evaluate_model
 from worldrep.stages.extract import extract_model
-from worldrep.stages.find import find_model, model_by_run_id
+from worldrep.stages.models import find_model, model_by_run_id
+from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.train import train_model
 
-__all__ = ["evaluate_model", "extract_model", "find_model", "model_by_run_id", "train_model"]
+__all__ = [
+    "TrainingPlan",
+    "evaluate_model",
+    "extract_model",
+    "find_model",
+    "model_by_run_id",
+    "train_model",
+]

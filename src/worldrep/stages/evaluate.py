@@ -1,4 +1,4 @@
-"""Evaluating a stored model as a recorded run."""
+"""Evaluating a trained model in a run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ import pandas as pd
 
 from worldrep.data.sets import suite_sets
 from worldrep.evaluation.suites import evaluate
-from worldrep.stages.common import (
-    downstream_tags,
-    identity_tags,
-    log_rows,
-    maker_for,
-    reuse,
-    stored_settings,
-)
-from worldrep.stages.find import choose_steps, model_at
-from worldrep.stages.fingerprints import evaluation_fingerprint
+from worldrep.stages.models import LAST, TrainedModel
+from worldrep.stages.plan import evaluation_fingerprint
+from worldrep.stages.provenance import log_rows
 from worldrep.tracking import RunSpec, Store, StoredRun
 
 ANSWERS = "answers.parquet"
@@ -28,36 +21,39 @@ def evaluate_model(
     store: Store,
     model_run: StoredRun,
     *,
-    checkpoints: str = "last",
+    checkpoints: str = LAST,
     keep_answers: bool = False,
     parent: str | None = None,
     launched: bool = False,
 ) -> str:
-    """The run id of the evaluation of a trained model in all suites; done if it is not there.
+    """Return the run id of a model's evaluation in all suites; evaluate it if needed.
 
-    checkpoints: `last`, `all` or steps such as `100,200`, logged with their step; keep_answers:
-    store every question with its generation as answers.parquet.
+    Args:
+        store: Where the runs are.
+        model_run: The finished training.
+        checkpoints: `last`, `all` or steps such as `100,200`; metrics are logged with their step.
+        keep_answers: Store every question with its generation as answers.parquet.
+        parent: Run id of the study that this evaluation belongs to.
+        launched: This is the work that `mlflow run` was called for.
     """
-    settings = stored_settings(store, model_run)
-    maker = maker_for(store, model_run, settings)
-    steps = choose_steps(store, model_run, settings, maker, checkpoints)
-    choice = checkpoints if checkpoints == "last" else steps
-    asked = choice, keep_answers
+    model = TrainedModel.load(store, model_run)
+    settings, maker = model.settings, model.maker
+    steps = model.steps(checkpoints)
+    choice = checkpoints if checkpoints == LAST else steps
     fingerprint, configuration = (
-        evaluation_fingerprint(maker, settings, model, *asked)
-        for model in (model_run.fingerprint, model_run.tag("configuration"))
+        evaluation_fingerprint(maker, settings, trained, choice, keep_answers)
+        for trained in (model_run.fingerprint, model_run.configuration)
     )
-    name = settings.run_name("evaluate") + ("" if checkpoints == "last" else " " + checkpoints)
-    if done := reuse(store, fingerprint, parent):
+    if done := store.reuse(fingerprint, parent):
         return done
-    tags = identity_tags(settings) | downstream_tags(model_run)
-    tags |= {"checkpoints": checkpoints, "configuration": configuration}
+    tags = model.tags(checkpoints) | {"configuration": configuration}
+    name = model.run_name("evaluate", checkpoints)
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
     with store.run(spec, launched=launched) as run:
-        log_rows(run, maker, list(suite_sets(settings).values()), "test")
+        log_rows(run, maker, suite_sets(settings).values(), "test")
         answers: list[pd.DataFrame] = []
         for step in steps:
-            with model_at(store, model_run, step, checkpoints) as weights:
+            with model.at(step, checkpoints) as weights:
                 metrics, rows = evaluate(weights, maker, settings)
             run.metrics(step, metrics)
             answers.append(rows.assign(step=step))

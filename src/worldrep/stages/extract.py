@@ -1,79 +1,92 @@
-"""Extracting a stored model's representations of all cities as a recorded run."""
+"""Extracting a trained model's representations of all cities in a run, with maps of the cities."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from worldrep.data.world import World
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from worldrep.data.world import X_LIMIT, Y_LIMIT, World
 from worldrep.evaluation.extraction import extract
-from worldrep.evaluation.probe import probe_positions
-from worldrep.evaluation.representations import save_representations
-from worldrep.evaluation.request import Request
-from worldrep.stages.citymap import draw_map
-from worldrep.stages.common import (
-    downstream_tags,
-    identity_tags,
-    maker_for,
-    reuse,
-    stored_settings,
-    world_input,
-)
-from worldrep.stages.find import choose_steps, model_at
-from worldrep.stages.fingerprints import extraction_fingerprint
+from worldrep.evaluation.probe import ProbeResult, probe_positions
+from worldrep.evaluation.representations import Request, save_representations
+from worldrep.stages.models import LAST, TrainedModel
+from worldrep.stages.plan import extraction_fingerprint
+from worldrep.stages.provenance import world_dataset
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 
-REPRESENTATIONS, MAPS = "representations", "maps"
+REPRESENTATIONS, MAPS = "representations", "maps"  # artifact folders
+_MAP_KINDS = (
+    # mask, label, colour, marker
+    ("trained", "world, probe fitted on it", "#9aa5b1", "o"),
+    ("baseline", "world, held out", "#0072b2", "s"),
+    ("atlantis", "Atlantis, held out", "#d55e00", "*"),
+)
 
 
 def extract_model(
     store: Store,
     model_run: StoredRun,
     *,
-    checkpoints: str = "last",
+    checkpoints: str = LAST,
     layers: str = "default",
     task: str = "default",
     positions: str = "default",
     parent: str | None = None,
     launched: bool = False,
 ) -> str:
-    """The run id of the extraction of a trained model; done if it is not there.
+    """Return the run id of an extraction from a model; extract if needed.
 
-    checkpoints as for `evaluate_model`; layers: numbers, `all` or `default`; task: whose prompt is
-    used; positions: `last_digit`, `delimiter` or both. Raises InputError for unknown ones.
+    Args:
+        store: Where the runs are.
+        model_run: The finished training.
+        checkpoints: `last`, `all` or steps such as `100,200`.
+        layers: Numbers such as `0,3`, `all` or `default`.
+        task: The task whose prompt is used, or `default`.
+        positions: `last_digit`, `delimiter`, both joined by a comma, or `default` for both.
+        parent: Run id of the study that this extraction belongs to.
+        launched: This is the work that `mlflow run` was called for.
+
+    Raises:
+        InputError: A layer, task, position or checkpoint is unknown.
     """
-    settings = stored_settings(store, model_run)
-    request = Request.parse(settings, layers, task, positions)
-    maker = maker_for(store, model_run, settings)
-    steps = choose_steps(store, model_run, settings, maker, checkpoints)
-    choice = checkpoints if checkpoints == "last" else steps
-    model = model_run.fingerprint
-    fingerprint = extraction_fingerprint(maker, model, request.as_dict(), choice)
-    name = settings.run_name("extract")
-    name += "".join(f" {v}" for v in (layers, task, positions) if v != "default")
-    name += "" if checkpoints == "last" else f" {checkpoints}"
-    if done := reuse(store, fingerprint, parent):
+    model = TrainedModel.load(store, model_run)
+    request = Request.parse(model.settings, layers, task, positions)
+    steps = model.steps(checkpoints)
+    choice = checkpoints if checkpoints == LAST else steps
+    asked = request.as_dict()
+    fingerprint = extraction_fingerprint(model.maker, model_run.fingerprint, asked, choice)
+    if done := store.reuse(fingerprint, parent):
         return done
-    tags = identity_tags(settings) | downstream_tags(model_run) | {"checkpoints": checkpoints}
-    params = settings.as_dict() | {f"extract_{k}": v for k, v in request.as_dict().items()}
-    spec = RunSpec("extract", name, fingerprint, tags, params, parent)
+    name = model.run_name("extract", layers, task, positions, checkpoints)
+    params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
+    spec = RunSpec("extract", name, fingerprint, model.tags(checkpoints), params, parent)
     with store.run(spec, launched=launched) as run:
-        run.inputs("extraction", [world_input(maker.world)])
+        run.inputs("extraction", [world_dataset(model.maker.world)])
         for step in steps:
-            with model_at(store, model_run, step, checkpoints) as weights:
-                tables = extract(weights, maker.world, request, settings.is_plain)
-            _record(run, step, tables, request, maker.world, model_run)
+            with model.at(step, checkpoints) as weights:
+                tables = extract(weights, model.maker.world, request, model.settings.is_plain)
+            _log_step(run, step, tables, request, model)
     return run.id
 
 
-def _record(
-    run: OpenRun, step: int, tables: dict, request: Request, world: World, model_run: StoredRun
+def _log_step(
+    run: OpenRun,
+    step: int,
+    tables: dict[int, NDArray[np.float32]],
+    request: Request,
+    model: TrainedModel,
 ) -> None:
-    """Store the tables of one step, and for each layer a map and the probe's errors."""
+    """Log the tables of one step, and for each layer a map and the errors of a linear probe."""
+    world = model.maker.world
     manifest = request.as_dict() | {
         "step": step,
-        "model": model_run.tags["worldrep.model"],
-        "model_run_id": model_run.id,
+        "model": model.run.tag("model"),
+        "model_run_id": model.run.id,
         "world_digest": world.digest,
         "city_ids": world.cities["city_id"].tolist(),
     }
@@ -85,7 +98,35 @@ def _record(
             probe = probe_positions(table, world)
             errors = {f"probe/layer-{layer}/{k}": v for k, v in probe.summary().items()}
             run.metrics(step, errors)
-            title = f"{model_run.name.split(' ', 1)[-1]}, layer {layer}, step {step:,}"
+            title = f"{model.run.name.split(' ', 1)[-1]}, layer {layer}, step {step:,}"
             path = Path(temporary) / f"step-{step}_layer-{layer}.png"
             draw_map(world, probe, title).savefig(path, dpi=130)
             run.artifact(path, MAPS)
+
+
+def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
+    """Draw the cities' true positions (hollow) joined to the probe's (filled), in degrees."""
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    axes = figure.add_subplot()
+    true, predicted = world.positions / 10, probe.predicted / 10
+    for kind, label, colour, marker in _MAP_KINDS:
+        mask = getattr(probe, kind)
+        if not mask.any():
+            continue
+        error = probe.errors[mask].mean() / 10
+        lines = [*np.stack([true[mask], predicted[mask]], axis=1)]
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.6, alpha=0.6))
+        x, y = true[mask].T
+        axes.scatter(x, y, s=34, marker=marker, facecolors="white", edgecolors=colour, zorder=2)
+        x, y = predicted[mask].T
+        shown = f"{label}: n={mask.sum()}, mean error {error:.1f}°"
+        axes.scatter(x, y, s=34, marker=marker, color=colour, zorder=3, label=shown)
+    axes.set_xlim(-X_LIMIT / 10 - 5, X_LIMIT / 10 + 5)
+    axes.set_ylim(-Y_LIMIT / 10 - 5, Y_LIMIT / 10 + 5)
+    axes.set_aspect("equal")
+    axes.set_xlabel("longitude (degrees)")
+    axes.set_ylabel("latitude (degrees)")
+    axes.grid(color="#e5e7eb", linewidth=0.5)
+    axes.set_title(f"{title}\nhollow: true position, filled: read off by a linear probe")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure

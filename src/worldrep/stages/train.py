@@ -1,11 +1,11 @@
-"""Training a model as a recorded run: reused when done, resumed when interrupted."""
+"""Training a model in a run: reused when it is done, resumed when it was interrupted."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +13,27 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.encoding import Tokens
-from worldrep.data.rows import RowMaker
-from worldrep.data.sets import (
-    base_sets,
-    load_rows,
-    maker_of,
-    stack_rows,
-    training_sets,
-    validation_sets,
-)
-from worldrep.durations import in_words
+from worldrep.data.sets import load_rows, maker_of, stack_rows
+from worldrep.data.tokens import Tokens
 from worldrep.errors import InputError, StateError
 from worldrep.evaluation.suites import suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, load_model, save_model
 from worldrep.scales import base_settings
 from worldrep.settings import SHARED_GROUPS, Settings
-from worldrep.stages.common import (
-    MODEL,
-    describe,
-    identity_tags,
-    kind_of,
-    log_rows,
-    stored_settings,
+from worldrep.stages.models import MODEL, describe, kind_of, stored_settings
+from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.provenance import identity_tags, log_cities, log_rows
+from worldrep.tracking import CHECKPOINTS, OpenRun, RunSpec, Store, StoredRun
+from worldrep.training.checkpoint import (
+    Checkpoint,
+    folder_name,
+    read_checkpoint,
+    verify,
+    write_manifest,
 )
-from worldrep.stages.estimate import estimate_seconds
-from worldrep.stages.fingerprints import seedless, training_fingerprint
-from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
-from worldrep.tracking.records import CITIES
-from worldrep.tracking.run import CHECKPOINTS
 from worldrep.training.device import make_accelerator
-from worldrep.training.loop import Validate, train
-from worldrep.training.manifest import folder_name, verify, write_manifest
-from worldrep.training.progress import Bar, Watch
+from worldrep.training.loop import TrainingInputs, Validate, train
+from worldrep.training.progress import Bar, ProgressCallback
 
 
 def train_model(
@@ -55,54 +43,34 @@ def train_model(
     base_run: str | None = None,
     parent: str | None = None,
     launched: bool = False,
-    watch: Watch | None = None,
+    progress: ProgressCallback | None = None,
 ) -> str:
-    """The run id of the trained model; it is trained, and its base before it, if it is not there.
+    """Return the run id of a trained model; train it, and its base before it, if needed.
 
-    base_run: run id of the pretrained model to start from, instead of the one that the settings
-    describe; parent: run id of a study; launched: this is what `mlflow run` was asked for; watch:
-    who is told how far it is, else a bar shows it. Raises InputError for a base that does not fit,
-    StateError for one that is damaged.
+    Args:
+        store: Where the runs are.
+        settings: Complete settings of a pretraining or a fine-tuning.
+        base_run: Run id of the base of a fine-tuning; default: the one that `settings` describe.
+        parent: Run id of the study that this training belongs to.
+        launched: This is the work that `mlflow run` was called for.
+        progress: Progress callback; default: a progress bar.
+
+    Raises:
+        InputError: The base does not fit the fine-tuning.
+        StateError: The base is damaged, or another process trains the same model.
     """
     accelerator = make_accelerator(settings)
-    maker = maker_of(settings)
-    base = check_base(store, base_run, settings, maker) if base_run else None
-    given = base.tags["worldrep.fingerprint"] if base else None
-    fingerprint = training_fingerprint(maker, settings, given)
-    done = _from_main(accelerator, lambda: _finished_id(store, fingerprint))
-    stage = settings.training_stage
-    if done:
-        if accelerator.is_main_process:
-            store.adopt(done, parent)
-        return done
-    base_id = base.id if base else None
-    if settings.is_finetuning and base_id is None:
-        base_id = _find_or_train_base(store, settings, accelerator, parent, watch)
-    work = Work(store, settings, accelerator, maker, base_id, settings.run_name(stage), watch)
-    data = work.prepare()  # before the run is opened: the world may have too few questions
-    tags = identity_tags(settings) | {"world_digest": maker.world.digest}
-    tags |= {"configuration": _configuration(settings, maker, base)}
-    tags |= {"processes": str(accelerator.num_processes)}
-    tags |= {"base_run_id": base_id} if base_id else {}
-    spec = RunSpec(stage, work.title, fingerprint, tags, settings.as_dict(), parent)
-    if not accelerator.is_main_process:
-        return work.train(None, *data)
-    with store.run(spec, launched=launched) as run:
-        return work.train(run, *data)
+    plan = TrainingPlan.of(settings, check_base(store, base_run, settings) if base_run else None)
+    trainer = _Trainer(store, accelerator, parent, progress or Bar())
+    return trainer.find(plan) or trainer.train(plan, launched=launched)
 
 
-def _configuration(settings: Settings, maker: RowMaker, base: StoredRun | None) -> str:
-    """What the model has in common with those of other seeds."""
-    shared = base.tag("configuration") if base else None
-    return training_fingerprint(maker, seedless(settings), shared or None)
-
-
-def check_base(store: Store, run_id: str, settings: Settings, maker: RowMaker) -> StoredRun:
-    """The base named by the user. Raises InputError when the fine-tuning cannot start from it."""
+def check_base(store: Store, run_id: str, settings: Settings) -> StoredRun:
+    """Return the base that the user named. Raises InputError if it does not fit the fine-tuning."""
     if not settings.is_finetuning:
         raise InputError("base_run is for fine-tuning; a pretraining starts from new weights")
     base = store.get(run_id)
-    if base.tags.get("worldrep.stage") != "pretrain" or base.status != "FINISHED":
+    if base.stage != "pretrain" or base.status != "FINISHED":
         raise InputError(f"base_run {run_id} is {kind_of(base)}, not a finished pretrain run")
     theirs, ours = stored_settings(store, base), base_settings(settings)
     names = ("scale", "pretrain", "width", "world", "seed")
@@ -112,126 +80,151 @@ def check_base(store: Store, run_id: str, settings: Settings, maker: RowMaker) -
                 f"base_run {run_id} has {name}={getattr(theirs, name)}, "
                 f"the fine-tuning {name}={getattr(ours, name)}: they must be equal"
             )
-    if maker_of(theirs).world.digest != maker.world.digest:
+    if base.tag("world_digest") != maker_of(settings).world.digest:
         raise InputError(f"base_run {run_id} was trained on other cities")
     return base
 
 
-def _finished_id(store: Store, fingerprint: str) -> str | None:
-    done = store.finished(fingerprint)
-    return done.id if done else None
+@dataclass(frozen=True)
+class TrainingData:
+    """Token rows of a training.
+
+    Attributes:
+        rows: (n, length) rows that the model is trained on.
+        base_rows: (m, length) rows of the base's training, for a strategy that uses them again.
+        validate: Computes the validation metrics of a model.
+    """
+
+    rows: Tokens
+    base_rows: Tokens | None
+    validate: Validate
+
+    @classmethod
+    def load(cls, plan: TrainingPlan, accelerator: Accelerator) -> TrainingData:
+        """Make the rows, or read them from the cache; the main process makes them for all.
+
+        Raises:
+            InputError: The world has too few questions.
+        """
+        with accelerator.main_process_first():
+            rows = stack_rows(plan.maker, plan.rows)
+            base_rows = stack_rows(plan.maker, plan.base_rows) if plan.base_rows else None
+            held_out = plan.validation.items()
+            suites = [suite_of(name, load_rows(plan.maker, rowset)) for name, rowset in held_out]
+        plain = plan.settings.is_plain
+        return cls(rows, base_rows, lambda model: validation_metrics(model, suites, plain))
 
 
-def _from_main(accelerator: Accelerator, ask: Callable[[], Any]) -> Any:
-    """The main process's answer, in all processes."""
-    answer = [ask() if accelerator.is_main_process else None]
-    return broadcast_object_list(answer)[0]
-
-
-def _find_or_train_base(
-    store: Store,
-    settings: Settings,
-    accelerator: Accelerator,
-    parent: str | None,
-    watch: Watch | None,
-) -> str:
-    """The run id of the base that the settings describe, trained if it is not there."""
-    base, maker = base_settings(settings), maker_of(settings)
-    fingerprint = training_fingerprint(maker, base)
-    done = _from_main(accelerator, lambda: _finished_id(store, fingerprint))
-    if done:
-        return done
-    expected = in_words(estimate_seconds(base, maker))  # all processes take part
-    accelerator.print(
-        f"the base {describe(base)} is not in the store: it is trained first, "
-        f"in a run of its own, which should take {expected}"
-    )
-    return train_model(store, base, parent=parent, watch=watch)
+def initial_model(store: Store, settings: Settings, base_id: str | None) -> Qwen2ForCausalLM:
+    """Return the model at step 0: the base's final weights, or new ones if there is no base."""
+    if base_id is None:
+        return build_model(settings)
+    with store.download(base_id, MODEL) as folder:
+        verify(folder)
+        return load_model(folder)
 
 
 @dataclass(frozen=True)
-class Work:
-    """One training: what it needs, and how it is done within its run."""
+class _Trainer:
+    """Finds or trains models for one call of `train_model`, in all of its processes."""
 
     store: Store
-    settings: Settings
     accelerator: Accelerator
-    maker: RowMaker
-    base_id: str | None
-    title: str
-    watch: Watch | None
+    parent: str | None
+    progress: ProgressCallback
 
-    def prepare(self) -> tuple[Tokens, Tokens | None, Validate]:
-        """Training rows, made by the main process first, those of the base, the validation."""
-        world = self.maker.world
-        with self.accelerator.main_process_first():
-            rows = stack_rows(self.maker, training_sets(self.settings, world))
-            back_to = base_sets(self.settings, world)
-            base_rows = stack_rows(self.maker, back_to) if back_to else None
-            sets = validation_sets(self.settings).items()
-            suites = [suite_of(name, load_rows(self.maker, held_out)) for name, held_out in sets]
-        plain = self.settings.is_plain
-        return rows, base_rows, lambda model: validation_metrics(model, suites, plain)
+    def find(self, plan: TrainingPlan) -> str | None:
+        return self._from_main(lambda: self.store.reuse(plan.fingerprint, self.parent))
 
-    def train(
-        self, run: OpenRun | None, rows: Tokens, base_rows: Tokens | None, validate: Validate
-    ) -> str:
-        """Train and store the model; `run` is None on all processes but the main one."""
-        run_id = str(_from_main(self.accelerator, lambda: run.id if run else None))
-        if run:
-            self._log_inputs(run)
-        with ExitStack() as stack:
-            step = _from_main(self.accelerator, lambda: _last_whole_checkpoint(self.store, run_id))
-            resume = None
-            if step is not None:
-                self.accelerator.print(f"{self.title}: resumed after step {step}")
-                path = f"{CHECKPOINTS}/{folder_name(step)}"
-                resume = stack.enter_context(self.store.download(run_id, path))
-            model = train(
-                self.initial_model(),
-                rows,
-                self.settings,
-                self.accelerator,
-                run,
-                validate,
-                resume,
-                self.title,
-                (self.watch or Bar()) if run else None,
-                base_rows,
-            )
-        if run:
-            _store_model(run, model)
-        return run_id
+    def train(self, plan: TrainingPlan, *, launched: bool = False) -> str:
+        base_id = self._base_id(plan)
+        data = TrainingData.load(plan, self.accelerator)  # may fail, so before the run is opened
+        spec = self._spec(plan, base_id)
+        is_main = self.accelerator.is_main_process
+        with self.store.run(spec, launched=launched) if is_main else nullcontext() as run:
+            run_id = str(self._from_main(lambda: run.id if run else None))
+            if run:
+                _log_inputs(run, plan)
+            model = self._model(plan, base_id, data, run, run_id)
+            if run:
+                _store_model(run, model)
+            return run_id
 
-    def _log_inputs(self, run: OpenRun) -> None:
-        world = self.maker.world
-        rowsets = [*training_sets(self.settings, world), *base_sets(self.settings, world)]
-        log_rows(run, self.maker, rowsets, "training")
-        log_rows(run, self.maker, list(validation_sets(self.settings).values()), "validation")
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-            path = Path(folder) / CITIES
-            self.maker.world.cities.to_csv(path, index=False)
-            run.artifact(path)
+    def _base_id(self, plan: TrainingPlan) -> str | None:
+        """The run id of the base, which is trained first if the store lacks it."""
+        if plan.base is None:
+            return None
+        if isinstance(plan.base, StoredRun):
+            return plan.base.id
+        assert isinstance(plan.base, TrainingPlan)
+        if done := self.find(plan.base):
+            return done
+        self.accelerator.print(
+            f"the base {describe(plan.base.settings)} is not in the store: it is trained first, "
+            "in a run of its own"
+        )
+        accelerator = make_accelerator(plan.base.settings)
+        return replace(self, accelerator=accelerator).train(plan.base)
 
-    def initial_model(self) -> Qwen2ForCausalLM:
-        """New weights, or the base's final ones. (A checkpoint of this run replaces either.)"""
-        if self.base_id is None:
-            return build_model(self.settings)
-        with self.store.download(self.base_id, MODEL) as folder:
-            verify(folder)
-            return load_model(folder)
+    def _spec(self, plan: TrainingPlan, base_id: str | None) -> RunSpec:
+        settings = plan.settings
+        tags = identity_tags(settings) | {
+            "world_digest": plan.maker.world.digest,
+            "configuration": plan.configuration,
+            "processes": str(self.accelerator.num_processes),
+        }
+        tags |= {"base_run_id": base_id} if base_id else {}
+        stage, values = settings.training_stage, settings.as_dict()
+        return RunSpec(stage, settings.run_name(stage), plan.fingerprint, tags, values, self.parent)
+
+    def _model(
+        self,
+        plan: TrainingPlan,
+        base_id: str | None,
+        data: TrainingData,
+        run: OpenRun | None,
+        run_id: str,
+    ) -> Qwen2ForCausalLM:
+        """Train from the newest checkpoint of the run; `run` is None except in the main process."""
+        settings = plan.settings
+        title = settings.run_name(settings.training_stage)
+        checkpoint = self._checkpoint(run_id)
+        if checkpoint:
+            self.accelerator.print(f"{title}: resumed after step {checkpoint.step}")
+        model = initial_model(self.store, settings, base_id)
+        inputs = TrainingInputs(model, data.rows, settings, self.accelerator, data.base_rows, title)
+        return train(inputs, run, data.validate, self.progress if run else None, checkpoint)
+
+    def _checkpoint(self, run_id: str) -> Checkpoint | None:
+        """Load the run's newest complete checkpoint, the same one in all processes."""
+        found = _newest_complete(self.store, run_id) if self.accelerator.is_main_process else None
+        step = self._from_main(lambda: found.step if found else None)
+        return found if found or step is None else _load(self.store, run_id, step)
+
+    def _from_main(self, ask: Callable[[], Any]) -> Any:
+        """Return the main process's answer in all processes."""
+        answer = [ask() if self.accelerator.is_main_process else None]
+        return broadcast_object_list(answer)[0]
 
 
-def _last_whole_checkpoint(store: Store, run_id: str) -> int | None:
-    """The highest step whose checkpoint is complete in the store."""
+def _newest_complete(store: Store, run_id: str) -> Checkpoint | None:
     for step in reversed(store.checkpoint_steps(run_id)):
-        with store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
-            try:
-                verify(folder)
-            except StateError:
-                continue
-            return step
+        try:
+            return _load(store, run_id, step)
+        except StateError:  # truncated or damaged: use the one before
+            continue
     return None
+
+
+def _load(store: Store, run_id: str, step: int) -> Checkpoint:
+    with store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
+        return read_checkpoint(folder)
+
+
+def _log_inputs(run: OpenRun, plan: TrainingPlan) -> None:
+    log_rows(run, plan.maker, (*plan.rows, *plan.base_rows), "training")
+    log_rows(run, plan.maker, plan.validation.values(), "validation")
+    log_cities(run, plan.maker.world)
 
 
 def _store_model(run: OpenRun, model: Qwen2ForCausalLM) -> None:

@@ -1,7 +1,9 @@
-"""Studies: many models by one command, each trained, evaluated and extracted once."""
+"""Studies: train, evaluate and extract many models with one command, each step once.
+
+Imports: executors, stages, tracking and below.
+"""
 
 from worldrep.studies.definition import Definition, builtin_names, load_definition
-from worldrep.studies.graph import Graph, Step, expand
-from worldrep.studies.shards import Shard
+from worldrep.studies.graph import Graph, Shard, Step, expand
 
 __all__ = ["Definition", "Graph", "Shard", "Step", "builtin_names", "expand", "load_definition"]

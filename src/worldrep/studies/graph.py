@@ -1,4 +1,8 @@
-"""A study as a graph of steps: a base is trained before what is fine-tuned from it, and so on."""
+"""The steps of a study as a graph, and its division into shards.
+
+A base is trained before the models that are fine-tuned from it; a model is trained before it is
+evaluated and extracted.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from worldrep.data.rows import RowMaker
 from worldrep.data.sets import maker_of, suite_sets, training_sets
-from worldrep.evaluation.request import Request
+from worldrep.errors import InputError
+from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
-from worldrep.stages.fingerprints import (
-    evaluation_fingerprint,
-    extraction_fingerprint,
-    seedless,
-    training_fingerprint,
-)
+from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint, extraction_fingerprint
 from worldrep.studies.definition import Definition
 
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
-ANSWER_TOKENS = 6  # tokens generated for a question, about
+ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work.
+    """One step of a study.
 
-    kind: train, evaluate or extract; needs: fingerprint of the training that it stands on, empty
-    for a pretraining; configuration: fingerprint without the seed; listed: the study names its
-    model (and does not only need it); cost: in rows times parameters, for comparison alone.
+    kind: train, evaluate or extract; needs: fingerprint of the training that it starts from, empty
+    for a pretraining; configuration: fingerprint without the seed; listed: the study names the
+    model, rather than only needing it; cost: rows times parameters, for comparisons only.
     """
 
     kind: str
@@ -42,12 +41,12 @@ class Step:
 
     @property
     def stage(self) -> str:
-        """The stage of its run."""
+        """Stage of the step's run."""
         return self.settings.training_stage if self.kind == "train" else self.kind
 
     @property
     def title(self) -> str:
-        """As its run is called."""
+        """Name of the step's run."""
         return self.settings.run_name(self.stage)
 
 
@@ -60,7 +59,7 @@ class Graph:
 
     @cached_property
     def dependants(self) -> dict[str, list[Step]]:
-        """Steps that need a step, by its fingerprint."""
+        """The steps that need a step, by its fingerprint."""
         found: dict[str, list[Step]] = {fingerprint: [] for fingerprint in self.steps}
         for step in self.steps.values():
             if step.needs:
@@ -69,7 +68,7 @@ class Graph:
 
     @cached_property
     def urgency(self) -> dict[str, float]:
-        """The cost of a step and of all that stands on it: what is begun first."""
+        """The cost of a step and of all steps that depend on it. The largest begins first."""
         total: dict[str, float] = {}
         for fingerprint, step in reversed(self.steps.items()):
             after = sum(total[other.fingerprint] for other in self.dependants[fingerprint])
@@ -77,7 +76,7 @@ class Graph:
         return total
 
     def by_model(self) -> dict[Settings, dict[str, Step]]:
-        """Steps by kind of every model, in order."""
+        """Return the steps of every model by kind, in order."""
         models: dict[Settings, dict[str, Step]] = {}
         for step in self.steps.values():
             models.setdefault(step.settings, {})[step.kind] = step
@@ -85,65 +84,112 @@ class Graph:
 
 
 def expand(definition: Definition) -> Graph:
-    """The steps of a study. A base that it does not list is trained, and nothing more.
+    """Return the steps of a study.
 
     A fine-tuned model starts from the study's own base if that is listed, with the same overrides;
-    else from the one that the scale describes. Raises InputError for a world that cannot be made.
+    else from the one that the scale describes, which is trained and nothing more. Raises InputError
+    for a world that cannot be made.
     """
     models = definition.resolved
     listed = {(s.model_name, s.world, s.seed): s for s in models}
     steps: dict[str, Step] = {}
+    trainings: dict[Settings, Step] = {}
 
-    def train(settings: Settings, is_listed: bool) -> Step:
+    def add(settings: Settings, is_listed: bool, kinds: Iterable[str]) -> Step:
+        """Add steps of a model after its base's training; return the model's own training."""
+        if settings in trainings and not kinds:
+            return trainings[settings]
         base = None
         if settings.is_finetuning:
             key = settings.model_name.base, settings.world, settings.seed
-            base = train(listed.get(key, base_settings(settings)), key in listed)
-        step = _training(settings, base, is_listed)
-        return steps.setdefault(step.fingerprint, step)
+            base = add(listed.get(key, base_settings(settings)), key in listed, ())
+        identities = _identities(settings, base)
+        trained, _ = identities["train"]
+        for kind in ("train", *kinds):
+            fingerprint, configuration = identities[kind]
+            if fingerprint not in steps:
+                needs = trained if kind != "train" else base.fingerprint if base else ""
+                cost = _cost(kind, settings)
+                steps[fingerprint] = Step(
+                    kind, settings, fingerprint, needs, configuration, is_listed, cost
+                )
+        trainings[settings] = steps[trained]
+        return steps[trained]
 
+    kinds = [kind for kind in ("evaluate", "extract") if kind in definition.steps]
     for settings in models:
-        trained = train(settings, True)
-        for step in _downstream(settings, trained, definition.steps):
-            steps.setdefault(step.fingerprint, step)
+        add(settings, True, kinds)
     return Graph(definition, steps)
 
 
-def _training(settings: Settings, base: Step | None, is_listed: bool) -> Step:
+def _identities(settings: Settings, base: Step | None) -> dict[str, tuple[str, str]]:
+    """Return the fingerprint and configuration of a model's steps by kind."""
     maker = maker_of(settings)
-    own, shared = (base.fingerprint, base.configuration) if base else (None, None)
-    fingerprint = training_fingerprint(maker, settings, own)
-    configuration = training_fingerprint(maker, seedless(settings), shared)
-    rows = settings.epochs * sum(rowset.rows for rowset in training_sets(settings, maker.world))
-    cost = float(rows * parameters(settings))
-    return Step("train", settings, fingerprint, own or "", configuration, is_listed, cost)
+    request = Request.parse(settings, "default", "default", "default").as_dict()
+    plan = TrainingPlan.of(settings, base)
+    own, shared = plan.fingerprint, plan.configuration
+    return {
+        "train": (own, shared),
+        "evaluate": (
+            evaluation_fingerprint(maker, settings, own),
+            evaluation_fingerprint(maker, settings, shared),
+        ),
+        "extract": (
+            extraction_fingerprint(maker, own, request),
+            extraction_fingerprint(maker, shared, request),
+        ),
+    }
 
 
-def _downstream(settings: Settings, trained: Step, kinds: Iterable[str]) -> Iterable[Step]:
-    maker, size = maker_of(settings), FORWARD_SHARE * parameters(settings)
-    if "evaluate" in kinds:
-        own, shared = (
-            evaluation_fingerprint(maker, settings, model)
-            for model in (trained.fingerprint, trained.configuration)
-        )
+def _cost(kind: str, settings: Settings) -> float:
+    world, size = maker_of(settings).world, parameters(settings)
+    if kind == "train":
+        rows = settings.epochs * sum(rowset.rows for rowset in training_sets(settings, world))
+        return float(rows * size)
+    if kind == "evaluate":
         rows = sum(rowset.rows for rowset in suite_sets(settings).values())
-        cost = rows * (1 + ANSWER_TOKENS / 10) * size
-        yield Step("evaluate", settings, own, trained.fingerprint, shared, True, cost)
-    if "extract" in kinds:
-        own, shared = (
-            _extraction_fingerprint(maker, settings, model)
-            for model in (trained.fingerprint, trained.configuration)
-        )
-        cost = len(maker.world.cities) * size
-        yield Step("extract", settings, own, trained.fingerprint, shared, True, cost)
-
-
-def _extraction_fingerprint(maker: RowMaker, settings: Settings, model: str) -> str:
-    request = Request.parse(settings, "default", "default", "default")
-    return extraction_fingerprint(maker, model, request.as_dict())
+        return rows * (1 + ANSWER_TOKENS / 10) * (FORWARD_SHARE * size)
+    return len(world.cities) * (FORWARD_SHARE * size)
 
 
 def parameters(settings: Settings) -> int:
-    """Weights of the decoder's layers, which arithmetic is proportional to."""
+    """Return the number of weights in the decoder's layers, to which arithmetic is proportional."""
     hidden = settings.hidden_size
     return settings.n_layers * hidden * (4 * hidden + 3 * settings.intermediate_size)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (from 1) of `count` parts of a study, for drivers that do not communicate."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Parse `2/7`, the second of seven. Raises InputError for anything else."""
+        index, slash, count = text.partition("/")
+        numbers = [part.strip() for part in (index, count)]
+        if not slash or not all(part.isascii() and part.isdecimal() for part in numbers):
+            raise InputError(f"shard={text!r} is not of the form 2/7, the second of seven")
+        shard = cls(*map(int, numbers))
+        if not 1 <= shard.index <= shard.count:
+            raise InputError(f"shard={text!r}: the first number must be from 1 to the second")
+        return shard
+
+    def steps_of(self, graph: Graph) -> set[str]:
+        """Return the fingerprints of this part's steps.
+
+        All steps of a model belong to one part. Models are assigned by falling cost, each to the
+        part with the least cost so far. The store plays no role, so all parts agree whenever they
+        begin.
+        """
+        loads = [0.0] * self.count
+        models = [list(steps.values()) for steps in graph.by_model().values()]
+        own: set[str] = set()
+        for steps in sorted(models, key=lambda steps: -sum(step.cost for step in steps)):
+            part = loads.index(min(loads))
+            loads[part] += sum(step.cost for step in steps)
+            if part == self.index - 1:
+                own |= {step.fingerprint for step in steps}
+        return own

@@ -1,27 +1,33 @@
-"""The status and the plan of a study, as a table for people and as JSON for programs."""
+"""The status and the plan of a study, as tables and as JSON, with an estimate of what is left."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from statistics import median
 from typing import Any
 
-from worldrep.durations import in_words
+from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.tokens import PAD
 from worldrep.settings import Settings
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
-from worldrep.studies.remaining import Left, what_is_left
-from worldrep.studies.scheduler import Scheduler
+from worldrep.studies.scheduler import plan
 from worldrep.studies.states import DONE, FAILED, STATES, StepState, read_runs, read_states
-from worldrep.tracking import Store
+from worldrep.tracking import Store, StoredRun
+from worldrep.training.progress import duration_in_words
 
 NOT_ASKED = "-"
+SAMPLE_ROWS = 256
+SPEED = "train/tokens_per_second"
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A study as the store has it. order: what would run, in the order of beginning."""
+    """A study as the store has it. order: the steps that would run, in order."""
 
     graph: Graph
     states: Mapping[str, StepState]
@@ -30,41 +36,45 @@ class Overview:
 
     @classmethod
     def read(cls, store: Store, graph: Graph, mine: Collection[str] | None = None) -> Overview:
-        """Nothing is written. mine: fingerprints of the steps of this shard, for the order."""
+        """Read it; nothing is written. mine: fingerprints of the steps of this shard."""
         runs = read_runs(store, graph)
         states = read_states(store, graph, runs)
-        order = Scheduler(graph, states, "", mine).order()
-        return cls(graph, states, what_is_left(states, runs), order)
+        return cls(graph, states, what_is_left(states, runs), plan(graph, states, mine))
 
     def status_text(self) -> str:
-        """A line for every model, the totals, the failures, and what is left."""
-        head = ["model", "seed", "world", *STEPS]
-        rows = [head]
+        """Return a line for every model, the totals, the failures, and what is left."""
+        rows = [["model", "seed", "world", *STEPS]]
         for settings, steps in self.graph.by_model().items():
-            cells = [self._state(steps.get(kind)) for kind in STEPS]
-            rows.append([_model(settings, steps), str(settings.seed), settings.world, *cells])
-        lines = [*_aligned(rows), "", self._totals()]
-        lines += [f"failed: {line}" for line in self._failures()]
-        return "\n".join([*lines, left_line(self.left)])
+            name = str(settings.model_name) if _listed(steps) else f"({settings.model_name})"
+            states = [self._state(steps[kind]) if kind in steps else NOT_ASKED for kind in STEPS]
+            rows.append([name, str(settings.seed), settings.world, *states])
+        failures = [
+            f"failed: {found.step.title}: {found.error or 'no reason was recorded'} "
+            f"(run {found.run.id})"
+            for found in self.states.values()
+            if found.state == FAILED and found.run
+        ]
+        return "\n".join([*_aligned(rows), "", self._totals(), *failures, left_in_words(self.left)])
 
     def plan_text(self) -> str:
-        """What would run, and what it waits for."""
+        """Return a line for every step that would run, with the step that it waits for."""
         rows = [["", "step", "world", "state", "after"]]
-        for number, step in enumerate(self.order, 1):
-            after, world, state = self._waits_for(step), step.settings.world, self._state(step)
-            rows.append([str(number), step.title, world, state, after])
-        table = _aligned(rows) if self.order else []
-        return "\n".join([*table, "", self._totals(), left_line(self.left)]).lstrip()
+        rows += [
+            [str(i), step.title, step.settings.world, self._state(step), self._waits_for(step)]
+            for i, step in enumerate(self.order, 1)
+        ]
+        table = [*_aligned(rows), ""] if self.order else []
+        return "\n".join([*table, self._totals(), left_in_words(self.left)]).lstrip()
 
     def status_json(self) -> dict[str, Any]:
-        """Models with their steps, totals, and what is left."""
+        """Return models with their steps, totals, and what is left."""
         models = [
             {
                 "model": str(settings.model_name),
                 "seed": settings.seed,
                 "width": settings.width,
                 "world": settings.world,
-                "listed": any(step.listed for step in steps.values()),
+                "listed": _listed(steps),
                 "steps": {kind: self._step_json(step) for kind, step in steps.items()},
             }
             for settings, steps in self.graph.by_model().items()
@@ -72,7 +82,7 @@ class Overview:
         return self._head_json() | {"models": models}
 
     def plan_json(self) -> dict[str, Any]:
-        """The steps that would run, in order, with what they wait for."""
+        """Return the steps that would run, in order, with the steps that they wait for."""
         steps = [
             {"step": step.title, "world": step.settings.world, "after": self._waits_for(step)}
             | self._step_json(step)
@@ -81,14 +91,14 @@ class Overview:
         return self._head_json() | {"steps": steps}
 
     def _head_json(self) -> dict[str, Any]:
-        definition, counts = self.graph.definition, self._counts()
+        definition = self.graph.definition
         return {
             "study": definition.name,
             "scale": definition.scale,
             "n_models": len(definition.resolved),
             "n_steps": len(self.states),
-            "totals": {state: counts[state] for state in STATES},
-            "left": self.left.as_dict(),
+            "totals": self._counts(),
+            "left": asdict(self.left),
         }
 
     def _step_json(self, step: Step) -> dict[str, Any]:
@@ -97,42 +107,32 @@ class Overview:
         facts = {"state": found.state, "run_id": run_id, "fingerprint": step.fingerprint}
         return facts | ({"error": found.error} if found.error else {})
 
-    def _state(self, step: Step | None) -> str:
-        return self.states[step.fingerprint].state if step else NOT_ASKED
+    def _state(self, step: Step) -> str:
+        return self.states[step.fingerprint].state
 
     def _waits_for(self, step: Step) -> str:
         base = self.graph.steps.get(step.needs)
         return base.title if base and self._state(base) != DONE else ""
 
-    def _counts(self) -> Counter[str]:
-        return Counter(found.state for found in self.states.values())
+    def _counts(self) -> dict[str, int]:
+        counts = Counter(found.state for found in self.states.values())
+        return {state: counts[state] for state in STATES}
 
     def _totals(self) -> str:
-        definition, counts = self.graph.definition, self._counts()
-        parts = ", ".join(f"{counts[state]} {state}" for state in STATES)
+        definition = self.graph.definition
+        parts = ", ".join(f"{n} {state}" for state, n in self._counts().items())
         return (
             f"study {definition.name} (scale {definition.scale}): "
             f"{len(definition.resolved)} models, {len(self.states)} steps: {parts}"
         )
 
-    def _failures(self) -> list[str]:
-        """Each failed step with its reason and its run."""
-        return [
-            f"{found.step.title}: {found.error or 'no reason was recorded'} (run {found.run.id})"
-            for found in self.states.values()
-            if found.state == FAILED and found.run
-        ]
+
+def _listed(steps: Mapping[str, Step]) -> bool:
+    return any(step.listed for step in steps.values())
 
 
-def _model(settings: Settings, steps: Mapping[str, Step]) -> str:
-    """A model's name; one that the study needs but does not list stands in brackets."""
-    listed = any(step.listed for step in steps.values())
-    return str(settings.model_name) if listed else f"({settings.model_name})"
-
-
-def _aligned(rows: Iterable[list[str]]) -> list[str]:
-    """Rows of cells as lines with columns below one another."""
-    rows = list(rows)
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -140,8 +140,84 @@ def _aligned(rows: Iterable[list[str]]) -> list[str]:
     ]
 
 
-def left_line(left: Left) -> str:
-    """What is left, in words."""
+@dataclass(frozen=True)
+class Left:
+    """Work that is not done.
+
+    tokens: real tokens that the trainings will read; seconds: of one worker, None if no such step
+    has finished yet; unknown: number of steps without an estimate; basis: source of the speed.
+    """
+
+    steps: int
+    tokens: int
+    seconds: float | None
+    unknown: int
+    basis: str
+
+
+def what_is_left(states: Mapping[str, StepState], runs: Iterable[StoredRun]) -> Left:
+    """Estimate tokens and time of the steps that are not done.
+
+    runs: of the same scale; the finished ones tell the speed.
+    """
+    speeds, durations = _measured(runs)
+    median_speed = {width: median(values) for width, values in speeds.items()}
+    median_duration = {key: median(values) for key, values in durations.items()}
+    steps = [state.step for state in states.values() if state.state != DONE]
+    tokens, unknown, seconds = 0, 0, []
+    for step in steps:
+        width, duration = step.settings.width, None
+        if step.kind != "train":
+            duration = median_duration.get((step.kind, width))
+        else:
+            own = training_tokens(step.settings)
+            tokens += own
+            if median_speed.get(width):
+                duration = own / median_speed[width]
+        unknown += duration is None
+        seconds += [] if duration is None else [duration]
+    basis = (
+        f"the medians of {sum(map(len, speeds.values()))} finished trainings and "
+        f"{sum(map(len, durations.values()))} evaluations and extractions of the same scale, "
+        "by width"
+    )
+    return Left(len(steps), tokens, sum(seconds) if seconds or not steps else None, unknown, basis)
+
+
+def _measured(
+    runs: Iterable[StoredRun],
+) -> tuple[dict[str, list[float]], dict[tuple[str, str], list[float]]]:
+    """Return tokens per second of trainings by width, and seconds of the rest by kind and width."""
+    speeds: dict[str, list[float]] = {}
+    durations: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        if run.status != "FINISHED":
+            continue
+        width = run.tag("width")
+        if SPEED in run.metrics:
+            speeds.setdefault(width, []).append(run.metrics[SPEED])
+        elif run.tag("checkpoints") == "last" and not (run.claim and run.claim.number):
+            durations.setdefault((run.tag("stage"), width), []).append(run.ended - run.started)
+    return speeds, durations
+
+
+def training_tokens(settings: Settings) -> int:
+    """Return the real tokens that a training reads in all epochs; about 1% off."""
+    maker = maker_of(settings)
+    sets = training_sets(settings, maker.world)
+    read = sum(rows.rows * _tokens_per_row(maker, rows.task, rows.pool) for rows in sets)
+    return round(read * settings.epochs)
+
+
+@lru_cache(maxsize=256)
+def _tokens_per_row(maker: RowMaker, task: str, pool: str) -> float:
+    """Return the mean length of a row, from a sample."""
+    sample = maker.tokens(RowSet(task, pool, "val", SAMPLE_ROWS))
+    return float((sample != PAD).sum() / len(sample))
+
+
+def left_in_words(left: Left) -> str:
+    """Return a sentence about what is left."""
     if left.steps == 0:
         return "nothing is left to do"
     tokens = f"{left.tokens:,} tokens of training"
@@ -149,6 +225,6 @@ def left_line(left: Left) -> str:
         return f"left: {left.steps} steps, {tokens}; no run like them is finished to tell the time"
     unknown = f", without {left.unknown} steps of kinds not seen yet" if left.unknown else ""
     return (
-        f"left: {left.steps} steps, {tokens}, {in_words(left.seconds)} one after another{unknown} "
-        f"(from {left.basis})"
+        f"left: {left.steps} steps, {tokens}, {duration_in_words(left.seconds)} "
+        f"one after another{unknown} (from {left.basis})"
     )

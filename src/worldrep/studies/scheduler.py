@@ -1,7 +1,7 @@
-"""Which step of a study comes next, whatever happens to the others.
+"""The order in which one driver begins the steps of a study.
 
-It knows nothing of where steps run. A step is begun when the training that it stands on is done;
-one that fails blocks what stands on it and nothing else.
+The scheduler does not know where steps run. It begins a step when the training that it needs is
+done. A step that fails blocks the steps that depend on it and no others.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Collection, Mapping
+from itertools import count
 
-from worldrep.executors.work import Job, Outcome
+from worldrep.executors import Job, Outcome
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.states import DONE, FAILED, RUNNING, StepState, state_of
 from worldrep.tracking import Store
 
 WAITING, BLOCKED = "waiting", "blocked"
-MOST_LOSSES = 3  # workers that a step may take with it
+MAX_LOSSES = 3  # workers that may die with a step before it counts as failed
 
 
 class Scheduler:
-    """The course of a study in this driver.
+    """The steps of a study and their states, as one driver knows them.
 
-    mine: fingerprints of the steps to do, all by default. A step of another shard is done only if
-    one of these needs it, nobody else is at it, and there is nothing else to do.
+    mine: fingerprints of the steps to do, all by default. The driver does a step of another shard
+    only when one of these needs it, no other process works on it, and nothing else is ready.
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class Scheduler:
         self.state = dict.fromkeys(graph.steps, WAITING)
         self.run_ids: dict[str, str] = {}
         self.messages: dict[str, str] = {}
-        self.elsewhere: set[str] = set()
+        self.elsewhere: set[str] = set()  # steps that other drivers do
         self.in_flight: set[str] = set()
         self._losses: Counter[str] = Counter()
-        self._ready: list[tuple[bool, float, int, str]] = []
-        self._pushed = 0
+        self._ready: list[tuple[bool, float, int, str]] = []  # a heap, the most urgent first
+        self._pushed = count()
         for fingerprint, found in states.items():
             if found.run and found.state in (DONE, RUNNING):
                 self.run_ids[fingerprint] = found.run.id
@@ -55,57 +56,35 @@ class Scheduler:
             self._push_if_ready(step)
 
     @property
-    def going_on(self) -> bool:
-        """Whether there is anything left to do or to wait for."""
-        waited_for = self.elsewhere & self._needed
-        return bool(self._ready or self.in_flight or waited_for)
+    def unfinished(self) -> bool:
+        """Whether there is a step to do or to wait for."""
+        return bool(self._ready or self.in_flight or self.elsewhere & self._needed)
 
     @property
     def waits_for_others(self) -> bool:
-        """Whether other shards have steps to do of which nothing was heard."""
+        """Whether other shards have steps to do that nobody is known to have begun."""
         return any(state == WAITING for f, state in self.state.items() if f not in self._needed)
 
     def counts(self) -> dict[str, int]:
-        """Steps of the whole study by state."""
+        """Return the number of steps of the whole study in each state."""
         counts = Counter(self.state.values())
-        names = (DONE, RUNNING, WAITING, FAILED, BLOCKED)
-        return {name: counts[name] for name in names}
-
-    def order(self) -> list[Step]:
-        """The steps that are still to do, in the order in which one worker would do them."""
-        trial = Scheduler(self.graph, {}, "", self._mine)
-        for fingerprint, state in self.state.items():
-            if state == DONE:
-                trial.state[fingerprint] = DONE
-        trial._ready.clear()
-        for step in self.graph.steps.values():
-            trial._push_if_ready(step)
-        steps = []
-        while following := trial._pop():
-            steps.append(self.graph.steps[following])
-            trial._finish(following, "")
-        return steps
+        return {name: counts[name] for name in (DONE, RUNNING, WAITING, FAILED, BLOCKED)}
 
     def next_job(self) -> Job | None:
-        """The step to begin now; None if each of them has to wait."""
-        fingerprint = self._pop()
-        if fingerprint is None:
-            return None
-        step = self.graph.steps[fingerprint]
-        self.state[fingerprint] = RUNNING
-        self.in_flight.add(fingerprint)
-        model_run = self.run_ids.get(step.needs, "")
-        return Job(
-            step.kind,
-            step.settings,
-            step.title,
-            fingerprint,
-            model_run,
-            self._parent,
-        )
+        """Return the most urgent step that can begin; None if all have to wait."""
+        while self._ready:
+            fingerprint = heapq.heappop(self._ready)[-1]
+            if self.state[fingerprint] != WAITING:  # it was done elsewhere meanwhile
+                continue
+            self.state[fingerprint] = RUNNING
+            self.in_flight.add(fingerprint)
+            step = self.graph.steps[fingerprint]
+            model_run = self.run_ids.get(step.needs, "")
+            return Job(step.kind, step.settings, step.title, fingerprint, model_run, self._parent)
+        return None
 
-    def settle(self, outcome: Outcome) -> None:
-        """Take in how a step ended."""
+    def job_ended(self, outcome: Outcome) -> None:
+        """Update the states after a job."""
         fingerprint = outcome.fingerprint
         self.in_flight.discard(fingerprint)
         if outcome.state == "done":
@@ -113,12 +92,12 @@ class Scheduler:
         elif outcome.state == "taken":
             self.elsewhere.add(fingerprint)
         elif outcome.state == "lost":
-            self._lose(outcome)
+            self._retry(outcome)
         else:
             self._fail(fingerprint, outcome.message)
 
-    def look_elsewhere(self, store: Store) -> list[Step]:
-        """Ask the store about steps that other processes do; those that ended."""
+    def check_elsewhere(self, store: Store) -> list[Step]:
+        """Read the states of steps that other drivers do; return those that ended."""
         ended = []
         for fingerprint in list(self.elsewhere):
             step = self.graph.steps[fingerprint]
@@ -136,8 +115,8 @@ class Scheduler:
                 self._push_if_ready(step)
         return ended
 
-    def learn(self, states: Mapping[str, StepState]) -> None:
-        """Take in what other drivers have finished, such as other shards."""
+    def add_finished(self, states: Mapping[str, StepState]) -> None:
+        """Mark steps as done that other drivers have finished."""
         unknown = {f for f, state in self.state.items() if state == WAITING} | self.elsewhere
         for fingerprint in unknown:
             found = states[fingerprint]
@@ -151,18 +130,9 @@ class Scheduler:
             return
         if step.needs and self.state[step.needs] != DONE:
             return
-        borrowed = fingerprint not in self._mine
-        self._pushed += 1
-        entry = (borrowed, -self.graph.urgency[fingerprint], self._pushed, fingerprint)
-        heapq.heappush(self._ready, entry)
-
-    def _pop(self) -> str | None:
-        """The most urgent step that is ready, and was not done elsewhere meanwhile."""
-        while self._ready:
-            fingerprint = heapq.heappop(self._ready)[-1]
-            if self.state[fingerprint] == WAITING:
-                return fingerprint
-        return None
+        of_other_shard = fingerprint not in self._mine
+        urgency = self.graph.urgency[fingerprint]
+        heapq.heappush(self._ready, (of_other_shard, -urgency, next(self._pushed), fingerprint))
 
     def _finish(self, fingerprint: str, run_id: str) -> None:
         self.state[fingerprint], self.run_ids[fingerprint] = DONE, run_id
@@ -179,12 +149,24 @@ class Scheduler:
                 self.state[dependant.fingerprint] = BLOCKED
                 self._block(dependant.fingerprint)
 
-    def _lose(self, outcome: Outcome) -> None:
-        """Try again elsewhere, from the last checkpoint; but not for ever."""
+    def _retry(self, outcome: Outcome) -> None:
+        """Make a lost step wait again, unless it has lost too many workers."""
         fingerprint = outcome.fingerprint
         self._losses[fingerprint] += 1
-        if self._losses[fingerprint] >= MOST_LOSSES:
-            self._fail(fingerprint, f"{outcome.message}, {MOST_LOSSES} times")
+        if self._losses[fingerprint] >= MAX_LOSSES:
+            self._fail(fingerprint, f"{outcome.message}, {MAX_LOSSES} times")
             return
         self.state[fingerprint] = WAITING
         self._push_if_ready(self.graph.steps[fingerprint])
+
+
+def plan(
+    graph: Graph, states: Mapping[str, StepState], mine: Collection[str] | None = None
+) -> list[Step]:
+    """Return the steps that are not done, in the order in which one worker would do them."""
+    done = {f: found for f, found in states.items() if found.state == DONE}
+    scheduler, steps = Scheduler(graph, done, "", mine), []
+    while job := scheduler.next_job():
+        scheduler.job_ended(Outcome(job.fingerprint, "done"))
+        steps.append(graph.steps[job.fingerprint])
+    return steps

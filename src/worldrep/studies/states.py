@@ -1,4 +1,4 @@
-"""How far a study is: the state of every step, from the store alone."""
+"""The state of every step of a study, read from the store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from worldrep.tracking import Store, StoredRun
 DONE, RUNNING, DEAD, FAILED, MISSING = STATES = ("done", "running", "dead", "failed", "missing")
 STAGES = ("pretrain", "finetune", "evaluate", "extract")
 KEYS = ("world", "width", "pretrain", "seed")
-MOST_SEARCHES = 100
+MAX_SEARCHES = 100
 
 
 @dataclass(frozen=True)
 class StepState:
-    """One step: done; running in a living process; dead, that is begun and interrupted; failed;
-    or missing. run: the one that says so, None if there is none.
+    """The state of a step: done; running in a living process; dead (interrupted); failed; missing.
+
+    run: the run that shows it, None for a missing step.
     """
 
     step: Step
@@ -26,23 +27,23 @@ class StepState:
 
     @property
     def error(self) -> str:
-        """Why it failed; empty if it did not."""
+        """Why the step failed; empty if it did not."""
         return self.run.tag("error") if self.run and self.state == FAILED else ""
 
 
 def read_runs(
     store: Store, graph: Graph, stages: Iterable[str] = STAGES, keys: Sequence[str] = KEYS
 ) -> list[StoredRun]:
-    """All runs of some stages that have the study's scale and names, the newest first.
+    """Return the runs of some stages that have the study's scale and names, the newest first.
 
-    keys: the names that narrow the searches, as far as they span few: a run that is read costs a
-    millisecond or more.
+    keys: names that narrow the searches while these stay few. Reading a run costs a millisecond or
+    more.
     """
     filters = [{"stage": stage, "scale": graph.definition.scale} for stage in stages]
     models = graph.by_model()
     for key in keys:
         values = sorted({str(getattr(settings, key)) for settings in models})
-        if len(filters) * len(values) <= MOST_SEARCHES:
+        if len(filters) * len(values) <= MAX_SEARCHES:
             filters = [names | {key: value} for names in filters for value in values]
     found = [run for names in filters for run in store.find(**names)]
     return sorted(found, key=lambda run: -run.started)
@@ -51,7 +52,7 @@ def read_runs(
 def read_states(
     store: Store, graph: Graph, runs: Sequence[StoredRun] | None = None
 ) -> dict[str, StepState]:
-    """The state of every step by fingerprint. runs: what `read_runs` gave, else it is read."""
+    """Return the state of every step by fingerprint. runs: from `read_runs`; None reads them."""
     found: dict[str, list[StoredRun]] = {}
     for run in read_runs(store, graph) if runs is None else runs:
         found.setdefault(run.fingerprint, []).append(run)
@@ -62,7 +63,7 @@ def read_states(
 
 
 def state_of(step: Step, runs: Sequence[StoredRun]) -> StepState:
-    """The state of a step from all runs with its fingerprint, the newest first."""
+    """Return the state of a step. runs: all with its fingerprint, the newest first."""
     for run in runs:
         if run.status == "FINISHED":
             return StepState(step, DONE, run)

@@ -1,7 +1,7 @@
-"""The study's own run: the parent of its steps, and its counts while it goes on.
+"""The study's own run: the parent of its steps, with their counts as metrics.
 
-One driver at a time keeps it. Another one that works on the same study lists its steps below the
-same run, and takes it over when the first one ends or dies.
+One driver at a time owns it. Other drivers of the same study list their steps as its children, and
+one of them takes it over when its owner ends or dies.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import pandas as pd
 from worldrep.digests import digest
 from worldrep.names import TASK_NAMES
 from worldrep.settings import SHARED_GROUPS
-from worldrep.stages.common import keep_cities
+from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, Scheduler
 from worldrep.studies.states import DONE, FAILED
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError
 
-WRITE_SECONDS = 5.0  # between two entries
-TRY_SECONDS = 30.0  # between two attempts to take it over
+WRITE_SECONDS = 5.0  # between two points of the metrics
+CLAIM_SECONDS = 30.0  # between two attempts to take the run over
 SETTLE_SECONDS, CLOSE_ATTEMPTS = 1.0, 3
 SHOWN_FAILURES = 20
 STEPS_TABLE = "steps.csv"
 
 
 def study_spec(graph: Graph) -> RunSpec:
-    """The run of a study: one for each name and set of steps."""
+    """Return the spec of a study's run, which is one for each name and set of steps."""
     definition, models = graph.definition, graph.definition.resolved
     keys = ("pretrain", "ft", "width", "strategy", "world", "scale", "seed")
     tags = {key: _joined(getattr(settings, key) for settings in models) for key in keys}
@@ -39,8 +39,8 @@ def study_spec(graph: Graph) -> RunSpec:
         "model": _joined(settings.model_name for settings in models),
         "tasks": ",".join(TASK_NAMES),
     }
-    widths = _joined(settings.width for settings in models).split(",")
-    groups = SHARED_GROUPS if len(widths) == 1 else ("world", "rows")
+    same_width = len({settings.width for settings in models}) == 1
+    groups = SHARED_GROUPS if same_width else ("world", "rows")
     facts = {"study": definition.name, "n_models": len(models), "n_steps": len(graph.steps)}
     facts |= models[0].group(*groups, "ft_rows")
     fingerprint = digest(["study", definition.name, sorted(graph.steps)])
@@ -53,13 +53,13 @@ def _joined(values: Iterable[object]) -> str:
 
 
 class StudyRun:
-    """Keeps the study's run, or leaves that to the driver that does.
+    """Writes the study's run while this driver owns it.
 
-    summarized: a digest of the evaluations of which the summaries are made.
+    summarized: digest of the evaluations that the summaries were made from.
     """
 
     def __init__(self, store: Store, graph: Graph, *, launched: bool = False) -> None:
-        self._store, self._graph, self._spec = store, graph, study_spec(graph)
+        self._store, self._spec = store, study_spec(graph)
         self._run: OpenRun | None = None
         self.run_id = self._claim(launched)
         if self._run:
@@ -69,13 +69,13 @@ class StudyRun:
         self._written = self._tried = time.monotonic()
 
     def _claim(self, launched: bool = False) -> str:
-        """Become its keeper, or learn the id of the run that another driver keeps."""
+        """Become the owner of the run, or return the ID of the run that another driver owns."""
         while True:
             try:
                 self._run = self._store.claim(self._spec, launched=launched)
                 return self._run.id
             except TakenError as fault:
-                time.sleep(SETTLE_SECONDS)  # one of two that are made at once is taken back
+                time.sleep(SETTLE_SECONDS)  # of two runs made at once, one is withdrawn
                 if any(run.id == fault.run_id for run in self._same()):
                     return fault.run_id
 
@@ -83,28 +83,28 @@ class StudyRun:
         return self._store.find(fingerprint=self._spec.fingerprint)
 
     def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
-        """Enter the counts as `study/<state>`, by seconds since the study first began."""
+        """Log the counts as `study/<state>`, by seconds since the study first began."""
         now = time.monotonic()
-        if self._run is None and now - self._tried >= TRY_SECONDS:
+        if self._run is None and now - self._tried >= CLAIM_SECONDS:
             self._tried = now
             self._claim()
         if self._run is None or not (at_once or now - self._written >= WRITE_SECONDS):
             return
         self._written = now
-        entries = {f"study/{state}": float(n) for state, n in counts.items()}
-        entries["study/total"] = float(sum(counts.values()))
+        values = {f"study/{state}": float(n) for state, n in counts.items()}
+        values["study/total"] = float(sum(counts.values()))
         try:
-            # Another driver may have ended within this very second: what is later counts more.
+            # Another driver may have ended within this second: these counts must come after its.
             after = self._run.last_step("study/total") + 1
-            self._run.metrics(max(int(time.time() - self._begun), after), entries)
+            self._run.metrics(max(int(time.time() - self._begun), after), values)
             self._run.flush(required=False)
-        except TakenError:  # this machine slept, and another driver keeps the run now
+        except TakenError:  # this machine slept, and another driver owns the run now
             self._run = None
 
     def close(self, scheduler: Scheduler, interrupted: bool) -> None:
-        """Enter how it ended, with a table that names the run of every step.
+        """Write the final state, with a table that names the run of every step.
 
-        Nothing, while another driver keeps the run: it will see what this one did.
+        While another driver owns the run nothing is written: that one reads this one's steps.
         """
         for _ in range(CLOSE_ATTEMPTS):
             if self._run is None:
@@ -113,7 +113,7 @@ class StudyRun:
             return
         counts = scheduler.counts()
         self.write(counts, at_once=True)
-        self._name_failed_runs(scheduler)
+        self._find_failed_runs(scheduler)
         note = _note(self._store, scheduler)
         self._run.tags({"mlflow.note.content": note, "worldrep.summarized": self.summarized})
         with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
@@ -123,8 +123,8 @@ class StudyRun:
         self._run.close(_status(counts, interrupted))
         self._run = None
 
-    def _name_failed_runs(self, scheduler: Scheduler) -> None:
-        """A step that failed did not say in which run."""
+    def _find_failed_runs(self, scheduler: Scheduler) -> None:
+        """Look up the runs of failed steps, which their outcomes do not name."""
         for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
             for run in self._store.find(fingerprint=fingerprint)[:1]:
                 scheduler.run_ids[fingerprint] = run.id
@@ -136,11 +136,11 @@ def _status(counts: Mapping[str, int], interrupted: bool) -> str:
     if counts[FAILED] or counts[BLOCKED]:
         return "FAILED"
     finished = counts[DONE] == sum(counts.values())
-    return "FINISHED" if finished else "SCHEDULED"  # other shards have yet to do theirs
+    return "FINISHED" if finished else "SCHEDULED"  # other shards have steps left
 
 
 def steps_table(scheduler: Scheduler) -> pd.DataFrame:
-    """One row per step: what it is, its state, its run, why it failed."""
+    """Return one row per step: what it is, its state, its run, why it failed."""
     rows = [
         {
             "step": step.title,
@@ -159,19 +159,19 @@ def steps_table(scheduler: Scheduler) -> pd.DataFrame:
 
 
 def _note(store: Store, scheduler: Scheduler) -> str:
-    """The study's description in the UI: counts, failures, and where the runs are listed."""
+    """Return the run's description in the UI: counts, failures, and where the runs are listed."""
     definition = scheduler.graph.definition
     counts = ", ".join(f"{n} {state}" for state, n in scheduler.counts().items() if n)
     lines = [f"**{definition.name}**: {definition.about}", "", f"Steps: {counts}."]
     lines += [f"Every step with its run: artifact `{STEPS_TABLE}`.", ""]
-    failed = [(f, s) for f, s in scheduler.graph.steps.items() if f in scheduler.messages]
-    lines += [_failure(store, scheduler, f, step) for f, step in failed[:SHOWN_FAILURES]]
+    failed = [step for f, step in scheduler.graph.steps.items() if f in scheduler.messages]
+    lines += [_failure(store, scheduler, step) for step in failed[:SHOWN_FAILURES]]
     if len(failed) > SHOWN_FAILURES:
         lines.append(f"- and {len(failed) - SHOWN_FAILURES} more")
     return "\n".join(lines)
 
 
-def _failure(store: Store, scheduler: Scheduler, fingerprint: str, step: Step) -> str:
-    run_id, name = scheduler.run_ids.get(fingerprint), step.title
+def _failure(store: Store, scheduler: Scheduler, step: Step) -> str:
+    run_id, name = scheduler.run_ids.get(step.fingerprint), step.title
     link = f"[{name}](#/experiments/{store.experiment_id}/runs/{run_id})" if run_id else name
-    return f"- failed: {link}: {scheduler.messages[fingerprint][:200]}"
+    return f"- failed: {link}: {scheduler.messages[step.fingerprint][:200]}"

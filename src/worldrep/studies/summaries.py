@@ -1,8 +1,8 @@
-"""One run per model that holds its evaluation over seeds, so that MLflow's own table compares them.
+"""One summary run per model with its evaluation over seeds, for MLflow's own table.
 
-For every metric of the evaluations: `<metric>/mean_over_seeds`, `std_`, `n_`, `low_` and
-`high_over_seeds` (the 95% interval). All finished evaluations that differ in the seed alone count,
-whichever study they were made for.
+It holds, for every metric of the evaluations, `<metric>/mean_over_seeds`, `std_`, `n_`, `low_` and
+`high_over_seeds` (the 95% interval). It counts all finished evaluations that differ in the seed
+alone, of any study.
 """
 
 from __future__ import annotations
@@ -25,44 +25,47 @@ class Summaries:
 
     def __init__(self, store: Store, graph: Graph) -> None:
         self._store, self._graph = store, graph
-        self._groups: dict[str, list[Step]] = {}
+        self._evaluations: dict[str, list[Step]] = {}  # by configuration
         for step in graph.steps.values():
             if step.kind == "evaluate":
-                self._groups.setdefault(step.configuration, []).append(step)
+                self._evaluations.setdefault(step.configuration, []).append(step)
         self._known: dict[str, set[str]] | None = None
 
     def update(
         self, state: Mapping[str, str], run_ids: Mapping[str, str], configurations: Iterable[str]
     ) -> None:
-        """Write the summaries of these models whose every seed in the study is evaluated."""
+        """Write the summaries of those models that are evaluated for every seed of the study.
+
+        state, run_ids: of the study's steps by fingerprint.
+        """
         for configuration in configurations:
-            steps = self._groups.get(configuration, [])
+            steps = self._evaluations.get(configuration, [])
             if steps and all(state[step.fingerprint] == DONE for step in steps):
                 ids = {run_ids[step.fingerprint] for step in steps}
                 if not ids <= self._summarized(configuration):
                     self._write(steps[0].settings, configuration, ids)
 
     def update_all(self, state: Mapping[str, str], run_ids: Mapping[str, str], known: str) -> str:
-        """The same for every model of the study; a digest of the evaluations that there are.
+        """Update every model of the study; return a digest of the evaluations.
 
-        known: that digest when it was last done. Reading all summaries takes a second, so nothing
-        is read when no evaluation has changed.
+        known: the digest of the last update. Reading all summaries takes a second, so nothing is
+        read when no evaluation has changed.
         """
-        steps = [step for group in self._groups.values() for step in group]
+        steps = [step for group in self._evaluations.values() for step in group]
         done = [step.fingerprint for step in steps if state[step.fingerprint] == DONE]
         found = digest(sorted(run_ids[fingerprint] for fingerprint in done))
         if found != known:
-            self.update(state, run_ids, self._groups)
+            self.update(state, run_ids, self._evaluations)
         return found
 
     def _summarized(self, configuration: str) -> set[str]:
-        """Evaluations that the model's summary is made of; empty if it has none."""
+        """Return the evaluations in the model's summary; empty if it has none."""
         if self._known is None:
             runs = read_runs(self._store, self._graph, ("summary",), KEYS[:-1])
-            finished = [run for run in runs if run.status == "FINISHED"]
             self._known = {
                 run.tag("configuration"): set(run.tag("evaluations").split(","))
-                for run in reversed(finished)
+                for run in reversed(runs)
+                if run.status == "FINISHED"
             }
         return self._known.get(configuration, set())
 
@@ -78,37 +81,31 @@ class Summaries:
         print(f"{spec.name}: left as it is, another process is writing it")
 
     def _fill(self, run: OpenRun, configuration: str, ids: set[str]) -> None:
-        """Search while the run is ours, so that no older search is written after this one."""
+        """Write metrics and tags. The search comes after the claim, so that it is up to date."""
         found = self._store.find(stage="evaluate", configuration=configuration)
         others = ids - {evaluation.id for evaluation in found}
         evaluations = newest_by_seed([*found, *map(self._store.get, sorted(others))])
         run.replace_metrics(over_seeds([e.metrics for e in evaluations.values()]))
         used = [evaluation.id for evaluation in evaluations.values()]
-        run.tags(
-            {
-                "worldrep.evaluations": ",".join(used),
-                "worldrep.seed": ",".join(map(str, evaluations)),
-            }
-        )
+        seeds = ",".join(map(str, evaluations))
+        run.tags({"worldrep.evaluations": ",".join(used), "worldrep.seed": seeds})
         assert self._known is not None
         self._known[configuration] = set(used)
 
 
 def newest_by_seed(runs: Iterable[StoredRun]) -> dict[int, StoredRun]:
-    """The newest finished evaluation of every seed, seeds ascending."""
+    """Return the newest finished evaluation of every seed, seeds ascending."""
     finished = [run for run in runs if run.status == "FINISHED"]
     found = {int(run.tag("seed")): run for run in sorted(finished, key=lambda run: run.ended)}
     return dict(sorted(found.items()))
 
 
 def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """`<metric>/<fact>_over_seeds` from the metrics of one evaluation per seed.
+    """Return `<metric>/<fact>_over_seeds` from the metrics of one evaluation per seed.
 
     n is the number of evaluations that have the metric.
     """
-    from worldrep.evaluation.spread import (
-        spread_of,  # imports scipy, which a look at a finished study spares
-    )
+    from worldrep.evaluation.improvement import spread_of
 
     values: dict[str, list[float]] = {}
     for metrics in evaluations:
@@ -122,9 +119,10 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def summary_spec(settings: Settings, configuration: str) -> RunSpec:
-    """The summary run of a model: one for all seeds and studies, so below none of these.
+    """Return the spec of a model's summary run.
 
-    (MLflow's table shows a child only when its parent is unfolded.)
+    It is one for all seeds and studies, and no study's child: MLflow's table shows a child only
+    when its parent is unfolded.
     """
     tags = settings.labels | {"configuration": configuration}
     facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}

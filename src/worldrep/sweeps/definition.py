@@ -20,7 +20,7 @@ from worldrep.data.sets import maker_of
 from worldrep.digests import digest, random_stream
 from worldrep.errors import InputError, unknown
 from worldrep.settings import Settings
-from worldrep.stages.fingerprints import evaluation_fingerprint, training_fingerprint
+from worldrep.stages.plan import evaluation_fingerprint, training_fingerprint
 from worldrep.sweeps.objectives import Objective, parse_objectives
 from worldrep.sweeps.space import Space, read_space
 
@@ -74,16 +74,15 @@ class Sweep:
 
     @classmethod
     def asked_for(
-        cls, settings: Settings, typed: Mapping[str, str], fixed: Mapping[str, Any]
+        cls, settings: Settings, typed: Mapping[str, Any], fixed: Mapping[str, Any]
     ) -> Sweep:
         """Build the sweep from the options space, objective, sampler, pruner and name.
 
-        Args:
-            fixed: Settings that were given a value; they cannot be searched as well.
+        Settings that were given a value (`fixed`) cannot be searched as well.
         """
         objectives = parse_objectives(typed["objective"], settings)
         name = typed["name"]
-        if name == "none":
+        if name is None:
             goals = [objective.name.replace("/", "-") for objective in objectives]
             parts = (str(settings.model_name), *goals, settings.scale, f"seed{settings.seed}")
             name = "_".join(parts)

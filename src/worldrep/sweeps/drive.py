@@ -16,13 +16,12 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from worldrep.errors import InputError, StateError
-from worldrep.executors import Choice, Executor, Outcome
+from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings, changed_settings
 from worldrep.stages import evaluate_model, train_model
-from worldrep.stages.common import keep_cities
+from worldrep.stages.provenance import keep_cities
 from worldrep.studies import Definition, expand
-from worldrep.studies.display import Display
-from worldrep.studies.drive import run_study
+from worldrep.studies.driver import Display, run_study
 from worldrep.sweeps.definition import Sweep, params_in_words
 from worldrep.sweeps.report import RUN_ID, best_trials, log_progress, log_results, sweep_spec
 from worldrep.sweeps.storage import check_storage, open_storage, open_study
@@ -40,7 +39,7 @@ ERROR = "error"  # attribute of Optuna's trials
 def run_sweep(
     store: Store,
     sweep: Sweep,
-    choice: Choice,
+    options: ExecutorOptions,
     storage: str,
     n_trials: int,
     *,
@@ -48,23 +47,18 @@ def run_sweep(
 ) -> tuple[str, optuna.Study]:
     """Run the trials that are missing of `n_trials`, as children of the sweep's run.
 
-    Args:
-        choice: Where the trials run.
-        storage: Address of Optuna's storage.
-        launched: Whether the sweep is what `mlflow run` was started for.
-
-    Returns:
-        The id of the sweep's run, and Optuna's study.
+    Returns the id of the sweep's run, and Optuna's study in the storage at an address. `launched`
+    says that `mlflow run` was started for this sweep.
 
     Raises:
         InputError: Name or storage belong to another sweep; nothing was written.
         StateError: No trial was completed.
     """
-    check_storage(store, sweep, choice, storage)
+    check_storage(store, sweep, options, storage)
     store.check_writable()
     study = open_study(open_storage(storage), sweep)
-    display = Display(sweep.title, choice.workers)
-    executor = replace(choice, perform=PERFORM).open(store, display.tell)
+    display = Display(sweep.title, options.workers)
+    executor = open_executor(replace(options, perform=PERFORM), store, display.report)
     driver: SweepDriver | None = None
     try:
         with store.run(sweep_spec(sweep, storage), launched=launched) as run:
@@ -191,8 +185,7 @@ class SweepDriver:
     def _conclude(self, trial: FrozenTrial, ended: Collection[Owner] = ()) -> None:
         """Tell Optuna what the store knows of a trial, and repeat one that was cut off.
 
-        Args:
-            ended: Processes that no longer work on it, whatever the store says.
+        Processes that have `ended` do not work on it, whatever the store says.
         """
         for run in self._runs_of(trial):
             self._store.close_dead(run, ended)
@@ -263,16 +256,10 @@ def apply_trial(
     sweep: Sweep,
     study: optuna.Study,
     apply: str,
-    choice: Choice,
+    options: ExecutorOptions,
     seeds: tuple[int, ...],
 ) -> str:
-    """Run a study that trains, evaluates and extracts the settings of a trial over seeds.
-
-    Args:
-        apply: `best`, or the number of a completed trial.
-
-    Returns:
-        The name of the study.
+    """Run a study of the settings of a trial, `best` or a number, over seeds; return its name.
 
     Raises:
         InputError: The trial was not completed.
@@ -293,5 +280,5 @@ def apply_trial(
         scale=own.scale,
         settings=changed_settings(own) | trials[number].params,
     )
-    run_study(store, expand(definition), choice).check()
+    run_study(store, expand(definition), options).check()
     return definition.name

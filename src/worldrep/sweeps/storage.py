@@ -12,10 +12,9 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import create_engine, inspect
 
 from worldrep.errors import InputError, StateError, first_line
-from worldrep.executors import Choice
+from worldrep.executors import ExecutorOptions
 from worldrep.sweeps.definition import Sweep
-from worldrep.tracking import Store
-from worldrep.tracking.store import without_user
+from worldrep.tracking import Store, without_user
 
 
 def default_address(name: str) -> str:
@@ -109,14 +108,14 @@ def open_study(storage: BaseStorage, sweep: Sweep) -> optuna.Study:
     return study
 
 
-def check_storage(store: Store, sweep: Sweep, choice: Choice, address: str) -> None:
+def check_storage(store: Store, sweep: Sweep, options: ExecutorOptions, address: str) -> None:
     """Check that name and storage are free for this sweep, before anything of it is written.
 
     Raises:
         InputError: The name belongs to another sweep, the storage and the MLflow store know
             different trials, or the workers cannot reach the storage.
     """
-    if choice.executor == "ray" and choice.address != "local" and not is_database(address):
+    if options.executor == "ray" and options.address != "local" and not is_database(address):
         raise InputError(
             f"storage={address} is a file of this machine, and a cluster needs a database: "
             "storage=postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"

@@ -9,20 +9,18 @@ from pathlib import Path
 
 import optuna
 
-from worldrep.data.sets import maker_of
 from worldrep.errors import StateError
 from worldrep.evaluation.suites import VAL, evaluate
-from worldrep.executors.perform import with_cities
-from worldrep.executors.work import Job
+from worldrep.executors.jobs import Job, with_cities
 from worldrep.settings import Settings
-from worldrep.stages.common import identity_tags
-from worldrep.stages.train import Work
+from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.provenance import identity_tags
+from worldrep.stages.train import TrainingData, initial_model
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.tracking import OpenRun, RunSpec, Store
 from worldrep.training.device import make_accelerator
-from worldrep.training.feed import Schedule
-from worldrep.training.loop import train
-from worldrep.training.progress import Watch
+from worldrep.training.loop import TrainingInputs, train
+from worldrep.training.progress import ProgressCallback
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 STATE, NUMBER = "trial_state", "trial"  # tags
@@ -53,7 +51,7 @@ class TrialJob(Job):
         return RunSpec("sweep", self.title, self.fingerprint, tags, values, self.parent)
 
 
-def perform(store: Store, job: TrialJob, watch: Watch) -> str:
+def perform(store: Store, job: TrialJob, progress: ProgressCallback) -> str:
     """Run a trial and return the id of its run, whose tag `trial_state` says how it ended.
 
     The run of a pruned trial is FINISHED. Weights are not stored.
@@ -61,7 +59,7 @@ def perform(store: Store, job: TrialJob, watch: Watch) -> str:
     settings = with_cities(store, job)
     with store.run(job.spec) as run:
         try:
-            run.metrics(*_train_and_evaluate(store, job, settings, run, watch))
+            run.metrics(*_train_and_evaluate(store, job, settings, run, progress))
             run.tags({f"worldrep.{STATE}": COMPLETE})
         except optuna.TrialPruned:
             run.tags({f"worldrep.{STATE}": PRUNED})
@@ -72,24 +70,25 @@ def perform(store: Store, job: TrialJob, watch: Watch) -> str:
 
 
 def _train_and_evaluate(
-    store: Store, job: TrialJob, settings: Settings, run: OpenRun, watch: Watch
+    store: Store,
+    job: TrialJob,
+    settings: Settings,
+    run: OpenRun,
+    progress: ProgressCallback,
 ) -> tuple[int, dict[str, float]]:
     """Return the number of steps and the metrics of the trained model. Raises TrialPruned."""
-    accelerator, maker = make_accelerator(settings), maker_of(settings)
-    work = Work(store, settings, accelerator, maker, job.model_run or None, job.title, watch)
-    rows, base_rows, validate = work.prepare()
-    steps = Schedule.of(settings, len(rows)).steps
-    model = train(
-        work.initial_model(), rows, settings, accelerator, TrialRecorder(run, job, steps), validate,
-        title=job.title, watch=watch, base_rows=base_rows,
-    )  # fmt: skip
-    metrics, _ = evaluate(model.to(accelerator.device), maker, settings)
+    accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
+    data = TrainingData.load(plan, accelerator)
+    start = initial_model(store, settings, job.model_run or None)
+    inputs = TrainingInputs(start, data.rows, settings, accelerator, data.base_rows, job.title)
+    model = train(inputs, TrialRecorder(run, job, plan.steps), data.validate, progress)
+    metrics, _ = evaluate(model.to(accelerator.device), plan.maker, settings)
     for goal in job.sweep.objectives:
         name, value = f"{OBJECTIVE}{goal.name}", goal.value(metrics, job.base_metrics, settings)
         if not math.isfinite(value):
             raise StateError(f"{name} is not a number")
         metrics[name] = value
-    return steps, metrics
+    return plan.steps, metrics
 
 
 class TrialRecorder:

@@ -1,11 +1,28 @@
-"""The only part of worldrep that talks to MLflow."""
+"""Runs in an MLflow store, each piece of work in one run. The only package that calls MLflow.
+
+Imports `training` (checkpoint folders), `data` (cache folder) and the top-level modules.
+"""
 
 from mlflow.exceptions import MlflowException as StoreFault
 
-from worldrep.tracking.datasets import Dataset
-from worldrep.tracking.liveness import TakenError
-from worldrep.tracking.records import RunSpec, StoredRun
-from worldrep.tracking.run import OpenRun
-from worldrep.tracking.store import Store
+from worldrep.tracking.connection import DEFAULT_EXPERIMENT, without_user
+from worldrep.tracking.liveness import Owner, TakenError
+from worldrep.tracking.open_run import CHECKPOINTS, OpenRun
+from worldrep.tracking.runs import CITIES, Dataset, RunSpec, StoredRun
+from worldrep.tracking.store import Store, gc_disabled
 
-__all__ = ["Dataset", "OpenRun", "RunSpec", "Store", "StoreFault", "StoredRun", "TakenError"]
+__all__ = [
+    "CHECKPOINTS",
+    "CITIES",
+    "DEFAULT_EXPERIMENT",
+    "Dataset",
+    "OpenRun",
+    "Owner",
+    "RunSpec",
+    "Store",
+    "StoreFault",
+    "StoredRun",
+    "TakenError",
+    "gc_disabled",
+    "without_user",
+]

@@ -1,8 +1,8 @@
-"""Who works on a run, and whether that process is still at work.
+"""Which process works on a run, and whether that process is still alive.
 
-A process owns a run by the newest claim on it. The first claim is a tag that the run is made with;
-each later one is a param `claim.N`, because a param is the one thing of which every MLflow store
-accepts a single value: of two processes that make the same claim one is refused.
+The newest claim on a run names the process that works on it. The first claim is a tag, set when
+the run is created. Each later claim is a param `claim.N`, because every MLflow store accepts only
+one value for a param: if two processes make the same claim, one of them is refused.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import psutil
 from worldrep.errors import StateError
 
 HEARTBEAT_SECONDS = 15
-CLOCK_SECONDS = 5.0  # by which a correction of the clock may move a process's start
-SILENCE_SECONDS = 120  # a process that was silent for longer is dead, or will stop
+CLOCK_SECONDS = 5.0  # a clock correction may change a process's start time by this much
+SILENCE_SECONDS = 120  # a process without a heartbeat for this long counts as dead
 
 HEARTBEAT, OWNER, CLOSED = "worldrep.heartbeat", "worldrep.owner", "worldrep.closed_claim"
 CLAIM = "claim."
 
 
 class TakenError(StateError):
-    """Another process is doing the work, or has just done it."""
+    """Another process is doing the work, or has just finished it, in the run `run_id`."""
 
     def __init__(self, message: str, run_id: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class TakenError(StateError):
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its number, its host, and when it started in seconds since 1970."""
+    """A process: its id, its host, and its start time in seconds since 1970."""
 
     pid: int
     host: str
@@ -42,12 +42,13 @@ class Owner:
 
     @classmethod
     def here(cls) -> Owner:
+        """Return this process."""
         process = psutil.Process()
         return cls(process.pid, socket.gethostname(), round(process.create_time(), 2))
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
-        """The owner that a text such as `123 node1 1700000000.25` names; None for another text."""
+        """Parse a text such as `123 node1 1700000000.25`; None for any other text."""
         try:
             pid, host, started = text.split()
             return cls(int(pid), host, float(started))
@@ -58,9 +59,9 @@ class Owner:
         return f"{self.pid} {self.host} {self.started:.2f}"
 
     def exists(self, heard: float) -> bool:
-        """Whether the process lives and was heard of lately; on this host it is looked up as well.
+        """Return whether the process is alive, given its last heartbeat in seconds since 1970.
 
-        heard: when it last gave a sign of life, in seconds since 1970.
+        A process on this host must also be in the process table.
         """
         if time.time() - heard >= SILENCE_SECONDS:
             return False
@@ -76,8 +77,10 @@ class Owner:
 class Claim:
     """The newest claim on a run.
 
-    number: 0 for the one that made the run; heard: the owner's last sign of life, in seconds since
-    1970; closed: its owner has ended its work on the run.
+    Attributes:
+        number: 0 for the claim of the process that created the run.
+        heard: The owner's last heartbeat, in seconds since 1970.
+        closed: Whether the owner has ended its work on the run.
     """
 
     number: int
@@ -87,7 +90,7 @@ class Claim:
 
     @classmethod
     def newest(cls, tags: Mapping[str, str], params: Mapping[str, str]) -> Claim | None:
-        """The claim that holds now; None for a run that nobody ever claimed."""
+        """Return the claim in force; None for a run that was never claimed."""
         numbers = [int(key.removeprefix(CLAIM)) for key in params if key.startswith(CLAIM)]
         number = max(numbers, default=0)
         text = params[f"{CLAIM}{number}"] if number else tags.get(OWNER, "")
@@ -100,14 +103,15 @@ class Claim:
 
     @property
     def alive(self) -> bool:
-        """Whether its owner is at work on the run. (The run's status is set after a claim.)"""
+        """Whether the owner works on the run. (The run's status is set after the claim.)"""
         return not self.closed and self.owner.exists(self.heard)
 
 
-def claim_text(owner: Owner) -> str:
-    """A claim of an owner, made now."""
-    return f"{owner} {time.time():.0f}"
+def claim_text() -> str:
+    """Return a claim of this process, made now."""
+    return f"{Owner.here()} {time.time():.0f}"
 
 
 def heartbeat_tag() -> dict[str, str]:
+    """Return the tag of a heartbeat, made now."""
     return {HEARTBEAT: f"{time.time():.0f}"}

@@ -1,91 +1,91 @@
-"""The MLflow store: finding runs, and opening each piece of work exactly once.
+"""The MLflow store: finding runs, and doing each piece of work in exactly one run.
 
-A run is found by its fingerprint. A finished one is reused, one that a living process works on is
-left alone, and any other is reopened and carried on; so the store holds one run per fingerprint.
+A run is found by its fingerprint. A finished run is reused, a run of a living process is left
+alone, and any other is reopened. So the store holds one run per fingerprint.
+
+Several processes on several hosts may want the same work at once, and only the store can decide
+between them. A process that creates a run then searches for other runs with its fingerprint, and
+deletes its own if there is one: of two processes that create a run at the same time, at least one
+sees the other's. A process that takes over the run of a dead one makes the next claim on it, which
+the store grants to one process only (see `liveness`).
 """
 
 from __future__ import annotations
 
-import logging
-import os
+import gc
+import random
 import tempfile
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Read by mlflow: an absent server is reported in seconds, not minutes, and copies are silent.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
 import mlflow
-from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.data.cache import cache_folder
-from worldrep.digests import digest
-from worldrep.errors import InputError, StateError, first_line, unknown
-from worldrep.tracking.claims import claim_run, take_over
-from worldrep.tracking.collector import sparing_collector
+from worldrep.errors import InputError, StateError
+from worldrep.tracking.connection import fault_text, open_client, without_user
 from worldrep.tracking.launch import Launch
-from worldrep.tracking.liveness import CLOSED, Owner, TakenError
-from worldrep.tracking.records import TAG, RunSpec, StoredRun
-from worldrep.tracking.run import CHECKPOINTS, OpenRun
-from worldrep.tracking.sqlite import use_write_ahead_log
-from worldrep.training.manifest import step_of
+from worldrep.tracking.liveness import (
+    CLAIM,
+    CLOSED,
+    OWNER,
+    Owner,
+    TakenError,
+    claim_text,
+    heartbeat_tag,
+)
+from worldrep.tracking.open_run import CHECKPOINTS, OpenRun
+from worldrep.tracking.runs import TAG, RunSpec, StoredRun
+from worldrep.training.checkpoint import step_of
 
-DEFAULT_EXPERIMENT = "worldrep"
-UNNAMED_EXPERIMENT = "0"  # where `mlflow run` puts a run when the user names no experiment
-PAGE_RUNS = 500  # a server must answer within a request's timeout
+PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
+ATTEMPTS = 20  # to create a run while other processes create the same one
+LONGEST_WAIT = 1.0  # seconds between two attempts
 
 
 class Store:
-    """One experiment of one MLflow tracking store."""
+    """One experiment of an MLflow tracking store."""
 
     def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
         self.client, self.uri, self.experiment_id = client, uri, experiment_id
         self.experiment_name = client.get_experiment(experiment_id).name
         self.launch = Launch(client)
+        self.connected = time.time()
 
     @classmethod
-    def connect(cls, experiment: str | None = None, *, create: bool = True) -> Store:
-        """Open the store at MLflow's tracking URI, creating the database if needed.
+    def connect(
+        cls, experiment: str | None = None, uri: str | None = None, *, create: bool = True
+    ) -> Store:
+        """Open the store, and create its database if needed.
 
-        experiment: its name; else the one that `mlflow run` or the environment names, else
-        "worldrep"; create: make it if it is not there. Raises StateError when the store cannot be
-        reached or read, InputError when the experiment is missing.
+        Args:
+            experiment: Its name; default: the one that `mlflow run` or the environment names, else
+                "worldrep".
+            uri: Tracking URI, which becomes MLflow's own; default: MLflow's.
+            create: Create the experiment if it does not exist.
+
+        Raises:
+            StateError: The store cannot be reached or read.
+            InputError: The experiment does not exist.
         """
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we say it in words
+        if uri is not None:
+            mlflow.set_tracking_uri(uri)
         uri = mlflow.get_tracking_uri()
-        try:
-            with FileLock(_lock_path(uri)):  # two processes must not both create the database
-                client = MlflowClient(uri)
-                experiment_id = _experiment_id(client, experiment, create)
-                use_write_ahead_log(uri)
-        except (InputError, StateError):
-            raise
-        except Exception as fault:
-            reason = _words(fault, uri)
-            raise StateError(
-                f"cannot use the MLflow store at {without_user(uri)}: {reason}"
-            ) from None
+        client, experiment_id = open_client(uri, experiment, create)
         return cls(client, uri, experiment_id)
 
     @property
     def address(self) -> str:
-        """The tracking URI as others may see it: without user name and password."""
+        """The tracking URI without user name and password."""
         return without_user(self.uri)
 
     def words_of(self, fault: BaseException) -> str:
-        """The first line of a fault of the store, as others may see it."""
-        return _words(fault, self.uri)
+        """Return the first line of a StoreFault, without user name and password."""
+        return fault_text(fault, self.uri)
 
     def check_writable(self) -> None:
         """Raise StateError when nothing can be recorded."""
@@ -97,13 +97,15 @@ class Store:
                 f"the MLflow store at {self.address} cannot be written: {reason}"
             ) from None
 
+    # Reading
+
     def find(self, **tags: str) -> list[StoredRun]:
-        """Runs of the experiment with all these tags (without prefix), the newest first."""
-        terms = [f"tags.`worldrep.{key}` = '{value}'" for key, value in tags.items()]
+        """Return the runs with all these tags (without prefix), the newest first."""
+        terms = [f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items()]
         query, newest = " and ".join(terms), ["attributes.start_time DESC"]
         runs: list[StoredRun] = []
         token = None
-        with sparing_collector():
+        with gc_disabled():
             while True:
                 page = self.client.search_runs(
                     [self.experiment_id],
@@ -118,78 +120,125 @@ class Store:
                     return runs
 
     def finished(self, fingerprint: str) -> StoredRun | None:
-        """The finished run with this fingerprint, if there is one."""
+        """Return the finished run with this fingerprint, if there is one."""
         runs = self.find(fingerprint=fingerprint)
         return next((run for run in runs if run.status == "FINISHED"), None)
 
+    def reuse(self, fingerprint: str, parent: str | None = None) -> str | None:
+        """Return the id of the finished run with this fingerprint, made a child of `parent`."""
+        done = self.finished(fingerprint)
+        if done is None:
+            return None
+        self.adopt(done.id, parent)
+        return done.id
+
     def get(self, run_id: str) -> StoredRun:
-        """A run by its id. Raises InputError when there is none."""
+        """Return a run by its id. Raises InputError when there is none."""
         try:
             return StoredRun.of(self.client.get_run(run_id))
         except MlflowException:
             raise InputError(f"run_id {run_id!r} is not in the store at {self.address}") from None
 
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """Return (step, value) of a metric by step, with the value logged last for each step."""
+        points = self.client.get_metric_history(run_id, metric)
+        points = sorted(points, key=lambda point: (point.step, point.timestamp))
+        return sorted({point.step: point.value for point in points}.items())
+
+    def artifact(self, run_id: str, path: str, folder: Path) -> Path:
+        """Download an artifact, file or folder, into `folder` and return its path there.
+
+        Raises:
+            StateError: The run has no such artifact.
+        """
+        try:
+            return Path(self.client.download_artifacts(run_id, path, str(folder)))
+        except (MlflowException, OSError):
+            raise StateError(f"run {run_id} has no artifact {path}") from None
+
+    @contextmanager
+    def download(self, run_id: str, path: str) -> Iterator[Path]:
+        """Download an artifact as `artifact` does, into a folder that is deleted afterwards."""
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
+            yield self.artifact(run_id, path, Path(temporary))
+
+    def checkpoint_steps(self, run_id: str) -> list[int]:
+        """Return the steps of a training's checkpoints, ascending, complete or not."""
+        entries = self.client.list_artifacts(run_id, CHECKPOINTS)
+        steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
+        return sorted(step for step in steps if step is not None)
+
+    # Writing
+
+    def tag(self, run_id: str, **tags: str) -> None:
+        """Set tags (without prefix) of a run that no process works on."""
+        for name, value in tags.items():
+            self.client.set_tag(run_id, f"{TAG}{name}", value)
+
+    def adopt(self, run_id: str, parent: str | None) -> None:
+        """Make a run the child of `parent`, unless it has a parent already."""
+        if parent and self.get(run_id).parent is None:
+            self.client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent)
+
+    def point_launch(self, run_id: str) -> None:
+        """Make the run that `mlflow run` created a pointer to the result, if it is another run."""
+        self.launch.point_to(self.get(run_id))
+
     @contextmanager
     def run(self, spec: RunSpec, *, launched: bool = False) -> Iterator[OpenRun]:
-        """Open the run of a piece of work, new or carried on, and close it as it ended.
+        """Open the run of a piece of work, new or resumed, and close it as the block ended.
 
-        launched: this is the work that `mlflow run` was asked for; the run that it made is used.
-        Raises StateError when a living process already works on it, or when the store fails.
+        Args:
+            spec: The work.
+            launched: It is what `mlflow run` was called for; the run that it created is used.
+
+        Raises:
+            TakenError: As `claim`.
+            StateError: The store failed.
         """
         run = self.claim(spec, launched=launched)
         try:
-            yield run
-            run.close("FINISHED")
-        except (KeyboardInterrupt, SystemExit):
-            _abandon(run, "KILLED")
-            raise
-        except TakenError:
-            _abandon(run, "FAILED")
-            raise
+            with _ended_on_error(run):
+                yield run
+                run.close("FINISHED")
         except MlflowException as fault:
-            _abandon(run, "FAILED", fault)
             raise StateError(
                 f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "
                 "when it answers again, the same command goes on from the last checkpoint"
             ) from None
-        except BaseException as fault:
-            _abandon(run, "FAILED", fault)
-            raise
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run for a piece of work.
 
-        Raises TakenError when a living process has it, or when it was finished meanwhile (except
-        for a spec that may be repeated).
+        Raises:
+            TakenError: A living process owns it, or it was finished meanwhile (and the spec is not
+                repeatable).
         """
-        run_id, number = claim_run(self, spec, launched)
-        opened = OpenRun(self.client, run_id, number)
-        try:
-            if opened.resumed:  # a new run was made with both
+        run_id, number = self._claim(spec, launched)
+        run = OpenRun(self.client, run_id, number)
+        with _ended_on_error(run):
+            if run.resumed:  # a new run was created with both
                 self.adopt(run_id, spec.parent)
-                opened.tags(spec.all_tags)
+                run.tags(spec.all_tags)
             if spec.settings:
-                opened.settings(spec.settings)
-        except (KeyboardInterrupt, SystemExit):
-            _abandon(opened, "KILLED")
-            raise
-        except BaseException as fault:
-            _abandon(opened, "FAILED", fault)
-            raise
-        return opened
+                run.settings(spec.settings)
+        return run
 
     def close_dead(
         self, run: StoredRun, ended: Collection[Owner] = (), error: str | None = None
     ) -> None:
-        """End a run as KILLED whose process is dead, or is one of those that ended their work.
+        """End a RUNNING run whose process is dead as KILLED; leave any other run alone.
 
-        error: end it as FAILED for this reason. Nothing happens to any other run.
+        Args:
+            run: As it was found.
+            ended: Processes that are known to have ended, whatever their heartbeat says.
+            error: Why the run failed; it is then ended as FAILED.
         """
         owner = run.claim.owner if run.claim else None
         if run.status != "RUNNING" or (run.alive and owner not in ended):
             return
         try:
-            number, status = take_over(self.client, run, run.name)
+            number, status = self.take_over(run, run.name)
         except TakenError:
             return
         if status != "RUNNING":
@@ -198,94 +247,124 @@ class Store:
         fault = StateError(error) if error else None
         _abandon(OpenRun(self.client, run.id, number), "FAILED" if error else "KILLED", fault)
 
-    def point_launch(self, run_id: str) -> None:
-        """Make the run that `mlflow run` made, if it is not the result's, a pointer to it."""
-        self.launch.point_to(self.get(run_id))
+    def take_over(self, run: StoredRun, name: str) -> tuple[int, str]:
+        """Claim a run of a dead process; return the number of the claim and the run's status.
 
-    def tag(self, run_id: str, **tags: str) -> None:
-        """Set tags (without prefix) of a run that no process works on."""
-        for name, value in tags.items():
-            self.client.set_tag(run_id, f"{TAG}{name}", value)
+        From now on only this process changes the status. (`run.status` may be older than
+        `run.claim`: MLflow reads a run in several steps.)
 
-    def adopt(self, run_id: str, parent: str | None) -> None:
-        """List a run below a study's run, unless it is below another one already."""
-        if parent and self.get(run_id).parent is None:
-            self.client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent)
-
-    @contextmanager
-    def download(self, run_id: str, path: str) -> Iterator[Path]:
-        """A copy of a run's artifact, file or folder, for as long as the block lasts.
-
-        Raises StateError when it is not there.
+        Raises:
+            TakenError: Another process was quicker.
         """
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-            try:
-                found = self.client.download_artifacts(run_id, path, temporary)
-            except (MlflowException, OSError):
-                raise StateError(f"run {run_id} has no artifact {path}") from None
-            yield Path(found)
+        number = run.claim.number + 1 if run.claim else 1
+        text = claim_text()
+        refused = None
+        try:
+            self.client.log_param(run.id, f"{CLAIM}{number}", text)
+        except MlflowException as fault:
+            refused = fault
+        found = self.client.get_run(run.id)
+        held = found.data.params.get(f"{CLAIM}{number}")
+        if held is None and refused is not None:
+            raise refused
+        if held != text:
+            raise TakenError(f"{name} was taken up by another process meanwhile", run.id)
+        return number, found.info.status
 
-    def checkpoint_steps(self, run_id: str) -> list[int]:
-        """Steps of the checkpoint folders of a training, ascending, complete or not."""
-        entries = self.client.list_artifacts(run_id, CHECKPOINTS)
-        steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
-        return sorted(step for step in steps if step is not None)
+    def _claim(self, spec: RunSpec, launched: bool) -> tuple[str, int]:
+        """Return the id of the run that this process now owns, and the number of its claim."""
+        for attempt in range(ATTEMPTS):
+            earlier = self.find(fingerprint=spec.fingerprint)
+            if earlier:
+                return self._reopen(spec, earlier)
+            made = self._create(spec, launched)
+            if [run.id for run in self.find(fingerprint=spec.fingerprint)] == [made]:
+                return made, 0
+            self._withdraw(made)
+            time.sleep(random.uniform(0, LONGEST_WAIT * (attempt + 1) / ATTEMPTS))
+        raise StateError(f"{spec.name} is being begun by too many processes at once; try again")
+
+    def _reopen(self, spec: RunSpec, earlier: Sequence[StoredRun]) -> tuple[str, int]:
+        """Take over the newest of the earlier runs, and close the others."""
+        for run in earlier:
+            if run.alive and run.claim:
+                owner = run.claim.owner
+                raise TakenError(
+                    f"{spec.name} is being done by process {owner.pid} on {owner.host} "
+                    f"(run {run.id}); wait for it or stop it",
+                    run.id,
+                )
+            if run.status == "FINISHED" and not spec.repeatable:
+                raise _finished(spec, run)
+        newest, *others = earlier
+        for run in others:
+            self.close_dead(run)
+        number, status = self.take_over(newest, spec.name)
+        if status == "FINISHED" and not spec.repeatable:
+            self.client.set_tag(newest.id, CLOSED, str(number))
+            raise _finished(spec, newest)
+        if newest.tag("error"):
+            self.client.delete_tag(newest.id, f"{TAG}error")
+        self.client.update_run(newest.id, status="RUNNING")
+        return newest.id, number
+
+    def _create(self, spec: RunSpec, launched: bool) -> str:
+        tags = spec.all_tags | {OWNER: claim_text()} | heartbeat_tag()
+        if spec.parent:
+            tags[MLFLOW_PARENT_RUN_ID] = spec.parent
+        if launched:
+            if run_id := self.launch.become(spec, tags, self.experiment_id):
+                return run_id
+            tags = self.launch.origin() | tags
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=spec.name)
+        return run.info.run_id
+
+    def _withdraw(self, run_id: str) -> None:
+        """Undo `_create`, so that no process finds the run."""
+        self.client.delete_tag(run_id, f"{TAG}fingerprint")
+        if not self.launch.take_back(run_id):
+            self.client.delete_run(run_id)
 
 
-def without_user(uri: str) -> str:
-    """A tracking URI without user name and password, and without what follows a question mark,
-    where databases take passwords too."""
-    scheme, _, rest = uri.partition("?")[0].partition("://")
-    if not rest or rest.startswith("/"):  # no host, and so no user
-        return uri.partition("?")[0]
-    host, slash, path = rest.partition("/") if scheme.startswith("http") else (rest, "", "")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+def _finished(spec: RunSpec, run: StoredRun) -> TakenError:
+    return TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)
 
 
-def _words(fault: BaseException, uri: str) -> str:
-    """The first line of a fault, which may quote the URI, without user name and password."""
-    return first_line(fault).replace(uri.rstrip("/"), without_user(uri).rstrip("/"))
+@contextmanager
+def _ended_on_error(run: OpenRun) -> Iterator[None]:
+    """End the run as FAILED or KILLED when the block raises."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        _abandon(run, "KILLED")
+        raise
+    except TakenError:
+        _abandon(run, "FAILED")
+        raise
+    except BaseException as fault:
+        _abandon(run, "FAILED", fault)
+        raise
 
 
 def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:
-    """End a run that did not finish, as far as the store still answers and it is still ours."""
+    """End a run that did not finish, if the store still answers and this process still owns it."""
     if fault is not None and not run.lost:
         with suppress(MlflowException):
-            run.tags({"worldrep.error": f"{type(fault).__name__}: {fault}"[:500]})
+            run.tags({f"{TAG}error": f"{type(fault).__name__}: {fault}"[:500]})
     with suppress(MlflowException, TakenError):
         run.close(status)
 
 
-def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
-    launched = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if name is None and launched and launched != UNNAMED_EXPERIMENT:
-        return launched
-    named = name is not None
-    name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
-    found = client.get_experiment_by_name(name)
-    if found is None and not create and not named:
-        raise StateError(f"the store has no experiment {name!r}: nothing was recorded yet")
-    if found is None and not create:
-        names = [experiment.name for experiment in client.search_experiments()]
-        raise unknown("experiment", name, names)
-    if found is None:
-        return _create_experiment(client, name)
-    if found.lifecycle_stage != ViewType.to_string(ViewType.ACTIVE_ONLY).removesuffix("_only"):
-        raise StateError(f"experiment {name!r} was deleted; restore it or name another")
-    return found.experiment_id
+@contextmanager
+def gc_disabled() -> Iterator[None]:
+    """Disable automatic garbage collection, which takes most of the time of a large search.
 
-
-def _create_experiment(client: MlflowClient, name: str) -> str:
+    Reading many runs creates many small objects, and each collection would visit all of them.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        return client.create_experiment(name)
-    except MlflowException:
-        found = client.get_experiment_by_name(name)  # another process may have been quicker
-        if found is None:
-            raise
-        return found.experiment_id
-
-
-def _lock_path(uri: str) -> Path:
-    folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{digest(uri)}.lock"
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,4 +1,4 @@
-"""The training loop, its state and its checkpoints. Runs without MLflow.
+"""The training loop, its state, its checkpoints and the strategies of fine-tuning, without MLflow.
 
-Imports `data`, `model` and `evaluation`.
+May import `evaluation`, `model`, `data` and the top-level modules of `worldrep`.
 """

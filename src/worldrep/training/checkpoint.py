@@ -1,27 +1,56 @@
-"""Checkpoints: a model and the state of its training in one folder, complete or absent."""
+"""Checkpoints: folders `step-N` with a model and the state of its training, complete or invalid.
+
+A manifest with the size and SHA-256 of every file is written last. A folder without a manifest, or
+with a file that differs from it, is not a checkpoint. Importing this module does not load torch.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from safetensors.torch import load_file, save_file
-from transformers import Qwen2ForCausalLM
+from typing import TYPE_CHECKING
 
 from worldrep.errors import StateError
-from worldrep.model.qwen2 import save_model
-from worldrep.training.manifest import folder_name, step_of, verify, write_manifest
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import Qwen2ForCausalLM
+
+MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 STATE = "training_state.safetensors"
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory.
+
+    Attributes:
+        weights: The model's parameters by name.
+        state: What `Training.state_dict` returned.
+    """
+
+    weights: dict[str, Tensor]
+    state: dict[str, Tensor]
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps taken."""
+        return int(self.state["step"])
+
+
 def write_checkpoint(
-    parent: Path, step: int, model: Qwen2ForCausalLM, state: dict[str, torch.Tensor]
+    parent: Path, step: int, model: Qwen2ForCausalLM, state: dict[str, Tensor]
 ) -> Path:
-    """Write `parent/step-N` under a temporary name and rename it when it is whole."""
+    """Write the folder `parent/step-N` under a temporary name, rename it and return its path."""
+    from safetensors.torch import save_file
+
+    from worldrep.model.qwen2 import save_model
+
     final = parent / folder_name(step)
     part = final.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -34,21 +63,57 @@ def write_checkpoint(
     return final
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Weights and training state of a complete checkpoint. Raises StateError for another folder."""
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Verify a checkpoint folder and load it.
+
+    Raises:
+        StateError: The folder is not a complete checkpoint.
+    """
+    from safetensors.torch import load_file
+
     verify(folder)
-    return load_file(folder / WEIGHTS), load_file(folder / STATE)
+    return Checkpoint(load_file(folder / WEIGHTS), load_file(folder / STATE))
 
 
-def latest_complete(parent: Path) -> Path | None:
-    """The complete checkpoint of the highest step, or None."""
-    found = [
-        (step, path) for path in parent.glob("step-*") if (step := step_of(path.name)) is not None
-    ]
-    for _, path in sorted(found, reverse=True):
-        try:
-            verify(path)
-        except StateError:
-            continue
-        return path
-    return None
+def folder_name(step: int) -> str:
+    """Return the name of the checkpoint folder of a step."""
+    return f"step-{step}"
+
+
+def step_of(name: str) -> int | None:
+    """Return the step of a checkpoint folder's name, or None for another name."""
+    prefix, _, number = name.partition("-")
+    is_step = prefix == "step" and number.isascii() and number.isdecimal()
+    return int(number) if is_step else None
+
+
+def write_manifest(folder: Path) -> None:
+    """Write a manifest of all files that a folder holds now."""
+    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    content = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1))
+
+
+def verify(folder: Path) -> None:
+    """Check every file of a folder against its manifest.
+
+    Raises:
+        StateError: The manifest is missing, or a file differs from it; the message names it.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        raise StateError(f"{folder} is not a complete checkpoint: no readable {MANIFEST}") from None
+    for name, facts in manifest.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != facts["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise StateError(f"{path} {found}, should have {facts['bytes']}: truncated or damaged")
+        if _sha256(path) != facts["sha256"]:
+            raise StateError(f"{path} is damaged: its digest is not the manifest's")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

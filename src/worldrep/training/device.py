@@ -1,4 +1,4 @@
-"""Where a training computes, in which arithmetic, and whether its steps can be captured."""
+"""The device and precision of a training, and whether its steps fit in a CUDA graph."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from worldrep.settings import Settings
 
 
 def best_device() -> torch.device:
-    """Where a model that is not trained computes."""
+    """Return the device for evaluating and extracting: CUDA if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make_accelerator(settings: Settings) -> Accelerator:
-    """The device and its arithmetic; `auto` is bf16 on a CUDA device that has it, else float32.
+    """Return an accelerator; precision `auto` is bf16 on a CUDA device that has it, else float32.
 
-    Raises InputError for an arithmetic or a computation that the device lacks.
+    Raises:
+        InputError: The setting `compute` needs a CUDA graph, which is not possible here.
     """
     precision = settings.precision
-    cuda = torch.cuda.is_available()
     if precision == "auto":
-        precision = "bf16" if cuda and torch.cuda.is_bf16_supported() else "no"
-    if precision == "fp16" and not cuda:
-        raise InputError("precision=fp16 needs a CUDA device; allowed here: auto, no, bf16")
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        precision = "bf16" if bf16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
     obstacle = graph_obstacle(settings, accelerator)
     if settings.compute in ("graph", "compile") and obstacle:
@@ -35,13 +34,11 @@ def make_accelerator(settings: Settings) -> Accelerator:
 
 
 def graph_obstacle(settings: Settings, accelerator: Accelerator) -> str:
-    """Why a step cannot be captured, or nothing."""
+    """Return why a step cannot be captured as a CUDA graph, or an empty text if it can."""
     if accelerator.device.type != "cuda":
         return "needs a CUDA device"
     if accelerator.num_processes > 1:
         return "is for one process"
-    if accelerator.scaler is not None:
-        return "cannot be used with precision=fp16"
     if settings.accumulation > 1:
         return "cannot be used with accumulation"
     return ""

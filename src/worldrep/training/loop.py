@@ -1,25 +1,25 @@
 """The training loop, for pretraining and fine-tuning alike.
 
-It runs on `accelerate` (any device, several processes, mixed precision) and knows nothing of
-MLflow: numbers and checkpoints go to a Recorder. On the CPU the same settings end with the same
-weights, however often the training was killed and resumed in between.
+It runs on `accelerate` (any device, several processes, mixed precision) and does not know MLflow:
+metrics and checkpoints go to a Recorder. On the CPU, a training that is interrupted and resumed any
+number of times ends with the same weights as one that is not.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.encoding import Tokens
+from worldrep.data.tokens import Tokens
 from worldrep.settings import Settings
-from worldrep.training.checkpoint import write_checkpoint
+from worldrep.training.checkpoint import Checkpoint, write_checkpoint
 from worldrep.training.feed import RowFeed
-from worldrep.training.progress import Meter, Watch
-from worldrep.training.recording import Recorder
+from worldrep.training.progress import Meter, ProgressCallback, Recorder
 from worldrep.training.state import Training
 from worldrep.training.steps import steps_of
 
@@ -28,67 +28,86 @@ LOG_POINTS = 200  # points of the training curves
 Validate = Callable[[Qwen2ForCausalLM], dict[str, float]]
 
 
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a training works on.
+
+    Attributes:
+        model: The model at step 0: new, or the base of a fine-tuning. It is trained in place.
+        rows: (n, length) token rows to train on.
+        settings: Settings of the training.
+        accelerator: Device, precision and processes, as `make_accelerator` returns it.
+        base_rows: (m, length) rows of the base's training, for the strategies `replay` and `ewc`.
+        title: Label of the progress bar.
+    """
+
+    model: Qwen2ForCausalLM
+    rows: Tokens
+    settings: Settings
+    accelerator: Accelerator
+    base_rows: Tokens | None = None
+    title: str = "training"
+
+
 def train(
-    model: Qwen2ForCausalLM,
-    rows: Tokens,
-    settings: Settings,
-    accelerator: Accelerator,
+    inputs: TrainingInputs,
     recorder: Recorder | None,
     validate: Validate | None = None,
-    resume: Path | None = None,
-    title: str = "training",
-    watch: Watch | None = None,
-    base_rows: Tokens | None = None,
+    progress: ProgressCallback | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Qwen2ForCausalLM:
-    """Train a model on token rows (n, length) and return it with its final weights.
+    """Train a model and return it in evaluation mode.
 
-    model: as it is at step 0; recorder: where numbers and checkpoints go, None on all processes but
-    the main one; validate: called with the model at the validation steps; resume: checkpoint folder
-    to continue from; title, watch: what it is called to whom is told how far it is; base_rows: rows
-    (m, length) of the base's training, for a strategy that goes back to them.
-    Raises StateError, naming the step, when the loss is not finite.
+    Args:
+        inputs: What to train, on which rows.
+        recorder: Receives metrics and checkpoints; None on all processes but the main one.
+        validate: Returns metrics of a model; called at step 0 and at the validation steps.
+        progress: Called several times a second with the progress of the training.
+        checkpoint: Where to continue an interrupted training.
+
+    Raises:
+        StateError: The loss is not finite; the message names the step, which was not taken.
     """
-    training = Training(model, settings, accelerator, base_rows)
-    if resume is not None:
-        training.resume(resume)
-    feed = RowFeed(rows, settings, accelerator.device, base_rows)
-    stepper, steps = steps_of(training, feed), feed.schedule.steps
-    log_every = max(1, steps // LOG_POINTS)
-    checkpoint_steps = feed.schedule.marks(settings.n_checkpoints)
-    validation_steps = {0} | feed.schedule.marks(settings.n_validations)
-    read_steps = checkpoint_steps | validation_steps  # what runs behind is waited for before these
-    meter = Meter(steps, training.step, title, watch)
-
-    def look() -> None:
-        """Validate where that is due, on the main process."""
-        if recorder and validate and training.step in validation_steps:
-            recorder.metrics(training.step, validate(training.result()))
-            training.plain.train()
-            meter.skip()
-
-    if resume is None:
-        look()
-    while training.step < steps:
-        tokens = feed.token_count(feed.batch(training.step))
-        stepper.take()
-        meter.add(tokens)
-        if training.step % log_every == 0 or training.step in read_steps:
+    settings, accelerator = inputs.settings, inputs.accelerator
+    training = Training(inputs.model, settings, accelerator, inputs.base_rows)
+    feed = RowFeed(inputs.rows, settings, accelerator.device, inputs.base_rows)
+    if checkpoint is not None:
+        training.load_checkpoint(checkpoint)
+    stepper, schedule = steps_of(training, feed), feed.schedule
+    log_every = max(1, schedule.steps // LOG_POINTS)
+    checkpoint_steps = schedule.marks(settings.n_checkpoints)
+    validation_steps = schedule.marks(settings.n_validations)
+    meter = Meter(schedule.steps, training.step, inputs.title, progress)
+    if recorder and validate and checkpoint is None:
+        _validate(training, validate, recorder, meter)
+    while training.step < schedule.steps:
+        meter.add(stepper.take())
+        saving, validating = training.step in checkpoint_steps, training.step in validation_steps
+        # Reading the loss synchronises with the device and raises before a bad model is used.
+        if saving or validating or training.step % log_every == 0:
             numbers = stepper.read()
             numbers |= meter.flush(numbers["train/loss"])
             if recorder:
                 recorder.metrics(training.step, numbers)
-        look()
-        if recorder and training.step in checkpoint_steps:
-            _record_checkpoint(training, recorder)
-            meter.skip()
+        if recorder and validate and validating:
+            _validate(training, validate, recorder, meter)
+        if recorder and saving:
+            _save_checkpoint(training, recorder, meter)
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
-    del stepper  # and with it what it keeps on the device
+    del stepper  # it holds a CUDA graph and buffers on the device
     accelerator.free_memory()
     return training.result().eval()
 
 
-def _record_checkpoint(training: Training, recorder: Recorder) -> None:
+def _validate(training: Training, validate: Validate, recorder: Recorder, meter: Meter) -> None:
+    recorder.metrics(training.step, validate(training.result()))
+    training.plain.train()
+    meter.skip()
+
+
+def _save_checkpoint(training: Training, recorder: Recorder, meter: Meter) -> None:
     with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
         state = training.state_dict()
         recorder.checkpoint(write_checkpoint(Path(folder), training.step, training.result(), state))
+    meter.skip()

@@ -1,19 +1,38 @@
-"""Loss and speed between two points of the training curve, and a bar for who watches."""
+"""What a training reports to: a recorder, and optionally a progress callback such as a bar."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
-LOOK_SECONDS = 0.2  # least time between two signs of progress
+REPORT_SECONDS = 0.2  # least time between two calls of a progress callback
+
+
+class Recorder(Protocol):
+    """Receives the metrics and checkpoints of a training."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Record metrics measured after `step` optimizer steps."""
+
+    def checkpoint(self, folder: Path) -> None:
+        """Record a complete checkpoint folder `step-N`, which is deleted after the call."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of work is: steps done of all, and what they are like."""
+    """How far a piece of work is.
+
+    Attributes:
+        title: Label of the progress bar.
+        done: Steps done.
+        total: Steps in all.
+        text: Shown after the bar, such as the loss and the speed.
+    """
 
     title: str
     done: int
@@ -21,13 +40,14 @@ class Progress:
     text: str = ""
 
 
-Watch = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 class Bar:
-    """A Watch that draws a bar, when on a terminal.
+    """A progress callback that draws a bar, if standard error is a terminal.
 
-    position: line of the screen, counted from the first bar.
+    Args:
+        position: Line of the bar on the screen, counted from the first one.
     """
 
     def __init__(self, position: int = 0) -> None:
@@ -35,10 +55,8 @@ class Bar:
         self._bar: tqdm | None = None
 
     def __call__(self, progress: Progress) -> None:
-        if self._bar is None or (self._bar.desc, self._bar.total) != (
-            progress.title,
-            progress.total,
-        ):
+        shown = (self._bar.desc, self._bar.total) if self._bar else None
+        if shown != (progress.title, progress.total):
             self.close()
             self._bar = tqdm(
                 desc=progress.title,
@@ -50,33 +68,43 @@ class Bar:
                 disable=None,
             )
             self._bar.desc = progress.title  # tqdm adds a colon
+        assert self._bar is not None
         self._bar.set_postfix_str(progress.text, refresh=False)
         self._bar.update(progress.done - self._bar.n)
 
     def close(self) -> None:
+        """Finish the current bar; the next call starts another one."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 class Meter:
-    """Counts real tokens per second, and tells a watch how far it is."""
+    """Measures tokens per second of training, and calls a progress callback.
 
-    def __init__(self, steps: int, done: int, title: str, watch: Watch | None) -> None:
-        self._steps, self._done, self._title, self._watch = steps, done, title, watch
-        self._text, self._told = "", 0.0
-        self._clear()
+    Args:
+        steps: Steps of the whole training.
+        done: Steps done so far.
+        title: Label of the progress bar.
+        progress: The callback, or None.
+    """
 
-    def _clear(self) -> None:
+    def __init__(
+        self, steps: int, done: int, title: str, progress: ProgressCallback | None
+    ) -> None:
+        self._steps, self._done, self._title, self._progress = steps, done, title, progress
+        self._text, self._reported = "", 0.0
         self._tokens, self._seconds, self._since = 0, 0.0, time.perf_counter()
 
     def add(self, tokens: int) -> None:
-        """Count one step."""
+        """Count one step of so many tokens, padding excluded."""
         now = self._count_time()
         self._tokens += tokens
         self._done += 1
-        if now - self._told >= LOOK_SECONDS or self._done == self._steps:
-            self._tell()
+        due = now - self._reported >= REPORT_SECONDS or self._done == self._steps
+        if due and self._progress:
+            self._reported = now
+            self._progress(Progress(self._title, self._done, self._steps, self._text))
 
     def _count_time(self) -> float:
         now = time.perf_counter()
@@ -84,18 +112,24 @@ class Meter:
         return now
 
     def skip(self) -> None:
-        """Leave out the time since the last step: it was not spent on training."""
+        """Leave out the time since the last step, which was not spent on training."""
         self._since = time.perf_counter()
 
     def flush(self, loss: float) -> dict[str, float]:
-        """Tokens per second since the last flush; the loss is what the watch is told."""
-        self._count_time()  # a device that ran behind the host has been waited for
+        """Return tokens per second since the last flush, after a synchronisation of the device.
+
+        The loss is shown with the speed in the progress that follows.
+        """
+        self._count_time()
         speed = self._tokens / max(self._seconds, 1e-9)
         self._text = f"loss {loss:.3f}, {speed:,.0f} tokens/s"
-        self._clear()
+        self._tokens, self._seconds = 0, 0.0
         return {"train/tokens_per_second": speed}
 
-    def _tell(self) -> None:
-        self._told = time.perf_counter()
-        if self._watch:
-            self._watch(Progress(self._title, self._done, self._steps, self._text))
+
+def duration_in_words(seconds: float) -> str:
+    """Return a rough duration, such as `about 4 minutes`."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"about {seconds / size:.0f} {unit}"
+    return f"about {max(1, round(seconds))} seconds"

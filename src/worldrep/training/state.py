@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
+from torch import nn
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.encoding import Tokens
+from worldrep.data.tokens import Tokens
 from worldrep.model.packed import PackedQwen2
 from worldrep.model.plain import PlainQwen2
 from worldrep.settings import Settings
-from worldrep.training.checkpoint import read_checkpoint
-from worldrep.training.optimizer import (
-    build_optimizer,
-    load_optimizer,
-    optimizer_tensors,
-    trained_parameters,
+from worldrep.training.checkpoint import Checkpoint
+from worldrep.training.strategies import (
+    Pull,
+    fisher_information,
+    freeze_all_but,
+    merged,
+    with_adapters,
 )
-from worldrep.training.strategies.adapters import merged, with_adapters
-from worldrep.training.strategies.fisher import fisher_information
-from worldrep.training.strategies.frozen import freeze_all_but
-from worldrep.training.strategies.pull import Pull
 
-ADAPTER = "adapter/"
-SCALER_STATE = ("scale", "_growth_tracker")  # what fp16 changes from step to step
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+ADAPTER, OPTIMIZER = "adapter/", "optimizer/"  # prefixes in a state dict
 
 
 class Training:
-    """A model, its optimizer and how far they are.
+    """A model, its optimizer and the number of steps taken.
 
-    plain: the model of `transformers`; model: its forward pass, as the setting `compute` wants it,
-    prepared by accelerate for its device and processes; pull: what holds it back, None for nothing.
+    Args:
+        model: The model as it is at step 0, even if a checkpoint is loaded afterwards.
+        settings: Settings of the training.
+        accelerator: Device, precision and processes.
+        base_rows: (m, length) rows of the base's training, for the strategy `ewc`.
+
+    Attributes:
+        step: Optimizer steps taken.
+        plain: The model of `transformers`.
+        model: Its forward pass as the setting `compute` wants it, prepared by accelerate.
+        optimizer: Its optimizer, prepared by accelerate.
+        pull: Pulls the weights towards those of the base, for `l2sp` and `ewc`; else None.
     """
 
     def __init__(
@@ -44,8 +52,6 @@ class Training:
         accelerator: Accelerator,
         base_rows: Tokens | None = None,
     ) -> None:
-        """model: as the training begins, even if it is resumed; base_rows: of the base's training,
-        for a strategy that needs them."""
         self.settings, self.accelerator, self.step = settings, accelerator, 0
         self.plain = model.to(accelerator.device).train()
         self.pull = self._pull(base_rows)
@@ -66,40 +72,63 @@ class Training:
         return None
 
     def result(self) -> Qwen2ForCausalLM:
-        """The model as it is now and as it is stored, whatever was added to train it."""
+        """Return the model as it is now, with adapters merged into its weights."""
         return merged(self._adapted) if self._adapted else self.plain
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Position, optimizer and random state; the weights are saved as a model beside them."""
+        """Return step, random state and optimizer state; weights are saved as a model besides.
+
+        Adapters are part of the state, because they cannot be recovered from merged weights.
+        """
         state = {"step": torch.tensor(self.step), "rng": torch.get_rng_state()}
-        if self.accelerator.scaler is not None:
-            scaler = self.accelerator.scaler.state_dict()
-            state |= {f"scaler/{key}": torch.tensor(scaler[key]) for key in SCALER_STATE}
-        return state | self._adapters() | optimizer_tensors(self.plain, self.optimizer)
+        for name, parameter in trained_parameters(self.plain):
+            if self._adapted:
+                state[f"{ADAPTER}{name}"] = parameter.detach().cpu().contiguous()
+            for key, value in self.optimizer.state[parameter].items():
+                state[f"{OPTIMIZER}{name}/{key}"] = value.detach().cpu().contiguous()
+        return state
 
-    def resume(self, folder: Path) -> None:
-        """Continue from a checkpoint folder. Raises StateError when it is damaged."""
-        weights, state = read_checkpoint(folder)
+    def load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint of the same training."""
+        weights, state = checkpoint.weights, checkpoint.state
+        trained = trained_parameters(self.plain)
         if self._adapted:
-            weights = {key: state[f"{ADAPTER}{key}"] for key, _ in trained_parameters(self.plain)}
+            weights = {name: state[f"{ADAPTER}{name}"] for name, _ in trained}
         self.plain.load_state_dict(weights, strict=self._adapted is None)
-        load_optimizer(self.plain, self.optimizer, state)
+        for name, parameter in trained:
+            prefix = f"{OPTIMIZER}{name}/"
+            self.optimizer.state[parameter] = {
+                key.removeprefix(prefix): value.to(parameter.device)
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
         torch.set_rng_state(state["rng"])
-        scaler = self.accelerator.scaler
-        if scaler is not None:
-            saved = {key: state[f"scaler/{key}"].item() for key in SCALER_STATE}
-            scaler.load_state_dict(scaler.state_dict() | saved)
-        self.step = int(state["step"])
-
-    def _adapters(self) -> dict[str, torch.Tensor]:
-        """Weights that are trained beside the model's own: merged, they could not be told apart."""
-        if self._adapted is None:
-            return {}
-        return {
-            f"{ADAPTER}{name}": weight.detach().cpu().contiguous()
-            for name, weight in trained_parameters(self.plain)
-        }
+        self.step = checkpoint.step
 
     def gradient_sync(self, last: bool) -> AbstractContextManager:
-        """Processes exchange gradients in the last part of a batch only."""
+        """Return a context in which processes average gradients only in a batch's last part."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
+
+
+def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters that are not frozen, with their names."""
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+
+
+def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101); only matrices decay."""
+    parameters = [parameter for _, parameter in trained_parameters(model)]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim == 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    rate = settings.learning_rate
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True)
+
+
+def learning_rate_at(step: int, steps: int, settings: Settings) -> float:
+    """Return the learning rate of step 0, 1, ...: linear warm-up from 0, then linear decay to 0."""
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return settings.learning_rate * step / warmup
+    return settings.learning_rate * max(0.0, (steps - step) / max(1, steps - warmup))

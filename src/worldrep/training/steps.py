@@ -1,64 +1,81 @@
-"""Optimizer steps: one operation after the other, or all of a step as one CUDA graph."""
+"""Optimizer steps: one operation after the other, or a whole step as one CUDA graph."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import cross_entropy, embedding
 from torch.nn.utils import clip_grad_norm_
 
+from worldrep.data.tokens import EQUALS, PAD
 from worldrep.errors import StateError
-from worldrep.model.layout import on_device
+from worldrep.model.layout import Layout, on_device
 from worldrep.model.packed import PackedQwen2
 from worldrep.training.device import graph_obstacle
 from worldrep.training.feed import RowFeed
-from worldrep.training.optimizer import learning_rate_at
-from worldrep.training.state import Training
-from worldrep.training.static_batch import StaticBatch, pack_static
+from worldrep.training.state import Training, learning_rate_at
 
 CAPACITY_UNIT = 128  # tokens; matrix products are fastest at multiples
-GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs want
+GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs need
 
 
 class Steps(Protocol):
     """Takes the steps of a training, one after the other."""
 
-    def take(self) -> None:
-        """One optimizer step. May raise StateError, naming the step, for a loss not finite."""
+    def take(self) -> int:
+        """Take one optimizer step and return the number of tokens in its rows.
+
+        Raises:
+            StateError: The loss is not finite; the step was not taken. `read` may raise it instead.
+        """
 
     def read(self) -> dict[str, float]:
-        """Mean loss since the last reading, learning rate and gradient norm of the last step.
+        """Return the mean loss since the last reading, learning rate and gradient norm.
 
-        There must have been a step since. Raises StateError, naming the step, when a loss was not
-        finite: that step was not taken.
+        There must have been a step since. The device is synchronised.
+
+        Raises:
+            StateError: A loss was not finite; that step was not taken.
         """
 
 
 def steps_of(training: Training, feed: RowFeed) -> Steps:
-    """What the setting `compute` asks for; `auto` is a graph where one can be captured."""
+    """Return the steps that the setting `compute` wants; `auto` is a CUDA graph if possible."""
     eager = training.settings.compute in ("plain", "packed")
     if eager or graph_obstacle(training.settings, training.accelerator):
         return EagerSteps(training, feed)
     return StaticSteps(training, feed)
 
 
+def not_finite(loss: float, step: int) -> StateError:
+    """Return the error for a loss that is not finite in the step after `step` others."""
+    return StateError(
+        f"the loss is {loss} at step {step + 1}; the step was not taken: "
+        "try a lower learning_rate or more warmup_steps"
+    )
+
+
 class EagerSteps:
-    """Rows packed on the host, shared beginnings computed once; any device, any processes."""
+    """Steps on rows packed on the host, which share prefixes; any device, any processes."""
 
     def __init__(self, training: Training, feed: RowFeed) -> None:
         self._training, self._feed = training, feed
         self._losses: list[float] = []
         self._numbers: dict[str, float] = {}
 
-    def take(self) -> None:
+    def take(self) -> int:
+        """Take one optimizer step; see `Steps`."""
         training = self._training
         accelerator, settings = training.accelerator, training.settings
-        loss = self._accumulate_gradients(self._feed.batch(training.step))
+        batch = self._feed.batch(training.step)
+        loss = self._accumulate_gradients(batch)
         if not np.isfinite(loss):
             raise not_finite(loss, training.step)
         limit = settings.clip_norm or float("inf")
@@ -73,17 +90,19 @@ class EagerSteps:
         training.step += 1
         self._losses.append(loss)
         self._numbers = {"train/lr": rate, "train/grad_norm": float(norm)}
+        return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
+        """Return the numbers since the last reading; see `Steps`."""
         mean = sum(self._losses) / len(self._losses)
         self._losses.clear()
         return {"train/loss": mean, **self._numbers}
 
     def _accumulate_gradients(self, batch: NDArray[np.int64]) -> float:
-        """Gradients of the batch's mean loss, part by part; returns that loss.
+        """Compute gradients of the batch's mean loss, part by part, and return that loss.
 
-        Each process takes every n-th row. One without rows computes a row of weight 0, so that the
-        exchange of gradients has all its partners.
+        Each process takes every n-th row. One without rows computes a row of weight 0, because all
+        processes must take part in averaging the gradients.
         """
         training, feed = self._training, self._feed
         accelerator, count = training.accelerator, feed.target_count(batch)
@@ -98,17 +117,17 @@ class EagerSteps:
                 logits = training.model(packed.tokens, packed.layout, packed.at).float()
                 logits = embedding(packed.asked, logits)
                 loss = weight * cross_entropy(logits, packed.targets, reduction="sum")
-                accelerator.backward(loss * accelerator.num_processes)  # processes average these
+                accelerator.backward(loss * accelerator.num_processes)  # averaged over processes
             total += loss.detach()
         return float(accelerator.reduce(total))
 
 
 class StaticSteps:
-    """Steps whose shapes never change and for which the host never waits.
+    """Steps of constant shapes that run on the device alone; the host never waits for them.
 
-    All rows lie on the device, and the device packs them. On CUDA a whole step, from packing to
-    AdamW, is captured once and replayed; elsewhere its operations run as they are. A loss that is
-    not finite keeps its step and all later ones from changing anything, and shows at the reading.
+    All rows are kept and packed on the device. On CUDA a whole step, from packing to AdamW, is
+    captured as a graph and replayed; elsewhere its operations run as they are. After a loss that is
+    not finite, neither that step nor later ones change anything, and `read` raises the error.
     """
 
     def __init__(self, training: Training, feed: RowFeed) -> None:
@@ -120,23 +139,27 @@ class StaticSteps:
         self._rate, self._loss, self._norm, self._taken, self._stopped = torch.zeros(
             5, device=device
         ).unbind()
-        self._passes = PackedQwen2(training.plain)  # without what accelerate wraps around it
+        self._passes = PackedQwen2(training.plain)  # without the wrapper of accelerate
         self._optimizer = training.optimizer.optimizer
         for group in self._optimizer.param_groups:
             group |= {"lr": self._rate, "capturable": device.type == "cuda"}
-        self._optimizer.found_inf = self._stopped  # what keeps fused AdamW from its update
+        self._optimizer.found_inf = self._stopped  # makes fused AdamW skip its update
         self._loss_of = torch.compile(_mean_loss) if settings.compute == "compile" else _mean_loss
         self._replay = self._capture() if device.type == "cuda" else self._step
         self._clear()
 
-    def take(self) -> None:
+    def take(self) -> int:
+        """Queue one optimizer step; see `Steps`."""
         training, schedule = self._training, self._feed.schedule
-        self._send(self._feed.batch(training.step))
+        batch = self._feed.batch(training.step)
+        self._send(batch)
         self._rate.fill_(learning_rate_at(training.step, schedule.steps, training.settings))
         self._replay()
         training.step += 1
+        return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
+        """Return the numbers since the last reading; see `Steps`."""
         numbers = torch.stack([self._loss, self._taken, self._stopped, self._norm, self._rate])
         loss, taken, stopped, norm, rate = numbers.tolist()
         if stopped:
@@ -151,14 +174,14 @@ class StaticSteps:
             number.zero_()
 
     def _send(self, batch: NDArray[np.int64]) -> None:
-        """Tell the device which rows are next; -1 fills up the last batch of an epoch."""
+        """Copy the indices of the next rows to the device; -1 fills an epoch's last batch."""
         filled = np.full(len(self._batch), -1)
         filled[: len(batch)] = batch
         self._batch.copy_(torch.from_numpy(filled), non_blocking=True)
 
     def _capture(self) -> Callable[[], None]:
-        """The step as a CUDA graph. The steps taken before change nothing but lazy state."""
-        gc.collect()  # a graph that is no longer used must not end while this one is captured
+        """Capture the step as a CUDA graph; the warm-up steps only initialise lazy state."""
+        gc.collect()  # an unused graph must not be destroyed during the capture
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -172,7 +195,7 @@ class StaticSteps:
         return graph.replay
 
     def _step(self) -> None:
-        """All of a step, on the device alone."""
+        """Compute one whole step on the device."""
         training, settings = self._training, self._training.settings
         self._optimizer.zero_grad(set_to_none=True)
         rows = self._rows[self._batch.clamp(min=0)].long()
@@ -192,15 +215,51 @@ class StaticSteps:
         self._taken.add_(1.0 - self._stopped)
 
 
-def _mean_loss(passes: PackedQwen2, batch: StaticBatch) -> torch.Tensor:
-    """Loss of a static batch, the part of a step that is worth compiling."""
+@dataclass(frozen=True)
+class StaticBatch:
+    """A packed batch of constant shape, T tokens, of which the rows fill the first part.
+
+    Attributes:
+        tokens: (T,) input tokens.
+        layout: How they stand in rows.
+        targets: (T,) tokens to predict.
+        weights: (T,) weight of each target in the mean loss; 0 where there is no target.
+    """
+
+    tokens: Tensor
+    layout: Layout
+    targets: Tensor
+    weights: Tensor
+
+
+def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
+    """Pack token rows on their device, without sharing prefixes or waiting for a count.
+
+    Args:
+        rows: (N, L) token rows; a row may be empty.
+        capacity: T, at least the input tokens of the rows (all but the last of each row).
+        answer_only: Whether only the answers have targets.
+    """
+    device, longest = rows.device, rows.shape[1] - 1
+    lengths = (rows != PAD).sum(dim=1, keepdim=True) - 1
+    columns = torch.arange(longest, device=device)
+    present = columns < lengths
+    firsts = (rows == EQUALS).int().argmax(dim=1, keepdim=True) if answer_only else 0
+    due = present & (columns >= firsts)
+    number = present.flatten().cumsum(0) - 1
+    cells = torch.arange(present.numel(), device=device)
+    slots = torch.where(present.flatten(), number, capacity)  # padding goes to one extra slot
+    places = torch.zeros(capacity + 1, dtype=torch.long, device=device)
+    places = places.scatter(0, slots, cells)[:capacity]
+    filled = torch.arange(capacity, device=device) <= number[-1]
+    weights = (due.flatten()[places] & filled) / due.sum().clamp(min=1)
+    # Spread padding over all tokens: one shared index would serialise the backward scatter.
+    gather = torch.where(present.flatten(), number, cells % capacity).view_as(present)
+    inputs, targets = rows[:, :-1].flatten()[places], rows[:, 1:].flatten()[places]
+    return StaticBatch(inputs, Layout((gather,), places, places % longest), targets, weights)
+
+
+def _mean_loss(passes: PackedQwen2, batch: StaticBatch) -> Tensor:
+    """Return the loss of a static batch: the part of a step that is worth compiling."""
     logits = passes(batch.tokens, batch.layout).float()
     return (cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
-
-
-def not_finite(loss: float, step: int) -> StateError:
-    """What is said about the step behind `step` steps."""
-    return StateError(
-        f"the loss is {loss} at step {step + 1}; the step was not taken: "
-        "try a lower learning_rate or more warmup_steps"
-    )

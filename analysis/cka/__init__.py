@@ -1,0 +1,220 @@
+"""Whether models pretrained on one task, two or three come to represent the cities alike.
+
+For the models pt1-X, pt2-k and pt3-k: the linear CKA between every two of them, as a matrix over
+pairs of seeds, by layer, and models of the same tasks against models of different ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pandas as pd
+
+from analysis.cka.families import Family, Likeness, compare_family
+from analysis.cka.pairs import (
+    OTHER_SEED,
+    SAME,
+    SHARED_SEED,
+    mean_over_pairs,
+    mixture_masks,
+    pair_statistics,
+)
+from analysis.command import analysis_command
+from analysis.figures.curves import Curves
+from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
+from analysis.options import ALL, Options
+from analysis.panels import Panel, make_panel
+from analysis.result import Result
+from analysis.statistics.matrices import Summary
+from analysis.store.extractions import DEFAULT, parse_layer
+from analysis.store.missing import missing_table
+from analysis.store.selection import NothingThere, Trained, nothing_of
+from analysis.store.source import Source
+from worldrep.names import PRETRAININGS, TASK_NAMES
+
+NAME = "cka"
+FAMILIES = {"pt1": "one task", "pt2": "two tasks", "pt3": "three tasks"}
+SHUFFLED = "cities shuffled"
+KINDS = (SAME, OTHER_SEED, SHARED_SEED, SHUFFLED)
+LABEL = "linear CKA (no unit)"
+
+
+def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
+    """Compute the CKA matrices of all families in the store, at a layer or at `all` of them.
+
+    Raises:
+        InputError: The models do not have this layer.
+        NothingThere: No two models can be compared.
+    """
+    families, caveats = compare_families(source, options, parse_layer(layer, ALL))
+    layers = [likeness for family in families for likeness in family.layers]
+    statistics = {likeness.name: statistics_of(likeness) for likeness in layers}
+    parts: list[Panel | Curves] = [panel_of(own, statistics[own.name]) for own in layers]
+    if layer == ALL:
+        parts += [curves_of(family, statistics) for family in families]
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=tuple(sorted({seed for likeness in layers for seed in likeness.seeds})),
+        parts=parts,
+        missing=missing_table(row for family in families for row in family.missing),
+        runs_used=pd.concat([family.runs_used for family in families]),
+        caveats=[*caveats, *(text for family in families for text in family.caveats)],
+        tables={"pairs": pd.concat([likeness.pairs for likeness in layers], ignore_index=True)},
+        statistics={f"{name}_pairs": facts for name, facts in statistics.items()},
+        tags={
+            "pretrain": ",".join(family.name for family in families),
+            "ft": "none",
+            "tasks": ",".join(TASK_NAMES),
+        },
+    )
+
+
+def compare_families(
+    source: Source, options: Options, layer: int | str
+) -> tuple[list[Family], list[str]]:
+    """Return the families that can be compared, and caveats about the others.
+
+    Raises:
+        NothingThere: None can be compared.
+    """
+    trained = Trained.read(source, options)
+    families, caveats, faults = [], [], []
+    for name in FAMILIES:
+        try:
+            family = compare_family(source, options, trained, name, layer)
+        except NothingThere as fault:
+            faults.append(fault)
+            caveats.append(f"{name} is left out: {fault}")
+            continue
+        if family:
+            families.append(family)
+            caveats += family.bias_caveats
+        else:
+            caveats.append(f"{name} is left out: the store has no representations of its models")
+    if faults and not families:
+        raise faults[0]
+    if not families:
+        kind = "representations of models pretrained on one, two or three tasks (pt1-X, pt2, pt3)"
+        raise nothing_of(kind, "extract", options, source)
+    return families, caveats
+
+
+def statistics_of(likeness: Likeness) -> dict[str, Any]:
+    """Return `pair_statistics`, and the CKA of shuffled cities."""
+    return {
+        **pair_statistics(likeness.pairs, len(likeness.models), len(likeness.seeds)),
+        SHUFFLED: likeness.chance,
+        "n_cities": likeness.n_cities,
+        "n_features": list(likeness.n_features),
+    }
+
+
+def _mixture_label(name: str) -> str:
+    return f"{' + '.join(PRETRAININGS[name])}{GAP}{name}"
+
+
+MIXTURES = Frame(
+    "pretrained on",
+    "pretrained on (the rows say what)",
+    _mixture_label,
+    mixture_masks,
+    ("same mixture", "overlapping mixtures", "disjoint mixtures"),
+)
+
+
+def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
+    """Return the heatmap of one family at one layer: means over pairs of seeds."""
+    seeds, layer = likeness.seeds, likeness.layer
+    which = f"seeds {', '.join(map(str, seeds))}"
+    if len(seeds) == 1:
+        which = f"seed {seeds[0]} only: no spread"
+    return make_panel(
+        likeness.name,
+        f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
+        kind_of(likeness),
+        mean_over_pairs(likeness.pairs, likeness.models, likeness.labels, len(seeds)),
+        notes=notes_of(statistics),
+    )
+
+
+def kind_of(likeness: Likeness) -> Kind:
+    """Return what the cells mean, and how they are coloured."""
+    lines = (
+        "How alike two models represent the same cities, each asked with its own (first) task: "
+        f"linear CKA, double-centred. {likeness.n_cities} world cities, "
+        f"{likeness.features_in_words}, layer {likeness.layer}.",
+        "1: the same but for rotation and scale. 0: nothing in common. Each cell is the mean over "
+        "all pairs of seeds, on the diagonal over pairs of different seeds.",
+    )
+    frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
+    return Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
+
+
+def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
+    """Return sentences about same against different tasks, and about CKA by chance."""
+    test = statistics["comparison"]
+    compared = "Same against different tasks: not compared, which needs pairs of both, two seeds."
+    if test["n_first"] and test["n_second"]:
+        compared = (
+            "Same against different tasks, both of different seeds: one of the same tasks is more "
+            f"alike than one of different tasks with probability {test['effect']:.2f}, "
+            f"Mann-Whitney p = {test['p']:.2g} (too small, as pairs that share a model are not "
+            "independent)."
+        )
+    counted = {kind: _counted(statistics[kind]) for kind in KINDS}
+    return (
+        f"Pairs of models: same tasks (never one seed) {counted[SAME]}; different tasks, "
+        f"different seeds {counted[OTHER_SEED]}; different tasks, same seed "
+        f"{counted[SHARED_SEED]}.",
+        compared,
+        f"CKA by chance, with the cities of one of two models shuffled: {counted[SHUFFLED]}.",
+    )
+
+
+def _counted(found: Summary) -> str:
+    if found["mean"] is None:
+        return "none"
+    return f"{found['mean']:.2f} ± {found['std']:.2f} (n = {found['n']})"
+
+
+def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
+    """Chart models of the same tasks against models of different ones, by layer."""
+    rows = [
+        {"layer": likeness.layer, "pairs_of_models": kind, **statistics[likeness.name][kind]}
+        for kind in KINDS
+        for likeness in family.layers
+    ]
+    layers = [likeness.layer for likeness in family.layers]
+    return Curves(
+        name=f"cka_{family.name}_by_layer",
+        title=f"CKA of models pretrained on {FAMILIES[family.name]}, by layer",
+        lines=(
+            "Mean linear CKA over pairs of models, on "
+            f"{family.layers[0].n_cities} world cities; the same tasks are always of different "
+            "seeds. Layer 0 is the embeddings.",
+            f"{SHUFFLED.capitalize()}: CKA by chance, with the cities of one of the two in random "
+            "order.",
+        ),
+        table=pd.DataFrame(rows).astype({"mean": float, "std": float}),
+        x="layer",
+        y="mean",
+        x_label=f"layer ({min(layers)} to {max(layers)})",
+        y_label=LABEL,
+        group="pairs_of_models",
+        series="pairs_of_models",
+        hover=("pairs_of_models", "mean", "std", "n", "missing"),
+    )
+
+
+main = analysis_command(
+    NAME,
+    cka,
+    click.option(
+        "--layer",
+        default=DEFAULT,
+        show_default=True,
+        help="A layer, all that the models have in common, or the default one of extractions.",
+    ),
+)

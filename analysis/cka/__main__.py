@@ -1,0 +1,5 @@
+"""`python -m analysis.cka`."""
+
+from analysis.cka import main
+
+main()

@@ -1,0 +1,130 @@
+"""How models learn: training and validation curves of many runs, and when each task breaks out.
+
+Imports `worldrep` and the shared modules of `analysis`; of its own modules, `charts` imports
+`reading` and `statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.dynamics.charts import ALIGN, charts
+from analysis.dynamics.reading import read_curves
+from analysis.dynamics.statistics import breakouts
+from analysis.options import ALL, Options
+from analysis.result import Result
+from analysis.store.selection import (
+    STAGES,
+    NothingThere,
+    Trained,
+    in_order,
+    known_model,
+    named_models,
+    nothing_of,
+    used_runs,
+)
+from analysis.store.source import Source
+from worldrep.errors import unknown
+from worldrep.names import ModelName, parse_model
+
+NAME = "dynamics"
+
+
+def dynamics(source: Source, options: Options, models: str = ALL, align: str = "step") -> Result:
+    """Plot curves and break-out steps of finished trainings.
+
+    Args:
+        source: Store to read.
+        options: Scale, width, world, strategy and seeds of the models.
+        models: Names such as `pt1,pt1_ftwb1-1..7`, or all.
+        align: Unit of the x axis: step or tokens.
+
+    Raises:
+        InputError: For an unknown name.
+        NothingThere: If none of the models is trained.
+    """
+    if align not in ALIGN:
+        raise unknown("align", align, ALIGN)
+    asked = named_models(models, options)
+    trained, strangers = _known(Trained.read(source, options))
+    kept, seeds = _choose(trained, asked, options, source)
+    found = read_curves(source, trained, kept, seeds)
+    if found.points.empty:
+        raise NothingThere(f"the trainings in {source.place} hold no curve ({options.in_words})")
+    broken = breakouts(found.points, found.runs)
+    chosen = found.runs[found.runs["chosen"]]
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=seeds,
+        parts=charts(found, broken, align),
+        missing=found.missing,
+        runs_used=used_runs(found.runs, set(chosen.index)),
+        caveats=[*strangers, *found.caveats, *_token_caveats(chosen, align)],
+        tables={"breakout": broken},
+        tags={"models": models, "align": align},
+    )
+
+
+def _known(trained: Trained) -> tuple[Trained, list[str]]:
+    """The trainings whose model this version knows, and a caveat about the others."""
+    names = {run.tag("model") for run in trained.runs.values()}
+    strange = {name for name in names if known_model(name) is None}
+    kept = {i: run for i, run in trained.runs.items() if run.tag("model") not in strange}
+    text = f"left out, as this version does not know their names: {', '.join(sorted(strange))}"
+    return replace(trained, runs=kept), [text] if strange else []
+
+
+def _choose(
+    trained: Trained, asked: Sequence[ModelName], options: Options, source: Source
+) -> tuple[tuple[ModelName, ...], tuple[int, ...]]:
+    """Models and seeds: those asked for, or all that are trained. Raises NothingThere."""
+    pairs = [(parse_model(run.tag("model")), int(run.tag("seed"))) for run in trained.runs.values()]
+    wanted = [
+        (model, seed)
+        for model, seed in pairs
+        if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
+    ]
+    if not pairs:
+        held = "; ".join(filter(None, (source.held(stage) for stage in STAGES)))
+        if not held:
+            raise nothing_of("finished training", "pretrain", options, source)
+        raise NothingThere(
+            f"{source.place} has no finished training of {options.in_words}: it has {held}"
+        )
+    if not wanted:
+        has = ", ".join(map(str, in_order(model for model, _ in pairs)))
+        seeds = ", ".join(map(str, sorted({seed for _, seed in pairs})))
+        raise NothingThere(
+            f"{source.place} has no finished training of the models and seeds asked for "
+            f"({options.in_words}): it has {has} with seeds {seeds}"
+        )
+    models = tuple(asked) or in_order(model for model, _ in wanted)
+    return models, options.seeds or tuple(sorted({seed for _, seed in wanted}))
+
+
+def _token_caveats(chosen: pd.DataFrame, align: str) -> list[str]:
+    if align != "tokens":
+        return []
+    unknown_runs = chosen[chosen["tokens_per_step"].isna()]
+    names = ", ".join(f"{run.model} seed {run.seed}" for run in unknown_runs.itertuples())
+    text = "tokens are not logged with the steps: they are steps times the mean number of real "
+    text += "tokens in a step, from the lengths of a sample of the rows (about 1% off)"
+    return [text] + ([f"{names}: how many tokens a step has is not known"] if names else [])
+
+
+main = analysis_command(
+    NAME,
+    dynamics,
+    click.option(
+        "--models", default=ALL, show_default=True, help="Such as pt1,pt1_ftwb1-1..7; or all."
+    ),
+    click.option(
+        "--align", default="step", show_default=True, help="x axis of curves: step or tokens."
+    ),
+)

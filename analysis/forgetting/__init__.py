@@ -1,0 +1,187 @@
+"""What fine-tuning costs: how far models forget the cities that their base knew.
+
+Every model that is fine-tuned from pt1 is compared with the base that it started from: the change
+on standard questions, the gain on Atlantis, and the curves of both. If the store has several
+strategies of fine-tuning, they are compared with each other.
+
+Imports `worldrep` and the shared modules of `analysis`; of its own modules, `charts` imports
+`strategies`, which imports `reading` and `statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.figures.kinds import FINETUNED, Kind
+from analysis.forgetting.charts import curve_charts, family_of, gain_against_loss, strategy_charts
+from analysis.forgetting.reading import VALIDATED, Finetuned, read_strategies
+from analysis.forgetting.statistics import (
+    NO_LOGARITHM,
+    add_changes,
+    add_normalised,
+    halfway_statistics,
+    halfway_summary,
+    halfway_table,
+    mean_curves,
+    mean_points,
+    raw_statistics,
+    raw_tables,
+)
+from analysis.forgetting.strategies import caveats, compare, missing
+from analysis.options import Options
+from analysis.panels import panels_of
+from analysis.result import Part, Result
+from analysis.statistics.matrices import to_matrix
+from analysis.store.evaluations import PRETRAIN
+from analysis.store.missing import missing_cells
+from analysis.store.source import Source
+from worldrep.data.tasks import TASKS
+from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings
+
+NAME = "forgetting"
+VALUES = [
+    "model", "ft", "seed", "task", "trained", "unit", "before", "after", "raw_change",
+    "normalised_change", "run_id", "model_run_id", "base_run_id", "base_evaluation_id", "reason",
+    "command",
+]  # fmt: skip
+# Fine-tuning may raise errors some hundredfold, which is a change of about -5 to -6.
+CHANGE = Kind(
+    "normalised change on standard questions (no unit)",
+    (
+        "The change from the model's own base on the cities that the base knows. Red, below 0: "
+        "forgotten. Blue, above 0: improved.",
+        "Errors: ln(before / after); -2.30 is ten times, -4.61 a hundred times the error. "
+        "Accuracies: (after - before) / (1 - before); -1 is twice as many wrong answers.",
+    ),
+    "RdBu",
+    (-6.0, 6.0),
+    "both",
+    "{:+.2f}",
+    None,
+    replace(FINETUNED, columns="tested on (standard questions, none about Atlantis)"),
+)
+
+
+def forgetting(source: Source, options: Options) -> Result:
+    """Measure forgetting by the strategy of the options, and compare all strategies.
+
+    Raises:
+        NothingThere: If there is nothing to draw.
+    """
+    every = {name: _with_numbers(own) for name, own in read_strategies(source, options).items()}
+    own = every[options.strategy]
+    compared = compare(every)
+    points = pd.concat([own.curves.points, mean_curves(own.curves.points)], ignore_index=True)
+    halfway = halfway_table(points)
+    overview = halfway_summary(halfway, family_of(halfway["ft"]))
+    parts: list[Part] = [*_heatmaps(own), _plane(own)]
+    tables = {"values": own.cells[VALUES], **raw_tables(own.cells)}
+    statistics: dict[str, Any] = {"raw_change": raw_statistics(own.cells)}
+    if len(own.curves.points):
+        parts += curve_charts(points, overview)
+        tables["halfway"] = halfway
+        statistics["halfway"] = halfway_statistics(overview)
+    if compared:
+        parts += strategy_charts(compared)
+        tables["strategies_over_seeds"] = compared.over_seeds
+        statistics["strategies"] = compared.statistics
+    fts = compared.fts if compared else ()
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=own.found.seeds,
+        parts=parts,
+        missing=pd.concat([_missing(own), missing(every, fts)], ignore_index=True),
+        runs_used=_runs_used(own, every if compared else {}),
+        caveats=[*own.found.caveats, *_caveats(own), *(caveats(every, fts) if compared else ())],
+        tables=tables,
+        statistics=statistics,
+        tags={"pretrain": PRETRAIN, "ft": ",".join(own.families), "tasks": ",".join(TASK_NAMES)},
+    )
+
+
+def _with_numbers(own: Finetuned) -> Finetuned:
+    """The same with changes of the cells and normalised values of the curves."""
+    curves = replace(own.curves, points=add_normalised(own.curves.points))
+    return replace(own, cells=add_changes(own.cells), curves=curves)
+
+
+def _heatmaps(own: Finetuned) -> list[Part]:
+    """The normalised change of each family, for each seed and in the mean."""
+    parts: list[Part] = []
+    for family in own.families:
+        title = f"Forgetting: fine-tuned on {family_in_words(family)}"
+        matrices = {
+            seed: to_matrix(own.cells, finetunings(family), seed, "normalised_change")
+            for seed in own.found.seeds
+        }
+        parts += panels_of(f"change_{family}", title, CHANGE, matrices)
+    return parts
+
+
+def _plane(own: Finetuned) -> Part:
+    points = mean_points(own.cells)
+    return gain_against_loss(
+        points.assign(label=points["ft"], family=family_of(points["ft"])),
+        "family",
+        name="gain_against_loss",
+        title="What fine-tuning gains on Atlantis, and what it forgets",
+    )
+
+
+def _missing(own: Finetuned) -> pd.DataFrame:
+    """Cells without a change, cells without a gain, models without a full curve."""
+    tables = [
+        missing_cells(cells, f"{kind}_{family}", finetunings(family))
+        for family in own.families
+        for kind, cells in (("change", own.cells), ("gain", own.found.cells))
+    ]
+    return pd.concat([*tables, own.curves.missing], ignore_index=True)
+
+
+def _runs_used(own: Finetuned, compared: Mapping[str, Finetuned]) -> pd.DataFrame:
+    read = [own, *compared.values()]
+    runs = pd.concat([table for one in read for table in (one.found.runs_used, one.curves.runs)])
+    return runs[~runs.index.duplicated()].sort_values(["seed", "model"], kind="stable")
+
+
+def _caveats(own: Finetuned) -> list[str]:
+    cells, said = own.cells, []
+    absent = [family for family in FAMILIES if family not in own.families]
+    if absent:
+        said.append(f"{', '.join(absent)}: left out, the store has no such model")
+    perfect = cells[cells["task"].map(lambda task: TASKS[task].accuracy) & (cells["before"] == 1)]
+    if len(perfect):
+        said.append(
+            f"{_seeds_by_task(perfect)}: the base is perfect, so that the normalised change is "
+            "the raw one"
+        )
+    zero = cells[cells["reason"] == NO_LOGARITHM]
+    if len(zero):
+        said.append(f"{_seeds_by_task(zero)}: {NO_LOGARITHM}")
+    points = own.curves.points
+    validated = points[points["measured_by"] == VALIDATED]
+    if points.empty:
+        said.append("no model has a time course: neither checkpoints nor validations by step")
+    elif len(validated):
+        n, rows = validated["run_id"].nunique(), ", ".join(sorted(set(validated["rows"])))
+        said.append(
+            f"the time courses of {n} of {points['run_id'].nunique()} models and seeds are of the "
+            f"validations while training ({rows} questions a point, others than those of the "
+            "evaluation), as only their last checkpoint is evaluated; `-e evaluate -P "
+            "checkpoints=all` measures them, missing.csv (course) has the commands"
+        )
+    return said
+
+
+def _seeds_by_task(cells: pd.DataFrame) -> str:
+    seeds = cells.groupby("task", sort=False)["seed"].unique()
+    return "; ".join(f"{task} of seeds {', '.join(map(str, own))}" for task, own in seeds.items())
+
+
+main = analysis_command(NAME, forgetting)

@@ -1,1 +1,0 @@
-"""From results to a page that answers to the mouse."""

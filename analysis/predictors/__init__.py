@@ -1,0 +1,172 @@
+"""How well the one-task models predict the models of several tasks: eight predictors compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.figures.intervals import Intervals
+from analysis.figures.scatter import Scatter
+from analysis.options import Options
+from analysis.predictors.rules import PREDICTORS, predict
+from analysis.predictors.scores import Predictions, scores_over_seeds
+from analysis.result import Result
+from analysis.statistics.matrices import trained_mask
+from analysis.store.evaluations import read_improvements
+from analysis.store.missing import missing_cells
+from analysis.store.selection import NothingThere
+from analysis.store.source import Source
+from worldrep.errors import unknown
+from worldrep.names import TASK_NAMES, finetunings
+
+NAME = "predictors"
+FAMILIES = ("ftwb2", "ftwb3", "ft2", "ft3")
+
+
+def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> Result:
+    """Compare every predictor with the actual matrix of a family.
+
+    Raises:
+        InputError: The family is not one of FAMILIES.
+        NothingThere: No seed has a model of the family with the one-task models of its tasks.
+    """
+    if family not in FAMILIES:
+        raise unknown("family", family, FAMILIES)
+    singles = f"{family[:-1]}1"
+    found = read_improvements(source, options, (*finetunings(singles), *finetunings(family)))
+    specialists, actual = (found.matrices(finetunings(name)) for name in (singles, family))
+    predictions = {
+        name: {seed: predict(name, specialists[seed], actual[seed]) for seed in found.seeds}
+        for name in PREDICTORS
+    }
+    points = predicted_cells(predictions, actual, found.cells)
+    if points["error"].isna().all():
+        raise NothingThere(
+            f"{source.place} has no {family} model beside the one-task models of its tasks "
+            f"({options.in_words}, seeds {', '.join(map(str, found.seeds))})"
+        )
+    scores = scores_over_seeds(predictions, actual)
+    missing = [missing_cells(found.cells, name, finetunings(name)) for name in (singles, family)]
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=found.seeds,
+        parts=[ranking(scores, family), *scatters(points, scores, family)],
+        missing=pd.concat(missing),
+        runs_used=found.runs_used,
+        caveats=found.caveats,
+        tables={"values": found.cells},
+        tags={"pretrain": "pt1", "ft": f"{singles},{family}", "tasks": ",".join(TASK_NAMES)},
+    )
+
+
+def predicted_cells(
+    predictions: Predictions, actual: dict[int, pd.DataFrame], cells: pd.DataFrame
+) -> pd.DataFrame:
+    """Return a row per predictor, seed, model and task: predicted, actual, error, cells, run_id."""
+    run_ids = cells.set_index(["seed", "ft", "task"])["run_id"].to_dict()
+    tables = [
+        pd.DataFrame(
+            {
+                "predicted": prediction.values.stack(),
+                "actual": actual[seed].stack(),
+                "trained": trained_mask(list(actual[seed].index)).stack(),
+            }
+        )
+        .reset_index()
+        .assign(predictor=name, seed=seed)
+        for name, by_seed in predictions.items()
+        for seed, prediction in by_seed.items()
+    ]
+    points = pd.concat(tables, ignore_index=True)
+    keys = zip(points["seed"], points["model"], points["task"], strict=True)
+    return points.assign(
+        error=points["predicted"] - points["actual"],
+        cells=points.pop("trained").map({True: "trained", False: "transfer"}),
+        run_id=[run_ids.get(key, "") for key in keys],
+    )
+
+
+def ranking(scores: pd.DataFrame, family: str) -> Intervals:
+    """Chart the predictors' mean absolute errors, the best first."""
+    table = scores.assign(predictor=scores["predictor"].map(_words))
+    n_seeds = int(scores["n_seeds"].max())
+    how = "no interval, there is one seed"
+    if n_seeds > 1:
+        how = f"bars: 95% bootstrap interval over {n_seeds} seeds"
+        how += " (of so few seeds hardly more than their range)" if n_seeds < 5 else ""
+    said = [_in_words(row, i) for i, row in enumerate(table.itertuples())]
+    return Intervals(
+        name="predictors_ranking",
+        title=f"Which rule predicts {family} models best from the models of one task?",
+        lines=(
+            "Mean absolute error of the predicted normalised improvement, over all cells; "
+            "lower is better. Fitted rules are tested on models that they were not fitted on.",
+        ),
+        table=table,
+        x_label="mean absolute error (normalised improvement, no unit)",
+        label="predictor",
+        value="mae",
+        low="mae_low",
+        high="mae_high",
+        size=(6.0, 3.2),
+        hover=("predictor", "mae", "r", "bias", "trained_mae", "transfer_mae", "n", "missing"),
+        notes=(how, *(f"{_words(name)}: {rule.description}" for name, rule in PREDICTORS.items())),
+        said=tuple(said),
+        statistics={"predictors": {row["predictor"]: row for row in scores.to_dict("records")}},
+    )
+
+
+def _in_words(row: Any, place: int) -> str:
+    if not row.n:
+        return f"{row.predictor}: nothing to compare (missing {row.missing} cells)"
+    text = (
+        f"{row.predictor}: mean absolute error {row.mae:.3f}, r = {row.r:.2f}, "
+        f"bias {row.bias:+.3f} (n = {row.n} cells, missing {row.missing})"
+    )
+    if place == 0 or row.differs_from_best is None:
+        return text
+    return text + (
+        "; worse than the first" if row.differs_from_best else "; not told apart from it"
+    )
+
+
+def scatters(points: pd.DataFrame, scores: pd.DataFrame, family: str) -> list[Scatter]:
+    """Chart predicted against actual values for each predictor, the best first."""
+    return [
+        Scatter(
+            name=f"predictors_{row.predictor}",
+            title=f"{family}: {_words(row.predictor)} against actual",
+            lines=(f"{PREDICTORS[row.predictor].description} Dashed: predicted = actual.",),
+            table=points[points["predictor"] == row.predictor].drop(columns="predictor"),
+            x="predicted",
+            y="actual",
+            x_label="predicted normalised improvement (no unit)",
+            y_label="actual normalised improvement (no unit)",
+            group="cells",
+            identity=True,
+            size=(4.6, 4.2),
+            hover=("model", "seed", "task", "predicted", "actual", "run_id"),
+            notes=(
+                f"mean absolute error {row.mae:.3f}, r = {row.r:.2f} (means of {row.n_seeds} "
+                f"seeds; n = {row.n} cells, missing {row.missing})",
+            ),
+        )
+        for row in scores.itertuples()
+    ]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+main = analysis_command(
+    NAME,
+    predictors,
+    click.option(
+        "--family", default=FAMILIES[0], show_default=True, help=f"One of {', '.join(FAMILIES)}."
+    ),
+)

@@ -1,0 +1,5 @@
+"""`python -m analysis.predictors`."""
+
+from analysis.predictors import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m analysis.probes`."""
+
+from analysis.probes import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m analysis.seeds`."""
+
+from analysis.seeds import main
+
+main()

@@ -1,0 +1,230 @@
+"""Which models an analysis is about, and which of several runs of a model is used."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pandas as pd
+
+from analysis.options import ALL, Options
+from analysis.store.caveats import unknown_name_caveats
+from analysis.store.missing import Commands
+from analysis.store.source import Source
+from worldrep.data.sets import maker_of
+from worldrep.errors import InputError, StateError
+from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, STRATEGIES, ModelName, parse_model
+from worldrep.scales import resolve
+from worldrep.stages.plan import training_fingerprint
+from worldrep.studies import Definition
+from worldrep.tracking import StoredRun
+
+STAGES = ("pretrain", "finetune")  # whose runs are trainings
+LAST = "last"  # the tag `checkpoints` of an evaluation or extraction of the last checkpoint
+COLUMNS = [
+    "run_id", "run_name", "model", "ft", "seed", "ended", "model_run_id", "base_run_id", "current",
+]  # fmt: skip
+USED_COLUMNS = ["run_name", "model", "seed", "why", "ended", "model_run_id", "base_run_id"]
+
+
+class NothingThere(StateError):
+    """The store can be read, but has nothing of the kind that is asked for."""
+
+
+def nothing_of(kind: str, stage: str, options: Options, source: Source) -> NothingThere:
+    """Return an error that says what the store has of a stage instead. kind: what is not there."""
+    known = source.held(stage)
+    has = f"it has {known}" if known else "it has none at all; `mlflow run .` makes some"
+    return NothingThere(f"{source.place} has no {kind} of {options.in_words}: {has}")
+
+
+# Models
+
+
+def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
+    """Parse `pt1,pt1_ftwb1-1..7` to models of the options' width and strategy, and `all` to ().
+
+    Raises InputError for an unknown name, or one with a width or a strategy of its own.
+    """
+    if text.strip() == ALL:
+        return ()
+    asked = Definition(  # for names and ranges as in a study
+        f"models={text}",
+        tuple(part.strip() for part in text.split(",")),
+        widths=(options.width,),
+        strategies=(options.strategy,),
+        worlds=(options.world,),
+        scale=options.scale,
+    )
+    return in_order(settings.model_name for settings in asked.resolved)
+
+
+def choose_models(
+    runs: Sequence[StoredRun],
+    asked: Sequence[ModelName],
+    kind: str,
+    options: Options,
+    source: Source,
+) -> tuple[tuple[ModelName, ...], tuple[int, ...], list[str]]:
+    """Return the models and seeds that are asked for, else all that have a run; and caveats.
+
+    asked: empty for all models; kind: what a run is called. Raises NothingThere if no run is of the
+    models and seeds asked for.
+    """
+    pairs = [(known_model(run.tag("model")), int(run.tag("seed"))) for run in runs]
+    known = [(model, seed) for model, seed in pairs if model]
+    strange = [run.tag("model") for run in runs if not known_model(run.tag("model"))]
+    wanted = [
+        (model, seed)
+        for model, seed in known
+        if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
+    ]
+    if not wanted:
+        models = ", ".join(map(str, in_order(model for model, _ in known)))
+        seeds = ", ".join(map(str, sorted({seed for _, seed in known})))
+        raise NothingThere(
+            f"{source.place} has no finished {kind} of the models and seeds asked for "
+            f"({options.in_words}): it has {models or 'none that it knows'} with seeds {seeds}"
+        )
+    all_models = in_order(model for model, _ in wanted)
+    all_seeds = tuple(sorted({seed for _, seed in wanted}))
+    return tuple(asked) or all_models, options.seeds or all_seeds, unknown_name_caveats(strange)
+
+
+def known_model(text: str) -> ModelName | None:
+    """Parse the model tag of a run; None if this version does not know the name."""
+    try:
+        return parse_model(text)
+    except InputError:
+        return None
+
+
+def in_order(models: Iterable[ModelName]) -> tuple[ModelName, ...]:
+    """Return each model once, every base before its fine-tunings."""
+    names = (*PRETRAININGS, NO_FT, *FINETUNINGS, *STRATEGIES)
+    places = {name: i for i, name in enumerate(names)}
+    return tuple(
+        sorted(set(models), key=lambda m: [places[n] for n in (m.pretrain, m.ft, m.strategy)])
+    )
+
+
+def family_of(model: ModelName) -> str:
+    """Return the family of a model: `pt1`, `pt1-X`, `pt2`, `ftwb1` or `pt2_ftwb1`."""
+    stem, _, number = model.pretrain.partition("-")
+    base = f"{stem}-X" if stem == "pt1" and number else stem
+    if model.ft == NO_FT:
+        return base
+    ft = model.ft.partition("-")[0]
+    return ft if model.pretrain == "pt1" else f"{base}_{ft}"
+
+
+# Runs
+
+
+def training_id(run: StoredRun) -> str:
+    """Return the run id of the training that a run belongs to; of a training, its own."""
+    return run.id if run.tag("stage") in STAGES else run.tag("model_run_id")
+
+
+def run_table(runs: Iterable[StoredRun], current: Collection[str]) -> pd.DataFrame:
+    """Return one row per run in the same order, with COLUMNS, indexed by run_id.
+
+    current: as of `Trained`; the column says whether the run's training is among them.
+    """
+    rows = [
+        (run.id, run.name, run.tag("model"), run.tag("ft"), int(run.tag("seed")),
+         pd.Timestamp(run.ended, unit="s", tz="UTC").floor("s"), training_id(run),
+         run.tag("base_run_id"), training_id(run) in current)
+        for run in runs
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=COLUMNS).set_index("run_id")
+    return table.astype({"seed": int, "current": bool})
+
+
+def choose(
+    runs: pd.DataFrame,
+    kind: str,
+    *,
+    keys: Sequence[str] = ("model", "seed"),
+    most_layers: bool = False,
+) -> pd.DataFrame:
+    """Choose one run of each model and seed: of the current model if there is one, then the newest.
+
+    Args:
+        runs: Table of `run_table`, the newest first.
+        kind: What a run is called in the column why.
+        keys: Columns that are equal among the runs to choose from.
+        most_layers: Prefer the run with most `layers` to a newer one.
+
+    Returns:
+        The runs with the columns chosen and why, the preferred ones first.
+    """
+    runs = runs.assign(n_layers=runs["layers"].map(len) if most_layers else 0)
+    runs = runs.sort_values(["current", "n_layers"], ascending=False, kind="stable")
+    groups = runs.groupby([*keys], sort=False)
+    peers = runs.groupby([*keys, "current"], sort=False)["n_layers"]
+    n = runs.groupby([*keys, "current", "n_layers"], sort=False)["ended"].transform("size")
+    chosen = groups.cumcount() == 0
+    why = "the newest of " + n.astype(str) + f" finished {kind}s"
+    why = why.where(n > 1, f"the only finished {kind}")
+    why = why.where(runs["n_layers"] == peers.transform("min"), why + " with most layers")
+    preferred = runs["current"] & ~groups["current"].transform("all").astype(bool)
+    why = why.where(~preferred, why + " of the model as its name stands today")
+    return runs.drop(columns="n_layers").assign(chosen=chosen, why=why.where(chosen, "not used"))
+
+
+def used_runs(runs: pd.DataFrame, used: Collection[str]) -> pd.DataFrame:
+    """Return the runs with these ids from a table of `choose`, with USED_COLUMNS."""
+    own = runs.loc[sorted(set(used) & set(runs.index)), USED_COLUMNS]
+    return own.sort_values(["seed", "model"])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Finished trainings, and the commands for what is missing.
+
+    runs: by run id, the newest of each stage first; current: run ids of the trainings whose
+    fingerprint matches the current code and settings; standing: (model, seed) -> run id of the
+    training that represents the model.
+    """
+
+    runs: Mapping[str, StoredRun]
+    current: Collection[str]
+    standing: Mapping[tuple[str, int], str]
+    commands: Commands
+
+    @classmethod
+    def read(cls, source: Source, options: Options, **names: str) -> Trained:
+        """Read the trainings with the options' scale, width and world, and with further tags.
+
+        Raises StateError if the store cannot be read.
+        """
+        found = [
+            run for stage in STAGES for run in source.runs(stage=stage, **options.names, **names)
+        ]
+        current = frozenset(run.id for run in found if _is_current(run, options))
+        table = choose(run_table(found, current), "training")
+        standing = {
+            (str(run.model), int(run.seed)): str(run.Index)
+            for run in table[table["chosen"]].itertuples()
+        }
+        experiment = source.store.experiment_name
+        commands = Commands(options.scale, options.world, standing, current, experiment)
+        return cls({run.id: run for run in found}, current, standing, commands)
+
+
+def _is_current(run: StoredRun, options: Options) -> bool:
+    model = known_model(run.tag("model"))
+    if model is None:
+        return False
+    named = _fingerprint(model, options.scale, options.world, int(run.tag("seed")))
+    return run.fingerprint == named
+
+
+@lru_cache(maxsize=4096)
+def _fingerprint(model: ModelName, scale: str, world: str, seed: int) -> str:
+    """Return the fingerprint of a training without overrides, by the current code."""
+    settings = resolve(model, scale=scale, world=world, seed=seed)
+    base = _fingerprint(model.base, scale, world, seed) if settings.is_finetuning else None
+    return training_fingerprint(maker_of(settings), settings, base)

@@ -1,0 +1,147 @@
+"""Character tokens: text to token ids and back, and rows of questions written as tokens.
+
+The vocabulary has four special tokens, then the 94 printable ASCII characters without space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldrep.data.tasks import ChoiceTask, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
+PAD, UNK, BOS, EOS = range(4)
+CHARACTERS = "".join(chr(code) for code in range(33, 127))
+VOCABULARY = (*SPECIAL, *CHARACTERS)
+VOCABULARY_SIZE = len(VOCABULARY)
+EQUALS = VOCABULARY.index("=")
+
+Tokens = NDArray[np.uint8]
+
+_SHIFT = 33 - len(SPECIAL)  # from the code of a character to its token id
+
+
+def encode(text: str) -> Tokens:
+    """Return the token ids (length,) of a text, without <bos> and <eos>.
+
+    Each character is one token; any that is not in the vocabulary becomes <unk>.
+    """
+    codes = np.array([ord(character) for character in text], dtype=np.int64)
+    return np.where((codes >= 33) & (codes < 127), codes - _SHIFT, UNK).astype(np.uint8)
+
+
+def decode(tokens: NDArray[np.integer]) -> str:
+    """Return the text of token ids (length,) up to the first <eos>.
+
+    Other special tokens appear by their names, such as `<pad>`.
+    """
+    ids = tokens.tolist()
+    return "".join(VOCABULARY[i] for i in (ids[: ids.index(EOS)] if EOS in ids else ids))
+
+
+def decode_rows(rows: Iterable[NDArray[np.integer]]) -> list[str]:
+    """Return the texts of n rows of token ids, each up to its first <eos>."""
+    return [decode(row) for row in rows]
+
+
+def encode_prompts(prompts: Sequence[str]) -> list[Tokens]:
+    """Return the token ids of each prompt, with <bos> before it."""
+    return [np.concatenate([[np.uint8(BOS)], encode(prompt)]) for prompt in prompts]
+
+
+def stack_padded(parts: Sequence[Tokens]) -> Tokens:
+    """Concatenate token rows (n_i, length_i), padded on the right to the greatest length."""
+    rows = np.full((sum(map(len, parts)), max(p.shape[1] for p in parts)), PAD, dtype=np.uint8)
+    start = 0
+    for part in parts:
+        rows[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    return rows
+
+
+def row_length(task: Task, k: int, city_tokens: Tokens) -> int:
+    """Return the tokens of the longest row of a task with k cities, <bos> and <eos> included."""
+    brackets, equals, ends = 2, 1, 2
+    cities = k * city_tokens.shape[1] + k - 1
+    return ends + len(task.label) + brackets + cities + equals + task.longest
+
+
+def encode_rows(
+    task: Task,
+    city_tokens: Tokens,
+    cities: NDArray[np.integer],
+    values: NDArray[np.int64],
+    width: int,
+) -> Tokens:
+    """Write questions and answers as token rows (n, width): <bos> question answer <eos> <pad> ...
+
+    Args:
+        task: The task of all n questions.
+        city_tokens: (n_cities, w) tokens of each city's `c_ID`.
+        cities: (n, k) indices into `city_tokens`.
+        values: (n,) integer answers, as `Task.values` returns them.
+        width: Length of the rows, at least `row_length`.
+    """
+    n, k = cities.shape
+    rows = np.full((n, width), PAD, dtype=np.uint8)
+    end = 0
+
+    def append(part: Tokens | int, length: int) -> None:
+        nonlocal end
+        rows[:, end : end + length] = part
+        end += length
+
+    append(BOS, 1)
+    append(encode(f"{task.label}("), len(task.label) + 1)
+    for column, mark in enumerate((*task.separators(k), ")=")):
+        append(city_tokens[cities[:, column]], city_tokens.shape[1])
+        append(encode(mark), len(mark))
+    append(encode_answers(task, values), task.longest + 1)
+    return rows
+
+
+def encode_answers(task: Task, values: NDArray[np.int64]) -> Tokens:
+    """Return token rows (n, task.longest + 1): each answer, then <eos> and padding."""
+    is_choice = isinstance(task, ChoiceTask)
+    texts = np.array(task.choices, dtype="S")[values] if is_choice else values.astype("S")
+    padded = texts.astype(f"S{task.longest + 1}")  # with zeros, which no text contains
+    codes = padded.view(np.uint8).reshape(len(values), task.longest + 1)
+    rows = np.where(codes > 0, codes - _SHIFT, PAD).astype(np.uint8)
+    rows[np.arange(len(rows)), (codes == 0).argmax(axis=1)] = EOS
+    return rows
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Write the vocabulary as a Hugging Face fast tokenizer, which `AutoTokenizer` loads."""
+    _hugging_face().save_pretrained(folder)
+
+
+@lru_cache(maxsize=1)
+def _hugging_face() -> PreTrainedTokenizerFast:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", BOS), ("<eos>", EOS)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        clean_up_tokenization_spaces=False,
+    )

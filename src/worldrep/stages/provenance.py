@@ -1,0 +1,77 @@
+"""What a run records of its origin: model, code, machine, rows and cities."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from worldrep import __version__
+from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.world import World
+from worldrep.settings import Settings
+from worldrep.tracking import CITIES, Dataset, OpenRun, StoredRun
+
+
+def identity_tags(settings: Settings) -> dict[str, str]:
+    """Return the tags, without prefix, that name a run's model, code and machine."""
+    return settings.labels | {"seed": str(settings.seed)} | _code_and_machine()
+
+
+def downstream_tags(model_run: StoredRun) -> dict[str, str]:
+    """Return the tags that name the training that a run depends on, and the base of that one."""
+    base = model_run.tag("base_run_id")
+    return {"model_run_id": model_run.id} | ({"base_run_id": base} if base else {})
+
+
+@lru_cache(maxsize=1)
+def _code_and_machine() -> dict[str, str]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    facts = {"version": __version__, "device": device, "torch": torch.__version__}
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", Path(__file__).parent, *command],
+                capture_output=True, text=True, check=True, timeout=10,
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return facts
+    return facts | {"commit": commit, "dirty": str(bool(status)).lower()}
+
+
+def log_rows(run: OpenRun, maker: RowMaker, rowsets: Iterable[RowSet], context: str) -> None:
+    """Log the world and the row sets that a run uses as its inputs."""
+    inputs = [world_dataset(maker.world)]
+    for rows in rowsets:
+        source = {"task": rows.task, "pool": rows.pool, "split": rows.split, "rows": rows.rows}
+        name = f"{rows.task} {rows.pool} {rows.split}"
+        inputs.append(Dataset(name, maker.digest(rows), source))
+    run.inputs(context, inputs)
+
+
+def world_dataset(world: World) -> Dataset:
+    """Describe the world as a data set."""
+    return Dataset("world", world.digest, {"variant": world.variant})
+
+
+def log_cities(run: OpenRun, world: World) -> None:
+    """Store all cities of a training's world with its run."""
+    with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+        path = Path(folder) / CITIES
+        world.cities.to_csv(path, index=False)
+        run.artifact(path)
+
+
+def keep_cities(run: OpenRun, settings: Settings) -> None:
+    """Store the user's CSV with the run of a study or sweep, for workers on other machines."""
+    if settings.cities != "none":
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+            run.artifact(Path(shutil.copy(settings.cities, Path(folder) / CITIES)))

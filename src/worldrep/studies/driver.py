@@ -1,0 +1,240 @@
+"""Run a study: begin steps, record how they ended, and show progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from worldrep.errors import StateError, first_line
+from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
+from worldrep.studies.graph import Graph, Step
+from worldrep.studies.scheduler import BLOCKED, Scheduler
+from worldrep.studies.states import DONE, FAILED, StepState, read_states
+from worldrep.studies.study_run import StudyRun
+from worldrep.studies.summaries import Summaries
+from worldrep.tracking import Store, StoreFault
+from worldrep.tracking.liveness import Owner
+from worldrep.training.progress import Bar, Progress
+
+WAIT_SECONDS = 1.0
+ELSEWHERE_SECONDS = 3.0  # between two checks of steps that other drivers do
+READ_SECONDS = 120.0  # between two reads of the whole study by a driver of one shard
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """How a study ended: its run, the run of every finished step, and the steps that failed."""
+
+    run_id: str
+    run_ids: dict[str, str]
+    counts: dict[str, int]
+    failed: list[str]
+
+    def check(self) -> None:
+        """Raise StateError, naming them, when steps failed."""
+        if self.failed:
+            names = ", ".join(self.failed[:5])
+            more = f" and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+            raise StateError(
+                f"{len(self.failed)} steps failed ({names}{more}) and {self.counts[BLOCKED]} that "
+                "need them were not begun; the same command retries these and no others"
+            )
+
+
+def run_study(
+    store: Store,
+    graph: Graph,
+    options: ExecutorOptions,
+    *,
+    mine: Collection[str] | None = None,
+    launched: bool = False,
+) -> StudyResult:
+    """Do every step of a study that is not done, as children of the study's run.
+
+    Args:
+        store: where the study's runs are.
+        graph: its steps.
+        options: where they run.
+        mine: fingerprints of the steps of this shard; default: all.
+        launched: use the run that `mlflow run` made as the study's run.
+
+    Returns:
+        How the study ended. A failed step does not raise; see `StudyResult.check`.
+    """
+    store.check_writable()
+    display = Display(f"study {graph.definition.name}", options.workers)
+    states = read_states(store, graph)
+    for found in states.values():
+        if found.run:
+            store.close_dead(found.run)
+    executor = open_executor(options, store, display.report)
+    driver: StudyDriver | None = None
+    try:
+        study_run = StudyRun(store, graph, launched=launched)
+        driver = StudyDriver(store, graph, executor, display, study_run, states, mine)
+        driver.work()
+        driver.interrupted = False
+    finally:
+        ended = executor.stop()
+        display.close()
+        if driver:
+            driver.close(ended)
+    scheduler = driver.scheduler
+    failed = [step.title for f, step in graph.steps.items() if scheduler.state[f] == FAILED]
+    return StudyResult(study_run.run_id, scheduler.run_ids, scheduler.counts(), failed)
+
+
+class StudyDriver:
+    """Does the steps of a study, or those of one shard, beside other drivers."""
+
+    def __init__(
+        self,
+        store: Store,
+        graph: Graph,
+        executor: Executor,
+        display: Display,
+        study_run: StudyRun,
+        states: Mapping[str, StepState],
+        mine: Collection[str] | None,
+    ) -> None:
+        self._store, self._graph, self._executor = store, graph, executor
+        self._display, self._study_run, self._states = display, study_run, states
+        self.scheduler = Scheduler(graph, states, study_run.run_id, mine)
+        self._summaries = Summaries(store, graph)
+        self._checked = self._read = time.monotonic()
+        self.interrupted = True
+
+    def work(self) -> None:
+        """Begin steps and record how they ended, until none is left."""
+        self._adopt()
+        counts = self.scheduler.counts()
+        self._display.say_begun(counts)
+        while self.scheduler.unfinished:
+            while self._executor.free and (job := self.scheduler.next_job()):
+                self._executor.submit(job)
+            self._display.whole(self.scheduler.counts())
+            ended = [self._job_ended(outcome) for outcome in self._executor.wait(WAIT_SECONDS)]
+            try:
+                self._record(ended)
+            except StoreFault as fault:
+                self._display.say(f"the store does not answer, waiting: {first_line(fault)}")
+                time.sleep(ELSEWHERE_SECONDS)
+        self._display.whole(self.scheduler.counts())
+
+    def _adopt(self) -> None:
+        """Make steps that single commands have done children of the study's run."""
+        for found in self._states.values():
+            if found.state == DONE and found.run and found.run.parent is None:
+                self._store.adopt(found.run.id, self._study_run.run_id)
+
+    def _job_ended(self, outcome: Outcome) -> Step:
+        step, fingerprint = self._graph.steps[outcome.fingerprint], outcome.fingerprint
+        self.scheduler.job_ended(outcome)
+        self._display.say_ended(step, outcome, self.scheduler.counts())
+        if outcome.state == "lost":
+            owners = [outcome.owner] if outcome.owner else []
+            self._close_dead(fingerprint, owners, self.scheduler.messages.get(fingerprint))
+        return step
+
+    def _close_dead(
+        self, fingerprint: str, ended: Collection[Owner], error: str | None = None
+    ) -> None:
+        for run in self._store.find(fingerprint=fingerprint):
+            self._store.close_dead(run, ended, error)
+
+    def _record(self, ended: list[Step]) -> None:
+        """Update the store after steps ended. After a failure of the store, call it again."""
+        scheduler, now = self.scheduler, time.monotonic()
+        if scheduler.elsewhere and now - self._checked >= ELSEWHERE_SECONDS:
+            self._checked = now
+            ended = ended + scheduler.check_elsewhere(self._store)
+        if scheduler.waits_for_others and now - self._read >= READ_SECONDS:
+            self._read = now
+            self._read_finished()
+        self._study_run.write(scheduler.counts())
+        configurations = {step.configuration for step in ended if step.kind == "evaluate"}
+        self._summaries.update(scheduler.state, scheduler.run_ids, configurations)
+
+    def close(self, ended: Collection[Owner]) -> None:
+        """Close the runs that are still open; update the summaries and the study's run.
+
+        ended: processes whose work the executor cut off.
+        """
+        for fingerprint in self.scheduler.in_flight:
+            self._close_dead(fingerprint, ended)
+        self._read_finished()
+        while True:
+            if not self.interrupted:
+                self._study_run.summarized = self._summaries.update_all(
+                    self.scheduler.state, self.scheduler.run_ids, self._study_run.summarized
+                )
+            self._study_run.close(self.scheduler, self.interrupted)
+            # A driver that ended while this one held the study's run could not add its steps.
+            if self.interrupted or not self._read_finished():
+                break
+
+    def _read_finished(self) -> bool:
+        """Read the steps that other drivers have done; return whether there are new ones."""
+        known = self.scheduler.counts()[DONE]
+        if known < len(self._graph.steps):
+            self.scheduler.add_finished(read_states(self._store, self._graph))
+        return self.scheduler.counts()[DONE] > known
+
+
+class Display:
+    """Shows a bar for each worker and one for the whole on a terminal.
+
+    Elsewhere it prints one line for every step that ends.
+    """
+
+    def __init__(self, title: str, workers: int) -> None:
+        self._title, self._out = title, sys.stdout  # kept: `run_job` redirects sys.stdout
+        self._whole = Bar(0)
+        self._bars = {number: Bar(number) for number in range(1, workers + 1)}
+
+    def report(self, worker: int, message: Message) -> None:
+        """Show a message of a worker."""
+        if isinstance(message, str):
+            if message.strip():
+                several = len(self._bars) > 1 and worker
+                self.say(f"worker {worker}: {message}" if several else message)
+        elif worker in self._bars:
+            self._bars[worker](message)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        tqdm.write(line, file=self._out)
+        self._out.flush()
+
+    def say_begun(self, counts: Mapping[str, int]) -> None:
+        """Print how many steps are done already."""
+        self.say(
+            f"{self._title}: {counts['done']} of {sum(counts.values())} steps are done already"
+        )
+
+    def say_ended(self, step: Step, outcome: Outcome, counts: Mapping[str, int]) -> None:
+        """Print how a step ended."""
+        done, total = counts["done"], sum(counts.values())
+        how = outcome.message or f"done in {outcome.seconds:.1f} s"
+        words = {
+            "done": f"{how}, run {outcome.run_id}",
+            "failed": f"FAILED: {outcome.message}",
+            "taken": f"left to another process: {outcome.message}",
+            "lost": f"{outcome.message}; it is tried again from its last checkpoint",
+        }
+        self.say(f"[{done}/{total}] {step.title}: {words[outcome.state]}")
+
+    def whole(self, counts: Mapping[str, int]) -> None:
+        """Show the progress of the whole. counts: steps by state."""
+        total = sum(counts.values())
+        text = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != "done")
+        self._whole(Progress(self._title, counts["done"], total, text))
+
+    def close(self) -> None:
+        """Remove the bars."""
+        for bar in [*self._bars.values(), self._whole]:
+            bar.close()

@@ -1,0 +1,113 @@
+"""The documentation: its links resolve, its commands exist, its examples run."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from worldrep.names import parse_model
+from worldrep.scales import resolve
+from worldrep.settings import FIELDS, OVERRIDABLE
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON = [
+    pytest.param(page, number, id=f"{page.stem}-{number}")
+    for page in sorted(ROOT.glob("docs/api/*.md"))
+    for number, (language, _) in enumerate(BLOCK.findall(page.read_text()))
+    if language == "python"
+]
+
+
+def anchor_of(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    for target, anchor in LINK.findall(page.read_text()):
+        found = (page.parent / target).resolve() if target else page
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
+            assert anchor[1:] in map(anchor_of, headings), f"{target}{anchor}"
+
+
+def commands_of(page: Path) -> list[str]:
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    lines = [line.strip() for _, block in BLOCK.findall(text) for line in block.splitlines()]
+    return [line.partition(" #")[0] for line in lines]
+
+
+def options_of(module: str) -> set[str]:
+    command = importlib.import_module(module).main
+    return {name.lstrip("-") for option in command.params for name in option.opts}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_exist(page):
+    entries = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+    for line in commands_of(page):
+        words = shlex.split(line) if line.startswith(("mlflow run .", "python -m ")) else []
+        if words[:2] == ["mlflow", "run"]:
+            entry = words[words.index("-e") + 1] if "-e" in words else "main"
+            given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-P"]
+            assert set(given) <= {
+                *entries[entry]["parameters"],
+                *options_of(f"entrypoints.{entry}"),
+            }
+        elif words and words[2].startswith(("entrypoints.", "analysis.", "benchmarks.")):
+            given = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+            assert set(given) <= options_of(words[2]), line
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_reference_lists_every_setting_with_its_value_at_mini():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "docs/reference.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    cells = {row[0].strip("`"): row for row in rows if len(row) == 6}
+    assert list(cells) == list(OVERRIDABLE)
+    base, tuned = (resolve(parse_model(name), scale="mini") for name in ("pt1", "pt1_ftwb1-1"))
+    for name, row in cells.items():
+        spec = FIELDS[name].metadata
+        assert row[1:3] == [spec["group"], spec["help"]]
+        shown = [text.replace(",", "") for text in row[4].split("; ")]
+        values = [getattr(settings, name) for settings in (base, tuned)]
+        assert [type(values[0])(text) for text in shown] == list(dict.fromkeys(values)), name
+
+
+@pytest.fixture(scope="module")
+def folder_with_model(tmp_path_factory):
+    """A working folder with an untrained model in `model`, as the API pages assume."""
+    from worldrep.model.qwen2 import build_model, save_model
+
+    folder = tmp_path_factory.mktemp("docs")
+    save_model(build_model(resolve(parse_model("pt1"), scale="mini")), folder / "model")
+    return folder
+
+
+@pytest.mark.parametrize("page, number", PYTHON)
+def test_examples_of_the_api_pages_run(page, number, folder_with_model):
+    code = BLOCK.findall(page.read_text())[number][1]
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder_with_model, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr

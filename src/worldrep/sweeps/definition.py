@@ -78,8 +78,7 @@ class Sweep:
     ) -> Sweep:
         """Build the sweep from the options space, objective, sampler, pruner and name.
 
-        Args:
-            fixed: Settings that were given a value; they cannot be searched as well.
+        Settings that were given a value (`fixed`) cannot be searched as well.
         """
         objectives = parse_objectives(typed["objective"], settings)
         name = typed["name"]

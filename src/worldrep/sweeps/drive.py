@@ -47,13 +47,8 @@ def run_sweep(
 ) -> tuple[str, optuna.Study]:
     """Run the trials that are missing of `n_trials`, as children of the sweep's run.
 
-    Args:
-        options: Where the trials run.
-        storage: Address of Optuna's storage.
-        launched: Whether the sweep is what `mlflow run` was started for.
-
-    Returns:
-        The id of the sweep's run, and Optuna's study.
+    Returns the id of the sweep's run, and Optuna's study in the storage at an address. `launched`
+    says that `mlflow run` was started for this sweep.
 
     Raises:
         InputError: Name or storage belong to another sweep; nothing was written.
@@ -190,8 +185,7 @@ class SweepDriver:
     def _conclude(self, trial: FrozenTrial, ended: Collection[Owner] = ()) -> None:
         """Tell Optuna what the store knows of a trial, and repeat one that was cut off.
 
-        Args:
-            ended: Processes that no longer work on it, whatever the store says.
+        Processes that have `ended` do not work on it, whatever the store says.
         """
         for run in self._runs_of(trial):
             self._store.close_dead(run, ended)
@@ -265,13 +259,7 @@ def apply_trial(
     options: ExecutorOptions,
     seeds: tuple[int, ...],
 ) -> str:
-    """Run a study that trains, evaluates and extracts the settings of a trial over seeds.
-
-    Args:
-        apply: `best`, or the number of a completed trial.
-
-    Returns:
-        The name of the study.
+    """Run a study of the settings of a trial, `best` or a number, over seeds; return its name.
 
     Raises:
         InputError: The trial was not completed.

@@ -20,8 +20,7 @@ from optuna.visualization import matplotlib as plots
 
 from worldrep.stages.provenance import identity_tags
 from worldrep.sweeps.definition import NONE, Sweep
-from worldrep.tracking import OpenRun, RunSpec
-from worldrep.tracking.store import without_user
+from worldrep.tracking import OpenRun, RunSpec, without_user
 
 RUN_ID = "mlflow_run_id"  # attribute of Optuna's trials
 LONGEST_TAG = 4000

@@ -14,8 +14,7 @@ from sqlalchemy import create_engine, inspect
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.executors import ExecutorOptions
 from worldrep.sweeps.definition import Sweep
-from worldrep.tracking import Store
-from worldrep.tracking.store import without_user
+from worldrep.tracking import Store, without_user
 
 
 def default_address(name: str) -> str:

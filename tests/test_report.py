@@ -32,9 +32,9 @@ from analysis.report_page import (
     seed_panels,
     shown_parts,
 )
+from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere
 from analysis.store.source import Source
-from analysis.store.missing import missing_table
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.studies import expand, load_definition

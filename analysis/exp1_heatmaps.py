@@ -24,9 +24,9 @@ FAMILIES = {family: finetunings(family) for family in ("ftwb1", "ftwb2")}
 
 
 def exp1_heatmaps(source: Source, options: Options, only: Collection[str] | None = None) -> Result:
-    """Heatmaps of the ftwb1 and ftwb2 models. Raises StateError when there is nothing to draw.
+    """Return the heatmaps of the ftwb1 and ftwb2 models.
 
-    only: evaluations to which the choice is limited, by run id.
+    only: run ids of the evaluations to choose from. Raises StateError without anything to draw.
     """
     fts = [ft for own in FAMILIES.values() for ft in own]
     found = read_improvements(source, options, fts, only=only)
@@ -50,10 +50,10 @@ def draw_exp1(
     runs: Collection[str] | None = None,
     parent_run_id: str | None = None,
 ) -> Path:
-    """Draw from within another program; the folder of the files.
+    """Draw the heatmaps from within another program, and return the folder of the files.
 
-    runs: the evaluations to use, by run id, instead of all that fit; parent_run_id: run that the
-    analysis is listed below. Raises InputError and StateError.
+    runs: run ids of the evaluations to use, instead of all that fit; parent_run_id: parent of the
+    analysis's run. Raises InputError and StateError.
     """
     with open_source(options) as source:
         result = exp1_heatmaps(source, options, runs)

@@ -17,10 +17,10 @@ from analysis.families import ACTUAL, family_missing, family_panels
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import DIFFERENCE
 from analysis.options import Options
-from analysis.panels import Strip, make_panel, seeds_in_words
+from analysis.panels import Panel, Strip, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
-from analysis.statistics.matrices import aggregate, trained_mask
+from analysis.statistics.matrices import aggregate, trained_masks
 from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.source import Source
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
@@ -44,17 +44,21 @@ WARM_UP = replace(
 
 
 def ft_heatmaps(source: Source, options: Options) -> Result:
-    """Heatmaps of the families that the store has. Raises NothingThere when it has none."""
+    """Return the heatmaps of the families in the store. Raises NothingThere when it has none."""
     found = read_improvements(source, options, tuple(FINETUNINGS))
-    present = [
-        family
-        for family in FAMILIES
-        if not found.cells[found.cells["ft"].isin(finetunings(family))]["value"].isna().all()
-    ]
+    evaluated = set(found.cells["ft"][found.cells["value"].notna()])
+    present = [family for family in FAMILIES if evaluated & set(finetunings(family))]
     absent = [family for family in FAMILIES if family not in present]
     caveats = [f"{family} is left out: none of its models is evaluated" for family in absent]
+    differences = {
+        n: warm_up_differences(found, n)
+        for n in COUNTS
+        if f"ft{n}" in present and f"ftwb{n}" in present
+    }
     parts: list[Part] = [part for family in present for part in family_parts(found, family)]
-    parts += warm_up_parts(found, present)
+    parts += [warm_up_panel(n, matrices) for n, matrices in differences.items()]
+    if differences:
+        parts.append(warm_up_chart(warm_up_table(differences)))
     return Result(
         name=NAME,
         options=options,
@@ -69,7 +73,7 @@ def ft_heatmaps(source: Source, options: Options) -> Result:
 
 
 def family_parts(found: Improvements, family: str) -> list[Part]:
-    """The figures of one family: of each seed, and of the mean over seeds."""
+    """Return the figures of one family: of each seed, and of the mean over seeds."""
     panels = family_panels(found, family, finetunings(family))
     if len(panels) == 1:
         return [*panels[ACTUAL]]
@@ -78,61 +82,56 @@ def family_parts(found: Improvements, family: str) -> list[Part]:
     ]
 
 
-def warm_up_parts(found: Improvements, present: list[str]) -> list[Part]:
-    """FtwbN - ftN for every N of which both are there: heatmaps, and all intervals in one chart."""
-    counts = [n for n in COUNTS if f"ft{n}" in present and f"ftwb{n}" in present]
-    parts: list[Part] = []
-    differences = {n: _differences(found, n) for n in counts}
-    for n, matrices in differences.items():
-        title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(found.seeds)}"
-        mean = aggregate(list(matrices.values()))
-        parts.append(make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
-    if counts:
-        parts.append(warm_up_chart(differences))
-    return parts
-
-
-def _differences(found: Improvements, n: str) -> dict[int, pd.DataFrame]:
-    """FtwbN - ftN of each seed, rows named as those of ftwbN."""
+def warm_up_differences(found: Improvements, n: str) -> dict[int, pd.DataFrame]:
+    """Return ftwbN - ftN of each seed, rows named as those of ftwbN."""
     warm, plain = finetunings(f"ftwb{n}"), finetunings(f"ft{n}")
     with_rows, without = found.matrices(warm), found.matrices(plain)
     return {seed: with_rows[seed] - without[seed].set_axis(warm) for seed in found.seeds}
 
 
-def warm_up_chart(differences: dict[str, dict[int, pd.DataFrame]]) -> Intervals:
-    """The mean difference over models, with its 95% interval, and a paired test.
+def warm_up_table(differences: dict[str, dict[int, pd.DataFrame]]) -> pd.DataFrame:
+    """Return the mean difference over models for each N and kind of cells, with a paired test.
 
     A model is the unit: its cells of a kind are averaged, then its seeds, as neither the cells of
     one model nor its seeds are independent. A seed that lacks one of these cells is left out of the
     model's mean, a model without any seed is left out of the test; both are counted.
     """
-    rows, statistics = [], {}
+    rows = []
     for n, matrices in differences.items():
         values = np.stack([matrix.to_numpy() for matrix in matrices.values()])
-        trained = trained_mask(list(next(iter(matrices.values())).index)).to_numpy()
-        masks = dict(zip(CELLS, (np.ones_like(trained), trained, ~trained), strict=True))
-        for cells, mask in masks.items():
+        masks = trained_masks(next(iter(matrices.values())))
+        for cells, mask in zip(
+            CELLS, (masks["all"], masks["trained"], masks["transfer"]), strict=True
+        ):
             by_seed = np.where(mask, values, 0).sum(axis=2) / mask.sum(axis=1)  # (seeds, models)
-            there = ~np.isnan(by_seed)
-            by_model = np.array(
-                [
-                    own[known].mean() if known.any() else np.nan
-                    for own, known in zip(by_seed.T, there.T, strict=True)
-                ]
-            )
-            test = paired(by_model.tolist(), [0.0] * len(by_model))
-            seeds = [seed for seed, known in zip(matrices, there, strict=True) if known.any()]
-            facts = asdict(test) | {
-                "seeds": " ".join(map(str, seeds)),
-                "seeds_missing": int((~there[:, there.any(axis=0)]).sum()),
-            }
-            statistics[f"ftwb{n} - ft{n}: {cells}"] = facts
-            models = tuple(by_model[~np.isnan(by_model)])
+            known = ~np.isnan(by_seed)
+            kept = [own[its] for own, its in zip(by_seed.T, known.T, strict=True)]
+            by_model = np.array([own.mean() if len(own) else np.nan for own in kept])
+            seeds = [seed for seed, its in zip(matrices, known, strict=True) if its.any()]
             rows.append(
-                {"comparison": f"ftwb{n} - ft{n}", "cells": cells, **facts, "models": models}
+                {
+                    "comparison": f"ftwb{n} - ft{n}",
+                    "cells": cells,
+                    **asdict(paired(by_model, np.zeros(len(by_model)))),
+                    "seeds": " ".join(map(str, seeds)),
+                    "seeds_missing": int((~known[:, known.any(axis=0)]).sum()),
+                    "models": tuple(by_model[~np.isnan(by_model)]),
+                }
             )
-    table = pd.DataFrame(rows)
-    said = [_in_words(row) for row in table.itertuples()]
+    return pd.DataFrame(rows)
+
+
+def warm_up_panel(n: str, matrices: dict[int, pd.DataFrame]) -> Panel:
+    """Return the heatmap of the mean of ftwbN - ftN."""
+    title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(list(matrices))}"
+    return make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, aggregate(list(matrices.values())))
+
+
+def warm_up_chart(table: pd.DataFrame) -> Intervals:
+    """Chart the differences with their 95% intervals. table: of `warm_up_table`."""
+    said = tuple(_in_words(row) for row in table.itertuples())
+    names = table["comparison"] + ": " + table["cells"]
+    facts = table.drop(columns=["comparison", "cells", "models"]).to_dict("records")
     return Intervals(
         name="warm_up",
         title="What the warm-up rows change",
@@ -149,15 +148,14 @@ def warm_up_chart(differences: dict[str, dict[int, pd.DataFrame]]) -> Intervals:
         parts="models",
         group="cells",
         reference=0.0,
-        notes=tuple(said),
-        said=tuple(said),
-        statistics={"warm_up": statistics},
-        size=(6.4, 0.55 * max(3, 3 * len(differences)) / 1.5),
+        notes=said,
+        said=said,
+        statistics={"warm_up": dict(zip(names, facts, strict=True))},
+        size=(6.4, 0.55 * max(3, len(table)) / 1.5),
     )
 
 
 def _in_words(row: Any) -> str:
-    """One comparison: its difference, what it rests on, and its tests."""
     head = f"{row.comparison}, {row.cells}: "
     if not row.n:
         return head + f"no seed has both of a model ({row.missing} models)"

@@ -34,8 +34,19 @@ def make_panel(
     values = matrix.mean if isinstance(matrix, Aggregate) else matrix
     masks = kind.frame.masks(values)
     marked = masks[kind.frame.marked] if kind.frame.marked else None
-    summary = summaries(values, masks)
-    return Panel(name, title, kind, matrix, heading, notes, details, stem, which, summary, marked)
+    return Panel(
+        name=name,
+        title=title,
+        kind=kind,
+        matrix=matrix,
+        summary=summaries(values, masks),
+        heading=heading,
+        notes=notes,
+        marked=marked,
+        details=details,
+        stem=stem,
+        which=which,
+    )
 
 
 def panels_of(

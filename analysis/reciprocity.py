@@ -28,7 +28,7 @@ SIDES = ("give", "take", "net")
 
 
 def reciprocity(source: Source, options: Options) -> Result:
-    """Give, take and net of each task. Raises NothingThere when the store has no ftwb1 models."""
+    """Return give, take and net of each task. Raises NothingThere without ftwb1 models."""
     found = read_improvements(source, options, ONE)
     by_seed = pd.concat(
         [exchange(matrix).assign(seed=seed) for seed, matrix in found.matrices(ONE).items()]
@@ -47,7 +47,7 @@ def reciprocity(source: Source, options: Options) -> Result:
 
 
 def exchange(matrix: pd.DataFrame) -> pd.DataFrame:
-    """task, give, take and net from a 7 x 7 matrix (rows: trained on, columns: tested on).
+    """Return task, give, take and net of a 7 x 7 matrix (rows: trained on, columns: tested on).
 
     A sum that lacks one of its six cells is NaN.
     """
@@ -58,26 +58,22 @@ def exchange(matrix: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(by_seed: pd.DataFrame) -> pd.DataFrame:
-    """One row per task and side: mean, std (ddof=1), interval and n over the seeds that have it."""
+    """Return mean, std (ddof=1), interval and n over seeds of each task and side."""
     rows = []
     for side in SIDES:
         for task, own in by_seed.groupby("task", sort=False):
-            present = own.dropna(subset=[side])
-            spread = asdict(spread_of(present[side].to_list()))
-            rows.append(
-                {"task": task, "side": side, **spread, "missing": len(own) - len(present),
-                 "seeds": tuple(present[side])}
-            )  # fmt: skip
+            values = own[side].dropna().to_list()
+            row = {"task": task, "side": side, **asdict(spread_of(values))}
+            rows.append(row | {"missing": len(own) - len(values), "seeds": tuple(values)})
     return pd.DataFrame(rows)
 
 
 def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
-    """All tasks, the greatest net giver first."""
-    net = table[table["side"] == "net"].set_index("task")["mean"]
-    order = {task: i for i, task in enumerate(net.sort_values(ascending=False).index)}
-    table = table.sort_values(["task"], key=lambda tasks: tasks.map(order), kind="stable")
-    table = table.sort_values(["side"], key=lambda s: s.map(SIDES.index), kind="stable")
-    said = [_in_words(task, mean) for task, mean in net.sort_values(ascending=False).items()]
+    """Chart all tasks, the greatest net giver first. table: of `over_seeds`."""
+    net = table[table["side"] == "net"].set_index("task")["mean"].sort_values(ascending=False)
+    rows = table.set_index(["side", "task"])
+    table = rows.loc[[(side, task) for side in SIDES for task in net.index]].reset_index()
+    kept = rows[["mean", "std", "n", "low", "high", "missing"]]
     lacking = int(table["missing"].sum())
     notes = [
         f"{seeds_in_words(seeds)}; bars: 95% interval over seeds (Student), cut where they leave "
@@ -92,7 +88,7 @@ def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
             "give: how much a model fine-tuned on this task gains on the six others, summed; take: "
             "how much the six other models gain on this task; net = give - take.",
         ),
-        table=table.reset_index(drop=True),
+        table=table[["task", "side", *table.columns[2:]]],
         x_label="sum of six normalised improvements (no unit)",
         label="task",
         value="mean",
@@ -104,19 +100,12 @@ def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
         size=(3.4, 2.9),
         hover=("task", "side", "mean", "std", "n"),
         notes=tuple(notes),
-        said=tuple(said),
-        statistics={
-            side: {
-                row["task"]: {k: row[k] for k in ("mean", "std", "n", "low", "high", "missing")}
-                for row in table[table["side"] == side].to_dict("records")
-            }
-            for side in SIDES
-        },
+        said=tuple(_in_words(task, mean) for task, mean in net.items()),
+        statistics={side: kept.loc[side].loc[net.index].to_dict("index") for side in SIDES},
     )
 
 
 def _in_words(task: str, net: float) -> str:
-    """One task's net, and what that makes it."""
     if not np.isfinite(net):
         return f"{task}: net unknown, some of its cells are missing"
     if abs(net) < 0.005:

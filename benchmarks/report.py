@@ -57,11 +57,7 @@ def parse(value: Any, default: Any) -> Any:
 
 
 def table(cases: Iterable[Any], columns: Mapping[str, Any], title: str = "") -> str:
-    """Format cases as a Markdown table.
-
-    Args:
-        columns: Header to the key of a number, or to a function of a case.
-    """
+    """Format cases as a Markdown table; columns map a header to a key or function of a case."""
     lines = [list(columns), ["---"] * len(columns)]
     for case in cases:
         cells = (get(case) if callable(get) else case[get] for get in columns.values())

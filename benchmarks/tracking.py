@@ -11,7 +11,6 @@ checkpoints are as many in every length. "Longer by" compares whole runs, which 
 from __future__ import annotations
 
 import inspect
-import shutil
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks.recorder import FolderRecorder
 from benchmarks.report import Results, benchmark, percent, table
 from benchmarks.stores import copied, make_database, mlflow_server, working_in
 from benchmarks.timing import timed
@@ -89,22 +89,6 @@ def measure(
     ]
 
 
-class InFolder:
-    """Records a training in a plain folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics to a file."""
-        with (self._folder / "metrics.txt").open("a") as file:
-            file.write(f"{step} {dict(values)}\n")
-
-    def checkpoint(self, folder: Path) -> None:
-        """Copy a checkpoint."""
-        shutil.copytree(folder, self._folder / folder.name)
-
-
 def unrecorded(settings: Settings, folder: Path) -> float:
     """Return the seconds of the training with its curves and checkpoints in a plain folder."""
     from worldrep.model.qwen2 import build_model, save_model
@@ -118,7 +102,7 @@ def unrecorded(settings: Settings, folder: Path) -> float:
     def work() -> None:
         data = TrainingData.load(plan, accelerator)
         inputs = TrainingInputs(build_model(settings), data.rows, settings, accelerator)
-        save_model(train(inputs, InFolder(folder), data.validate), folder)
+        save_model(train(inputs, FolderRecorder(folder), data.validate), folder)
 
     TrainingData.load(plan, accelerator)  # fills the cache, which the recorded training uses too
     return timed(work)[0]

@@ -100,10 +100,7 @@ def test_the_aggregate_is_the_mean_of_the_seeds_matrices(synthetic):
     assert panel.matrix.n.loc["ftwb1-2"].tolist() == [2] * 7
     assert panel.matrix.n.loc["ftwb1-3"].tolist() == [0] * 7
     assert panel.partial == 7
-    assert (
-        panel.block.statistics["trained"]["n"] == 2
-        and panel.block.statistics["trained"]["missing"] == 5
-    )
+    assert panel.summary["trained"]["n"] == 2 and panel.summary["trained"]["missing"] == 5
 
 
 def test_seeds_can_be_chosen(synthetic):

@@ -427,7 +427,7 @@ def test_only_what_was_forgotten_has_a_halfway_step():
     assert table.loc[3, "halfway_step"] == pytest.approx(10)
     assert table.loc[3, "halfway_step_raw"] == pytest.approx(10 + 10 / 3)
     assert table.loc[2, "halfway_step_raw"] == pytest.approx(5)
-    (row,) = halfway_summary(table.reset_index(), pd.Series(["ftwb1"] * 3)).to_dict("records")
+    (row,) = halfway_summary(table.reset_index()).to_dict("records")
     assert (row["n_models"], row["n_happened"], row["n_early"], row["n"]) == (3, 1, 1, 1)
     assert row["mean"] == pytest.approx(10) and math.isnan(row["low"])
 

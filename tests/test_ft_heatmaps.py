@@ -11,7 +11,7 @@ from drawn_text import clashes
 from synthetic import part
 
 from analysis import exp3_heatmaps, ft_heatmaps, predictors
-from analysis.ft_heatmaps import warm_up_chart
+from analysis.ft_heatmaps import warm_up_chart, warm_up_table
 from analysis.options import ALL, Options
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
@@ -77,7 +77,7 @@ def test_the_paired_test_takes_models_as_units():
         one.loc[row] = value
     one.loc["ftwb1-4"] = 9.0
     one.loc["ftwb1-4", "distance"] = math.nan
-    chart = warm_up_chart({"1": {1: one, 2: one + 0.2}})
+    chart = warm_up_chart(warm_up_table({"1": {1: one, 2: one + 0.2}}))
     facts = chart.statistics["warm_up"]["ftwb1 - ft1: overall"]
     assert (facts["n"], facts["missing"]) == (3, 4)
     assert facts["difference"] == pytest.approx(0.4)  # mean of 0.2, 0.3, 0.7
@@ -93,7 +93,7 @@ def test_seeds_of_which_one_side_is_missing_do_not_empty_the_test():
     both = pd.DataFrame(0.1, index=rows, columns=TASK_NAMES)
     both.iloc[0] = 0.4
     none = pd.DataFrame(math.nan, index=rows, columns=TASK_NAMES)
-    chart = warm_up_chart({"1": {1: none, 42: both}})
+    chart = warm_up_chart(warm_up_table({"1": {1: none, 42: both}}))
     facts = chart.statistics["warm_up"]["ftwb1 - ft1: overall"]
     assert (facts["n"], facts["missing"], facts["seeds"]) == (7, 0, "42")
     assert facts["seeds_missing"] == 7 and facts["difference"] == pytest.approx(1.0 / 7)

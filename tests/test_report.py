@@ -1,4 +1,4 @@
-"""The page, in a real browser: no errors, the mouse finds what it should, names are text."""
+"""The report in a real browser, and the SVG figures that it holds."""
 
 import json
 import re
@@ -6,37 +6,40 @@ import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.html.heatmaps import CHOICE, in_places, plot_sheet
-from analysis.html.histogram import plot_histogram
-from analysis.html.hover import escaped
-from analysis.html.intervals import plot_intervals
-from analysis.html.page import in_script
-from analysis.html.scatter import plot_scatter
 from click.testing import CliRunner
 from playwright.sync_api import sync_playwright
 from synthetic import SyntheticStore
 
-from analysis.figures.heatmap import Panel, Strip
+from analysis.figures.heatmap import draw_seeds
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import PERFORMANCE
-from analysis.figures.marks import hover_text
+from analysis.figures.marks import hover_text, plain
 from analysis.figures.scatter import Scatter
+from analysis.figures.svg import short_path, svg_of
 from analysis.options import Options
-from analysis.panels import panels_of
+from analysis.panels import Strip, make_panel, panels_of
 from analysis.report import CHAPTERS, main, report, study_command
-from analysis.report_page import Links, missing_by_command, missing_for_good
+from analysis.report_page import (
+    Links,
+    missing_by_command,
+    missing_for_good,
+    seed_panels,
+    shown_parts,
+)
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
 from worldrep.studies import expand, load_definition
-from worldrep.tracking import Store, StoreFault, without_user
+from worldrep.tracking import Store, StoreFault
+from worldrep.tracking.store import without_user
 
 MATRIX = pd.DataFrame(0.8, index=["ftwb1-1", "ftwb1-2"], columns=list(TASK_NAMES))
 EVIL = "</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;</b>"
@@ -92,11 +95,13 @@ def browser():
 
 @pytest.fixture
 def visit(browser, tmp_path):
-    """Opens a page without any network; what went wrong is collected in page.faults."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000}, offline=True)
-    context.add_init_script("window.opened = []; window.open = (url) => window.opened.push(url);")
+    """Opens a page without a network; errors are collected in page.faults."""
+    contexts = []
 
-    def opened(text):
+    def opened(text, **options):
+        view = {"width": 1400, "height": 1000}
+        context = browser.new_context(viewport=view, offline=True, **options)
+        contexts.append(context)
         path = tmp_path / "report.html"
         path.write_text(text)
         page = context.new_page()
@@ -108,24 +113,32 @@ def visit(browser, tmp_path):
         return page
 
     yield opened
-    context.close()
+    for context in contexts:
+        context.close()
 
 
-def scroll_through(page):
-    """Bring every figure into view, until all are drawn."""
-    for place in page.query_selector_all(".plot"):
-        place.scroll_into_view_if_needed()
-        page.wait_for_function("place => place.querySelector('.main-svg') !== null", arg=place)
+def under_the_mouse(page, title):
+    """The hover text and the link at the middle of the first mark whose text contains `title`."""
+    return page.evaluate(
+        """title => {
+            const found = [...document.querySelectorAll(".figure title")];
+            const mark = found.find(own => own.textContent.includes(title)).parentNode;
+            mark.closest("details")?.setAttribute("open", "");
+            mark.scrollIntoView({block: "center"});
+            const box = mark.getBoundingClientRect();
+            const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+            return [top.querySelector("title").textContent, top.closest("a")?.href ?? ""];
+        }""",
+        title,
+    )
 
 
 # In the browser
 
 
-def test_every_figure_is_drawn_and_nothing_goes_wrong(made, visit):
+def test_the_page_opens_without_an_error(made, visit):
     page = visit(made.pages["report.html"])
-    scroll_through(page)
     assert page.faults == []
-    assert len(page.query_selector_all(".plot")) > 10
     headings = [element.inner_text() for element in page.query_selector_all("section h2")]
     assert headings[: len(CHAPTERS)] == [chapter.title for chapter in CHAPTERS.values()]
     assert {element.get_attribute("id") for element in page.query_selector_all("section")} == {
@@ -133,37 +146,50 @@ def test_every_figure_is_drawn_and_nothing_goes_wrong(made, visit):
     }  # fmt: skip
     for link in page.query_selector_all("nav a, section p a[href^='#']"):
         assert page.query_selector(link.get_attribute("href"))
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(element => element.id)")
+    assert len(ids) == len(set(ids))
     # Names of runs are shown as text.
     assert page.title().startswith("worldrep: scale mini")
     assert page.query_selector("img") is None
     assert EVIL in page.query_selector("#runs").inner_text()
 
 
-def test_a_cell_says_what_is_behind_it_and_leads_to_its_run(stored, made, visit):
+def test_the_figures_need_no_script_and_little_space(made, visit):
+    text = made.pages["report.html"]
+    page = visit(text, java_script_enabled=False)
+    boxes = [svg.bounding_box() for svg in page.query_selector_all("section > figure > svg")]
+    assert len(boxes) > 10 and all(box["width"] > 200 and box["height"] > 100 for box in boxes)
+    assert len(text) < 1_500_000
+
+
+def test_a_cell_says_what_is_behind_it_and_a_row_leads_to_its_run(stored, made, visit):
     (run,) = [r for r in stored.find(stage="evaluate", seed="1") if r.tag("ft") == "ftwb1-6"]
     page = visit(made.pages["report.html"])
-    place = page.query_selector("#exp1_heatmaps .plot")
-    place.scroll_into_view_if_needed()
-    page.wait_for_function("place => place.querySelector('.main-svg') !== null", arg=place)
-    place.query_selector(".updatemenu-header").click()
-    page.locator("#exp1_heatmaps .updatemenu-dropdown-button", has_text="seed 1").click()
-    x, y = page.evaluate(
-        """place => {
-            const layout = place._fullLayout, box = place.getBoundingClientRect();
-            return [box.x + layout._size.l + layout.xaxis.d2p('angle'),
-                    box.y + layout._size.t + layout.yaxis._length * 5.5 / 7];
-        }""",
-        place,
+    text, link = under_the_mouse(page, "ftwb1-6, angle")
+    assert text.splitlines()[0] == "ftwb1-6, angle: 0.6 ±0.00" and link == ""
+    # 100 ** 0.4, the raw value
+    assert text.splitlines()[1:] == [f"seed {i}: raw 6.31, normalised 0.600" for i in (1, 2)]
+    text, link = under_the_mouse(page, "ftwb1-6 seed 1: ")
+    assert text == "ftwb1-6 seed 1: " + " ".join(["0.60"] * 7)
+    assert link == f"http://127.0.0.1:5000/#/experiments/{stored.experiment_id}/runs/{run.id}"
+
+
+def test_the_search_finds_a_model_in_figures_and_runs(made, visit):
+    page = visit(made.pages["report.html"])
+    page.fill("#search input", "ftwb1-6")
+    marks, runs = re.findall(r"\d+", page.inner_text("#search output"))
+    hits = page.evaluate(
+        "[...document.querySelectorAll('.hit > title')].map(title => title.textContent)"
     )
-    page.mouse.move(x, y)
-    page.mouse.move(x + 2, y + 2)
-    hover = page.wait_for_selector("#exp1_heatmaps .hoverlayer .hovertext").text_content()
-    assert "ftwb1-6" in hover and "seed: 1" in hover and "0.6" in hover
-    assert re.search(r"value: ?6\.31", hover), hover  # 100 ** 0.4, the raw value
-    page.mouse.click(x + 2, y + 2)
-    page.wait_for_function("window.opened.length > 0")
-    address = f"http://127.0.0.1:5000/#/experiments/{stored.experiment_id}/runs/{run.id}"
-    assert page.evaluate("window.opened") == [address]
+    assert len(hits) == int(marks) > 14 and all("ftwb1-6" in hit for hit in hits)
+    shown = [row.inner_text() for row in page.query_selector_all("#runs tr") if row.is_visible()]
+    assert len(shown) - 1 == int(runs) > 0 and all("ftwb1-6" in row for row in shown[1:])
+    page.press("#search input", "Enter")
+    page.wait_for_function("scrollY > 0")
+    page.fill("#search input", "ftwb1")  # a family is not a model
+    assert page.inner_text("#search output").startswith("0 marks")
+    page.fill("#search input", "")
+    assert page.query_selector(".hit") is None
 
 
 def test_an_analysis_that_the_store_cannot_support_says_why(made, visit):
@@ -172,14 +198,6 @@ def test_an_analysis_that_the_store_cannot_support_says_why(made, visit):
     missing = page.query_selector("#missing").inner_text()
     assert "mlflow run . -e finetune -P ft=ftwb1-2 -P seed=1 -P scale=mini" in missing
     assert "mlflow run . -e study -P name=exp1 -P seeds=1,2 -P scale=mini" in missing
-
-
-def test_printing_draws_what_was_not_in_view(made, visit):
-    page = visit(made.pages["report.html"])
-    places = len(page.query_selector_all(".plot"))
-    assert len(page.query_selector_all(".plot .plot-container")) < places
-    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert len(page.query_selector_all(".plot .plot-container")) == places and page.faults == []
 
 
 # Without one
@@ -291,78 +309,115 @@ def test_what_is_missing_is_told_by_command_and_without_one_by_reason():
     assert missing_by_command([]) == missing_for_good([]) == []
 
 
-# What is drawn
+# Figures
 
 
-LINKS = Links("http://127.0.0.1:5000", "1")
-
-
-def test_histograms_have_the_bins_of_the_paper_and_dashed_medians():
+def test_histograms_have_bins_of_one_ratio_and_dashed_medians():
     table = pd.DataFrame({"g": ["a"] * 3 + ["b"] * 3, "v": [1.0, 10, 1000, 3, 30, 30]})
     chart = Histogram(name="h", title="H", table=table, value="v", group="g", log=True)
     edges = chart.edges(table)
     assert (edges[0], edges[-1]) == (1.0, pytest.approx(1000)) and len(edges) == 6
-    figure = plot_histogram(chart, LINKS)
-    bars = [trace for trace in figure.data if trace.type == "bar"]
-    for bar in bars:
-        assert np.allclose(bar.x - bar.width / 2, edges[:-1])
-        assert np.allclose(bar.x + bar.width / 2, edges[1:])
-    assert [bar.y.sum() for bar in bars] == [3, 3]
-    lines = [trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines"]
-    medians = [trace.x[0] for trace in lines]
-    assert medians == [10, 30]
+    axes = chart.draw("").axes[0]
+    for bars in axes.containers:
+        assert np.allclose([bar.get_x() for bar in bars], edges[:-1])
+        assert np.allclose([bar.get_x() + bar.get_width() for bar in bars], edges[1:])
+        assert sum(bar.get_height() for bar in bars) == 3
+    assert [line.get_xdata()[0] for line in axes.lines] == [10, 30]
 
 
 def test_a_scatter_joins_its_front_and_keeps_its_units():
     table = pd.DataFrame({"x": [3.0, 1, 2], "y": [1.0, 3, 0], "front": [True, True, False]})
     chart = Scatter(name="s", title="S", table=table, x="x", y="y", front="front", equal=True)
-    figure = plot_scatter(chart, LINKS)
-    (front,) = [trace for trace in figure.data if trace.line.dash == "dash"]
-    assert list(front.x) == [1, 3] and list(front.y) == [3, 1]
-    assert figure.layout.yaxis.scaleanchor == "x"
+    axes = chart.draw("").axes[0]
+    (front,) = axes.lines
+    assert list(front.get_xdata()) == [1, 3] and list(front.get_ydata()) == [3, 1]
+    assert axes.get_aspect() == 1
 
 
 def test_groups_that_share_a_label_lie_apart():
     table = pd.DataFrame({"label": ["p", "q", "p"], "v": [1.0, 2, 3], "g": ["a", "a", "b"]})
     chart = Intervals(name="i", title="I", table=table, label="label", value="v", group="g")
-    figure = plot_intervals(chart, LINKS)
-    assert [list(trace.y) for trace in figure.data] == [[-0.25, 0.75], [0.25]]
-    assert figure.layout.yaxis.ticktext == ("p", "q")
+    axes = chart.draw("").axes[0]
+    heights = [points.get_offsets()[:, 1].tolist() for points in axes.collections]
+    assert heights == [[-0.25, 0.75], [0.25]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["p", "q"]
 
 
-def test_a_strip_is_drawn_side_by_side_and_its_panels_not_again():
+def test_single_seeds_are_small_multiples_and_a_matrix_in_a_strip_is_not_shown_alone():
     matrices = {1: MATRIX, 2: MATRIX / 2}
     wide, narrow = (
         panels_of(f"{width}_a", "A", PERFORMANCE, matrices, width) for width in ("wide", "narrow")
     )
-    alone = Panel("b", "B", PERFORMANCE, MATRIX)
+    alone = make_panel("b", "B", PERFORMANCE, MATRIX)
     strip = Strip("a_widths", "A, by width", ("Side by side.",), [wide[-1], narrow[-1]])
-    sheet, other = in_places([*wide, *narrow[1:], alone, strip])
-    assert sheet.title == "A, by width" and sheet.lines == ("Side by side.", CHOICE)
-    assert {which: list(own) for which, own in sheet.choices.items()} == {
-        "seed 1": ["wide_a"],
-        "seed 2": ["wide_a", "narrow_a"],
-        "mean over seeds": ["wide_a", "narrow_a"],
-    }
-    assert other.part is alone and other.lines == PERFORMANCE.lines
-    figure = plot_sheet(sheet, LINKS)
-    shown = [trace for trace in figure.data if trace.visible and trace.colorbar.thickness]
-    assert [trace.xaxis for trace in shown] == ["x", "x2"]
-    assert np.allclose(shown[0].z, MATRIX * 0.75)
-    assert [axis.title.text.split("<br>")[0] for axis in figure.select_xaxes()] == [
-        "<b>wide</b>", "<b>narrow</b>",
-    ]  # fmt: skip
+    parts = [*wide, *narrow[1:], alone, strip]
+    assert shown_parts(parts) == [alone, strip]
+    seeds = seed_panels(parts)
+    assert {stem: [panel.which for panel in own] for stem, own in seeds.items()} == {
+        "wide_a": ["seed 1", "seed 2"], "narrow_a": ["seed 2"],
+    }  # fmt: skip
+    figure = draw_seeds(seeds["wide_a"], "A, each seed")
+    headings = [axes.get_title(loc="left") for axes in figure.axes]
+    assert headings[:2] == ["seed 1", "seed 2"]
+    assert [axes.get_title(loc="left") for axes in draw_seeds([alone] * 30, "B").axes]
 
 
-def test_texts_are_escaped_where_they_stand():
-    assert (
-        escaped("<b>") == "&lt;b&gt;" and escaped(0.123456) == "0.1235" and escaped(4000) == "4,000"
+def marked_chart(**options):
+    table = pd.DataFrame(
+        {"model": [EVIL, "m"], "x": [1.0, 2], "y": [1, 2000], "run_id": ["r1", None]}
     )
-    text = hover_text({"model": EVIL, "n": 3, "gone": None, "run_id": "r"})
-    assert "<img" not in text and "<br>" in text and "click" in text and "gone" not in text
-    assert (
-        "<" not in in_script(json.dumps(EVIL)) and json.loads(in_script(json.dumps(EVIL))) == EVIL
-    )
+    return Scatter(name="s", title=EVIL, table=table, x="x", y="y", **options)
+
+
+def test_marks_carry_their_facts_and_link_to_their_run():
     links = Links("http://127.0.0.1:5000/", "3")
-    assert links.of("abc") == "http://127.0.0.1:5000/#/experiments/3/runs/abc"
-    assert links.of("") == links.of(None) == ""
+    styles = {}
+    root = ElementTree.fromstring(svg_of(marked_chart().draw(""), "f1", links.of, styles))
+    assert [title.text for title in root.iter("title")] == [
+        f"model: {EVIL}\nx: 1\ny: 1", "model: m\nx: 2\ny: 2,000",
+    ]  # fmt: skip
+    (link,) = root.iter("a")
+    assert link.get("href") == "http://127.0.0.1:5000/#/experiments/3/runs/r1"
+    assert next(link.iter("title")).text.startswith(f"model: {EVIL}")
+    assert EVIL in [text.text for text in root.iter("text")] and styles
+    used = {element.get("href") for element in root.iter("use")}
+    assert used <= {f"#{element.get('id')}" for element in root.iter()}
+    assert all(element.get("id", "f1.").startswith("f1.") for element in root.iter())
+
+
+def test_a_file_holds_its_own_styles_and_the_same_figure_gives_the_same_bytes():
+    text = svg_of(marked_chart().draw(""), "s")
+    assert text == svg_of(marked_chart().draw(""), "s")
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert {f".{e.get('class')}" for e in root.iter() if e.get("class")} <= set(
+        re.findall(r"\.\w+", root[0].text)
+    )
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}title"))) == 2
+
+
+def test_a_chart_of_very_many_points_has_no_hover_texts():
+    n = 1001
+    table = pd.DataFrame({"x": np.arange(n), "y": np.arange(n)})
+    chart = Scatter(name="s", title="S", table=table, x="x", y="y")
+    text = svg_of(chart.draw(""), "s")
+    assert "<title>" not in text and "<image" in text and len(text) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "short"),
+    [
+        ("M 1.04 2 \nL 3 2 \nL 3 4.06 \nz\n", "M1 2h2v2.1z"),
+        ("M 0 0 \nL -1.5 -2.5 \nL -1.5 -2.5 \nM 5 5 \nL 6 7", "M0 0l-1.5-2.5M5 5l1 2"),
+        ("M 0 1.876 \nC 0.5 1.87 0.001 2 3 3 \nz", "M 0 1.88 C 0.5 1.87 0 2 3 3 z"),
+        ("", ""),
+    ],
+)
+def test_paths_become_relative(path, short):
+    assert short_path(path) == short
+
+
+def test_hover_texts_leave_out_what_is_not_known():
+    facts = {"model": EVIL, "n_seeds": 3, "gone": None, "nan": float("nan"), "run_id": "r"}
+    assert hover_text(facts) == f"model: {EVIL}\nn seeds: 3"
+    assert plain(0.123456) == "0.1235" and plain(4000) == "4,000" and plain(True) == "True"

@@ -178,19 +178,17 @@ def test_names_are_not_overridden(name):
         settings_of("pt1", "smoke", {name: 1})
 
 
-def test_an_unknown_setting_is_told_with_the_nearest_one():
-    with pytest.raises(InputError, match="unknown setting 'epoch'.*did you mean 'epochs'"):
-        settings_of("pt1", "smoke", {"epoch": 3})
-
-
-def test_an_unknown_scale_is_told_with_the_nearest_one():
-    with pytest.raises(InputError, match="unknown scale 'papr'.*did you mean 'paper'"):
-        settings_of("pt1", "papr")
-
-
-def test_an_unknown_world_is_told_with_the_nearest_one():
-    with pytest.raises(InputError, match="unknown world 'scatter'.*did you mean 'scattered'"):
-        settings_of("pt1", "smoke", world="scatter")
+@pytest.mark.parametrize(
+    ("names", "kind", "nearest"),
+    [
+        ({"scale": "smoke", "overrides": {"epoch": 3}}, "setting 'epoch'", "epochs"),
+        ({"scale": "papr"}, "scale 'papr'", "paper"),
+        ({"scale": "smoke", "world": "scatter"}, "world 'scatter'", "scattered"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest_one(names, kind, nearest):
+    with pytest.raises(InputError, match=f"unknown {kind}.*did you mean '{nearest}'"):
+        settings_of("pt1", **names)
 
 
 def test_settings_cannot_be_changed():
@@ -201,34 +199,19 @@ def test_settings_cannot_be_changed():
 # Bounds
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "bound"),
-    [
-        ("n_cities", 5, 6),
-        ("n_atlantis", 0, 1),
-        ("id_digits", 0, 1),
-        ("world_seed", -1, 0),
-        ("max_per_country", -1, 0),
-        ("pretrain_rows", 0, 1),
-        ("val_rows", 0, 1),
-        ("test_rows", 0, 1),
-        ("multi_rows", 0, 1),
-        ("ft_atlantis_rows", 0, 1),
-        ("ft_world_rows", -1, 0),
-        ("ft_warmup_rows", -1, 0),
-        ("n_layers", 0, 1),
-        ("epochs", 0, 1),
-        ("batch_size", 0, 1),
-        ("accumulation", 0, 1),
-        ("learning_rate", -0.1, 0.0),
-        ("warmup_steps", -1, 0),
-        ("weight_decay", -0.1, 0.0),
-        ("clip_norm", -1.0, 0.0),
-        ("n_checkpoints", 0, 1),
-        ("n_validations", 0, 1),
-    ],
-)
-def test_a_value_below_its_bound_is_refused(name, value, bound):
+LEAST = {
+    **dict.fromkeys(("world_seed", "max_per_country", "ft_world_rows", "ft_warmup_rows"), 0),
+    **dict.fromkeys(("n_atlantis", "id_digits", "pretrain_rows", "val_rows", "test_rows"), 1),
+    **dict.fromkeys(("multi_rows", "ft_atlantis_rows", "n_layers", "epochs", "batch_size"), 1),
+    **dict.fromkeys(("accumulation", "n_checkpoints", "n_validations"), 1),
+    **dict.fromkeys(("learning_rate", "weight_decay", "clip_norm"), 0.0),
+    **{"n_cities": 6, "warmup_steps": 0},
+}
+
+
+@pytest.mark.parametrize(("name", "bound"), LEAST.items())
+def test_a_value_below_its_bound_is_refused(name, bound):
+    value = bound - 1
     sentence = f"^{name}={value} is too small; it must be at least {bound}$"
     with pytest.raises(InputError, match=sentence):
         settings_of("pt1", "smoke", {name: value})

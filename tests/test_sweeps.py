@@ -265,12 +265,8 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(store_uri, arguments, me
 class ScriptedWorker:
     """An executor whose trials end as in a list: finish, fail, vanish, or both."""
 
-    def __init__(self, endings):
-        self.endings, self.jobs, self.job = list(endings), [], None
-
-    def open(self, store, tell):
-        self.store = store
-        return self
+    def __init__(self, store, endings):
+        self.store, self.endings, self.jobs, self.job = store, list(endings), [], None
 
     @property
     def free(self):
@@ -313,11 +309,10 @@ def sweep_of(store_uri):
 
 def drive(monkeypatch, sweep, n_trials, endings=()):
     """Run a sweep with scripted endings; the trials, and the jobs that its worker was given."""
-    worker = ScriptedWorker(endings)
-    monkeypatch.setattr(ExecutorOptions, "open", lambda self, store, tell: worker.open(store, tell))
-    _, study = run_sweep(
-        Store.connect(), sweep, ExecutorOptions(), default_address(sweep.name), n_trials
-    )
+    worker = ScriptedWorker(Store.connect(), endings)
+    monkeypatch.setattr("worldrep.sweeps.drive.open_executor", lambda *_: worker)
+    address = default_address(sweep.name)
+    _, study = run_sweep(Store.connect(), sweep, ExecutorOptions(), address, n_trials)
     return study.trials, worker.jobs
 
 

@@ -73,10 +73,9 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
 
 def _known(trained: Trained) -> tuple[Trained, list[str]]:
     """The trainings whose model this version knows, and a caveat about the others."""
-    names = {run.tag("model") for run in trained.runs.values()}
-    strange = {name for name in names if known_model(name) is None}
-    kept = {i: run for i, run in trained.runs.items() if run.tag("model") not in strange}
-    text = f"left out, as this version does not know their names: {', '.join(sorted(strange))}"
+    kept = {i: run for i, run in trained.runs.items() if known_model(run.tag("model"))}
+    strange = sorted({run.tag("model") for i, run in trained.runs.items() if i not in kept})
+    text = f"left out, as this version does not know their names: {', '.join(strange)}"
     return replace(trained, runs=kept), [text] if strange else []
 
 

@@ -158,8 +158,8 @@ def _labelled(overview: pd.DataFrame) -> pd.DataFrame:
         for row in overview.itertuples()
     ]
     order = overview.assign(label=labels, place=overview["task"].map(TASK_NAMES.index))
-    order = order.sort_values(["split", "place"], ascending=[False, True], kind="stable")
-    return order.drop(columns="place")
+    order = order.sort_values(["split", "place", "group"], ascending=[False, True, True])
+    return order.drop(columns="place").astype({"group": str})
 
 
 def _breakout_notes(broken: pd.DataFrame, stage: str) -> list[str]:

@@ -14,8 +14,8 @@ from itertools import product
 import pandas as pd
 
 from analysis.store.caveats import currency_caveats, duplicate_caveats, setting_caveats
-from analysis.store.missing import missing_table
-from analysis.store.selection import Trained, choose, family_of, known_model, run_table
+from analysis.store.missing import MISSING_COLUMNS
+from analysis.store.selection import Trained, choose, family_of, run_table
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets
 from worldrep.errors import InputError, StateError
@@ -39,7 +39,7 @@ class TrainingCurves:
             tokens_per_step (estimated, about 1% off).
         points: One row per point: run_id, split, task, step, value, RUN_FACTS, tokens. split is
             "loss" (task is empty) or that of a validation suite.
-        missing: Models and curves that the store lacks, a `missing_table`.
+        missing: Models and curves that the store lacks: MISSING_COLUMNS.
         caveats: How the trainings were chosen, and how they differ.
     """
 
@@ -68,13 +68,9 @@ def read_curves(
     order = {str(model): place for place, model in enumerate(models)}
     chosen = chosen.assign(place=chosen["model"].map(order)).sort_values(["place", "seed"])
     have = set(zip(chosen["seed"], chosen["model"], strict=True))
-    rows = [
-        {
-            "seed": seed,
-            "model": model,
-            "reason": "the model is not trained",
-            "command": trained.commands.train(parse_model(model), seed),
-        }
+    why, train = "the model is not trained", trained.commands.train
+    missing = [
+        ("curves", seed, model, "", why, train(parse_model(model), seed))
         for seed, model in wanted
         if (seed, model) not in have
     ]
@@ -82,14 +78,13 @@ def read_curves(
     points = _read_points(source, used)
     points = points.join(chosen[[*RUN_FACTS, "tokens_per_step"]], on="run_id")
     points["tokens"] = points["step"] * points.pop("tokens_per_step")
-    rows += _missing_curves(used, points, trained)
+    missing += _missing_curves(used, points, trained)
     caveats = [
         *duplicate_caveats(runs, "training", found),
         *currency_caveats(runs),
         *_setting_caveats(used),
     ]
-    missing = missing_table({"matrix": "curves", **row} for row in rows)
-    return TrainingCurves(runs, points, missing, caveats)
+    return TrainingCurves(runs, points, pd.DataFrame(missing, columns=MISSING_COLUMNS), caveats)
 
 
 def _run_table(source: Source, runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
@@ -139,23 +134,16 @@ def _read_points(source: Source, runs: Iterable[StoredRun]) -> pd.DataFrame:
 
 def _missing_curves(
     runs: Iterable[StoredRun], points: pd.DataFrame, trained: Trained
-) -> list[dict[str, object]]:
-    have, rows = set(points[CURVE].itertuples(index=False, name=None)), []
+) -> list[tuple[object, ...]]:
+    have, missing = set(points[CURVE].itertuples(index=False, name=None)), []
     for run in runs:
         model, seed = run.tag("model"), int(run.tag("seed"))
         command = trained.commands.again(run.id, trained.commands.train(parse_model(model), seed))
-        rows += [
-            {
-                "seed": seed,
-                "model": model,
-                "task": task,
-                "reason": f"training {run.id} has no curve {_metric(split, task)}",
-                "command": command,
-            }
-            for split, task in _wanted_curves(run)
-            if (run.id, split, task) not in have
-        ]
-    return rows
+        for split, task in _wanted_curves(run):
+            if (run.id, split, task) not in have:
+                reason = f"training {run.id} has no curve {_metric(split, task)}"
+                missing.append(("curves", seed, model, task, reason, command))
+    return missing
 
 
 def _wanted_curves(run: StoredRun) -> list[tuple[str, str]]:
@@ -177,8 +165,7 @@ def _setting_caveats(runs: Iterable[StoredRun]) -> list[str]:
     families: dict[str, list[StoredRun]] = {}
     worlds: dict[str, str] = {}  # digest -> a model
     for run in runs:
-        model = known_model(run.tag("model"))
-        families.setdefault(family_of(model) if model else "", []).append(run)
+        families.setdefault(family_of(parse_model(run.tag("model"))), []).append(run)
         if run.tag("world_digest"):
             name = f"{run.tag('model')} seed {run.tag('seed')}"
             worlds.setdefault(run.tag("world_digest"), name)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.statistics.curves import CHANCE, breakout_step
+from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.improvement import spread_of
 from worldrep.names import parse_model
 
 DEVIATIONS = 2.0  # an accuracy this many standard errors above chance is above chance
@@ -89,24 +88,17 @@ def summarize_breakouts(broken: pd.DataFrame, column: str) -> pd.DataFrame:
         Columns GROUP, mean, std, low, high, n_seeds, runs, broken_out (runs with a break-out),
         near_chance, parts (means of the seeds), seeds.
     """
-    rows = []
-    for key, own in broken.groupby(GROUP, sort=True, observed=True):
-        found = own.dropna(subset=[column])
-        by_seed = found.groupby("seed")[column].mean()
-        spread = asdict(spread_of(by_seed.tolist()))
-        rows.append(
-            dict(zip(GROUP, key, strict=True))
-            | {name: spread[name] for name in ("mean", "std", "low", "high")}
-            | {
-                "n_seeds": spread["n"],
-                "runs": len(own),
-                "broken_out": len(found),
-                "near_chance": int(found["near_chance"].sum()),
-                "parts": tuple(by_seed),
-                "seeds": " ".join(map(str, by_seed.index)),
-            }
-        )
-    return pd.DataFrame(rows)
+    broken = broken.assign(noise=broken["near_chance"] & broken[column].notna())
+    noise = broken.groupby(GROUP, sort=False, observed=True)["noise"].sum()
+    table = over_seeds(broken, GROUP, column)
+    return table[[*GROUP, "mean", "std", "low", "high"]].assign(
+        n_seeds=table["n"],
+        runs=table["rows"],
+        broken_out=table["rows"] - table["missing"],
+        near_chance=noise.to_numpy(),
+        parts=table["parts"],
+        seeds=table["seeds"],
+    )
 
 
 def breakout_statistics(overview: pd.DataFrame) -> dict[str, Any]:

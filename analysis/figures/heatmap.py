@@ -8,29 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from analysis.figures.kinds import Kind
-from analysis.figures.marks import (
-    MarkedFigure,
-    common_run,
-    facts_by_cell,
-    figure_of,
-    for_collection,
-    plain,
-    seed_text,
-)
+from analysis.figures.cells import draw_cells, draw_image
+from analysis.figures.kinds import Heatmap, Kind
+from analysis.figures.marks import MarkedFigure
 from analysis.figures.page import (
     EDGE,
-    HATCH,
     Note,
     foot_height,
     head_height,
@@ -43,69 +33,37 @@ from analysis.statistics.matrices import Aggregate, Summary, in_words
 
 CELL_HEIGHT, TALL_CELL_HEIGHT, LEAST_HEIGHT = 0.33, 0.43, 2.8
 CELL_WIDTH, NARROW_CELL_WIDTH = 0.86, 0.64
-MANY_COLUMNS, SMALL_CELL = 12, 0.2  # with more columns, cells are small and without numbers
-MOST_CELLS = 4000  # more carry no hover texts
+SMALL_CELL = 0.2  # of dense matrices
 TOP, RIGHT, HEADING, SLANTED = 1.42, 1.25, 0.28, 0.36
 SEED_CELL, SEED_GAP, SEED_BAR, SEEDS_WIDTH = 0.16, 0.25, 1.1, 12.0  # of small multiples
 CHARACTER = 0.074  # width of a letter of a row label, generously
-MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
-BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
-MISSING = "0.82"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One matrix, its numbers, and the words around it.
+@dataclass(frozen=True, kw_only=True)
+class Panel(Heatmap):
+    """A heatmap with its statistics and the words around it.
 
     Args:
         name: File name without ending.
         title: Title of the figure.
-        kind: What the numbers mean and how they are drawn.
-        matrix: The values, or their mean over seeds.
+        summary: Statistics of the groups of cells, by group.
         heading: Heading when several matrices are side by side.
         notes: Further sentences, below the figure and printed.
-        details: Rows of `improvement_cells` for the hover texts and links.
         stem: Part of the name that all seeds share; empty for a matrix that stands alone.
         which: Which seed this is, or `mean over seeds`; empty for a matrix that stands alone.
-        summary: Statistics of the groups of cells, by group.
-        marked: Cells that carry a T; None for no such cells.
     """
 
     name: str
     title: str
-    kind: Kind
-    matrix: pd.DataFrame | Aggregate
+    summary: Mapping[str, Summary]
     heading: str = ""
     notes: tuple[str, ...] = ()
-    details: pd.DataFrame | None = None
     stem: str = ""
     which: str = ""
-    summary: Mapping[str, Summary] = field(default_factory=dict)
-    marked: NDArray[np.bool_] | None = None
 
     @property
     def lines(self) -> tuple[str, ...]:
         return self.kind.lines
-
-    @property
-    def values(self) -> pd.DataFrame:
-        return self.matrix.mean if isinstance(self.matrix, Aggregate) else self.matrix
-
-    @property
-    def several(self) -> Aggregate | None:
-        """The matrix if it is a mean over two seeds or more."""
-        is_mean = isinstance(self.matrix, Aggregate) and self.matrix.n_seeds > 1
-        return self.matrix if is_mean else None  # type: ignore[return-value]
-
-    @property
-    def partial(self) -> int:
-        """The number of cells that only some of the seeds have."""
-        return self.matrix.partial if isinstance(self.matrix, Aggregate) else 0
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether the cells are too small for numbers."""
-        return self.values.shape[1] > MANY_COLUMNS
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -191,7 +149,7 @@ def draw_heatmaps(
     figure = MarkedFigure(width, top + height + bottom)
     for i, panel in enumerate(panels):
         axes = _add_axes(figure, left + i * (cells + RIGHT), bottom, cells, height)
-        _draw_cells(axes, panel)
+        draw_cells(axes, panel)
         _label_axes(axes, panel, is_first=i == 0, slanted=n > 1)
         _colour_bar(figure, axes, panel.kind)
     write_head(figure, title, lines)
@@ -216,7 +174,7 @@ def draw_seeds(panels: Sequence[Panel], title: str, about: str = "") -> Figure:
         row, column = divmod(i, in_row)
         y = bottom + (lines_of_panels - row - 1) * (above + height)
         axes = _add_axes(figure, left + column * (cells + SEED_GAP), y, cells, height)
-        _draw_seed(axes, panel)
+        draw_image(axes, panel, panel.which)
         _label_axes(axes, panel, is_first=column == 0, slanted=False, small=True)
         axes.set_title(panel.which, fontsize=9, fontweight="bold", loc="left", pad=3)
         if i == min(in_row, len(panels)) - 1:
@@ -242,118 +200,6 @@ def _turned(panel: Panel, slanted: bool) -> float:
     if panel.is_dense:
         return CHARACTER * max(len(str(column)) for column in panel.values.columns) - 0.1
     return SLANTED if slanted else 0
-
-
-# Cells
-
-
-def _draw_cells(axes: Axes, panel: Panel) -> None:
-    numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
-    missing = np.ma.getmaskarray(numbers)
-    colours = panel.kind.mappable().to_rgba(numbers)
-    inks = np.where(missing, "black", _inks(colours))
-    present, holes = np.argwhere(~missing), np.argwhere(missing)
-    boxes = [_box(row, column, 1, 1) for row, column in present]
-    urls = _cell_urls(figure_of(axes), panel)
-    look = {"facecolors": colours[~missing], "edgecolors": "white", "linewidths": 1}
-    axes.add_collection(
-        PolyCollection(boxes, urls=for_collection(urls[~missing]), **look), autolim=False
-    )
-    boxes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in holes]
-    axes.add_collection(
-        PolyCollection(boxes, urls=for_collection(urls[missing]), **HATCH), autolim=False
-    )
-    if panel.is_dense:
-        return
-    _write_numbers(axes, panel, [(int(i), int(j)) for i, j in present], inks)
-    if panel.marked is not None:
-        _mark(axes, panel.marked, inks, missing)
-
-
-def _write_numbers(
-    axes: Axes, panel: Panel, cells: Sequence[tuple[int, int]], inks: NDArray[np.str_]
-) -> None:
-    """Write the number of each cell, below it the spread, and draw it as a bar."""
-    values, kind, several = panel.values.to_numpy(dtype=float), panel.kind, panel.several
-    for row, column in cells:
-        text, style = kind.write(values[row, column]), {"color": inks[row, column], **MIDDLE}
-        axes.text(column + 0.5, row + (0.31 if several else 0.5), text, fontsize=9, **style)
-        spread = _spread(several, row, column) if several else ""
-        if spread:
-            axes.text(column + 0.5, row + 0.66, spread, fontsize=7, **style)
-    if kind.full:
-        inch = len(values) * axes.figure.dpi / axes.bbox.height  # in rows
-        bars = [
-            _box(
-                row + 1 - 0.06 * inch, col + 0.05, 0.025 * inch, 0.9 * values[row, col] / kind.full
-            )
-            for row, col in cells
-        ]
-        inked = [inks[cell] for cell in cells]
-        axes.add_collection(PolyCollection(bars, facecolors=inked, linewidth=0), autolim=False)
-
-
-def _box(top: float, left: float, height: float, width: float) -> list[tuple[float, float]]:
-    right, bottom = left + width, top + height
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]
-
-
-def _spread(several: Aggregate, row: int, column: int) -> str:
-    """The spread below a mean, and the number of its seeds if some are missing."""
-    spread, n = several.spread.iat[row, column], several.n.iat[row, column]
-    text = "" if math.isnan(spread) else f"±{spread:.2f}"
-    full = several.n_seeds if several.full is None else several.full.iat[row, column]
-    return f"{text} ({n})".strip() if n < full else text
-
-
-def _mark(
-    axes: Axes, marked: NDArray[np.bool_], inks: NDArray[np.str_], missing: NDArray[np.bool_]
-) -> None:
-    """Write a T in the corner of marked cells, legible on hatching too."""
-    style: dict[str, Any] = {"va": "top", "fontsize": 7, "fontweight": "bold"}
-    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    for row, column in np.argwhere(marked):
-        box = white if missing[row, column] else None
-        axes.text(column + 0.05, row + 0.1, "T", color=inks[row, column], bbox=box, **style)
-
-
-def _inks(colours: NDArray[np.float64]) -> NDArray[np.str_]:
-    """Black or white, whichever is legible on colours (..., red green blue opacity)."""
-    return np.where(colours[..., :3] @ BRIGHTNESS < 0.45, "white", "black")
-
-
-def _draw_seed(axes: Axes, panel: Panel) -> None:
-    """Draw a matrix as an image, missing cells grey, with one hover text for each row."""
-    numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
-    rows, columns = numbers.shape
-    colours = panel.kind.mappable()
-    image = colours.cmap.with_extremes(bad=MISSING)(colours.norm(numbers))
-    axes.imshow(image, extent=(0, columns, rows, 0), aspect="auto", interpolation="none")
-    details, urls = facts_by_cell(panel.details), []
-    for name, values in panel.values.iterrows():
-        known = [panel.kind.write(value) if value == value else "-" for value in values]
-        own = [facts for column in values.index for facts in details.get((name, column), ())]
-        text = f"{name} {panel.which}: {' '.join(known)}"
-        urls.append(figure_of(axes).mark(text, common_run(own)))
-    boxes = [_box(row, 0, 1, columns) for row in range(rows)]
-    look: dict[str, Any] = {"facecolors": "white", "alpha": 0, "linewidths": 0}
-    axes.add_collection(PolyCollection(boxes, urls=for_collection(urls), **look), autolim=False)
-
-
-def _cell_urls(figure: MarkedFigure, panel: Panel) -> NDArray[np.object_]:
-    """The URL of each cell, with its numbers, its seeds, and its run if there is only one."""
-    values = panel.values
-    details, urls = facts_by_cell(panel.details), np.full(values.shape, None, dtype=object)
-    if values.size > MOST_CELLS:
-        return urls
-    for (i, j), number in np.ndenumerate(values.to_numpy(dtype=float)):
-        row, column = values.index[i], values.columns[j]
-        own = details.get((row, column), [])
-        known = "missing" if math.isnan(number) else plain(float(number))
-        spread = _spread(panel.several, i, j) if panel.several else ""
-        text = "\n".join([f"{row}, {column}: {known} {spread}".rstrip(), *map(seed_text, own)])
-        urls[i, j] = figure.mark(text, common_run(own))
-    return urls
 
 
 # Axes

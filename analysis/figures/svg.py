@@ -22,8 +22,8 @@ from analysis.figures.marks import MARK
 HATCHING = {"hatch.linewidth": 0.7}
 Link = Callable[[str], str]
 Element = ElementTree.Element
-TOKEN = re.compile(r"[MLz]|-?\d+(?:\.\d+)?(?:e-?\d+)?")
-DECIMALS = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+TOKEN = re.compile(r"[MLz]|-?[\d.]+")
+DECIMALS = re.compile(r"-?\d+\.\d+")
 LINK = "link"  # temporary attribute of what belongs into a link
 GROUPED = ("clip-path", "class", LINK, "fill")  # attributes that move to groups, outermost first
 AXIS = ("path", "use", "text", "g")  # order within an axis: lines, ticks, labels
@@ -209,7 +209,7 @@ def _joined(leaves: Iterable[Element], opaque: Collection[str]) -> list[Element]
 
 def short_path(path: str) -> str:
     """Shorten a path: lines become relative with one decimal, curves keep two decimals."""
-    if set(re.findall("[A-Za-df-z]", path)) - set("MLz"):
+    if set(re.findall("[A-Za-z]", path)) - set("MLz"):
         return _rounded(" ".join(path.split()), 2)
     parts: list[str] = []
     tokens, at = iter(TOKEN.findall(path)), (0, 0)

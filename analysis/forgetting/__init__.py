@@ -10,7 +10,6 @@ Imports `worldrep` and the shared modules of `analysis`; of its own modules, `ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,12 +26,12 @@ from analysis.forgetting.statistics import (
     halfway_statistics,
     halfway_summary,
     halfway_table,
+    mean_by_model,
     mean_curves,
-    mean_points,
     raw_statistics,
     raw_tables,
 )
-from analysis.forgetting.strategies import caveats, compare, missing
+from analysis.forgetting.strategies import compare
 from analysis.options import Options
 from analysis.panels import panels_of
 from analysis.result import Part, Result
@@ -75,30 +74,33 @@ def forgetting(source: Source, options: Options) -> Result:
     """
     every = {name: _with_numbers(own) for name, own in read_strategies(source, options).items()}
     own = every[options.strategy]
-    compared = compare(every)
-    points = pd.concat([own.curves.points, mean_curves(own.curves.points)], ignore_index=True)
-    halfway = halfway_table(points)
-    overview = halfway_summary(halfway, family_of(halfway["ft"]))
+    used, missing = [own.runs], [_missing(own)]
+    caveats = [*own.found.caveats, *_caveats(own)]
     parts: list[Part] = [*_heatmaps(own), _plane(own)]
     tables = {"values": own.cells[VALUES], **raw_tables(own.cells)}
     statistics: dict[str, Any] = {"raw_change": raw_statistics(own.cells)}
-    if len(own.curves.points):
+    if len(own.points):
+        points = pd.concat([own.points, mean_curves(own.points)], ignore_index=True)
+        tables["halfway"] = halfway_table(points)
+        overview = halfway_summary(tables["halfway"])
         parts += curve_charts(points, overview)
-        tables["halfway"] = halfway
         statistics["halfway"] = halfway_statistics(overview)
-    if compared:
+    if compared := compare(every):
+        used += [other.runs for other in every.values()]
+        missing.append(compared.missing)
+        caveats += compared.caveats
         parts += strategy_charts(compared)
         tables["strategies_over_seeds"] = compared.over_seeds
         statistics["strategies"] = compared.statistics
-    fts = compared.fts if compared else ()
+    runs = pd.concat(used)
     return Result(
         name=NAME,
         options=options,
         seeds=own.found.seeds,
         parts=parts,
-        missing=pd.concat([_missing(own), missing(every, fts)], ignore_index=True),
-        runs_used=_runs_used(own, every if compared else {}),
-        caveats=[*own.found.caveats, *_caveats(own), *(caveats(every, fts) if compared else ())],
+        missing=pd.concat(missing, ignore_index=True),
+        runs_used=runs[~runs.index.duplicated()].sort_values(["seed", "model"], kind="stable"),
+        caveats=caveats,
         tables=tables,
         statistics=statistics,
         tags={"pretrain": PRETRAIN, "ft": ",".join(own.families), "tasks": ",".join(TASK_NAMES)},
@@ -107,8 +109,7 @@ def forgetting(source: Source, options: Options) -> Result:
 
 def _with_numbers(own: Finetuned) -> Finetuned:
     """The same with changes of the cells and normalised values of the curves."""
-    curves = replace(own.curves, points=add_normalised(own.curves.points))
-    return replace(own, cells=add_changes(own.cells), curves=curves)
+    return replace(own, cells=add_changes(own.cells), points=add_normalised(own.points))
 
 
 def _heatmaps(own: Finetuned) -> list[Part]:
@@ -125,7 +126,7 @@ def _heatmaps(own: Finetuned) -> list[Part]:
 
 
 def _plane(own: Finetuned) -> Part:
-    points = mean_points(own.cells)
+    points = mean_by_model(own.cells)[["model", "ft", "seed", "change", "gain", "run_id"]]
     return gain_against_loss(
         points.assign(label=points["ft"], family=family_of(points["ft"])),
         "family",
@@ -141,13 +142,7 @@ def _missing(own: Finetuned) -> pd.DataFrame:
         for family in own.families
         for kind, cells in (("change", own.cells), ("gain", own.found.cells))
     ]
-    return pd.concat([*tables, own.curves.missing], ignore_index=True)
-
-
-def _runs_used(own: Finetuned, compared: Mapping[str, Finetuned]) -> pd.DataFrame:
-    read = [own, *compared.values()]
-    runs = pd.concat([table for one in read for table in (one.found.runs_used, one.curves.runs)])
-    return runs[~runs.index.duplicated()].sort_values(["seed", "model"], kind="stable")
+    return pd.concat([*tables, own.missing], ignore_index=True)
 
 
 def _caveats(own: Finetuned) -> list[str]:
@@ -164,7 +159,7 @@ def _caveats(own: Finetuned) -> list[str]:
     zero = cells[cells["reason"] == NO_LOGARITHM]
     if len(zero):
         said.append(f"{_seeds_by_task(zero)}: {NO_LOGARITHM}")
-    points = own.curves.points
+    points = own.points
     validated = points[points["measured_by"] == VALIDATED]
     if points.empty:
         said.append("no model has a time course: neither checkpoints nor validations by step")

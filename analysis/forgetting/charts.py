@@ -24,14 +24,17 @@ PANELS = {
     "standard": "standard: normalised change",
     "atlantis": "Atlantis: normalised improvement",
 }
+TASK_PANELS = {
+    task: f"{task} ({'' if TASKS[task].accuracy else 'mean error, '}{TASKS[task].unit})"
+    for task in TASK_NAMES
+}
+ERRORS = frozenset(TASK_PANELS[task] for task in TASK_NAMES if not TASKS[task].accuracy)
 LINE = "the task was"
 STEPS = "optimizer step of the fine-tuning"
 CURVE_HOVER = ("model", "seed", "step", "value", "normalised", "measured_by", "rows", "run_id")
 BY_SPLIT: dict[str, Any] = {  # one pair of axes for each split
     "y": "normalised",
     "y_label": "mean of the seven tasks (no unit)",
-    "series": "series",
-    "facet": "panel",
     "columns": 2,
     "size": (4.6, 3.4),
 }
@@ -77,7 +80,7 @@ def gain_against_loss(
             f"and pale: single seeds. Ringed and joined: no other {one} does better in one without "
             "doing worse in the other.",
         ),
-        table=_plane_table(points, means, group),
+        table=_plane_table(points, means),
         x="change",
         y="gain",
         x_label="mean normalised change on standard questions (no unit; negative: forgotten)",
@@ -95,15 +98,12 @@ def gain_against_loss(
     )
 
 
-def _plane_table(points: pd.DataFrame, means: pd.DataFrame, group: str) -> pd.DataFrame:
+def _plane_table(points: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     """The mean points, and below them those of single seeds."""
     named = means["on_front"] | (len(means) <= MOST_LABELS)
     means = means.assign(seed="mean", one_seed=False, text=means["label"].where(named, ""))
     single = points.assign(one_seed=True, text="", on_front=False, n=1)
-    table = pd.concat([means, single.dropna(subset=["change", "gain"])], ignore_index=True)
-    if isinstance(points[group].dtype, pd.CategoricalDtype):
-        table[group] = pd.Categorical(table[group], points[group].cat.categories)
-    return table
+    return pd.concat([means, single.dropna(subset=["change", "gain"])], ignore_index=True)
 
 
 def _plane_notes(points: pd.DataFrame, means: pd.DataFrame, several: str) -> list[str]:
@@ -142,12 +142,13 @@ def _front_in_words(means: pd.DataFrame, several: str) -> str:
 
 
 def curve_charts(points: pd.DataFrame, overview: pd.DataFrame) -> list[Chart]:
-    """Plot curves by task and in the mean, and half-way steps; a chart without rows is left out.
+    """Plot curves and half-way steps; a chart without rows is left out.
 
     Args:
-        points: Points of curves, with the means over tasks (ALL_TASKS).
+        points: Points of curves, and their means over tasks (ALL_TASKS).
         overview: Half-way steps, of `halfway_summary`.
     """
+    points = points.assign(series=points["model"] + " seed " + points["seed"].astype(str))
     of_tasks = points[points["task"] != ALL_TASKS]
     charts = (
         task_curves(of_tasks, "standard"),
@@ -160,39 +161,27 @@ def curve_charts(points: pd.DataFrame, overview: pd.DataFrame) -> list[Chart]:
 
 def task_curves(points: pd.DataFrame, split: str) -> Curves:
     """Plot values on one split by step: axes for each task, a line for each model and seed."""
-    panels = {
-        task: f"{task} ({'' if TASKS[task].accuracy else 'mean error, '}{TASKS[task].unit})"
-        for task in TASK_NAMES
-    }
-    errors = frozenset(panels[task] for task in TASK_NAMES if not TASKS[task].accuracy)
     own = points[points["split"] == split]
-    kinds = [
+    lines = [
         f"{'trained' if row.trained else 'not trained'}; {row.rows} "
         f"{'test' if row.measured_by == EVALUATED else 'validation'} questions"
         for row in own.itertuples()
     ]
-    panel = pd.Categorical(own["task"].map(panels), list(panels.values()))
-    table = own.assign(series=_series(own), panel=panel).assign(**{LINE: kinds})
-    zero = own[(own["value"] <= 0) & table["panel"].isin(errors)]
-    return Curves(
+    zero = own[(own["value"] <= 0) & own["task"].map(TASK_PANELS).isin(ERRORS)]
+    panel = pd.Categorical(own["task"].map(TASK_PANELS), list(TASK_PANELS.values()))
+    return _curves(
+        own.assign(**{"panel": panel, LINE: lines}),
+        LINE,
         name=f"course_{split}",
         title=f"Over the steps of fine-tuning: {QUESTIONS[split]}",
         lines=(
             "One line for each model and seed, from its own base at step 0. Errors (logarithmic "
             "axes): lower is better. Shares of right answers: higher is better.",
         ),
-        table=table.sort_values(["panel", LINE, "model", "seed", "step"], kind="stable"),
-        x="step",
         y="value",
-        series="series",
-        x_label=STEPS,
-        group=LINE,
-        facet="panel",
         columns=3,
         size=(3.3, 2.2),
-        log_y=errors,
-        hover=CURVE_HOVER,
-        marks=table["series"].nunique() <= MOST_MARKED,
+        log_y=ERRORS,
         notes=(_origins(own), *_zero_notes(zero)),
     )
 
@@ -202,10 +191,9 @@ def mean_curve_chart(points: pd.DataFrame) -> Curves:
     own = points[points["task"] == ALL_TASKS].dropna(subset=["normalised"])
     known = own.groupby(["model", "seed", "split"])["step"].transform("size")
     own = own[known > 1]  # more than the base, whose change is 0
-    table = own.assign(
-        series=_series(own), family=family_of(own["ft"]), panel=_split_panels(own["split"])
-    )
-    return Curves(
+    return _curves(
+        own.assign(family=family_of(own["ft"]), panel=_split_panels(own["split"])),
+        "family",
         name="course_mean",
         title="Over the steps of fine-tuning: mean of the seven tasks",
         lines=(
@@ -213,14 +201,23 @@ def mean_curve_chart(points: pd.DataFrame) -> Curves:
             "forgotten (below 0). Right: what is gained on Atlantis (1: as good as the base on the "
             "cities that it knows).",
         ),
-        table=table.sort_values(["panel", "family", "model", "seed", "step"], kind="stable"),
-        x="step",
-        x_label=STEPS,
-        group="family",
-        hover=CURVE_HOVER,
-        marks=table["series"].nunique() <= MOST_MARKED,
         notes=(_origins(own), *_partial_notes(points, own)),
         **BY_SPLIT,
+    )
+
+
+def _curves(table: pd.DataFrame, group: str, **further: Any) -> Curves:
+    """A line for each model and seed by step, in the axes of its panel."""
+    return Curves(
+        table=table.sort_values(["panel", group, "model", "seed", "step"], kind="stable"),
+        x="step",
+        series="series",
+        x_label=STEPS,
+        group=group,
+        facet="panel",
+        hover=CURVE_HOVER,
+        marks=table["series"].nunique() <= MOST_MARKED,
+        **further,
     )
 
 
@@ -268,10 +265,6 @@ def halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
     )
 
 
-def _series(points: pd.DataFrame) -> pd.Series:
-    return points["model"] + " seed " + points["seed"].astype(str)
-
-
 def _split_panels(splits: pd.Series) -> pd.Categorical:
     return pd.Categorical(splits.map(PANELS), list(PANELS.values()))
 
@@ -316,7 +309,7 @@ def strategy_charts(compared: Comparison) -> list[Chart]:
             name="strategies",
             title="Strategies of fine-tuning: what they gain on Atlantis, and what they forget",
             what=("strategy", "strategies"),
-            over=f" and over {compared.in_words}",
+            over=f" and over {compared.models_in_words}",
         ),
         gain_against_loss(
             compared.models,
@@ -330,7 +323,7 @@ def strategy_charts(compared: Comparison) -> list[Chart]:
 
 def strategy_curves(compared: Comparison) -> Curves:
     """Plot when the forgetting and the gain happen, by share of the training."""
-    curves, means = compared.curves, compared.mean_curves
+    curves, means = compared.curves, compared.curves_over_seeds
     table = pd.concat(
         [means.assign(seed="mean", is_mean=True), curves.assign(is_mean=False, n=1)],
         ignore_index=True,
@@ -343,8 +336,8 @@ def strategy_curves(compared: Comparison) -> Curves:
         name="strategies_course",
         title="Strategies of fine-tuning: when forgetting and gain happen",
         lines=(
-            f"Means over {compared.in_words} and the seven tasks, from step 0 on. Left: how far "
-            "the cities that the base knows are forgotten (below 0). Right: what is gained on "
+            f"Means over {compared.models_in_words} and the seven tasks, from step 0 on. Left: how "
+            "far the cities that the base knows are forgotten (below 0). Right: what is gained on "
             "Atlantis.",
             "Thick: the mean of the seeds. Thin: single seeds.",
         ),
@@ -352,6 +345,8 @@ def strategy_curves(compared: Comparison) -> Curves:
             ["panel", "strategy", "is_mean"], ascending=[True, True, False], kind="stable"
         ),
         x="percent",
+        series="series",
+        facet="panel",
         thick="is_mean",
         x_label="share of the fine-tuning's steps (%)",
         group="strategy",

@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.options import Options
 from analysis.store.evaluations import PRETRAIN, Improvements, read_improvements
-from analysis.store.missing import missing_table
+from analysis.store.missing import MISSING_COLUMNS
 from analysis.store.selection import USED_COLUMNS, NothingThere, run_table, training_id, used_runs
 from analysis.store.source import Curve, Source
 from worldrep.data.tasks import TASKS
@@ -25,31 +25,11 @@ from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings, parse
 from worldrep.tracking import StoredRun
 
 EVALUATED, VALIDATED = "evaluated checkpoints", "validation while training"
-ONLY_LAST = "no checkpoints but the last are evaluated"
-NO_BASE = "the checkpoints are evaluated, but not the base that they started from"
-OTHER_QUESTIONS = "the checkpoints are evaluated with another number of questions than the base"
-ENDS_EARLY = "the last checkpoint is not evaluated: the course ends early"
 SUITES = [(split, task) for split in ("standard", "atlantis") for task in TASK_NAMES]
 POINT_COLUMNS = [
     "model", "ft", "seed", "task", "trained", "split", "step", "value", "measured_by", "rows",
     "run_id", "model_run_id",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Values by step.
-
-    Attributes:
-        points: One row per model, seed, split, task and step, in order of step: POINT_COLUMNS.
-            rows: number of questions per value.
-        runs: Runs that the values are from, by run_id: USED_COLUMNS.
-        missing: Models and seeds without a full curve, a `missing_table`.
-    """
-
-    points: pd.DataFrame
-    runs: pd.DataFrame
-    missing: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -59,16 +39,20 @@ class Finetuned:
     Attributes:
         found: Their improvements on Atlantis.
         families: Families with at least one model.
-        cells: One row per model, seed and task of these families: those of `found`, but with unit,
-            before and after (standard values of the base and the model), and with reason and
-            command for a missing one of these two.
-        curves: Curves of the trained models.
+        cells: The cells of `found`, one row per model, seed and task, with unit, before and after
+            (standard values of the base and of the model); reason and command are of these two.
+        points: Curves: one row per model, seed, split, task and step, POINT_COLUMNS, in order of
+            step. rows: number of questions per value.
+        runs: Runs that all values are from, by run_id: USED_COLUMNS.
+        missing: Models and seeds without a full curve: MISSING_COLUMNS.
     """
 
     found: Improvements
     families: tuple[str, ...]
     cells: pd.DataFrame
-    curves: Curves
+    points: pd.DataFrame
+    runs: pd.DataFrame
+    missing: pd.DataFrame
 
 
 def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
@@ -103,8 +87,7 @@ def read_finetuned(source: Source, options: Options) -> Finetuned:
     families = tuple(family for family in FAMILIES if there & set(finetunings(family)))
     of_families = found.cells["ft"].str.partition("-")[0].isin(families)
     found = replace(found, cells=found.cells[of_families])
-    curves = _read_curves(source, options, found)
-    return Finetuned(found, families, _standard_cells(found), curves)
+    return Finetuned(found, families, _standard_cells(found), *_read_curves(source, options, found))
 
 
 # Before and after
@@ -173,11 +156,14 @@ class _ModelCurves:
                 yield (*of_model, task, trained, split, step, value, *origin)
 
 
-def _read_curves(source: Source, options: Options, found: Improvements) -> Curves:
+def _read_curves(
+    source: Source, options: Options, found: Improvements
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Points, all runs used, and what is missing."""
     reader = _CurveReader(source, options, found)
     trained = found.trained
     read: list[tuple[Any, _ModelCurves]] = []
-    missing: list[dict[str, Any]] = []
+    missing: list[tuple[object, ...]] = []
     for (model, seed), own in found.cells.groupby(["model", "seed"], sort=False):
         cell = own.iloc[0]
         # The training of the final values; without such values, the one that the name stands for.
@@ -185,18 +171,17 @@ def _read_curves(source: Source, options: Options, found: Improvements) -> Curve
         if training is None:
             continue
         curves, gaps = reader.read(cell, training)
-        of_model = {"matrix": "course", "model": cell.ft, "seed": seed}
-        missing += [of_model | {"reason": why, "command": how} for why, how in gaps.items()]
+        missing += [("course", seed, cell.ft, "", reason, gaps[reason]) for reason in gaps]
         if curves:
             read.append((cell, curves))
-    points = [point for cell, curves in read for point in curves.points(cell)]
+    rows = [row for cell, curves in read for row in curves.points(cell)]
+    points = pd.DataFrame(rows, columns=POINT_COLUMNS)
+    points = points.astype({"seed": int, "trained": bool, "step": int, "value": float})
     runs = run_table((curves.run for _, curves in read), trained.current)
     runs = runs.assign(why=[curves.why for _, curves in read])[USED_COLUMNS]
-    return Curves(
-        pd.DataFrame(points, columns=POINT_COLUMNS),
-        pd.concat([runs, used_runs(found.evaluations.runs, reader.bases)]),
-        missing_table(missing),
-    )
+    bases = used_runs(found.evaluations.runs, reader.bases)
+    runs = pd.concat([found.runs_used, runs, bases])
+    return points, runs, pd.DataFrame(missing, columns=MISSING_COLUMNS)
 
 
 class _CurveReader:
@@ -228,13 +213,15 @@ class _CurveReader:
         base = self._base(training)
         alike = [run for run in evaluated if base and _rows(run) == _rows(base)]
         if not evaluated:
-            gaps[ONLY_LAST] = evaluate_all
+            gaps["no checkpoints but the last are evaluated"] = evaluate_all
         elif not base:
-            gaps[NO_BASE] = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
+            reason = "the checkpoints are evaluated, but not the base that they started from"
+            gaps[reason] = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
         elif not alike:
-            gaps[OTHER_QUESTIONS] = evaluate_all
+            reason = "the checkpoints are evaluated with another number of questions than the base"
+            gaps[reason] = evaluate_all
         elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
-            gaps[ENDS_EARLY] = evaluate_all
+            gaps["the last checkpoint is not evaluated: the course ends early"] = evaluate_all
         last = self._evaluations.sources.get(cell.run_id)
         curves = self._evaluated(alike, base, last) if base and alike else self._validated(training)
         short = ["/".join(suite) for suite, curve in curves.values.items() if len(curve) < 2]

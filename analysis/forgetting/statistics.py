@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 
 from analysis.statistics.curves import halfway_step
 from analysis.statistics.matrices import summary
+from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.improvement import normalized_improvement, spread_of
+from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES
 
 NO_LOGARITHM = "an error of 0 has no logarithm; the raw change is known"
@@ -28,10 +28,6 @@ ORIGIN = ["measured_by", "rows", "run_id", "model_run_id"]
 HALFWAY_COLUMNS = [
     *CURVE, "task", "trained", "n_points", "first_step", "last_step", "raw_change",
     "normalised_change", "happened", "halfway_step", "halfway_step_raw", "halfway_share", *ORIGIN,
-]  # fmt: skip
-SUMMARY_COLUMNS = [
-    "family", "split", "task", "n_models", "n_happened", "n_early", "last_step", "mean", "std",
-    "low", "high", "n", "by_seed",
 ]  # fmt: skip
 
 
@@ -92,7 +88,7 @@ def add_normalised(points: pd.DataFrame) -> pd.DataFrame:
         return normalized_improvement(point.value, start, standard, accuracy)
 
     points = points.copy()
-    values = [normalised(point) for point in _rows(points)]
+    values = np.array([normalised(point) for point in _rows(points)], dtype=float)
     points.insert(points.columns.get_loc("value") + 1, "normalised", values)
     return points
 
@@ -110,18 +106,31 @@ def mean_over_tasks(cells: pd.DataFrame, keys: Sequence[str], column: str) -> pd
     return groups.mean().where(groups.count() == groups.size())
 
 
-def mean_points(cells: pd.DataFrame) -> pd.DataFrame:
-    """Average the change and the gain over the seven tasks: one row per model and seed.
+def mean_by_model(cells: pd.DataFrame) -> pd.DataFrame:
+    """Average the cells of each model and seed over the seven tasks.
 
     Returns:
-        Columns model, ft, seed, change (normalised, standard questions), gain (normalised
-        improvement on Atlantis), run_id.
+        Columns model, ft, seed; change (normalised, standard questions); gain, trained, transfer
+        (normalised improvement on Atlantis, over all tasks and over those trained on or not);
+        retention (the formula of the improvement for standard values: 1 is the base's own);
+        run_id. A mean is NaN if a task is missing.
     """
-    keys = ["model", "ft", "seed"]
-    change = mean_over_tasks(cells, keys, "normalised_change").rename("change")
-    gain = mean_over_tasks(cells, keys, "normalised").rename("gain")
-    runs = cells.groupby(keys, sort=False)["run_id"].first()
-    return pd.concat([change, gain, runs], axis=1).reset_index()
+    keys, trained = ["model", "ft", "seed"], cells["trained"].astype(bool)
+    retention = [
+        normalized_improvement(
+            cell.after, cell.base_atlantis, cell.base_standard, TASKS[cell.task].accuracy
+        )
+        for cell in _rows(cells)
+    ]
+    means = {
+        "change": mean_over_tasks(cells, keys, "normalised_change"),
+        "gain": mean_over_tasks(cells, keys, "normalised"),
+        "trained": mean_over_tasks(cells[trained], keys, "normalised"),
+        "transfer": mean_over_tasks(cells[~trained], keys, "normalised"),
+        "retention": mean_over_tasks(cells.assign(retention=retention), keys, "retention"),
+        "run_id": cells.groupby(keys, sort=False)["run_id"].first(),
+    }
+    return pd.DataFrame(means).reset_index()
 
 
 def mean_over_seeds(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -135,14 +144,16 @@ def mean_over_seeds(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         Columns keys, change, gain, change_std, gain_std (ddof=1, NaN for one seed), n (seeds with
         both values), missing (the other seeds), on_front.
     """
-    deviations = [f"{name}_std" for name in QUANTITIES]
-    rows = []
-    for key, own in points.groupby(list(keys), sort=False):
-        there = own.dropna(subset=QUANTITIES)
-        spreads = [spread_of(there[name].to_numpy()) for name in QUANTITIES]
-        numbers = [spread.mean for spread in spreads] + [spread.std for spread in spreads]
-        rows.append((*key, *numbers, len(there), len(own) - len(there)))
-    table = pd.DataFrame(rows, columns=[*keys, *QUANTITIES, *deviations, "n", "missing"])
+    both = points[QUANTITIES].where(points[QUANTITIES].notna().all(axis=1))
+    change, gain = (over_seeds(points.assign(**both), keys, name) for name in QUANTITIES)
+    table = change[[*keys]].assign(
+        change=change["mean"],
+        gain=gain["mean"],
+        change_std=change["std"],
+        gain_std=gain["std"],
+        n=change["n"],
+        missing=change["missing"],
+    )
     return table.assign(on_front=pareto_front(table["change"], table["gain"]))
 
 
@@ -163,15 +174,10 @@ def raw_tables(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     columns = {task: f"{task} ({TASKS[task].unit})" for task in TASK_NAMES}
     by_seed = cells.pivot(index=["model", "seed"], columns="task", values="raw_change")
     by_seed = by_seed.reindex(columns=list(columns)).rename(columns=columns)
-    rows = []
-    for (model, task), own in cells.groupby(["model", "task"], sort=False):
-        spread = spread_of(own["raw_change"].dropna().to_numpy())
-        known = {"model": model, "task": task, "unit": TASKS[task].unit}
-        rows.append(known | asdict(spread) | {"missing": len(own) - spread.n})
-    order = ["model", "task", "unit", "mean", "std", "low", "high", "n", "missing"]
+    means = over_seeds(cells, ["model", "task", "unit"], "raw_change")
     return {
         "raw_change": by_seed.sort_index(level="seed", sort_remaining=False).reset_index(),
-        "raw_change_over_seeds": pd.DataFrame(rows, columns=order),
+        "raw_change_over_seeds": means.drop(columns=["parts", "seeds", "rows"]),
     }
 
 
@@ -245,33 +251,31 @@ def _happened(split: str, task: str, raw_change: float, change: float) -> bool:
     return bool(better < 0 if split == "standard" else better > 0)
 
 
-def halfway_summary(halfway: pd.DataFrame, family: pd.Series) -> pd.DataFrame:
-    """Average half-way steps over the models of a family, then over seeds.
-
-    Args:
-        halfway: Rows of `halfway_table`.
-        family: Family of each row.
+def halfway_summary(halfway: pd.DataFrame) -> pd.DataFrame:
+    """Average half-way steps by family, split and task: over the models of a seed, then over seeds.
 
     Returns:
-        SUMMARY_COLUMNS. n_models: number of curves (of a model and a seed). n_happened: curves
-        with a half-way step; only they are averaged. n_early: those whose half-way step is not
-        after the first measured one. by_seed: means of the seeds, with their mean, std (ddof=1)
-        and Student's 95% interval.
+        Columns of `over_seeds`, without seeds. n_models: number of curves (of a model and a seed).
+        n_happened: curves with a half-way step; only they are averaged. n_early: those whose
+        half-way step is not after the first measured one. last_step: of the longest curve.
     """
-    keys, rows = ["family", "split", "task"], []
-    groups = halfway.assign(family=family).groupby(keys, sort=False, observed=True)
-    for key, own in groups:
-        there = own.dropna(subset=["halfway_step"])
-        by_seed = tuple(there.groupby("seed")["halfway_step"].mean())
-        counts = {
-            "n_models": len(own),
-            "n_happened": len(there),
-            "n_early": int((there["halfway_step"] <= there["first_step"]).sum()),
-            "last_step": own["last_step"].max(),
-            "by_seed": by_seed,
-        }
-        rows.append(dict(zip(keys, key, strict=True)) | counts | asdict(spread_of(by_seed)))
-    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+    keys = ["family", "split", "task"]
+    halfway = halfway.assign(
+        family=halfway["ft"].str.partition("-")[0],
+        early=halfway["halfway_step"] <= halfway["first_step"],
+    )
+    groups = halfway.groupby(keys, sort=False)
+    means = over_seeds(halfway, keys, "halfway_step")
+    table = means[keys].assign(
+        n_models=means["rows"],
+        n_happened=means["rows"] - means["missing"],
+        n_early=groups["early"].sum().to_numpy(),
+        last_step=groups["last_step"].max().to_numpy(),
+    )
+    numbers = means[["mean", "std", "low", "high", "n", "parts"]].rename(
+        columns={"parts": "by_seed"}
+    )
+    return table.join(numbers)
 
 
 def halfway_statistics(overview: pd.DataFrame) -> dict[str, Any]:

@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 
 
 def _cross(u: Points, v: Points) -> Ints:
-    """Z component of u x v for arrays of vectors (..., 2)."""
+    """Return the z component of u x v for arrays of vectors (..., 2)."""
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 

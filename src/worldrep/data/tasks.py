@@ -128,6 +128,7 @@ class NumberTask(Task):
     failure: float = field(kw_only=True)
 
     def texts(self, values: NDArray[np.int64]) -> list[str]:
+        """Return the digits of integer answers (n,)."""
         return [str(value) for value in values.tolist()]
 
     def _numbers(self, generated: Sequence[str]) -> NDArray[np.float64]:
@@ -136,6 +137,7 @@ class NumberTask(Task):
         return np.array([float(digits[0]) if digits else math.nan for digits in found])
 
     def valid(self, generated: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which of n generated texts begin with a digit."""
         return ~np.isnan(self._numbers(generated))
 
     def _scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
@@ -153,9 +155,11 @@ class ChoiceTask(Task):
     accuracy = True
 
     def texts(self, values: NDArray[np.int64]) -> list[str]:
+        """Return the words for indices (n,) into the choices."""
         return [self.choices[value] for value in values.tolist()]
 
     def valid(self, generated: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which of n generated texts are one of the choices."""
         return np.array([text.upper() in self.choices for text in generated], dtype=bool)
 
     def _scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:

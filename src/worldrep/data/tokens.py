@@ -111,8 +111,10 @@ def encode_rows(
 
 def encode_answers(task: Task, values: NDArray[np.int64]) -> Tokens:
     """Return token rows (n, task.longest + 1): each answer, then <eos> and padding."""
-    is_choice = isinstance(task, ChoiceTask)
-    texts = np.array(task.choices, dtype="S")[values] if is_choice else values.astype("S")
+    if isinstance(task, ChoiceTask):
+        texts = np.array(task.choices, dtype="S")[values]
+    else:
+        texts = values.astype("S")
     padded = texts.astype(f"S{task.longest + 1}")  # with zeros, which no text contains
     codes = padded.view(np.uint8).reshape(len(values), task.longest + 1)
     rows = np.where(codes > 0, codes - _SHIFT, PAD).astype(np.uint8)

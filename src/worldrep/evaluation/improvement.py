@@ -54,14 +54,9 @@ def _of_error(value: float, atlantis: float, standard: float) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, standard deviation and 95% confidence interval of a quantity over seeds.
+    """Mean, sample standard deviation (ddof=1) and 95% interval of the mean of n values.
 
-    Attributes:
-        mean: Mean of the values.
-        std: Sample standard deviation (ddof=1); NaN for fewer than two values.
-        n: Number of values.
-        low: Lower end of the interval of the mean; NaN for fewer than two values.
-        high: Upper end of the interval.
+    With fewer than two values, the standard deviation and the interval are NaN.
     """
 
     mean: float

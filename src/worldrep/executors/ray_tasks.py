@@ -45,7 +45,8 @@ def run_task(context: WorkerContext, job: Job) -> Iterator[Owner | Message | Out
     with ThreadPoolExecutor(max_workers=1) as thread:
         outcome = thread.submit(run_job, store, job, context, messages.put)
         outcome.add_done_callback(lambda _: messages.put(None))
-        yield from iter(messages.get, None)
+        while (message := messages.get()) is not None:
+            yield message
         yield outcome.result()
 
 
@@ -140,12 +141,14 @@ class RayTasks:
 
     def _lose(self, task: Task, fault: Exception) -> Outcome | None:
         """Return the outcome of a job whose worker died; submit one that never began again."""
+        error = getattr(fault, "cause", None)  # an exception that `run_task` raised
         if task.owner is not None:
-            reason = "its worker or the worker's node died"
+            died = "its worker or the worker's node died"
+            reason = f"its worker failed: {first_line(error)}" if error else died
             return Outcome(task.job.fingerprint, "lost", message=reason, owner=task.owner)
         self._failed_starts += 1
         if self._failed_starts > MAX_FAILED_STARTS:
-            reason = first_line(getattr(fault, "cause", None) or fault)
+            reason = first_line(error or fault)
             raise StateError(f"workers cannot start on the Ray cluster: {reason}")
         self.submit(task.job)
         return None

@@ -1,20 +1,20 @@
-"""What a study consists of, read from a YAML file: a user's, or one that comes with worldrep.
+"""The definition of a study, read from a YAML file: a user's, or one that comes with worldrep.
 
 about: One sentence.
 models: [pt1, pt1_ftwb1-1..7, pt1_ftwb2-13]
 seeds: [42, 1]              # default: 42
 widths: [wide, narrow]      # default: as the models are named
-strategies: [plain, lora]   # of what is fine-tuned; default: as the models are named
+strategies: [plain, lora]   # for fine-tuned models; default: as the models are named
 worlds: [standard]          # default: standard
 scale: mini                 # default: mini
 steps: [evaluate, extract]  # default: both; a model that is missing is always trained
-settings: {epochs: 2}       # overrides for every model that is listed, and that reads them
+settings: {epochs: 2}       # overrides for every listed model that reads them
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -39,11 +39,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Definition:
-    """The names that span a study; building one checks every one of them.
+    """The names that define a study. All of them are checked when it is built.
 
     widths, strategies: empty for those in the models' names; settings: overrides for every listed
-    model, those of a strategy for its models alone.
-    Raises InputError for a name that is not known, or nothing to do.
+    model; a setting that one strategy reads is for that strategy's models alone.
+    Raises InputError for an unknown name, or when there is nothing to do.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Definition:
             if not getattr(self, key):
                 raise InputError(f"study {self.name!r} has no {key}")
         if any(seed < 0 for seed in self.seeds):
-            raise InputError(f"seeds={_listed(self.seeds)} must be at least 0")
+            raise InputError(f"seeds={','.join(map(str, self.seeds))} must be at least 0")
         allowed = {"widths": WIDTHS, "strategies": STRATEGIES, "worlds": VARIANTS, "steps": STEPS}
         for key, names in allowed.items():
             for value in getattr(self, key):
@@ -70,7 +70,7 @@ class Definition:
                     raise unknown(SINGULAR[key], value, names)
         if self.scale not in SCALES:
             raise unknown("scale", self.scale, SCALES)
-        _ = self.resolved
+        _ = self.resolved  # checks the models' names and settings
 
     def asked_for(
         self,
@@ -81,7 +81,7 @@ class Definition:
         scale: str | None = None,
         settings: Mapping[str, Any],
     ) -> Definition:
-        """The study with what the user typed in place of its own; None leaves it."""
+        """Return the study with what the user typed in place of its own; None changes nothing."""
         return self.changed(
             seeds=None if seeds is None else parse_seeds(seeds),
             widths=None if widths is None else parse_names(widths),
@@ -91,12 +91,12 @@ class Definition:
         )
 
     def changed(self, **values: Any) -> Definition:
-        """The same study with other seeds, widths, worlds, scale or settings; None leaves it."""
+        """Return the study with other seeds, widths, worlds, scale or settings."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
 
     @cached_property
     def resolved(self) -> tuple[Settings, ...]:
-        """The complete settings of every model: seed by seed, each once, in the order named."""
+        """The complete settings of every model, seed by seed, each once, in the order named."""
         models = [
             resolve(
                 model,
@@ -106,11 +106,11 @@ class Definition:
                 overrides=self._overrides(model.strategy),
             )
             for seed, world, model in product(self.seeds, self.worlds, self._model_names)
-        ]  # fmt: skip
+        ]
         return tuple(dict.fromkeys(models))
 
     def _overrides(self, strategy: str) -> dict[str, Any]:
-        """The settings without those that only other strategies of this study read."""
+        """Return the settings without those that only other strategies of this study read."""
         others = {name.strategy for name in self._model_names} - {strategy}
         return {
             name: value
@@ -120,7 +120,7 @@ class Definition:
 
     @cached_property
     def _model_names(self) -> list[ModelName]:
-        names = [parse_model(text) for entry in self.models for text in _names_of(entry)]
+        names = [parse_model(text) for entry in self.models for text in _expanded(entry)]
         for name in names:
             if self.widths and name.width != "base":
                 raise InputError(f"model {name} names a width, and widths are given beside it")
@@ -136,14 +136,14 @@ class Definition:
 
 
 def builtin_names() -> list[str]:
-    """The studies that come with worldrep."""
+    """Return the names of the studies that come with worldrep."""
     return sorted(path.stem for path in LIBRARY.glob("*.yaml"))
 
 
 def load_definition(name: str) -> Definition:
-    """A built-in study by its name, or one of a YAML file by its path.
+    """Return a built-in study by its name, or the study in a YAML file by its path.
 
-    Raises InputError for a study that is not known, and for a file that is not one.
+    Raises InputError for an unknown study or a wrong file.
     """
     if Path(name).suffix not in SUFFIXES:
         if name not in builtin_names():
@@ -160,7 +160,7 @@ def load_definition(name: str) -> Definition:
 
 
 def read_yaml(path: Path, kind: str) -> Any:
-    """What a YAML file holds. kind: what it is, for messages. Raises InputError."""
+    """Return the content of a YAML file. kind: what it is, for messages. Raises InputError."""
     try:
         return yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as fault:
@@ -177,32 +177,19 @@ def _read(path: Path, name: str) -> Definition:
     if not isinstance(content, dict):
         raise InputError(f"study {path} is not a list of keys with values such as `models: [pt1]`")
     try:
-        return _parse(name, content)
+        for key in content:
+            if key not in _PARSERS:
+                raise unknown("key", key, _PARSERS)
+        values = {
+            key: parse(key, content[key]) for key, parse in _PARSERS.items() if key in content
+        }
+        return Definition(name, **{"models": ()} | values)
     except InputError as fault:
         raise InputError(f"study {path}: {fault}") from None
 
 
-def _parse(name: str, content: Mapping[str, Any]) -> Definition:
-    lists = ("models", "widths", "strategies", "worlds", "steps")
-    keys = ("about", "seeds", "scale", "settings", *lists)
-    for key in content:
-        if key not in keys:
-            raise unknown("key", key, keys)
-    values: dict[str, Any] = {
-        key: str(content[key]) for key in ("about", "scale") if key in content
-    }
-    for key in lists:
-        if key in content:
-            values[key] = tuple(str(item) for item in _items(key, content[key]))
-    if "seeds" in content:
-        values["seeds"] = parse_seeds(_listed(_items("seeds", content["seeds"])))
-    if "settings" in content:
-        values["settings"] = parse_settings(content["settings"])
-    return Definition(name, **{"models": ()} | values)
-
-
 def parse_settings(values: Any) -> dict[str, Any]:
-    """Overrides by name, each of its setting's type. Raises InputError for an unknown one."""
+    """Return overrides by name, each of its setting's type. Raises InputError."""
     if not isinstance(values, dict):
         raise InputError("settings is not a list of names with values such as `{epochs: 2}`")
     for key in values:
@@ -212,30 +199,35 @@ def parse_settings(values: Any) -> dict[str, Any]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """`1,2,3` -> (1, 2, 3), each once. Raises InputError for anything else."""
+    """Return the seeds in a text such as `1,2,3`, each once. Raises InputError."""
     return tuple(dict.fromkeys(parse_value("seed", part.strip()) for part in text.split(",")))
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """`wide,narrow` -> ("wide", "narrow"), each once."""
+    """Return the names in a text such as `wide,narrow`, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
-def _items(key: str, value: Any) -> Sequence[Any]:
-    """A YAML list, or the single value that stands for a list of one."""
+def _items(key: str, value: Any) -> tuple[str, ...]:
+    """Return the items of a YAML list, or of a single value in its place."""
     items = value if isinstance(value, list) else [value]
     for item in items:
         if isinstance(item, dict | list) or item is None:
             raise InputError(f"{key} is not a list of names or numbers")
-    return items
+    return tuple(map(str, items))
 
 
-def _listed(values: Sequence[Any]) -> str:
-    return ",".join(map(str, values))
+_PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    "about": lambda key, value: str(value),
+    "seeds": lambda key, value: parse_seeds(",".join(_items(key, value))),
+    "scale": lambda key, value: str(value),
+    "settings": lambda key, value: parse_settings(value),
+    **dict.fromkeys(("models", "widths", "strategies", "worlds", "steps"), _items),
+}
 
 
-def _names_of(entry: str) -> list[str]:
-    """`pt1_ftwb1-1..3` -> its three models, as `pt1_ftwb1-1..3+ewc`; another entry is one model."""
+def _expanded(entry: str) -> list[str]:
+    """Return the models of an entry such as `pt1_ftwb1-1..3+ewc`; others are one model."""
     found = _RANGE.fullmatch(entry)
     if not found:
         return [entry]

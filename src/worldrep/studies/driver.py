@@ -75,15 +75,15 @@ def run_study(
     driver: StudyDriver | None = None
     try:
         study_run = StudyRun(store, graph, launched=launched)
-        driver = StudyDriver(store, graph, executor, display, study_run, states, mine)
-        driver.work()
+        scheduler = Scheduler(graph, states, study_run.run_id, mine)
+        driver = StudyDriver(store, scheduler, executor, display, study_run)
+        driver.work(states)
         driver.interrupted = False
     finally:
         ended = executor.stop()
         display.close()
         if driver:
             driver.close(ended)
-    scheduler = driver.scheduler
     failed = [step.title for f, step in graph.steps.items() if scheduler.state[f] == FAILED]
     return StudyResult(study_run.run_id, scheduler.run_ids, scheduler.counts(), failed)
 
@@ -94,50 +94,46 @@ class StudyDriver:
     def __init__(
         self,
         store: Store,
-        graph: Graph,
+        scheduler: Scheduler,
         executor: Executor,
         display: Display,
         study_run: StudyRun,
-        states: Mapping[str, StepState],
-        mine: Collection[str] | None,
     ) -> None:
-        self._store, self._graph, self._executor = store, graph, executor
-        self._display, self._study_run, self._states = display, study_run, states
-        self.scheduler = Scheduler(graph, states, study_run.run_id, mine)
-        self._summaries = Summaries(store, graph)
+        self._store, self._scheduler, self._executor = store, scheduler, executor
+        self._display, self._study_run = display, study_run
+        self._steps = scheduler.graph.steps
+        self._summaries = Summaries(store, scheduler)
         self._checked = self._read = time.monotonic()
         self.interrupted = True
 
-    def work(self) -> None:
-        """Begin steps and record how they ended, until none is left."""
-        self._adopt()
-        counts = self.scheduler.counts()
-        self._display.say_begun(counts)
-        while self.scheduler.unfinished:
-            while self._executor.free and (job := self.scheduler.next_job()):
+    def work(self, states: Mapping[str, StepState]) -> None:
+        """Begin steps and record how they ended, until none is left.
+
+        states: of all steps when the study began.
+        """
+        for found in states.values():  # steps that single commands have done
+            if found.state == DONE and found.run and found.run.parent is None:
+                self._store.adopt(found.run.id, self._study_run.run_id)
+        self._display.say_begun(self._scheduler.counts())
+        while self._scheduler.unfinished:
+            while self._executor.free and (job := self._scheduler.next_job()):
                 self._executor.submit(job)
-            self._display.whole(self.scheduler.counts())
+            self._display.whole(self._scheduler.counts())
             ended = [self._job_ended(outcome) for outcome in self._executor.wait(WAIT_SECONDS)]
             try:
                 self._record(ended)
             except StoreFault as fault:
                 self._display.say(f"the store does not answer, waiting: {first_line(fault)}")
                 time.sleep(ELSEWHERE_SECONDS)
-        self._display.whole(self.scheduler.counts())
-
-    def _adopt(self) -> None:
-        """Make steps that single commands have done children of the study's run."""
-        for found in self._states.values():
-            if found.state == DONE and found.run and found.run.parent is None:
-                self._store.adopt(found.run.id, self._study_run.run_id)
+        self._display.whole(self._scheduler.counts())
 
     def _job_ended(self, outcome: Outcome) -> Step:
-        step, fingerprint = self._graph.steps[outcome.fingerprint], outcome.fingerprint
-        self.scheduler.job_ended(outcome)
-        self._display.say_ended(step, outcome, self.scheduler.counts())
+        step, fingerprint = self._steps[outcome.fingerprint], outcome.fingerprint
+        self._scheduler.job_ended(outcome)
+        self._display.say_ended(step, outcome, self._scheduler.counts())
         if outcome.state == "lost":
             owners = [outcome.owner] if outcome.owner else []
-            self._close_dead(fingerprint, owners, self.scheduler.messages.get(fingerprint))
+            self._close_dead(fingerprint, owners, self._scheduler.messages.get(fingerprint))
         return step
 
     def _close_dead(
@@ -148,7 +144,7 @@ class StudyDriver:
 
     def _record(self, ended: list[Step]) -> None:
         """Update the store after steps ended. After a failure of the store, call it again."""
-        scheduler, now = self.scheduler, time.monotonic()
+        scheduler, now = self._scheduler, time.monotonic()
         if scheduler.elsewhere and now - self._checked >= ELSEWHERE_SECONDS:
             self._checked = now
             ended = ended + scheduler.check_elsewhere(self._store)
@@ -156,33 +152,30 @@ class StudyDriver:
             self._read = now
             self._read_finished()
         self._study_run.write(scheduler.counts())
-        configurations = {step.configuration for step in ended if step.kind == "evaluate"}
-        self._summaries.update(scheduler.state, scheduler.run_ids, configurations)
+        self._summaries.update({step.configuration for step in ended if step.kind == "evaluate"})
 
     def close(self, ended: Collection[Owner]) -> None:
         """Close the runs that are still open; update the summaries and the study's run.
 
         ended: processes whose work the executor cut off.
         """
-        for fingerprint in self.scheduler.in_flight:
+        for fingerprint in self._scheduler.in_flight:
             self._close_dead(fingerprint, ended)
         self._read_finished()
         while True:
             if not self.interrupted:
-                self._study_run.summarized = self._summaries.update_all(
-                    self.scheduler.state, self.scheduler.run_ids, self._study_run.summarized
-                )
-            self._study_run.close(self.scheduler, self.interrupted)
-            # A driver that ended while this one held the study's run could not add its steps.
+                self._study_run.summarized = self._summaries.update_all(self._study_run.summarized)
+            self._study_run.close(self._scheduler, self.interrupted)
+            # A driver that ended while this one owned the study's run could not add its steps.
             if self.interrupted or not self._read_finished():
                 break
 
     def _read_finished(self) -> bool:
         """Read the steps that other drivers have done; return whether there are new ones."""
-        known = self.scheduler.counts()[DONE]
-        if known < len(self._graph.steps):
-            self.scheduler.add_finished(read_states(self._store, self._graph))
-        return self.scheduler.counts()[DONE] > known
+        known = self._scheduler.counts()[DONE]
+        if known < len(self._steps):
+            self._scheduler.add_finished(read_states(self._store, self._scheduler.graph))
+        return self._scheduler.counts()[DONE] > known
 
 
 class Display:
@@ -212,9 +205,8 @@ class Display:
 
     def say_begun(self, counts: Mapping[str, int]) -> None:
         """Print how many steps are done already."""
-        self.say(
-            f"{self._title}: {counts['done']} of {sum(counts.values())} steps are done already"
-        )
+        total = sum(counts.values())
+        self.say(f"{self._title}: {counts['done']} of {total} steps are done already")
 
     def say_ended(self, step: Step, outcome: Outcome, counts: Mapping[str, int]) -> None:
         """Print how a step ended."""

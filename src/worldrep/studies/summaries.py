@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from worldrep.digests import digest
 from worldrep.settings import Settings
-from worldrep.studies.graph import Graph, Step
+from worldrep.studies.graph import Step
+from worldrep.studies.scheduler import Scheduler
 from worldrep.studies.states import DONE, KEYS, read_runs
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError
 
@@ -23,45 +24,43 @@ FACTS = ("mean", "std", "n", "low", "high")
 class Summaries:
     """Keeps the summary runs of a study's models up to date."""
 
-    def __init__(self, store: Store, graph: Graph) -> None:
-        self._store, self._graph = store, graph
+    def __init__(self, store: Store, scheduler: Scheduler) -> None:
+        self._store, self._scheduler = store, scheduler
         self._evaluations: dict[str, list[Step]] = {}  # by configuration
-        for step in graph.steps.values():
+        for step in scheduler.graph.steps.values():
             if step.kind == "evaluate":
                 self._evaluations.setdefault(step.configuration, []).append(step)
         self._known: dict[str, set[str]] | None = None
 
-    def update(
-        self, state: Mapping[str, str], run_ids: Mapping[str, str], configurations: Iterable[str]
-    ) -> None:
-        """Write the summaries of those models that are evaluated for every seed of the study.
-
-        state, run_ids: of the study's steps by fingerprint.
-        """
+    def update(self, configurations: Iterable[str]) -> None:
+        """Write the summaries of those models that are evaluated for every seed of the study."""
         for configuration in configurations:
             steps = self._evaluations.get(configuration, [])
-            if steps and all(state[step.fingerprint] == DONE for step in steps):
-                ids = {run_ids[step.fingerprint] for step in steps}
-                if not ids <= self._summarized(configuration):
-                    self._write(steps[0].settings, configuration, ids)
+            ids = self._run_ids(steps)
+            if steps and len(ids) == len(steps) and not ids <= self._summarized(configuration):
+                self._write(steps[0].settings, configuration, ids)
 
-    def update_all(self, state: Mapping[str, str], run_ids: Mapping[str, str], known: str) -> str:
+    def update_all(self, known: str) -> str:
         """Update every model of the study; return a digest of the evaluations.
 
         known: the digest of the last update. Reading all summaries takes a second, so nothing is
         read when no evaluation has changed.
         """
         steps = [step for group in self._evaluations.values() for step in group]
-        done = [step.fingerprint for step in steps if state[step.fingerprint] == DONE]
-        found = digest(sorted(run_ids[fingerprint] for fingerprint in done))
+        found = digest(sorted(self._run_ids(steps)))
         if found != known:
-            self.update(state, run_ids, self._evaluations)
+            self.update(self._evaluations)
         return found
+
+    def _run_ids(self, steps: Iterable[Step]) -> set[str]:
+        """Return the runs of those steps that are done."""
+        state, run_ids = self._scheduler.state, self._scheduler.run_ids
+        return {run_ids[s.fingerprint] for s in steps if state[s.fingerprint] == DONE}
 
     def _summarized(self, configuration: str) -> set[str]:
         """Return the evaluations in the model's summary; empty if it has none."""
         if self._known is None:
-            runs = read_runs(self._store, self._graph, ("summary",), KEYS[:-1])
+            runs = read_runs(self._store, self._scheduler.graph, ("summary",), KEYS[:-1])
             self._known = {
                 run.tag("configuration"): set(run.tag("evaluations").split(","))
                 for run in reversed(runs)

@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -77,8 +77,7 @@ class Sweep:
     ) -> Sweep:
         """Build the sweep from the options space, objective, sampler, pruner and name.
 
-        Args:
-            fixed: Settings that were given a value; they cannot be searched as well.
+        Settings that were given a value (`fixed`) cannot be searched as well.
         """
         objectives = parse_objectives(typed["objective"], settings)
         name = typed["name"]
@@ -152,14 +151,6 @@ class Sweep:
     def trial_fingerprint(self, number: int) -> str:
         """Fingerprint of a trial's run."""
         return digest(["trial", self.name, self.identity, number])
-
-    def trial_title(self, number: int) -> str:
-        """Name of a trial's run."""
-        return f"{self.title} trial {number}"
-
-    def settings_of(self, params: dict[str, Any]) -> Settings:
-        """Return the settings of a trial; raises InputError when its values conflict."""
-        return replace(self.settings, **params)
 
 
 def params_in_words(params: Mapping[str, Any]) -> str:

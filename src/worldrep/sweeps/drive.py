@@ -7,9 +7,9 @@ a driver was killed, trials whose run has ended are told to Optuna and the other
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import optuna
 from optuna.storages import RetryHeartbeatStaleTrialCallback
@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 from worldrep.errors import InputError, StateError
 from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings, changed_settings
-from worldrep.settings import Settings
 from worldrep.stages import evaluate_model, train_model
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies import Definition, expand
@@ -37,14 +36,6 @@ RETRY = RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)  # adds a trial
 ERROR = "error"  # attribute of Optuna's trials
 
 
-@dataclass(frozen=True)
-class Base:
-    """Run and metrics of the base that the trials start from; empty for a pretraining."""
-
-    run_id: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
 def run_sweep(
     store: Store,
     sweep: Sweep,
@@ -56,13 +47,8 @@ def run_sweep(
 ) -> tuple[str, optuna.Study]:
     """Run the trials that are missing of `n_trials`, as children of the sweep's run.
 
-    Args:
-        options: Where the trials run.
-        storage: Address of Optuna's storage.
-        launched: Whether the sweep is what `mlflow run` was started for.
-
-    Returns:
-        The id of the sweep's run, and Optuna's study.
+    Returns the id of the sweep's run, and Optuna's study in the storage at an address. `launched`
+    says that `mlflow run` was started for this sweep.
 
     Raises:
         InputError: Name or storage belong to another sweep; nothing was written.
@@ -78,7 +64,7 @@ def run_sweep(
         with store.run(sweep_spec(sweep, storage), launched=launched) as run:
             keep_cities(run, sweep.settings)
             driver = SweepDriver(store, sweep, study, run, executor, display)
-            driver.work(_base(store, sweep, run.id), n_trials)
+            driver.work(n_trials)
             log_results(run, sweep, study)
     finally:
         ended = executor.stop()
@@ -90,13 +76,12 @@ def run_sweep(
     return run.id, study
 
 
-def _base(store: Store, sweep: Sweep, parent: str) -> Base:
-    """Find or make the base of the trials and its evaluation."""
+def _base(store: Store, sweep: Sweep, parent: str) -> StoredRun | None:
+    """Find or make the evaluation of the base that the trials start from."""
     if not sweep.settings.is_finetuning:
-        return Base()
+        return None
     base_id = train_model(store, base_settings(sweep.settings), parent=parent)
-    evaluation = evaluate_model(store, store.get(base_id), parent=parent)
-    return Base(base_id, store.get(evaluation).metrics)
+    return store.get(evaluate_model(store, store.get(base_id), parent=parent))
 
 
 class SweepDriver:
@@ -113,15 +98,16 @@ class SweepDriver:
     ) -> None:
         self._store, self._sweep, self._study, self._run = store, sweep, study, run
         self._executor, self._display = executor, display
-        self._base, self._n_trials = Base(), 0
 
-    def work(self, base: Base, n_trials: int) -> None:
+    def work(self, n_trials: int) -> None:
         """Conclude the trials of an earlier driver, then run what is missing of `n_trials`."""
-        self._base, self._n_trials = base, n_trials
-        while alive := self._take_up():
-            numbers = ", ".join(map(str, alive))
+        self._n_trials, self._base = n_trials, _base(self._store, self._sweep, self._run.id)
+        while alive := [trial for trial in self._running() if self._is_alive(trial)]:
+            numbers = ", ".join(str(trial.number) for trial in alive)
             self._display.say(f"trial {numbers} is still being done: waiting for its end")
             time.sleep(LOOK_SECONDS)
+        for trial in self._running():
+            self._conclude(trial)
         log_progress(self._run, self._sweep, self._study)
         self._display.say(f"{self._sweep.title}: {self._ended} of {n_trials} trials done already")
         while self._running() or self._ended < n_trials:
@@ -132,11 +118,7 @@ class SweepDriver:
                 self._settle(outcome)
 
     def close(self, ended: Collection[Owner]) -> None:
-        """End the runs of trials that stopped workers left open.
-
-        Args:
-            ended: Processes of the executor that was stopped.
-        """
+        """End the runs that stopped workers left open; `ended` are their processes."""
         for trial in self._running():
             for run in self._runs_of(trial):
                 self._store.close_dead(run, ended)
@@ -144,71 +126,51 @@ class SweepDriver:
     def _running(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
-    def _counted(self) -> list[FrozenTrial]:
-        """List the trials that count: not those that are queued, repeated or half suggested."""
+    def _counted(self) -> list[int]:
+        """Number the trials that count: not those that are queued, repeated or half suggested."""
         trials = self._study.get_trials(deepcopy=False)
         repeated = {number for trial in trials for number in RETRY.retry_history(trial)}
-        return [
-            trial
-            for trial in trials
-            if trial.state != TrialState.WAITING
-            and trial.number not in repeated
-            and self._has_all_values(trial)
-        ]
-
-    def _has_all_values(self, trial: FrozenTrial) -> bool:
-        return trial.params.keys() == self._sweep.space.keys()
-
-    def _counts(self, trial: FrozenTrial) -> bool:
-        return any(trial.number == counted.number for counted in self._counted())
+        begun = [t for t in trials if t.state != TrialState.WAITING and self._is_suggested(t)]
+        return [trial.number for trial in begun if trial.number not in repeated]
 
     @property
     def _ended(self) -> int:
         return len(self._counted()) - len(self._running())
 
+    def _is_suggested(self, trial: FrozenTrial) -> bool:
+        return trial.params.keys() == self._sweep.space.keys()
+
+    def _is_alive(self, trial: FrozenTrial) -> bool:
+        return any(run.alive for run in self._runs_of(trial))
+
     def _runs_of(self, trial: FrozenTrial) -> list[StoredRun]:
         """List the runs of a trial: one, or none if it did not begin."""
         return self._store.find(fingerprint=self._sweep.trial_fingerprint(trial.number))
 
-    def _take_up(self) -> list[int]:
-        """Conclude the trials of an earlier driver; return those that a process still runs."""
-        alive = []
-        for trial in self._running():
-            if any(run.alive for run in self._runs_of(trial)):
-                alive.append(trial.number)
-            else:
-                self._conclude(trial)
-        return alive
-
     def _begin(self) -> None:
-        """Submit a trial: a queued one, else a new one."""
-        self._study.sampler = self._sweep.sampler_of(len(self._counted()))
-        trial = self._study.ask(fixed_distributions=self._sweep.space)
+        """Submit a trial, a queued one first; record one with invalid settings as failed."""
+        sweep = self._sweep
+        self._study.sampler = sweep.sampler_of(len(self._counted()))
+        trial = self._study.ask(fixed_distributions=sweep.space)
+        job = TrialJob(
+            kind="trial",
+            settings=sweep.settings,
+            title=f"{sweep.title} trial {trial.number}",
+            fingerprint=sweep.trial_fingerprint(trial.number),
+            model_run=self._base.tag("model_run_id") if self._base else "",
+            parent=self._run.id,
+            sweep=sweep,
+            trial=trial,
+            base_metrics=self._base.metrics if self._base else {},
+        )
         try:
-            job = self._job(trial, self._sweep.settings_of(trial.params))
+            self._executor.submit(replace(job, settings=replace(sweep.settings, **trial.params)))
         except InputError as fault:  # values that conflict
-            self._refuse(trial, fault)
-            return
-        self._executor.submit(job)
-
-    def _job(self, trial: optuna.Trial, settings: Settings) -> TrialJob:
-        sweep, base = self._sweep, self._base
-        title, fingerprint = sweep.trial_title(trial.number), sweep.trial_fingerprint(trial.number)
-        return TrialJob(
-            "trial", settings, title, fingerprint, base.run_id, self._run.id,
-            sweep, trial, base.metrics,
-        )  # fmt: skip
-
-    def _refuse(self, trial: optuna.Trial, fault: InputError) -> None:
-        """Record a trial whose settings are invalid as a failed one."""
-        spec = self._job(trial, self._sweep.settings).spec
-        with (
-            suppress(InputError),
-            self._store.run(replace(spec, settings={**spec.settings, **trial.params})),
-        ):
-            raise fault  # ends the run as FAILED, with the reason
-        self._fail(self._study.trials[trial.number], str(fault))
-        self._report(trial.number)
+            spec = replace(job.spec, settings=sweep.settings.as_dict() | trial.params)
+            with suppress(InputError), self._store.run(spec):
+                raise  # ends the run as FAILED, with the reason
+            self._fail(self._study.trials[trial.number], str(fault))
+            self._report(trial.number)
 
     def _settle(self, outcome: Outcome) -> None:
         """Tell Optuna how a trial of a worker ended."""
@@ -223,8 +185,7 @@ class SweepDriver:
     def _conclude(self, trial: FrozenTrial, ended: Collection[Owner] = ()) -> None:
         """Tell Optuna what the store knows of a trial, and repeat one that was cut off.
 
-        Args:
-            ended: Processes that no longer work on it, whatever the store says.
+        Processes that have `ended` do not work on it, whatever the store says.
         """
         for run in self._runs_of(trial):
             self._store.close_dead(run, ended)
@@ -233,16 +194,15 @@ class SweepDriver:
             self._tell(trial, run)
         elif run and run.status == "FAILED":
             self._fail(trial, run.tag("error"))
-        elif not self._has_all_values(trial):  # the sampler will suggest the same values again
+        elif not self._is_suggested(trial):  # the sampler will suggest the same values again
             self._fail(trial)
         else:
-            if self._counts(trial):  # else it was queued before the driver was killed
+            if trial.number in self._counted():  # else it was queued before a driver was killed
                 RETRY(self._study, self._study.trials[trial.number])  # a copy, which it changes
-            gave_up = f"its worker died {MOST_RETRIES + 1} times"
-            self._fail(trial, gave_up if self._counts(trial) else "")
+            gave_up = trial.number in self._counted()
+            self._fail(trial, f"its worker died {MOST_RETRIES + 1} times" if gave_up else "")
 
     def _tell(self, trial: FrozenTrial, run: StoredRun) -> None:
-        """Tell Optuna of a finished run."""
         self._set(trial, RUN_ID, run.id)
         if run.tag(STATE) == COMPLETE:
             goals = self._sweep.objectives
@@ -265,18 +225,17 @@ class SweepDriver:
     def _report(self, number: int) -> None:
         """Print and log how a trial ended."""
         trial = self._study.trials[number]
-        self._display.say(f"[{self._ended}/{self._n_trials}] trial {number}: {self._words(trial)}")
-        log_progress(self._run, self._sweep, self._study)
-
-    def _words(self, trial: FrozenTrial) -> str:
         if trial.state == TrialState.COMPLETE:
-            return self._sweep.outcome(trial)
-        if not self._counts(trial):
-            return "cut off; it is done again as another one"
-        how = f"FAILED: {trial.user_attrs.get(ERROR)}"
-        if trial.state == TrialState.PRUNED:
+            words = self._sweep.outcome(trial)
+        elif number not in self._counted():
+            words = "cut off; it is done again as another one"
+        else:
+            pruned = trial.state == TrialState.PRUNED
             how = f"pruned after validation {trial.last_step}"
-        return f"{how} ({params_in_words(trial.params)})"
+            how = how if pruned else f"FAILED: {trial.user_attrs.get(ERROR)}"
+            words = f"{how} ({params_in_words(trial.params)})"
+        self._display.say(f"[{self._ended}/{self._n_trials}] trial {number}: {words}")
+        log_progress(self._run, self._sweep, self._study)
 
 
 def check_apply(apply: str | None, seeds: Sequence[int], sweep: Sweep) -> None:
@@ -300,32 +259,26 @@ def apply_trial(
     options: ExecutorOptions,
     seeds: tuple[int, ...],
 ) -> str:
-    """Run a study that trains, evaluates and extracts the settings of a trial over seeds.
-
-    Args:
-        apply: `best`, or the number of a completed trial.
-
-    Returns:
-        The name of the study.
+    """Run a study of the settings of a trial, `best` or a number, over seeds; return its name.
 
     Raises:
         InputError: The trial was not completed.
         StateError: A step of the study failed.
     """
-    completed = {str(t.number): t for t in study.get_trials(states=[TrialState.COMPLETE])}
-    if apply != "best" and str(int(apply)) not in completed:
-        numbers = ", ".join(completed)
+    trials = {t.number: t for t in study.get_trials(states=[TrialState.COMPLETE])}
+    number = study.best_trial.number if apply == "best" else int(apply)
+    if number not in trials:
+        numbers = ", ".join(map(str, trials))
         raise InputError(f"trial {apply} is not one of those that were completed: {numbers}")
-    trial = study.best_trial if apply == "best" else completed[str(int(apply))]
     own = sweep.settings
     definition = Definition(
-        f"{sweep.name}-trial{trial.number}",
+        f"{sweep.name}-trial{number}",
         (str(own.model_name),),
-        about=f"Trial {trial.number} of {sweep.title} over seeds.",
+        about=f"Trial {number} of {sweep.title} over seeds.",
         seeds=seeds,
         worlds=(own.world,),
         scale=own.scale,
-        settings=changed_settings(own) | trial.params,
+        settings=changed_settings(own) | trials[number].params,
     )
     run_study(store, expand(definition), options).check()
     return definition.name

@@ -68,9 +68,8 @@ class Objective:
         """Whether the validations during a training measure it as well."""
         if self.needs_base:
             return True
-        split, _, fact = self.name.split("/")
-        validated = {name.split("/")[0] for name in validation_sets(settings)}
-        return split in validated and fact in VALIDATED_FACTS
+        suite, _, fact = self.name.rpartition("/")
+        return suite in validation_sets(settings) and fact in VALIDATED_FACTS
 
     def value(self, metrics: Metrics, base: Metrics, settings: Settings) -> float:
         """Compute the objective from the metrics of a model and of its base.

@@ -20,8 +20,7 @@ from optuna.visualization import matplotlib as plots
 
 from worldrep.stages.provenance import identity_tags
 from worldrep.sweeps.definition import NONE, Sweep
-from worldrep.sweeps.storage import shown
-from worldrep.tracking import OpenRun, RunSpec
+from worldrep.tracking import OpenRun, RunSpec, without_user
 
 RUN_ID = "mlflow_run_id"  # attribute of Optuna's trials
 LONGEST_TAG = 4000
@@ -38,7 +37,7 @@ def sweep_spec(sweep: Sweep, storage: str) -> RunSpec:
         "sweep": sweep.name,
         "identity": sweep.identity,
         "searches": sweep.searches,
-        "storage": shown(storage),
+        "storage": without_user(storage),
         "objectives": ",".join(objective.name for objective in sweep.objectives),
     }
     values = sweep.settings.as_dict()

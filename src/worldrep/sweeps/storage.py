@@ -14,8 +14,7 @@ from sqlalchemy import create_engine, inspect
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.executors import ExecutorOptions
 from worldrep.sweeps.definition import Sweep
-from worldrep.tracking import Store
-from worldrep.tracking.store import without_user
+from worldrep.tracking import Store, without_user
 
 
 def default_address(name: str) -> str:
@@ -28,11 +27,6 @@ def default_address(name: str) -> str:
 def is_database(address: str) -> bool:
     """Whether an address is a URL; any other one is the path of a journal file."""
     return "://" in address
-
-
-def shown(address: str) -> str:
-    """Return an address without user name and password."""
-    return without_user(address) if is_database(address) else address
 
 
 def open_storage(address: str) -> BaseStorage:
@@ -56,8 +50,8 @@ def open_storage(address: str) -> BaseStorage:
     except InputError:
         raise
     except Exception as fault:  # database drivers raise exceptions of their own
-        reason = first_line(fault).replace(address, shown(address))
-        raise StateError(f"cannot use the storage at {shown(address)}: {reason}") from None
+        reason = first_line(fault).replace(address, without_user(address))
+        raise StateError(f"cannot use the storage at {without_user(address)}: {reason}") from None
 
 
 def _check_tables(address: str) -> None:
@@ -72,8 +66,8 @@ def _check_tables(address: str) -> None:
         engine.dispose()
     if tables and ("studies" not in tables or "experiments" in tables):
         raise InputError(
-            f"storage={shown(address)} is a database that something else uses, such as MLflow; "
-            "a sweep needs one of its own"
+            f"storage={without_user(address)} is a database that something else uses, such as "
+            "MLflow; a sweep needs one of its own"
         )
 
 
@@ -134,15 +128,15 @@ def check_storage(store: Store, sweep: Sweep, options: ExecutorOptions, address:
                 f"space, which searches {run.tag('searches')}; this one searches "
                 f"{sweep.searches}: give it another name"
             )
-    known = _trials_known(address, sweep)
+    known, shown = _trials_known(address, sweep), without_user(address)
     if runs and known is None:
         raise InputError(
-            f"{sweep.title} is in the store (run {runs[0].id}) and not in storage={shown(address)}:"
+            f"{sweep.title} is in the store (run {runs[0].id}) and not in storage={shown}:"
             f" it was begun with storage={runs[0].tag('storage')}; name that, or give another name"
         )
     if known and not runs:
         raise InputError(
-            f"storage={shown(address)} has {known} trials of {sweep.title} of which the store at "
+            f"storage={shown} has {known} trials of {sweep.title} of which the store at "
             f"{store.address} knows nothing: give another name, or another storage"
         )
 

@@ -46,8 +46,7 @@ ProgressCallback = Callable[[Progress], None]
 class Bar:
     """A progress callback that draws a bar, if standard error is a terminal.
 
-    Args:
-        position: Line of the bar on the screen, counted from the first one.
+    position: line of the bar on the screen, counted from the first one.
     """
 
     def __init__(self, position: int = 0) -> None:
@@ -55,6 +54,7 @@ class Bar:
         self._bar: tqdm | None = None
 
     def __call__(self, progress: Progress) -> None:
+        """Update the bar; another title or total starts a new one."""
         shown = (self._bar.desc, self._bar.total) if self._bar else None
         if shown != (progress.title, progress.total):
             self.close()
@@ -80,14 +80,7 @@ class Bar:
 
 
 class Meter:
-    """Measures tokens per second of training, and calls a progress callback.
-
-    Args:
-        steps: Steps of the whole training.
-        done: Steps done so far.
-        title: Label of the progress bar.
-        progress: The callback, or None.
-    """
+    """Measures tokens per second of a training, and calls a progress callback."""
 
     def __init__(
         self, steps: int, done: int, title: str, progress: ProgressCallback | None

@@ -1,18 +1,16 @@
 """What fine-tuning forgets, against a store whose every number is known."""
 
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from drawn_text import clashes
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import part, score, values
 
-from analysis.forgetting import forgetting, main
+from analysis.forgetting import forgetting
 from analysis.forgetting.charts import MOST_LABELS, gain_against_loss
 from analysis.forgetting.reading import EVALUATED, VALIDATED
 from analysis.forgetting.statistics import (
@@ -450,44 +448,26 @@ def test_no_text_is_cut_off_or_overlaps_another(synthetic):
         assert clashes(figure) == [], found.name
 
 
-# The command
-
-
-def invoke(*arguments):
-    """Exit code, standard output and standard error of the command."""
-    done = CliRunner().invoke(main, arguments)
-    assert done.exception is None or isinstance(done.exception, SystemExit)
-    return done.exit_code, done.stdout, done.stderr
-
-
-def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
-    base = synthetic.base()
-    model = tuned(synthetic, "ftwb1-1", base)
+def test_what_came_out_is_said_and_has_its_figures(synthetic):
+    model = tuned(synthetic, "ftwb1-1", synthetic.base())
     _log(synthetic, model, {0: (BASE, 0.0), 10: (FORGOTTEN, 0.5)}, "val/")
-    out = tmp_path / "f"
-    code, text, _ = invoke("--out", str(out), "--seeds", "1")
-    assert code == 0
-    assert "change_ftwb1_seed1: trained -2.303 ± 0.000 (n = 1, missing 6)" in text
-    assert "not dominated: ftwb1-1 (change -3.03, gain 0.50) (of 1 models)" in text
-    names = {path.name for path in out.iterdir()}
-    figures = {"change_ftwb1_seed1", "gain_against_loss", "course_standard", "course_atlantis"}
-    figures |= {"course_mean", "halfway_by_task"}
-    assert {f"{name}.{kind}" for name in figures for kind in ("png", "svg", "csv")} < names
-    assert {"values.csv", "raw_change.csv", "raw_change_over_seeds.csv", "halfway.csv"} < names
-    facts = json.loads((out / "statistics.json").read_text())
-    assert facts["statistics"]["halfway"]["ftwb1"]["standard"]["angle"]["mean"] == 5
-    (run,) = Store.connect().find(stage="analysis")
-    assert run.status == "FINISHED" and run.tag("analysis") == "forgetting"
+    found = result(seeds=(1,))
+    said = "\n".join(line for part in found.parts for line in part.said)
+    assert "change_ftwb1_seed1: trained -2.303 ± 0.000 (n = 1, missing 6)" in said
+    assert "not dominated: ftwb1-1 (change -3.03, gain 0.50) (of 1 models)" in said
+    names = {part.name for part in found.parts}
+    assert {"change_ftwb1_seed1", "gain_against_loss", "course_standard", "course_atlantis"} < names
+    assert {"course_mean", "halfway_by_task"} < names
+    assert set(found.tables) == {"values", "raw_change", "raw_change_over_seeds", "halfway"}
+    assert found.all_statistics["halfway"]["ftwb1"]["standard"]["angle"]["mean"] == 5
 
 
-def test_nothing_to_show_ends_with_one_sentence(synthetic):
-    code, _, error = invoke("--no-log")
-    assert code == 1 and error.count("\n") == 1 and "no finished evaluation" in error
+def test_a_store_with_nothing_to_show_says_what_it_lacks(synthetic):
+    with pytest.raises(StateError, match="no finished evaluation"):
+        result()
     tuned(synthetic, "ftwb1-1", "gone")
     with pytest.raises(StateError, match="bases of seeds none"):
         result()
-    code, _, error = invoke("--no-log", "--seeds", "x")
-    assert code == 2 and "seeds='x'" in error
 
 
 def test_one_validation_curve_is_no_mean_over_tasks(synthetic):

@@ -118,7 +118,8 @@ def draw_image(axes: Axes, heatmap: Heatmap, which: str) -> None:
         text = f"{name} {which}: {' '.join(known)}"
         urls.append(figure_of(axes).mark(text, common_run(own)))
     boxes = [_box(row, 0, 1, columns) for row in range(rows)]
-    look: dict[str, Any] = {"facecolors": "white", "alpha": 0, "linewidths": 0}
+    # Not quite transparent: a shape without a fill has no hover text.
+    look: dict[str, Any] = {"facecolors": "white", "alpha": 0.01, "linewidths": 0}
     _add_boxes(axes, boxes, urls=for_collection(urls), **look)
 
 

@@ -82,15 +82,15 @@ def time_analyses(folder: Path) -> dict[str, float]:
     return {a.__name__: timed(lambda a=a: run(a))[0] for a in analyses}
 
 
-def time_cka(models: int = MODELS, cities: int = CITIES, layers: int = LAYERS) -> float:
+def time_cka() -> float:
     """Return the seconds for all pairs of models in every layer."""
     import numpy as np
 
     from analysis.statistics.similarity import cka_table
 
     stream = np.random.default_rng(0)
-    tables = stream.standard_normal((models, cities, FEATURES), dtype=np.float32)
-    return timed(lambda: [cka_table(list(tables)) for _ in range(layers)])[0]
+    tables = stream.standard_normal((MODELS, CITIES, FEATURES), dtype=np.float32)
+    return timed(lambda: [cka_table(list(tables)) for _ in range(LAYERS)])[0]
 
 
 if __name__ == "__main__":

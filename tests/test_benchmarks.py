@@ -7,7 +7,7 @@ import math
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import data, device, inference, report, study, timing, tracking, training
+from benchmarks import analysis, data, device, inference, report, study, timing, tracking, training
 from benchmarks.stores import working_in
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.scales import resolve
@@ -94,6 +94,8 @@ def short(monkeypatch):
     monkeypatch.setattr(data, "PLAIN_SECONDS", 0.01)
     for name, value in {"BLOCKS": 1, "WARM_UP": 1, "REPEATS": 1, "COPIED": 2**20}.items():
         monkeypatch.setattr(device, name, value)
+    for name, value in {"SEEDS": (1,), "MODELS": 2, "CITIES": 20, "LAYERS": 1}.items():
+        monkeypatch.setattr(analysis, name, value)
 
 
 @pytest.mark.parametrize(("name", "options", "tables"), COMMANDS)

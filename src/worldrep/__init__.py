@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from worldrep.data.sets import maker_of as maker_of
     from worldrep.data.tasks import TASKS as TASKS
     from worldrep.data.world import World as World
     from worldrep.data.world import build_world as build_world
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _API = {
+    "data.sets": ("maker_of",),
     "data.tasks": ("TASKS",),
     "data.world": ("World", "build_world"),
     "names": ("ModelName", "parse_model"),

@@ -174,7 +174,7 @@ class RayTasks:
 
 def capacity_of(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     """Return how many workers fit on a node."""
-    limits = [node.get("CPU", 0) // cpus] if cpus else [1_000]
+    limits: list[float] = [node.get("CPU", 0) // cpus if cpus else 1_000]
     if gpus:
         limits.append(node.get("GPU", 0) // gpus)
     return int(min(limits))

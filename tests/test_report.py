@@ -127,7 +127,8 @@ def under_the_mouse(page, title):
             mark.scrollIntoView({block: "center"});
             const box = mark.getBoundingClientRect();
             const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
-            return [top.querySelector("title").textContent, top.closest("a")?.getAttribute("href") ?? ""];
+            const text = top.querySelector("title").textContent;
+            return [text, top.closest("a")?.getAttribute("href") ?? ""];
         }""",
         title,
     )

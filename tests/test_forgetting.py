@@ -290,10 +290,10 @@ def test_a_seed_without_both_values_is_counted_not_averaged():
     assert row["change"] == pytest.approx(-0.03) and row["gain"] == pytest.approx(0.015)
 
 
-# The time course
+# Curves
 
 
-def test_a_course_starts_at_its_base_and_half_of_it_is_found(synthetic):
+def test_a_curve_starts_at_its_base_and_half_of_it_is_found(synthetic):
     base = synthetic.base()
     model = tuned(synthetic, "ftwb1-1", base, gain=1.0)
     steps = {
@@ -346,9 +346,9 @@ def test_validations_stand_in_where_no_checkpoints_are_evaluated(synthetic):
         for kind in ("trained", "not trained")
         for rows in ("200 test questions", "32 validation questions")
     }
-    (course,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
-    assert (course["model"], course["seed"]) == ("ftwb1-2", 1)
-    assert course["command"] == (
+    (row,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
+    assert (row["model"], row["seed"]) == ("ftwb1-2", 1)
+    assert row["command"] == (
         "mlflow run . -e evaluate -P model=pt1_ftwb1-2 -P seed=1 -P checkpoints=all -P scale=mini "
         "--env-manager local"
     )
@@ -378,7 +378,7 @@ def test_of_several_evaluations_the_one_with_most_steps_is_used(synthetic):
     found = result()
     assert set(part(found, "course_standard").table["run_id"]) == {longest}
     why = found.runs_used.loc[longest, "why"]
-    assert why == "time course: checkpoints all, the one with most steps of 2"
+    assert why == "curve: checkpoints all, the one with most steps of 2"
 
 
 def test_checkpoints_without_their_base_fall_back_and_are_missing(synthetic):
@@ -389,24 +389,24 @@ def test_checkpoints_without_their_base_fall_back_and_are_missing(synthetic):
     _log(synthetic, model, {0: (BASE, 0.0), 10: (FORGOTTEN, 0.5)}, "val/")
     found = result()
     assert set(part(found, "course_standard").table["measured_by"]) == {VALIDATED}
-    courses = found.missing[found.missing["matrix"] == "course"].set_index("model")
-    assert "not the base that they started from" in courses.loc["ftwb1-1", "reason"]
-    assert f"-P run_id={base}" in courses.loc["ftwb1-1", "command"]
-    assert "no validations from step 0" in courses.loc["ftwb1-2", "reason"]
+    curves = found.missing[found.missing["matrix"] == "course"].set_index("model")
+    assert "not the base that they started from" in curves.loc["ftwb1-1", "reason"]
+    assert f"-P run_id={base}" in curves.loc["ftwb1-1", "command"]
+    assert "no validations from step 0" in curves.loc["ftwb1-2", "reason"]
 
 
-def test_a_store_without_courses_says_so(synthetic):
+def test_a_store_without_curves_says_so(synthetic):
     tuned(synthetic, "ftwb1-1", synthetic.base())
     found = result()
     assert not any(part.name.startswith(("course", "halfway")) for part in found.parts)
-    assert "no model has a time course: neither checkpoints nor validations by step" in (
+    assert "no model has a curve: neither evaluated checkpoints nor validations by step" in (
         found.caveats
     )
-    (course,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
-    assert "-P checkpoints=all" in course["command"]
+    (row,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
+    assert "-P checkpoints=all" in row["command"]
 
 
-def course(value_by_step, normalised, **changed) -> pd.DataFrame:
+def curve(value_by_step, normalised, **changed) -> pd.DataFrame:
     known = {
         "model": "m", "ft": "ftwb1-1", "seed": 1, "split": "standard", "task": "angle",
         "trained": False, "measured_by": "", "rows": "8", "run_id": "r", "model_run_id": "t",
@@ -416,9 +416,9 @@ def course(value_by_step, normalised, **changed) -> pd.DataFrame:
 
 
 def test_only_what_was_forgotten_has_a_halfway_step():
-    kept = course({0: 4.0, 10: 2.0}, [0, math.log(2)])
-    no_logarithm = course({0: 0.0, 10: 6.0, 20: 6.0}, [0, math.nan, math.nan], seed=2)
-    lost = course({0: 1.0, 10: 3.0, 20: 9.0}, [0, -math.log(3), -math.log(9)], seed=3)
+    kept = curve({0: 4.0, 10: 2.0}, [0, math.log(2)])
+    no_logarithm = curve({0: 0.0, 10: 6.0, 20: 6.0}, [0, math.nan, math.nan], seed=2)
+    lost = curve({0: 1.0, 10: 3.0, 20: 9.0}, [0, -math.log(3), -math.log(9)], seed=3)
     table = halfway_table(pd.concat([kept, no_logarithm, lost])).set_index("seed")
     assert table["happened"].tolist() == [False, True, True]
     assert table["halfway_step"].isna().tolist() == [True, True, False]
@@ -486,6 +486,6 @@ def test_evaluations_of_other_questions_are_not_joined(synthetic):
     model = tuned(synthetic, "ftwb1-1", base, standing(0.2, 9.0), 0.4)
     evaluate_steps(synthetic, "ftwb1-1", model, base, steps, 1, test_rows=100)
     found = result()
-    course = found.missing[found.missing["matrix"] == "course"]
-    assert course["reason"].str.contains("with another number of questions than the base").all()
-    assert len(course) == 1 and "checkpoints=all" in course["command"].iloc[0]
+    missing = found.missing[found.missing["matrix"] == "course"]
+    assert missing["reason"].str.contains("with another number of questions than the base").all()
+    assert len(missing) == 1 and "checkpoints=all" in missing["command"].iloc[0]

@@ -29,18 +29,18 @@ def standard(error):
     return {f"standard/{task}/mean": error if task in ERRORS else 0.9 for task in TASK_NAMES}
 
 
-def tuned(synthetic, model, base, *, gain, error, seed=1, course=None):
+def tuned(synthetic, model, base, *, gain, error, seed=1, curve=None):
     """A fine-tuned model with this improvement on Atlantis, and this error on standard questions.
 
-    course: step -> error, of the validations.
+    curve: step -> error, of the validations.
     """
     run_id = synthetic.run("finetune", model, seed, tags={"base_run_id": base})
     synthetic.evaluate(model, seed, run_id, values(gain) | standard(error), base)
-    for task in TASK_NAMES if course else ():
+    for task in TASK_NAMES if curve else ():
         for split in ("standard", "atlantis"):
             points = {
                 step: (value if task in ERRORS else 0.9) if split == "standard" else score(task, 0)
-                for step, value in course.items()
+                for step, value in curve.items()
             }
             synthetic.curve(run_id, f"val/{split}/{task}/mean", points)
     return run_id
@@ -57,9 +57,9 @@ def three(synthetic):
     for seed in (1, 2):
         base = synthetic.base(seed)
         for ft, more in (("ftwb1-1", 0.0), ("ftwb1-2", 0.2)):
-            course = {0: 1.0, 50: 10.0, 100: 100.0}
+            curve = {0: 1.0, 50: 10.0, 100: 100.0}
             tuned(synthetic, f"pt1_{ft}", base, gain=0.4 + more, error=100.0 * seed, seed=seed,
-                  course=course)  # fmt: skip
+                  curve=curve)  # fmt: skip
             tuned(synthetic, f"pt1_{ft}+ewc", base, gain=0.1 + more, error=20.0, seed=seed)
             if (ft, seed) != ("ftwb1-2", 2):
                 tuned(synthetic, f"pt1_{ft}+replay", base, gain=0.5 + more, error=10.0, seed=seed)
@@ -111,10 +111,10 @@ def test_the_plane_has_a_front_of_strategies_and_one_of_models(three):
     assert "ftwb1-2+replay" in set(models["text"])
 
 
-def test_the_course_is_by_share_of_the_training(three):
+def test_the_curve_is_by_share_of_the_training(three):
     found = result()
-    course = part(found, "strategies_course").table
-    own = course[course["is_mean"] & (course["split"] == "standard")]
+    curve = part(found, "strategies_course").table
+    own = curve[curve["is_mean"] & (curve["split"] == "standard")]
     assert set(own["strategy"]) == {"plain"}  # the only one with validations
     assert list(own["percent"]) == [0, 50, 100]
     assert list(own["normalised"]) == pytest.approx([0.0, change(10), change(100)])

@@ -140,7 +140,7 @@ class RayTasks:
         return None
 
     def _lose(self, task: Task, fault: Exception) -> Outcome | None:
-        """Return the outcome of a job whose worker died; submit one that never began again."""
+        """Return the outcome of a lost job. A job that had not begun is submitted again."""
         error = getattr(fault, "cause", None)  # an exception that `run_task` raised
         if task.owner is not None:
             died = "its worker or the worker's node died"

@@ -23,7 +23,7 @@ class StateError(RuntimeError):
 
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
     """Return an InputError that names the unknown value, the nearest allowed one and all others."""
-    names = [str(name) for name in allowed]
+    names = list(map(str, allowed))
     nearest = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return InputError(f"unknown {kind} {str(value)!r}{hint}; allowed: {', '.join(_ranges(names))}")
@@ -32,11 +32,8 @@ def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
 def _ranges(names: list[str]) -> list[str]:
     """Abbreviate runs such as ft2-1, ft2-2, ... to ft2-1..21."""
     parts = [name.rpartition("-") for name in names]
-    highest = {stem: number for stem, _, number in parts}
-    shown = [
-        f"{stem}-1..{highest[stem]}" if stem and number.isdigit() else name
-        for name, (stem, _, number) in zip(names, parts, strict=True)
-    ]
+    last = {stem: number for stem, _, number in parts}
+    shown = [f"{s}-1..{last[s]}" if s and n.isdigit() else f"{s}{dash}{n}" for s, dash, n in parts]
     return list(dict.fromkeys(shown))
 
 
@@ -57,10 +54,8 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
         interrupt_on_sigterm()
         try:
             function(*args, **kwargs)
-        except InputError as fault:
-            _exit(f"Error: {fault}", 2)
-        except StateError as fault:
-            _exit(f"Error: {fault}", 1)
+        except (InputError, StateError) as fault:
+            _exit(f"Error: {fault}", 2 if isinstance(fault, InputError) else 1)
         except KeyboardInterrupt:
             _exit("Interrupted: the same command goes on from the last checkpoint.", 130)
         except OSError as fault:

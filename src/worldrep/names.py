@@ -8,6 +8,7 @@ strategy against forgetting `pt1_ftwb2-13+lora`. The seed is not part of the nam
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from worldrep.errors import InputError, unknown
@@ -26,7 +27,7 @@ def _mixtures(text: str) -> tuple[Mixture, ...]:
     return tuple(tuple(names.split("+")) for names in text.split())
 
 
-SINGLES = _mixtures(" ".join(TASK_NAMES))
+SINGLES = tuple((name,) for name in TASK_NAMES)
 PAIRS = _mixtures("""
     distance+trianglearea angle+compass inside+perimeter crossing+distance trianglearea+angle
     compass+inside perimeter+crossing angle+distance compass+trianglearea angle+inside
@@ -59,6 +60,9 @@ FINETUNINGS: dict[str, Mixture] = {
 }
 FAMILIES = ("ftwb1", "ftwb2", "ftwb3", "ft1", "ft2", "ft3")
 _COUNTS = {"1": "one task", "2": "two tasks", "3": "three tasks"}
+_PARTS: dict[str, Collection[str]] = {
+    "pretrain": PRETRAININGS, "ft": FINETUNINGS, "width": WIDTHS, "strategy": STRATEGIES
+}  # fmt: skip
 
 
 def finetunings(family: str) -> tuple[str, ...]:
@@ -92,14 +96,10 @@ class ModelName:
     strategy: str = PLAIN
 
     def __post_init__(self) -> None:
-        if self.pretrain not in PRETRAININGS:
-            raise unknown("pretrain", self.pretrain, PRETRAININGS)
-        if self.ft != NO_FT and self.ft not in FINETUNINGS:
-            raise unknown("ft", self.ft, FINETUNINGS)
-        if self.width not in WIDTHS:
-            raise unknown("width", self.width, WIDTHS)
-        if self.strategy not in STRATEGIES:
-            raise unknown("strategy", self.strategy, STRATEGIES)
+        for part, allowed in _PARTS.items():
+            value = getattr(self, part)
+            if value not in allowed and (part, value) != ("ft", NO_FT):
+                raise unknown(part, value, allowed)
         if self.strategy != PLAIN and self.ft == NO_FT:
             raise InputError(f"strategy={self.strategy} is for fine-tuning; a pretraining is plain")
 
@@ -111,7 +111,7 @@ class ModelName:
 
     @property
     def base(self) -> ModelName:
-        """The pretrained model that this one starts from; a pretrained model is its own base."""
+        """The pretrained model that this one starts from; a base is its own base."""
         return ModelName(self.pretrain, NO_FT, self.width)
 
     def tuned_by(self, strategy: str) -> ModelName:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -25,8 +26,8 @@ SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # prefix of a suite
 
 def maker_of(settings: Settings) -> RowMaker:
     """Return the row maker of the settings' world; models that share the world share it."""
-    shared = settings.group("world", "rows")
-    return _maker(settings.scale, settings.world, tuple(shared.items()))
+    shared = tuple(settings.group("world", "rows").items())
+    return _maker(settings.scale, settings.world, shared)
 
 
 @lru_cache(maxsize=8)
@@ -70,11 +71,8 @@ def suite_sets(settings: Settings) -> dict[str, RowSet]:
 
 
 def _held_out(splits: Iterable[str], name: str, rows: int) -> dict[str, RowSet]:
-    return {
-        f"{split}/{task}": RowSet(task, SPLIT_POOLS[split], name, rows)
-        for split in splits
-        for task in TASK_NAMES
-    }
+    pairs = itertools.product(splits, TASK_NAMES)
+    return {f"{split}/{t}": RowSet(t, SPLIT_POOLS[split], name, rows) for split, t in pairs}
 
 
 def training_digest(maker: RowMaker, settings: Settings) -> str:
@@ -99,10 +97,9 @@ def cache_folder() -> Path:
 
 
 def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
-    """Return the array cached as `name`, memory-mapped and read-only; make it first if needed.
+    """Return the array cached as `name`, memory-mapped; make it first if absent or damaged.
 
-    Files are written under a temporary name and renamed, so that processes can share the cache. A
-    damaged file is made again.
+    Files are written under a temporary name and renamed, so that processes can share the cache.
     """
     path = cache_folder() / f"{name}.npy"
     try:

@@ -12,16 +12,14 @@ from worldrep.data.rows import RowMaker
 from worldrep.data.sets import stack_rows, training_sets
 from worldrep.data.world import world_of
 from worldrep.errors import InputError, StateError
-from worldrep.model.packed import PackedQwen2
-from worldrep.model.plain import PlainQwen2
+from worldrep.model.packed import PackedQwen2, PlainQwen2
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.training.checkpoint import read_checkpoint, write_checkpoint
-from worldrep.training.device import graph_obstacle, make_accelerator
 from worldrep.training.feed import RowFeed
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.state import Training
+from worldrep.training.state import Training, graph_obstacle, make_accelerator
 from worldrep.training.steps import EagerSteps, StaticSteps, pack_static, steps_of
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -20,10 +20,9 @@ from worldrep.stages.models import training_command
 from worldrep.stages.plan import training_fingerprint
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import step_of
-from worldrep.training.device import make_accelerator
-from worldrep.training.feed import Replay, RowFeed, Schedule
+from worldrep.training.feed import RowFeed, Schedule, replay
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.state import Training
+from worldrep.training.state import Training, make_accelerator
 from worldrep.training.steps import EagerSteps, StaticSteps
 from worldrep.training.strategies import Pull, fisher_information, merged, with_adapters
 
@@ -294,8 +293,7 @@ def test_a_batch_holds_its_share_of_replayed_rows():
 
 
 def test_replayed_rows_come_round_again():
-    replay = Replay(10, 4, seed=1)
-    seen = np.concatenate([replay.rows(step) for step in range(5)])
+    seen = np.concatenate([replay(step, count=4, n=10, seed=1) for step in range(5)])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert list(seen[:10]) != list(seen[10:])
 

@@ -47,17 +47,12 @@ def _of_error(value: float, atlantis: float, standard: float) -> float:
         return math.log(atlantis / value) / math.log(atlantis / standard)
     if value >= atlantis:
         return 0.0
-    if value <= standard:
-        return 1.0
-    return (atlantis - value) / (atlantis - standard)
+    return 1.0 if value <= standard else (atlantis - value) / (atlantis - standard)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, sample standard deviation (ddof=1) and 95% interval of the mean of n values.
-
-    With fewer than two values, the standard deviation and the interval are NaN.
-    """
+    """Mean, sample standard deviation (ddof=1) and 95% interval of the mean of n values."""
 
     mean: float
     std: float
@@ -69,12 +64,10 @@ class Spread:
 def spread_of(values: Sequence[float]) -> Spread:
     """Return the spread of values over seeds; a NaN makes everything but n NaN.
 
-    The interval is Student's: mean +- t(0.975, n-1) * std / sqrt(n).
+    The interval is Student's, mean +- t(0.975, n-1) * std / sqrt(n); it is NaN if n < 2.
     """
     found = np.asarray(values, dtype=float)
     n, mean = len(found), float(found.mean()) if len(found) else math.nan
-    if n < 2:
-        return Spread(mean, math.nan, n, math.nan, math.nan)
-    std = float(found.std(ddof=1))
-    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
+    std = float(found.std(ddof=1)) if n > 1 else math.nan
+    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n) if n > 1 else math.nan
     return Spread(mean, std, n, mean - reach, mean + reach)

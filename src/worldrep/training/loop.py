@@ -1,8 +1,7 @@
 """The training loop, for pretraining and fine-tuning alike.
 
-It runs on `accelerate` (any device, several processes, mixed precision) and does not know MLflow:
-metrics and checkpoints go to a Recorder. On the CPU, a training that is interrupted and resumed any
-number of times ends with the same weights as one that is not.
+It runs on `accelerate` (any device, several processes, mixed precision). On the CPU, a training
+that is interrupted and resumed any number of times ends with the same weights as one that is not.
 """
 
 from __future__ import annotations

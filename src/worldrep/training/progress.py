@@ -25,29 +25,19 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of work is.
+    """How far a piece of work is, in steps."""
 
-    Attributes:
-        title: Label of the progress bar.
-        done: Steps done.
-        total: Steps in all.
-        text: Shown after the bar, such as the loss and the speed.
-    """
-
-    title: str
+    title: str  # label of the progress bar
     done: int
     total: int
-    text: str = ""
+    text: str = ""  # shown after the bar, such as the loss and the speed
 
 
 ProgressCallback = Callable[[Progress], None]
 
 
 class Bar:
-    """A progress callback that draws a bar, if standard error is a terminal.
-
-    position: line of the bar on the screen, counted from the first one.
-    """
+    """A progress callback that draws a bar on a line of the terminal, if there is one."""
 
     def __init__(self, position: int = 0) -> None:
         self._position = position
@@ -59,15 +49,10 @@ class Bar:
         if shown != (progress.title, progress.total):
             self.close()
             self._bar = tqdm(
-                desc=progress.title,
-                total=progress.total,
-                initial=progress.done,
-                position=self._position,
-                leave=self._position == 0,
-                unit="step",
-                disable=None,
-            )
-            self._bar.desc = progress.title  # tqdm adds a colon
+                total=progress.total, initial=progress.done, position=self._position,
+                leave=self._position == 0, unit="step", disable=None,
+            )  # fmt: skip
+            self._bar.desc = progress.title  # the constructor would add a colon
         assert self._bar is not None
         self._bar.set_postfix_str(progress.text, refresh=False)
         self._bar.update(progress.done - self._bar.n)
@@ -109,9 +94,9 @@ class Meter:
         self._since = time.perf_counter()
 
     def flush(self, loss: float) -> dict[str, float]:
-        """Return tokens per second since the last flush, after a synchronisation of the device.
+        """Return tokens per second since the last flush; call it when the device is synchronised.
 
-        The loss is shown with the speed in the progress that follows.
+        The loss is shown in the progress that follows.
         """
         self._count_time()
         speed = self._tokens / max(self._seconds, 1e-9)

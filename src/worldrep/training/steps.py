@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,45 +15,15 @@ from torch.nn.utils import clip_grad_norm_
 
 from worldrep.data.tokens import EQUALS, PAD
 from worldrep.errors import StateError
-from worldrep.model.layout import Layout, on_device
-from worldrep.model.packed import PackedQwen2
-from worldrep.training.device import graph_obstacle
+from worldrep.model.packed import Layout, PackedQwen2, on_device
 from worldrep.training.feed import RowFeed
-from worldrep.training.state import Training, learning_rate_at
+from worldrep.training.state import Training, graph_obstacle, learning_rate_at
 
 CAPACITY_UNIT = 128  # tokens; matrix products are fastest at multiples
 GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs need
 
 
-class Steps(Protocol):
-    """Takes the steps of a training, one after the other."""
-
-    def take(self) -> int:
-        """Take one optimizer step and return the number of tokens in its rows.
-
-        Raises:
-            StateError: The loss is not finite; the step was not taken. `read` may raise it instead.
-        """
-
-    def read(self) -> dict[str, float]:
-        """Return the mean loss since the last reading, learning rate and gradient norm.
-
-        There must have been a step since. The device is synchronised.
-
-        Raises:
-            StateError: A loss was not finite; that step was not taken.
-        """
-
-
-def steps_of(training: Training, feed: RowFeed) -> Steps:
-    """Return the steps that the setting `compute` wants; `auto` is a CUDA graph if possible."""
-    eager = training.settings.compute in ("plain", "packed")
-    if eager or graph_obstacle(training.settings, training.accelerator):
-        return EagerSteps(training, feed)
-    return StaticSteps(training, feed)
-
-
-def not_finite(loss: float, step: int) -> StateError:
+def _not_finite(loss: float, step: int) -> StateError:
     """Return the error for a loss that is not finite in the step after `step` others."""
     return StateError(
         f"the loss is {loss} at step {step + 1}; the step was not taken: "
@@ -71,13 +40,16 @@ class EagerSteps:
         self._numbers: dict[str, float] = {}
 
     def take(self) -> int:
-        """Take one optimizer step; see `Steps`."""
+        """Take one optimizer step and return the number of tokens in its rows.
+
+        Raises StateError, without taking the step, if the loss is not finite.
+        """
         training = self._training
         accelerator, settings = training.accelerator, training.settings
         batch = self._feed.batch(training.step)
         loss = self._accumulate_gradients(batch)
         if not np.isfinite(loss):
-            raise not_finite(loss, training.step)
+            raise _not_finite(loss, training.step)
         limit = settings.clip_norm or float("inf")
         norm = accelerator.clip_grad_norm_(training.model.parameters(), limit)
         rate = learning_rate_at(training.step, self._feed.schedule.steps, settings)
@@ -93,7 +65,7 @@ class EagerSteps:
         return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
-        """Return the numbers since the last reading; see `Steps`."""
+        """Return the mean loss since the last reading, learning rate and gradient norm."""
         mean = sum(self._losses) / len(self._losses)
         self._losses.clear()
         return {"train/loss": mean, **self._numbers}
@@ -136,9 +108,8 @@ class StaticSteps:
         self._rows = on_device(feed.rows, device)
         self._capacity = -(-feed.most_tokens() // CAPACITY_UNIT) * CAPACITY_UNIT
         self._batch = torch.full((settings.batch_size,), -1, device=device)
-        self._rate, self._loss, self._norm, self._taken, self._stopped = torch.zeros(
-            5, device=device
-        ).unbind()
+        numbers = torch.zeros(5, device=device).unbind()
+        self._rate, self._loss, self._norm, self._taken, self._stopped = numbers
         self._passes = PackedQwen2(training.plain)  # without the wrapper of accelerate
         self._optimizer = training.optimizer.optimizer
         for group in self._optimizer.param_groups:
@@ -149,22 +120,27 @@ class StaticSteps:
         self._clear()
 
     def take(self) -> int:
-        """Queue one optimizer step; see `Steps`."""
+        """Queue one optimizer step and return the number of tokens in its rows."""
         training, schedule = self._training, self._feed.schedule
         batch = self._feed.batch(training.step)
-        self._send(batch)
+        filled = np.full(len(self._batch), -1)  # -1 fills an epoch's last batch
+        filled[: len(batch)] = batch
+        self._batch.copy_(torch.from_numpy(filled), non_blocking=True)
         self._rate.fill_(learning_rate_at(training.step, schedule.steps, training.settings))
         self._replay()
         training.step += 1
         return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
-        """Return the numbers since the last reading; see `Steps`."""
+        """Synchronise and return the mean loss since the last reading, rate and gradient norm.
+
+        Raises StateError if a loss was not finite.
+        """
         numbers = torch.stack([self._loss, self._taken, self._stopped, self._norm, self._rate])
         loss, taken, stopped, norm, rate = numbers.tolist()
         if stopped:
             self._training.step = self._read_at + int(taken)
-            raise not_finite(loss, self._training.step)
+            raise _not_finite(loss, self._training.step)
         self._clear()
         return {"train/loss": loss / taken, "train/lr": rate, "train/grad_norm": norm}
 
@@ -172,12 +148,6 @@ class StaticSteps:
         self._read_at = self._training.step
         for number in (self._loss, self._taken, self._stopped):
             number.zero_()
-
-    def _send(self, batch: NDArray[np.int64]) -> None:
-        """Copy the indices of the next rows to the device; -1 fills an epoch's last batch."""
-        filled = np.full(len(self._batch), -1)
-        filled[: len(batch)] = batch
-        self._batch.copy_(torch.from_numpy(filled), non_blocking=True)
 
     def _capture(self) -> Callable[[], None]:
         """Capture the step as a CUDA graph; the warm-up steps only initialise lazy state."""
@@ -195,7 +165,6 @@ class StaticSteps:
         return graph.replay
 
     def _step(self) -> None:
-        """Compute one whole step on the device."""
         training, settings = self._training, self._training.settings
         self._optimizer.zero_grad(set_to_none=True)
         rows = self._rows[self._batch.clamp(min=0)].long()
@@ -217,28 +186,18 @@ class StaticSteps:
 
 @dataclass(frozen=True)
 class StaticBatch:
-    """A packed batch of constant shape, T tokens, of which the rows fill the first part.
+    """A packed batch of constant shape, T tokens, of which the rows fill the first part."""
 
-    Attributes:
-        tokens: (T,) input tokens.
-        layout: How they stand in rows.
-        targets: (T,) tokens to predict.
-        weights: (T,) weight of each target in the mean loss; 0 where there is no target.
-    """
-
-    tokens: Tensor
+    tokens: Tensor  # (T,) input tokens
     layout: Layout
-    targets: Tensor
-    weights: Tensor
+    targets: Tensor  # (T,) tokens to predict
+    weights: Tensor  # (T,) weight of each target in the mean loss; 0 where there is no target
 
 
 def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
-    """Pack token rows on their device, without sharing prefixes or waiting for a count.
+    """Pack token rows (N, L) on their device, without sharing prefixes or waiting for a count.
 
-    Args:
-        rows: (N, L) token rows; a row may be empty.
-        capacity: T, at least the input tokens of the rows (all but the last of each row).
-        answer_only: Whether only the answers have targets.
+    A row may be empty. capacity: T, at least the input tokens (all but the last of each row).
     """
     device, longest = rows.device, rows.shape[1] - 1
     lengths = (rows != PAD).sum(dim=1, keepdim=True) - 1
@@ -260,6 +219,17 @@ def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
 
 
 def _mean_loss(passes: PackedQwen2, batch: StaticBatch) -> Tensor:
-    """Return the loss of a static batch: the part of a step that is worth compiling."""
+    """Return the loss of a static batch; this is the part of a step that is worth compiling."""
     logits = passes(batch.tokens, batch.layout).float()
     return (cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
+
+
+Steps = EagerSteps | StaticSteps
+
+
+def steps_of(training: Training, feed: RowFeed) -> Steps:
+    """Return the steps that the setting `compute` wants; `auto` is a CUDA graph if possible."""
+    eager = training.settings.compute in ("plain", "packed")
+    if eager or graph_obstacle(training.settings, training.accelerator):
+        return EagerSteps(training, feed)
+    return StaticSteps(training, feed)

@@ -1,7 +1,6 @@
 """Strategies of fine-tuning against forgetting: pull (L2-SP, EWC), adapters (LoRA), freezing.
 
-`Training` in `state.py` chooses among them by the setting `strategy`. The strategy `replay` is part
-of the feed, since it changes which rows a step takes.
+`Training` in `state.py` chooses among them. The strategy `replay` is part of the feed.
 """
 
 from __future__ import annotations
@@ -39,11 +38,6 @@ class Pull:
     (Kirkpatrick et al. 2017, arXiv 1612.00796). As weight decay in AdamW, it is decoupled from the
     gradient that Adam rescales. The step is implicit, w <- w0 + (w - w0) / (1 + rate * strength *
     F), so that it is stable for any strength; an infinite one restores w0.
-
-    Args:
-        model: The model, with the weights w0.
-        strength: Strength of the pull, 0 or more.
-        information: F, a tensor for each parameter; None for 1.
     """
 
     def __init__(
@@ -92,12 +86,8 @@ def with_adapters(model: Qwen2ForCausalLM, settings: Settings) -> PeftModel:
     """
     from peft import LoraConfig, get_peft_model  # slow to import, and only LoRA needs it
 
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        target_modules=ADAPTED,
-        lora_dropout=0.0,
-    )
+    rank, alpha = settings.lora_rank, settings.lora_alpha
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=ADAPTED, lora_dropout=0.0)
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name
         torch.manual_seed(settings.seed)
@@ -109,24 +99,20 @@ def merged(adapted: PeftModel) -> Qwen2ForCausalLM:
     return copy.deepcopy(adapted).merge_and_unload()
 
 
-def freeze_all_but(part: str, model: Qwen2ForCausalLM) -> None:
+def train_only(part: str, model: Qwen2ForCausalLM) -> None:
     """Freeze all weights of a model but those of a part.
 
-    Args:
-        part: `embeddings`; `body` (all but the embeddings); `last-K` (the last K layers, the final
-            norm and the head); or `first-K` (the embeddings and the first K layers).
-        model: The model to change.
+    part: `embeddings`; `body` (all but the embeddings); `last-K` (the last K layers, the final norm
+    and the head); or `first-K` (the embeddings and the first K layers).
     """
-    decoder = model.model
+    decoder, ends = model.model, [model.model.norm, model.lm_head]
     which, _, count = part.partition("-")
-    trained: list[nn.Module] = [decoder.norm, model.lm_head]
-    if which == "body":
-        trained += decoder.layers
-    elif which == "last":
-        trained += decoder.layers[-int(count) :]
-    else:
-        layers = decoder.layers[: int(count)] if which == "first" else []
-        trained = [decoder.embed_tokens, *layers]
+    trained = {
+        "embeddings": lambda: [decoder.embed_tokens],
+        "body": lambda: [*decoder.layers, *ends],
+        "last": lambda: [*decoder.layers[-int(count) :], *ends],
+        "first": lambda: [decoder.embed_tokens, *decoder.layers[: int(count)]],
+    }
     model.requires_grad_(False)
-    for module in trained:
+    for module in trained[which]():
         module.requires_grad_(True)

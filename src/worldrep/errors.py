@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-STORE_PACKAGES = ("mlflow", "requests", "sqlalchemy")  # their errors mean that the store failed
-
 
 class InputError(ValueError):
     """The user gave a wrong value; the message says what is allowed. Exit code 2."""
@@ -61,7 +59,7 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
         except OSError as fault:
             _exit(f"Error: a file could not be read or written: {fault}", 1)
         except Exception as fault:
-            if type(fault).__module__.split(".")[0] in STORE_PACKAGES:
+            if type(fault).__module__.split(".")[0] in ("mlflow", "requests", "sqlalchemy"):
                 _exit(f"Error: the MLflow store failed: {first_line(fault)}", 1)
             raise
 

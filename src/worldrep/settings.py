@@ -147,7 +147,6 @@ class Settings:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the forward pass of `transformers` computes everything (`compute=plain`)."""
         return self.compute == "plain"
 
     @property
@@ -159,7 +158,6 @@ class Settings:
 
     @property
     def training_stage(self) -> str:
-        """The stage of the run that trains the model: `pretrain` or `finetune`."""
         return "finetune" if self.is_finetuning else "pretrain"
 
     def run_name(self, stage: str) -> str:
@@ -167,7 +165,6 @@ class Settings:
         return f"{stage} {self.model_name} seed{self.seed}"
 
     def group(self, *names: str) -> dict[str, Any]:
-        """Return the settings of the given groups, by name."""
         specs = dataclasses.fields(self)
         return {s.name: getattr(self, s.name) for s in specs if s.metadata["group"] in names}
 
@@ -179,7 +176,6 @@ class Settings:
         return {"strategy": self.strategy, **own} if own else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all settings by name; `from_dict` is the inverse."""
         return dataclasses.asdict(self)
 
 

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,13 +25,13 @@ SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # prefix of a suite
 
 def maker_of(settings: Settings) -> RowMaker:
     """Return the row maker of the settings' world; models that share the world share it."""
-    shared = tuple(settings.group("world", "rows").items())
-    return _maker(settings.scale, settings.world, shared)
+    shared = settings.group("world", "rows")
+    base = ModelName("pt1")
+    return _maker(resolve(base, scale=settings.scale, world=settings.world, overrides=shared))
 
 
 @lru_cache(maxsize=8)
-def _maker(scale: str, world: str, shared: tuple[tuple[str, Any], ...]) -> RowMaker:
-    settings = resolve(ModelName("pt1"), scale=scale, world=world, overrides=dict(shared))
+def _maker(settings: Settings) -> RowMaker:
     return RowMaker(world_of(settings), settings)
 
 

@@ -80,10 +80,8 @@ def build_world(scale: str = "paper", variant: str = "standard", **overrides: An
 
 def world_of(settings: Settings) -> World:
     """Return the world of the settings; it is the same in every process and on every machine."""
-    if settings.cities != NO_CITIES:
-        found = _read_cities(Path(settings.cities), settings.id_digits)
-    else:
-        found = _real_cities(settings)
+    given = settings.cities != NO_CITIES
+    found = _read_cities(settings) if given else _real_cities(settings)
     own_atlantis = bool((found["region"] == ATLANTIS).any())
     if own_atlantis and settings.world == "scattered":
         raise InputError(
@@ -149,8 +147,9 @@ def _with_ids(cities: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return cities[COLUMNS]
 
 
-def _read_cities(path: Path, id_digits: int) -> pd.DataFrame:
+def _read_cities(settings: Settings) -> pd.DataFrame:
     """Read a CSV with the columns city_id?, name, x, y, region?; errors name the faulty lines."""
+    path, id_digits = Path(settings.cities), settings.id_digits
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

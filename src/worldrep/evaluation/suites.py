@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers import DynamicCache, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import load_rows, suite_sets
@@ -99,22 +100,15 @@ def _decode_packed(model: Qwen2ForCausalLM, prompts: Tokens, max_new_tokens: int
     return produced.to(torch.uint8).cpu().numpy()[shared.order.argsort()]
 
 
-@torch.inference_mode()
 def _decode_plainly(model: Qwen2ForCausalLM, prompts: Tokens, max_new_tokens: int) -> Tokens:
-    """Return the same by the forward pass of `transformers`."""
+    """Return the same by `transformers`."""
     tokens = torch.from_numpy(prompts).to(model.device, torch.long)
-    cache = DynamicCache(config=model.config)
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
-    produced = torch.full((len(prompts), max_new_tokens), PAD, device=model.device)
-    for place in range(max_new_tokens):
-        output = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        chosen = output.logits[:, -1].argmax(dim=-1).masked_fill(ended, PAD)
-        produced[:, place] = chosen
-        ended |= chosen == EOS
-        if bool(ended.all()):
-            break
-        tokens = chosen[:, None]
-    return produced.to(torch.uint8).cpu().numpy()
+    options = {"max_new_tokens": max_new_tokens, "do_sample": False}
+    produced = model.generate(tokens, attention_mask=torch.ones_like(tokens), **options)
+    found = np.full((len(prompts), max_new_tokens), PAD, dtype=np.uint8)
+    new = produced[:, tokens.shape[1] :].cpu().numpy()
+    found[:, : new.shape[1]] = new
+    return found
 
 
 @dataclass(frozen=True)
@@ -132,10 +126,9 @@ class Suite:
 
 def suite_of(name: str, rows: Tokens) -> Suite:
     """Split token rows (n, length) after the equals sign into prompts and expected answers."""
-    ends = (rows == EQUALS).argmax(axis=1) + 1
-    prompts = [row[:end] for row, end in zip(rows, ends, strict=True)]
-    answers = [row[end:] for row, end in zip(rows, ends, strict=True)]
-    return Suite(name, prompts, decode_rows(answers))
+    split = list(zip(rows, (rows == EQUALS).argmax(axis=1) + 1, strict=True))
+    answers = decode_rows(row[end:] for row, end in split)
+    return Suite(name, [row[:end] for row, end in split], answers)
 
 
 def build_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
@@ -176,11 +169,9 @@ def answer_suites(
     suites = list(suites)
     prompts = [prompt for suite in suites for prompt in suite.prompts]
     generated = decode_rows(generate_tokens(model, prompts, MAX_NEW_TOKENS, plain=plain))
-    tables, start = [], 0
+    tables, remaining = [], iter(generated)
     for suite in suites:
-        texts = generated[start : start + len(suite.prompts)]
-        start += len(texts)
-        task = TASKS[suite.task]
+        task, texts = TASKS[suite.task], list(islice(remaining, len(suite.prompts)))
         table = {
             "suite": suite.name,
             "task": suite.task,

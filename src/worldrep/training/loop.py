@@ -102,11 +102,11 @@ def train(
 def _validate(training: Training, validate: Validate, recorder: Recorder, meter: Meter) -> None:
     recorder.metrics(training.step, validate(training.result()))
     training.plain.train()
-    meter.skip()
+    meter.restart()
 
 
 def _save_checkpoint(training: Training, recorder: Recorder, meter: Meter) -> None:
     with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
         state = training.state_dict()
         recorder.checkpoint(write_checkpoint(Path(folder), training.step, training.result(), state))
-    meter.skip()
+    meter.restart()

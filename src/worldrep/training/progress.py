@@ -49,10 +49,10 @@ class Bar:
         if shown != (progress.title, progress.total):
             self.close()
             self._bar = tqdm(
-                total=progress.total, initial=progress.done, position=self._position,
-                leave=self._position == 0, unit="step", disable=None,
+                desc=progress.title, total=progress.total, initial=progress.done, unit="step",
+                position=self._position, leave=self._position == 0, disable=None,
             )  # fmt: skip
-            self._bar.desc = progress.title  # the constructor would add a colon
+            self._bar.desc = progress.title  # tqdm adds a colon
         assert self._bar is not None
         self._bar.set_postfix_str(progress.text, refresh=False)
         self._bar.update(progress.done - self._bar.n)
@@ -72,36 +72,27 @@ class Meter:
     ) -> None:
         self._steps, self._done, self._title, self._progress = steps, done, title, progress
         self._text, self._reported = "", 0.0
-        self._tokens, self._seconds, self._since = 0, 0.0, time.perf_counter()
+        self.restart()
+
+    def restart(self) -> None:
+        """Measure from now on, after work that is not training."""
+        self._tokens, self._since = 0, time.perf_counter()
 
     def add(self, tokens: int) -> None:
         """Count one step of so many tokens, padding excluded."""
-        now = self._count_time()
         self._tokens += tokens
         self._done += 1
+        now = time.perf_counter()
         due = now - self._reported >= REPORT_SECONDS or self._done == self._steps
         if due and self._progress:
             self._reported = now
             self._progress(Progress(self._title, self._done, self._steps, self._text))
 
-    def _count_time(self) -> float:
-        now = time.perf_counter()
-        self._seconds, self._since = self._seconds + now - self._since, now
-        return now
-
-    def skip(self) -> None:
-        """Leave out the time since the last step, which was not spent on training."""
-        self._since = time.perf_counter()
-
     def flush(self, loss: float) -> dict[str, float]:
-        """Return tokens per second since the last flush; call it when the device is synchronised.
-
-        The loss is shown in the progress that follows.
-        """
-        self._count_time()
-        speed = self._tokens / max(self._seconds, 1e-9)
+        """Return tokens per second since the last flush, after a synchronisation of the device."""
+        speed = self._tokens / max(time.perf_counter() - self._since, 1e-9)
         self._text = f"loss {loss:.3f}, {speed:,.0f} tokens/s"
-        self._tokens, self._seconds = 0, 0.0
+        self.restart()
         return {"train/tokens_per_second": speed}
 
 

@@ -1,7 +1,5 @@
 """Digests of values, and random streams that are the same on every machine."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

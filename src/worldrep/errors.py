@@ -1,7 +1,5 @@
 """Errors that end a command with one sentence and an exit code, and how commands end with them."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import logging

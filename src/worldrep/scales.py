@@ -1,7 +1,5 @@
 """The named scales, whose docstrings state purpose, cost and expected result; and `resolve`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -116,7 +114,7 @@ def _check_override(name: str, strategy: str) -> None:
 
 def changed_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that differ from those of their scale."""
-    usual = asdict(_same_scale(settings, settings.model_name))
+    usual = asdict(_same_scale(settings, settings.model_name, {}))
     return {name: value for name, value in asdict(settings).items() if value != usual[name]}
 
 
@@ -130,8 +128,6 @@ def base_settings(settings: Settings) -> Settings:
     return _same_scale(settings, settings.model_name.base, shared)
 
 
-def _same_scale(
-    settings: Settings, model: ModelName, overrides: Mapping[str, Any] | None = None
-) -> Settings:
+def _same_scale(settings: Settings, model: ModelName, overrides: dict[str, Any]) -> Settings:
     names = {name: getattr(settings, name) for name in ("scale", "world", "seed")}
     return resolve(model, **names, overrides=overrides)

@@ -5,8 +5,6 @@ each of n rows. It returns an int64 or bool array of shape (n,). Predicates use 
 only, so that touching, collinear and coincident points are decided exactly.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

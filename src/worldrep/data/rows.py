@@ -3,9 +3,7 @@
 The questions of held-out sets (validation and test) are distinct, and no training set has any.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -63,8 +61,8 @@ class RowMaker:
 
     def digest(self, rowset: RowSet) -> str:
         """Return the digest of all that determines the rows of a set."""
-        parts = [rowset.task, rowset.pool, rowset.split, rowset.rows]
-        return digest([VERSION, self.world.digest, self.seed, self.held_out_rows, *parts])
+        own = [VERSION, self.world.digest, self.seed, self.held_out_rows]
+        return digest([*own, *astuple(rowset)])
 
     def tokens(self, rowset: RowSet) -> Tokens:
         """Return the token rows (rows, length) of a set, in random order.

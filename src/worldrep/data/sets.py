@@ -1,7 +1,5 @@
 """Which row sets a model is trained, validated and tested on, and their tokens from the cache."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import tempfile
@@ -25,9 +23,8 @@ SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # prefix of a suite
 
 def maker_of(settings: Settings) -> RowMaker:
     """Return the row maker of the settings' world; models that share the world share it."""
-    shared = settings.group("world", "rows")
-    base = ModelName("pt1")
-    return _maker(resolve(base, scale=settings.scale, world=settings.world, overrides=shared))
+    scale, world, shared = settings.scale, settings.world, settings.group("world", "rows")
+    return _maker(resolve(ModelName("pt1"), scale=scale, world=world, overrides=shared))
 
 
 @lru_cache(maxsize=8)
@@ -53,8 +50,9 @@ def base_sets(settings: Settings, world: World) -> list[RowSet]:
 
 
 def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:
-    pool, rows = world.pretraining_pool, settings.pretrain_rows
-    return [RowSet(task, pool, "pretrain", rows) for task in settings.model_name.base.tasks]
+    pool = "all" if world.variant == "with_atlantis" else "world"
+    tasks = settings.model_name.base.tasks
+    return [RowSet(task, pool, "pretrain", settings.pretrain_rows) for task in tasks]
 
 
 def validation_sets(settings: Settings) -> dict[str, RowSet]:
@@ -113,7 +111,6 @@ def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
             os.fsync(file.fileno())
             os.chmod(file.name, 0o644)  # other users may share the cache
             os.replace(file.name, path)
-        except BaseException:
+        finally:
             Path(file.name).unlink(missing_ok=True)
-            raise
     return np.load(path, mmap_mode="r")

@@ -58,7 +58,8 @@ class Task:
             ValueError: The task has no questions of k cities.
         """
         if k not in self.sizes:
-            raise ValueError(f"{self.name} takes {self._sizes_in_words} cities, not {k}")
+            sizes = " or ".join(map(str, self.sizes))
+            raise ValueError(f"{self.name} takes {sizes} cities, not {k}")
         return tuple(";" if i == self.semicolon else "," for i in range(k - 1))
 
     def question(self, ids: Sequence[str]) -> str:
@@ -75,13 +76,9 @@ class Task:
         """
         array = np.asarray(points, dtype=np.int64)
         if array.ndim != 3 or array.shape[2] != 2 or array.shape[1] not in self.sizes:
-            shape = f"(n, k, 2) with k in {self._sizes_in_words}"
+            shape = f"(n, k, 2) with k in {' or '.join(map(str, self.sizes))}"
             raise ValueError(f"{self.name} needs points of shape {shape}, not {array.shape}")
         return self.solve(array).astype(np.int64)
-
-    @property
-    def _sizes_in_words(self) -> str:
-        return " or ".join(map(str, self.sizes))
 
     def texts(self, values: NDArray[np.int64]) -> list[str]:
         """Return the texts of integer answers (n,)."""

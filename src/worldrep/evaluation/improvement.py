@@ -1,7 +1,5 @@
 """Normalised improvement of a fine-tuned model over its base, and its spread over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,12 +32,11 @@ def normalized_improvement(
     """
     if not all(math.isfinite(number) for number in (value, atlantis, standard)):
         return math.nan
-    improvement = (_of_accuracy if accuracy else _of_error)(value, atlantis, standard)
+    if accuracy:
+        improvement = (value - atlantis) / (standard - atlantis) if standard > atlantis else 0.0
+    else:
+        improvement = _of_error(value, atlantis, standard)
     return min(max(improvement, LOWEST), HIGHEST) if clip else improvement
-
-
-def _of_accuracy(value: float, atlantis: float, standard: float) -> float:
-    return 0.0 if standard <= atlantis else (value - atlantis) / (standard - atlantis)
 
 
 def _of_error(value: float, atlantis: float, standard: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,17 +58,10 @@ class Request:
         settings: Settings, layers: str = "default", task: str = "default",
         positions: str = "default",
     ) -> Request:  # fmt: skip
-        """Return the request for a model from what the user typed.
+        """Return the request for a model from what the user typed, or raise InputError.
 
-        Args:
-            settings: Settings of the model.
-            layers: Numbers such as `0,5`, `all`, or `default`: layer 5, or the last but one of a
-                model with fewer layers.
-            task: Name of a task, or `default`: the first task that the model was trained on.
-            positions: Names such as `last_digit,delimiter`, or `default`: both.
-
-        Raises:
-            InputError: The model has no such layer, or a task or position is unknown.
+        The default is layer 5 (the last but one of a model with fewer layers), the first task that
+        the model was trained on, and both positions. layers may be `0,5` or `all`.
         """
         deepest = settings.n_layers
         if layers == "default":
@@ -131,12 +125,8 @@ def _states(model: Qwen2ForCausalLM, prompts: Tokens, request: Request, plain: b
     passes = (PlainQwen2 if plain else PackedQwen2)(model)
     with torch.inference_mode():
         states = passes.states(tokens, shared.layout(model.device))
-        numbered = zip(range(max(request.layers) + 1), states, strict=False)
-        return {
-            layer: packed[places].flatten(1).float().cpu().numpy()
-            for layer, packed in numbered
-            if layer in request.layers
-        }
+        states = list(islice(states, max(request.layers) + 1))
+        return {i: states[i][places].flatten(1).float().cpu().numpy() for i in request.layers}
 
 
 def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, Any]) -> None:
@@ -155,21 +145,13 @@ def load_representations(folder: Path) -> tuple[Tables, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Predicted positions of all n cities, their errors, and masks (n,) of three kinds of cities.
+    """Predicted positions of all n cities, their errors, and masks (n,) of three kinds of them."""
 
-    Attributes:
-        predicted: (n, 2) positions x, y in 0.1 degree.
-        errors: (n,) Euclidean distances to the true positions, in 0.1 degree.
-        trained: The cities that the probe was fitted on.
-        baseline: The held-out world cities.
-        atlantis: The cities of Atlantis, which are all held out.
-    """
-
-    predicted: NDArray[np.float64]
-    errors: NDArray[np.float64]
-    trained: NDArray[np.bool_]
-    baseline: NDArray[np.bool_]
-    atlantis: NDArray[np.bool_]
+    predicted: NDArray[np.float64]  # (n, 2) positions x, y in 0.1 degree
+    errors: NDArray[np.float64]  # (n,) Euclidean distances to the true positions, in 0.1 degree
+    trained: NDArray[np.bool_]  # the probe was fitted on these cities
+    baseline: NDArray[np.bool_]  # world cities that were held out
+    atlantis: NDArray[np.bool_]  # all of them are held out
 
     def summary(self) -> dict[str, float]:
         """Return the mean errors of `train`, `world` (held out) and `atlantis`, if they exist."""
@@ -189,9 +171,8 @@ def probe_positions(representations: NDArray[np.float32], world: World) -> Probe
     large = len(cities) >= TRAIN_CITIES + BASELINE_CITIES
     fitted = TRAIN_CITIES if large else round(SMALL_WORLD_SHARE * len(cities))
     held_out = BASELINE_CITIES if large else len(cities) - fitted
-    trained, baseline = np.zeros_like(atlantis), np.zeros_like(atlantis)
-    trained[order[:fitted]] = True
-    baseline[order[fitted : fitted + held_out]] = True
+    parts = np.split(order, [fitted, fitted + held_out])[:2]
+    trained, baseline = (np.isin(np.arange(len(atlantis)), part) for part in parts)
     features = np.asarray(representations, dtype=np.float64)
     centre = features[trained].mean(axis=0)
     target = world.positions.astype(np.float64)

@@ -1,7 +1,5 @@
 """Suites of test questions: the greedy answers of a model, and their scores."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -57,23 +55,18 @@ def generate_tokens(
     if len(prompts) and lengths.max() + max_new_tokens > limit:
         raise ValueError(f"prompt and answer take more than the model's {limit} positions")
     decode = _decode_plainly if plain else _decode_packed
+    column = KeyValueCache.bytes_per_column(model)
     result = np.full((len(prompts), max_new_tokens), PAD, dtype=np.uint8)
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
         rows = np.stack([prompts[i] for i in members.tolist()])
         order = prefix_order(rows)
-        size = _batch_rows(model, int(length) + max_new_tokens)
+        fitting = CACHE_BYTES // (column * (int(length) + max_new_tokens))
+        size = CPU_ROWS if model.device.type == "cpu" else max(CPU_ROWS, fitting)
         for start in range(0, len(members), size):
             batch = order[start : start + size]
             result[members[batch]] = decode(model, rows[batch], max_new_tokens)
     return result
-
-
-def _batch_rows(model: Qwen2ForCausalLM, columns: int) -> int:
-    """Return how many rows to decode together."""
-    if model.device.type == "cpu":
-        return CPU_ROWS
-    return max(CPU_ROWS, CACHE_BYTES // (columns * KeyValueCache.bytes_per_column(model)))
 
 
 @torch.inference_mode()

@@ -1,8 +1,7 @@
 """Packed tokens: rows laid end to end without padding, and the forward pass of Qwen2 on them.
 
-A prefix that rows share is stored and computed once. Attention alone sees rows side by side; all
-other layers run on the packed tokens, the last ones only where logits are wanted. The logits equal
-those of `transformers`.
+A prefix that rows share is stored and computed once; attention alone sees rows side by side. The
+logits equal those of `transformers`.
 
 Shapes: N rows, L their greatest length, T packed tokens, M places in them, D hidden size.
 """
@@ -28,17 +27,12 @@ GROUP_ROWS = 32  # least number of rows of similar length that attention compute
 
 @dataclass(frozen=True)
 class Layout:
-    """Maps between packed tokens and rows, in groups of rows of similar length.
+    """Maps between packed tokens and rows, in groups of rows of similar length."""
 
-    gathers: for each group (n, l) the packed token in each column of each row, arbitrary past the
-    end of a row; rows that share a prefix name the same tokens. places: (T,) for each packed token
-    the index of one of its cells, in the cells of all groups laid end to end. columns: (T,)
-    position of each token in its row.
-    """
-
+    # For each group (n, l) the packed token in each column; arbitrary past the end of a row.
     gathers: tuple[Tensor, ...]
-    places: Tensor
-    columns: Tensor
+    places: Tensor  # (T,) index of one of each token's cells, in those of all groups end to end
+    columns: Tensor  # (T,) position of each token in its row
 
     @staticmethod
     def column(rows: int, device: torch.device | str = "cpu") -> Layout:
@@ -115,10 +109,7 @@ def on_device(array: NDArray, device: torch.device | str) -> Tensor:
 
 
 class KeyValueCache:
-    """Keys and values of rows of one length, at every layer.
-
-    length: columns that the cache holds, at most `capacity`.
-    """
+    """Keys and values of rows of one length, at most `capacity`, at every layer."""
 
     def __init__(self, model: Qwen2ForCausalLM, rows: int, capacity: int) -> None:
         config = model.config
@@ -135,10 +126,9 @@ class KeyValueCache:
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append columns (N, heads, l, head size) to a layer and return all of its columns."""
-        end = self.length + keys.shape[2]
-        self._layers[layer, 0, :, :, self.length : end] = keys
-        self._layers[layer, 1, :, :, self.length : end] = values
-        return self._layers[layer, 0, :, :, :end], self._layers[layer, 1, :, :, :end]
+        kept = self._layers[layer, :, :, :, : self.length + keys.shape[2]]
+        kept[0, :, :, self.length :], kept[1, :, :, self.length :] = keys, values
+        return kept[0], kept[1]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but those at the indices (n,)."""
@@ -198,20 +188,18 @@ class PackedQwen2(nn.Module):
 
 
 class PlainQwen2(nn.Module):
-    """The forward pass of `transformers`, as a reference: it pads rows and shares nothing."""
+    """The same by the forward pass of `transformers`, which pads rows and shares nothing."""
 
     def __init__(self, model: Qwen2ForCausalLM) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
-        """Return logits, as `PackedQwen2.forward` does."""
         rows = [tokens[gather] for gather in layout.gathers]
         logits = layout.pack([self.model(input_ids=ids, use_cache=False).logits for ids in rows])
         return logits if at is None else logits.index_select(0, at)
 
     def states(self, tokens: Tensor, layout: Layout) -> Iterator[Tensor]:
-        """Yield hidden states, as `PackedQwen2.states` does."""
         rows = [tokens[gather] for gather in layout.gathers]
         found = [self.model.model(input_ids=ids, output_hidden_states=True) for ids in rows]
         for layer in zip(*(output.hidden_states for output in found), strict=True):
@@ -219,12 +207,10 @@ class PlainQwen2(nn.Module):
 
 
 class _Rows(NamedTuple):
-    """How tokens stand in rows: layout, cache, cosines and signed sines (T, 1, head size)."""
-
     layout: Layout
     cache: KeyValueCache | None
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor  # (T, 1, head size)
+    sin: Tensor  # with signs
 
 
 def _norm(x: Tensor, norm: nn.Module) -> Tensor:
@@ -237,8 +223,7 @@ def _layer(layer: Qwen2DecoderLayer, x: Tensor, rows: _Rows, at: Tensor | None =
     if at is not None:
         x, mixed = x.index_select(0, at), mixed.index_select(0, at)
     x = x + layer.self_attn.o_proj(mixed)
-    normed = _norm(x, layer.post_attention_layernorm)
-    mlp = layer.mlp
+    normed, mlp = _norm(x, layer.post_attention_layernorm), layer.mlp
     return x + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
 
 

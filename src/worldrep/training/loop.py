@@ -4,8 +4,6 @@ It runs on `accelerate` (any device, several processes, mixed precision). On the
 that is interrupted and resumed any number of times ends with the same weights as one that is not.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a training reports to: a recorder, and optionally a progress callback such as a bar."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

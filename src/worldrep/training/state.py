@@ -1,8 +1,5 @@
 """Device and precision of a training, and all of it that changes from step to step."""
 
-from __future__ import annotations
-
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -114,10 +111,6 @@ class Training:
             self.optimizer.state[parameter] = kept
         torch.set_rng_state(state["rng"])
         self.step = checkpoint.step
-
-    def gradient_sync(self, last: bool) -> AbstractContextManager:
-        """Return a context in which processes average gradients only in a batch's last part."""
-        return nullcontext() if last else self.accelerator.no_sync(self.model)
 
 
 def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

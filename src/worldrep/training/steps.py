@@ -1,10 +1,8 @@
 """Optimizer steps: one operation after the other, or a whole step as one CUDA graph."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -50,8 +48,8 @@ class EagerSteps:
         loss = self._accumulate_gradients(batch)
         if not np.isfinite(loss):
             raise _not_finite(loss, training.step)
-        limit = settings.clip_norm or float("inf")
-        norm = accelerator.clip_grad_norm_(training.model.parameters(), limit)
+        parameters = training.model.parameters()
+        norm = accelerator.clip_grad_norm_(parameters, settings.clip_norm or float("inf"))
         rate = learning_rate_at(training.step, self._feed.schedule.steps, settings)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
@@ -84,8 +82,9 @@ class EagerSteps:
         parts = parts or [batch[:1]]
         total = torch.zeros((), device=accelerator.device)
         for i, part in enumerate(parts):
-            packed = feed.tensors(part)
-            with training.gradient_sync(last=i == len(parts) - 1):
+            packed, last = feed.tensors(part), i == len(parts) - 1
+            # Processes average their gradients in a batch's last part only.
+            with nullcontext() if last else accelerator.no_sync(training.model):
                 logits = training.model(packed.tokens, packed.layout, packed.at).float()
                 logits = embedding(packed.asked, logits)
                 loss = weight * cross_entropy(logits, packed.targets, reduction="sum")
@@ -120,7 +119,7 @@ class StaticSteps:
         self._clear()
 
     def take(self) -> int:
-        """Queue one optimizer step and return the number of tokens in its rows."""
+        """Queue what `EagerSteps.take` does, without checking the loss."""
         training, schedule = self._training, self._feed.schedule
         batch = self._feed.batch(training.step)
         filled = np.full(len(self._batch), -1)  # -1 fills an epoch's last batch
@@ -132,10 +131,7 @@ class StaticSteps:
         return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
-        """Synchronise and return the mean loss since the last reading, rate and gradient norm.
-
-        Raises StateError if a loss was not finite.
-        """
+        """Synchronise and do what `EagerSteps.read` does, or raise what `EagerSteps.take` does."""
         numbers = torch.stack([self._loss, self._taken, self._stopped, self._norm, self._rate])
         loss, taken, stopped, norm, rate = numbers.tolist()
         if stopped:
@@ -171,7 +167,7 @@ class StaticSteps:
         rows = rows.masked_fill(self._batch[:, None] < 0, 0)
         batch = pack_static(rows, self._capacity, settings.loss == "answer")
         with training.accelerator.autocast():
-            loss = self._loss_of(self._passes, batch)
+            loss = self._loss_of(self._passes, *batch)
         loss.backward()
         norm = clip_grad_norm_(training.plain.parameters(), settings.clip_norm or float("inf"))
         loss = loss.detach()
@@ -184,20 +180,13 @@ class StaticSteps:
         self._taken.add_(1.0 - self._stopped)
 
 
-@dataclass(frozen=True)
-class StaticBatch:
-    """A packed batch of constant shape, T tokens, of which the rows fill the first part."""
-
-    tokens: Tensor  # (T,) input tokens
-    layout: Layout
-    targets: Tensor  # (T,) tokens to predict
-    weights: Tensor  # (T,) weight of each target in the mean loss; 0 where there is no target
-
-
-def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
+def pack_static(
+    rows: Tensor, capacity: int, answer_only: bool
+) -> tuple[Tensor, Layout, Tensor, Tensor]:
     """Pack token rows (N, L) on their device, without sharing prefixes or waiting for a count.
 
-    A row may be empty. capacity: T, at least the input tokens (all but the last of each row).
+    Rows may be empty. Return T = capacity input tokens (all but the last of each row, then
+    anything), their layout, the tokens to predict, and their weights in the mean loss.
     """
     device, longest = rows.device, rows.shape[1] - 1
     lengths = (rows != PAD).sum(dim=1, keepdim=True) - 1
@@ -215,13 +204,15 @@ def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
     # Spread padding over all tokens: one shared index would serialise the backward scatter.
     gather = torch.where(present.flatten(), number, cells % capacity).view_as(present)
     inputs, targets = rows[:, :-1].flatten()[places], rows[:, 1:].flatten()[places]
-    return StaticBatch(inputs, Layout((gather,), places, places % longest), targets, weights)
+    return inputs, Layout((gather,), places, places % longest), targets, weights
 
 
-def _mean_loss(passes: PackedQwen2, batch: StaticBatch) -> Tensor:
+def _mean_loss(
+    passes: PackedQwen2, tokens: Tensor, layout: Layout, targets: Tensor, weights: Tensor
+) -> Tensor:
     """Return the loss of a static batch; this is the part of a step that is worth compiling."""
-    logits = passes(batch.tokens, batch.layout).float()
-    return (cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
+    logits = passes(tokens, layout).float()
+    return (cross_entropy(logits, targets, reduction="none") * weights).sum()
 
 
 Steps = EagerSteps | StaticSteps

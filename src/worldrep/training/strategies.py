@@ -3,12 +3,9 @@
 `Training` in `state.py` chooses among them. The strategy `replay` is part of the feed.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +18,6 @@ from worldrep.digests import random_stream
 from worldrep.model.packed import PackedQwen2
 from worldrep.settings import Settings
 from worldrep.training.feed import RowFeed
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 # LoRA adapts all matrices of the decoder layers, but not the embeddings and the head.
 ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -78,7 +72,7 @@ def fisher_information(model: Qwen2ForCausalLM, rows: Tokens, settings: Settings
     return [part / mean for part in total]
 
 
-def with_adapters(model: Qwen2ForCausalLM, settings: Settings) -> PeftModel:
+def with_adapters(model: Qwen2ForCausalLM, settings: Settings) -> nn.Module:
     """Add LoRA adapters (Hu et al. 2021, arXiv 2106.09685) to a model and freeze everything else.
 
     The adapters initially add nothing; what they add is scaled by lora_alpha / lora_rank. Their
@@ -94,7 +88,7 @@ def with_adapters(model: Qwen2ForCausalLM, settings: Settings) -> PeftModel:
         return get_peft_model(model, config)
 
 
-def merged(adapted: PeftModel) -> Qwen2ForCausalLM:
+def merged(adapted: nn.Module) -> Qwen2ForCausalLM:
     """Return a copy of a model with its adapters merged into the weights."""
     return copy.deepcopy(adapted).merge_and_unload()
 

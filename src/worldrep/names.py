@@ -8,7 +8,6 @@ strategy against forgetting `pt1_ftwb2-13+lora`. The seed is not part of the nam
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from worldrep.errors import InputError, unknown
@@ -59,10 +58,6 @@ FINETUNINGS: dict[str, Mixture] = {
     for name, mixture in _numbered(size, mixtures).items()
 }
 FAMILIES = ("ftwb1", "ftwb2", "ftwb3", "ft1", "ft2", "ft3")
-_COUNTS = {"1": "one task", "2": "two tasks", "3": "three tasks"}
-_PARTS: dict[str, Collection[str]] = {
-    "pretrain": PRETRAININGS, "ft": FINETUNINGS, "width": WIDTHS, "strategy": STRATEGIES
-}  # fmt: skip
 
 
 def finetunings(family: str) -> tuple[str, ...]:
@@ -72,8 +67,8 @@ def finetunings(family: str) -> tuple[str, ...]:
 
 def family_in_words(family: str) -> str:
     """Describe a family, such as `two tasks and warm-up rows (ftwb2)`."""
-    warm = " and warm-up rows" if has_warmup_rows(family) else ""
-    return f"{_COUNTS[family[-1]]}{warm} ({family})"
+    tasks = ("one task", "two tasks", "three tasks")[int(family[-1]) - 1]
+    return f"{tasks}{' and warm-up rows' if has_warmup_rows(family) else ''} ({family})"
 
 
 def has_warmup_rows(ft: str) -> bool:
@@ -96,8 +91,8 @@ class ModelName:
     strategy: str = PLAIN
 
     def __post_init__(self) -> None:
-        for part, allowed in _PARTS.items():
-            value = getattr(self, part)
+        known = (PRETRAININGS, FINETUNINGS, WIDTHS, STRATEGIES)
+        for (part, value), allowed in zip(vars(self).items(), known, strict=True):
             if value not in allowed and (part, value) != ("ft", NO_FT):
                 raise unknown(part, value, allowed)
         if self.strategy != PLAIN and self.ft == NO_FT:

@@ -97,19 +97,14 @@ def resolve(
         values |= finetune | {"epochs": finetune["epochs"][len(model.tasks) - 1]}
     overrides = dict(overrides or {})
     for name in overrides:
-        _check_override(name, model.strategy)
+        if name not in OVERRIDABLE:
+            raise unknown("setting", name, OVERRIDABLE)
+        reader = FIELDS[name].metadata.get("strategy", model.strategy)
+        if reader != model.strategy:
+            readers = f"strategy={reader} alone, and this is strategy={model.strategy}"
+            raise InputError(f"{name} is read by {readers}")
     names = {"scale": scale, "world": world, "seed": seed} | asdict(model)
     return Settings(**values | overrides | names)
-
-
-def _check_override(name: str, strategy: str) -> None:
-    if name not in OVERRIDABLE:
-        raise unknown("setting", name, OVERRIDABLE)
-    reader = FIELDS[name].metadata.get("strategy", strategy)
-    if reader != strategy:
-        raise InputError(
-            f"{name} is read by strategy={reader} alone, and this is strategy={strategy}"
-        )
 
 
 def changed_settings(settings: Settings) -> dict[str, Any]:

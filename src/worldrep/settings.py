@@ -30,8 +30,7 @@ def _setting(group: str, text: str, **bounds: Any) -> Any:
 
 def _for(strategy: str, default: Any, text: str, **bounds: Any) -> Any:
     """Declare a setting that only one strategy reads, with its default at every scale."""
-    text = f"{strategy}: {text}"
-    metadata = {"group": "strategy", "help": text, "strategy": strategy, **bounds}
+    metadata = {"group": "strategy", "help": f"{strategy}: {text}", "strategy": strategy, **bounds}
     return field(default=default, metadata=metadata)
 
 

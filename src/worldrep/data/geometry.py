@@ -20,20 +20,16 @@ def _cross(u: Points, v: Points) -> Ints:
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 
-def _lengths(vectors: Points) -> NDArray[np.float64]:
-    return np.sqrt((vectors * vectors).sum(axis=-1).astype(np.float64))
-
-
 def distance(points: Points) -> Ints:
     """Return the Euclidean distance between two points, rounded half to even."""
-    return np.rint(_lengths(points[:, 1] - points[:, 0])).astype(np.int64)
+    return np.rint(np.linalg.norm(points[:, 1] - points[:, 0], axis=-1)).astype(np.int64)
 
 
 def perimeter(points: Points) -> Ints:
     """Return the length of the closed polygon through k points in order; for k=2 the distance."""
     if points.shape[1] == 2:
         return distance(points)
-    sides = _lengths(points - np.roll(points, -1, axis=1))
+    sides = np.linalg.norm(points - np.roll(points, -1, axis=1), axis=-1)
     return np.rint(sides.sum(axis=1)).astype(np.int64)
 
 

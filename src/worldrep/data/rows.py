@@ -17,8 +17,6 @@ from worldrep.errors import InputError
 from worldrep.settings import Settings
 
 VERSION = 1  # increase it when the same settings give other rows
-HELD_OUT_POOLS = ("world", "atlantis")
-
 _CHUNK = 1 << 16  # most rows drawn at a time; this many fit the cache of a core
 _MAX_FRUITLESS = 200  # draws without a new question before giving up
 
@@ -34,10 +32,6 @@ class RowSet:
     pool: str  # `world` (no city of Atlantis), `atlantis` (at least one) or `all` (any city)
     split: str  # `val`, `test`, or the name of a training set; each has its own random stream
     rows: int
-
-    @property
-    def held_out(self) -> bool:
-        return self.split in ("val", "test")
 
 
 class _Cell(NamedTuple):
@@ -95,7 +89,7 @@ class RowMaker:
         if task not in self._held_out_keys:
             sets = [
                 RowSet(task, pool, split, rows)
-                for pool in HELD_OUT_POOLS
+                for pool in ("world", "atlantis")
                 for split, rows in self.held_out_rows.items()
             ]
             self._held_out_keys[task] = np.sort(np.concatenate([self._keys(s) for s in sets]))
@@ -109,17 +103,18 @@ class RowMaker:
         Cells of one row set differ in size or answer, so that they never share a question.
         """
         task, missing, fruitless = TASKS[rowset.task], cell.rows, 0
+        held_out = rowset.split in self.held_out_rows
         found: list[tuple[Cities, NDArray[np.int64]]] = []
         while missing:
             cities = self._sample(rng, cell, rowset.pool)
             cities = cities[~_contains(taken, question_keys(cities))]
             values = task.values(self.world.positions[cities])
             fits = np.ones(len(cities), bool) if cell.answer is None else values == cell.answer
-            if rowset.held_out:
+            if held_out:
                 fits &= _first_of_each(question_keys(cities))
             chosen = np.flatnonzero(fits)[:missing]
             found.append((cities[chosen], values[chosen]))
-            if rowset.held_out:
+            if held_out:
                 taken = np.union1d(taken, question_keys(cities[chosen]))
             missing -= len(chosen)
             fruitless = 0 if len(chosen) else fruitless + 1

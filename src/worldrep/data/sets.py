@@ -17,7 +17,6 @@ from worldrep.names import TASK_NAMES, ModelName, has_warmup_rows
 from worldrep.scales import resolve
 from worldrep.settings import Settings
 
-NEED_BASE_ROWS = ("replay", "ewc")  # strategies that read rows of the base's training
 SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # prefix of a suite -> pool
 
 
@@ -46,7 +45,7 @@ def training_sets(settings: Settings, world: World) -> list[RowSet]:
 
 def base_sets(settings: Settings, world: World) -> list[RowSet]:
     """Return the row sets of the base's training if the strategy reads them, else none."""
-    return _pretraining_sets(settings, world) if settings.strategy in NEED_BASE_ROWS else []
+    return _pretraining_sets(settings, world) if settings.strategy in ("replay", "ewc") else []
 
 
 def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:

@@ -5,8 +5,6 @@ tasks to tasks, in the order of every table and figure. A new task is one more e
 in `names.TASK_NAMES` and a function in `geometry`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -121,7 +119,6 @@ class NumberTask(Task):
         return list(map(str, values.tolist()))
 
     def _numbers(self, generated: Sequence[str]) -> NDArray[np.float64]:
-        """Return the numbers (n,) that the texts begin with; NaN where there is none."""
         found = map(_LEADING_DIGITS.match, generated)
         return np.array([float(digits[0]) if digits else math.nan for digits in found])
 

@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
-CHARACTERS = "".join(chr(code) for code in range(33, 127))
-VOCABULARY = (*SPECIAL, *CHARACTERS)
+VOCABULARY = (*SPECIAL, *map(chr, range(33, 127)))
 VOCABULARY_SIZE = len(VOCABULARY)
 EQUALS = VOCABULARY.index("=")
+_SHIFT = 33 - len(SPECIAL)  # from the code of a character to its token id
 
 Tokens = NDArray[np.uint8]
-
-_SHIFT = 33 - len(SPECIAL)  # from the code of a character to its token id
 
 
 def encode(text: str) -> Tokens:

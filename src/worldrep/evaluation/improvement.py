@@ -8,7 +8,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 LOWEST, HIGHEST = 0.0, 1.5  # bounds of clipped values
-CONFIDENCE = 0.95
 
 
 def normalized_improvement(
@@ -34,17 +33,13 @@ def normalized_improvement(
         return math.nan
     if accuracy:
         improvement = (value - atlantis) / (standard - atlantis) if standard > atlantis else 0.0
+    elif standard < atlantis and min(value, atlantis, standard) > 0:
+        improvement = math.log(atlantis / value) / math.log(atlantis / standard)
+    elif value >= atlantis:
+        improvement = 0.0
     else:
-        improvement = _of_error(value, atlantis, standard)
+        improvement = 1.0 if value <= standard else (atlantis - value) / (atlantis - standard)
     return min(max(improvement, LOWEST), HIGHEST) if clip else improvement
-
-
-def _of_error(value: float, atlantis: float, standard: float) -> float:
-    if standard < atlantis and min(value, atlantis, standard) > 0:
-        return math.log(atlantis / value) / math.log(atlantis / standard)
-    if value >= atlantis:
-        return 0.0
-    return 1.0 if value <= standard else (atlantis - value) / (atlantis - standard)
 
 
 @dataclass(frozen=True)
@@ -66,5 +61,5 @@ def spread_of(values: Sequence[float]) -> Spread:
     found = np.asarray(values, dtype=float)
     n, mean = len(found), float(found.mean()) if len(found) else math.nan
     std = float(found.std(ddof=1)) if n > 1 else math.nan
-    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n) if n > 1 else math.nan
+    reach = float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n) if n > 1 else math.nan
     return Spread(mean, std, n, mean - reach, mean + reach)

@@ -113,7 +113,6 @@ def extract(model: Qwen2ForCausalLM, world: World, request: Request, plain: bool
 
 
 def _states(model: Qwen2ForCausalLM, prompts: Tokens, request: Request, plain: bool) -> Tables:
-    """Return the requested states of prompts (n, length) by layer."""
     import torch
 
     from worldrep.model.packed import PackedQwen2, PlainQwen2, SharedRows, on_device
@@ -125,8 +124,8 @@ def _states(model: Qwen2ForCausalLM, prompts: Tokens, request: Request, plain: b
     passes = (PlainQwen2 if plain else PackedQwen2)(model)
     with torch.inference_mode():
         states = passes.states(tokens, shared.layout(model.device))
-        states = list(islice(states, max(request.layers) + 1))
-        return {i: states[i][places].flatten(1).float().cpu().numpy() for i in request.layers}
+        taken = list(islice(states, max(request.layers) + 1))
+        return {i: taken[i][places].flatten(1).float().cpu().numpy() for i in request.layers}
 
 
 def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, Any]) -> None:

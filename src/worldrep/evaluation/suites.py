@@ -55,7 +55,8 @@ def generate_tokens(
     if len(prompts) and lengths.max() + max_new_tokens > limit:
         raise ValueError(f"prompt and answer take more than the model's {limit} positions")
     decode = _decode_plainly if plain else _decode_packed
-    column = KeyValueCache.bytes_per_column(model)
+    # Bytes of the keys and values of one column of a row; all heads together are D wide.
+    column = 2 * model.config.num_hidden_layers * model.config.hidden_size * model.dtype.itemsize
     result = np.full((len(prompts), max_new_tokens), PAD, dtype=np.uint8)
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)

@@ -118,12 +118,6 @@ class KeyValueCache:
         self.length = 0
         self._layers = torch.empty(shape, dtype=model.dtype, device=model.device)
 
-    @staticmethod
-    def bytes_per_column(model: Qwen2ForCausalLM) -> int:
-        """Return the bytes of one column of one row; all heads together are D wide."""
-        config = model.config
-        return 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
-
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append columns (N, heads, l, head size) to a layer and return all of its columns."""
         kept = self._layers[layer, :, :, :, : self.length + keys.shape[2]]

@@ -65,10 +65,8 @@ class Bar:
 class Meter:
     """Measures tokens per second of a training, and calls a progress callback."""
 
-    def __init__(
-        self, steps: int, done: int, title: str, progress: ProgressCallback | None
-    ) -> None:
-        self._steps, self._done, self._title, self._progress = steps, done, title, progress
+    def __init__(self, steps: int, done: int, title: str, report: ProgressCallback | None) -> None:
+        self._steps, self._done, self._title, self._report = steps, done, title, report
         self._text, self._reported = "", 0.0
         self.restart()
 
@@ -82,9 +80,9 @@ class Meter:
         self._done += 1
         now = time.perf_counter()
         due = now - self._reported >= REPORT_SECONDS or self._done == self._steps
-        if due and self._progress:
+        if due and self._report:
             self._reported = now
-            self._progress(Progress(self._title, self._done, self._steps, self._text))
+            self._report(Progress(self._title, self._done, self._steps, self._text))
 
     def flush(self, loss: float) -> dict[str, float]:
         """Return tokens per second since the last flush, after a synchronisation of the device."""

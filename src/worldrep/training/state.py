@@ -1,5 +1,6 @@
 """Device and precision of a training, and all of it that changes from step to step."""
 
+import copy
 from typing import Any
 
 import torch
@@ -13,9 +14,8 @@ from worldrep.errors import InputError
 from worldrep.model.packed import PackedQwen2, PlainQwen2
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint
-from worldrep.training.strategies import Pull, fisher_information, merged, train_only, with_adapters
+from worldrep.training.strategies import Pull, fisher_information, train_only, with_adapters
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 ADAPTER, OPTIMIZER = "adapter/", "optimizer/"  # prefixes in a state dict
 
 
@@ -53,13 +53,9 @@ def graph_obstacle(settings: Settings, accelerator: Accelerator) -> str:
 class Training:
     """A model, its optimizer and the number of steps taken.
 
-    `model` is the model at step 0, even if a checkpoint is loaded afterwards; base_rows (m, length)
-    are rows of the base's training, for the strategy `ewc`.
-
-    Attributes:
-        plain: The model of `transformers`.
-        model: Its forward pass as the setting `compute` wants it, prepared by accelerate.
-        pull: Pulls the weights towards those of the base, for `l2sp` and `ewc`; else None.
+    It begins with the model at step 0, even if a checkpoint is loaded afterwards. `plain` is the
+    model of `transformers`, `model` its forward pass as the setting `compute` wants it, prepared by
+    accelerate. base_rows (m, length) are rows of the base's training, for the strategy `ewc`.
     """
 
     def __init__(
@@ -87,7 +83,7 @@ class Training:
 
     def result(self) -> Qwen2ForCausalLM:
         """Return the model as it is now, with adapters merged into its weights."""
-        return merged(self._adapted) if self._adapted else self.plain
+        return copy.deepcopy(self._adapted).merge_and_unload() if self._adapted else self.plain
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return step, random state, optimizer state and adapters; weights are saved as a model."""
@@ -125,8 +121,8 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim == 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
     ]
-    rate = settings.learning_rate
-    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True)
+    options = {"lr": settings.learning_rate, "betas": (0.9, 0.999), "eps": 1e-8}
+    return torch.optim.AdamW(groups, **options, fused=True)
 
 
 def learning_rate_at(step: int, steps: int, settings: Settings) -> float:

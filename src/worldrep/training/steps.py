@@ -22,7 +22,6 @@ GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs need
 
 
 def _not_finite(loss: float, step: int) -> StateError:
-    """Return the error for a loss that is not finite in the step after `step` others."""
     return StateError(
         f"the loss is {loss} at step {step + 1}; the step was not taken: "
         "try a lower learning_rate or more warmup_steps"
@@ -215,10 +214,7 @@ def _mean_loss(
     return (cross_entropy(logits, targets, reduction="none") * weights).sum()
 
 
-Steps = EagerSteps | StaticSteps
-
-
-def steps_of(training: Training, feed: RowFeed) -> Steps:
+def steps_of(training: Training, feed: RowFeed) -> EagerSteps | StaticSteps:
     """Return the steps that the setting `compute` wants; `auto` is a CUDA graph if possible."""
     eager = training.settings.compute in ("plain", "packed")
     if eager or graph_obstacle(training.settings, training.accelerator):

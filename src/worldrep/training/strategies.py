@@ -3,7 +3,6 @@
 `Training` in `state.py` chooses among them. The strategy `replay` is part of the feed.
 """
 
-import copy
 import warnings
 from collections.abc import Sequence
 
@@ -88,25 +87,21 @@ def with_adapters(model: Qwen2ForCausalLM, settings: Settings) -> nn.Module:
         return get_peft_model(model, config)
 
 
-def merged(adapted: nn.Module) -> Qwen2ForCausalLM:
-    """Return a copy of a model with its adapters merged into the weights."""
-    return copy.deepcopy(adapted).merge_and_unload()
-
-
 def train_only(part: str, model: Qwen2ForCausalLM) -> None:
     """Freeze all weights of a model but those of a part.
 
     part: `embeddings`; `body` (all but the embeddings); `last-K` (the last K layers, the final norm
     and the head); or `first-K` (the embeddings and the first K layers).
     """
-    decoder, ends = model.model, [model.model.norm, model.lm_head]
     which, _, count = part.partition("-")
+    embeddings, layers = model.model.embed_tokens, model.model.layers
+    k, ends = int(count or 0), [model.model.norm, model.lm_head]
     trained = {
-        "embeddings": lambda: [decoder.embed_tokens],
-        "body": lambda: [*decoder.layers, *ends],
-        "last": lambda: [*decoder.layers[-int(count) :], *ends],
-        "first": lambda: [decoder.embed_tokens, *decoder.layers[: int(count)]],
+        "embeddings": [embeddings],
+        "body": [*layers, *ends],
+        "last": [*layers[-k:], *ends],
+        "first": [embeddings, *layers[:k]],
     }
     model.requires_grad_(False)
-    for module in trained[which]():
+    for module in trained[which]:
         module.requires_grad_(True)

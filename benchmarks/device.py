@@ -23,7 +23,7 @@ from benchmarks.report import Results, benchmark, table
 from benchmarks.timing import BLOCK, Ours, in_turns, sample
 from worldrep.data.tokens import VOCABULARY_SIZE
 from worldrep.settings import Settings
-from worldrep.training.device import best_device
+from worldrep.training.state import best_device
 
 BLOCKS, WARM_UP, REPEATS = 8, 2, 10
 ROWS = 128  # a step

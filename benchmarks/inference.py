@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from benchmarks.report import Results, benchmark, table
 from benchmarks.timing import Ours, in_turns, sample
 from worldrep.data.tokens import decode_rows, encode_prompts
-from worldrep.evaluation.extraction import city_prompts, extract
-from worldrep.evaluation.generation import generate_tokens
-from worldrep.evaluation.representations import POSITIONS, Request
-from worldrep.evaluation.suites import MAX_NEW_TOKENS, build_suites
+from worldrep.evaluation.representations import POSITIONS, Request, city_prompts, extract
+from worldrep.evaluation.suites import MAX_NEW_TOKENS, build_suites, generate_tokens
 from worldrep.model.qwen2 import build_model
-from worldrep.training.device import best_device
+from worldrep.training.state import best_device
 
 CURVE = "standard/perimeter"  # the suite that is measured at several sizes
 STATES_BATCH = 64

@@ -77,9 +77,8 @@ class Ours:
 
     def __init__(self, found: Sample) -> None:
         from worldrep.model.qwen2 import build_model
-        from worldrep.training.device import make_accelerator
         from worldrep.training.feed import RowFeed
-        from worldrep.training.state import Training
+        from worldrep.training.state import Training, make_accelerator
         from worldrep.training.steps import steps_of
 
         accelerator = make_accelerator(found.settings)

@@ -94,8 +94,8 @@ def unrecorded(settings: Settings, folder: Path) -> float:
     from worldrep.model.qwen2 import build_model, save_model
     from worldrep.stages import TrainingPlan
     from worldrep.stages.train import TrainingData
-    from worldrep.training.device import make_accelerator
     from worldrep.training.loop import TrainingInputs, train
+    from worldrep.training.state import make_accelerator
 
     accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
 

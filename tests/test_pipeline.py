@@ -122,7 +122,7 @@ def test_every_run_has_the_tags_params_and_artifacts_of_the_contract(store_uri):
 
 def test_the_plain_pass_does_all_of_a_models_work_when_asked_for(store_uri, monkeypatch):
     run(pretrain, *SMOKE)
-    for module in ("training.state", "evaluation.generation", "evaluation.extraction"):
+    for module in ("training.state", "evaluation.suites", "model.packed"):
         monkeypatch.setattr(f"worldrep.{module}.PackedQwen2", None)  # not to be used
     plain = "--compute", "plain", *SMOKE
     run(finetune, "--ft", "ftwb1-3", *plain)

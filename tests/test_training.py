@@ -16,10 +16,9 @@ from worldrep.model.qwen2 import build_model, load_model, save_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.training.checkpoint import WEIGHTS, read_checkpoint
-from worldrep.training.device import make_accelerator
 from worldrep.training.feed import RowFeed
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.state import build_optimizer, learning_rate_at
+from worldrep.training.state import build_optimizer, learning_rate_at, make_accelerator
 
 
 def train_smoke(folder, *, stop_after=None, **overrides):

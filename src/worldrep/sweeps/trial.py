@@ -18,9 +18,9 @@ from worldrep.stages.provenance import identity_tags
 from worldrep.stages.train import TrainingData, initial_model
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.tracking import OpenRun, RunSpec, Store
-from worldrep.training.device import make_accelerator
 from worldrep.training.loop import TrainingInputs, train
 from worldrep.training.progress import ProgressCallback
+from worldrep.training.state import make_accelerator
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 STATE, NUMBER = "trial_state", "trial"  # tags

@@ -46,10 +46,14 @@ def analysis_command(
 
     @one_sentence
     @functools.wraps(analyse)
-    def run(**typed: Any) -> None:
-        options = _take_options(typed)
-        if options.width == ALL and defaults.get("width") != ALL:
+    def run(no_log: bool, **typed: Any) -> None:
+        shared = {option: typed.pop(option) for option in SHARED}
+        if shared["width"] == ALL and defaults.get("width") != ALL:
             raise unknown("width", ALL, WIDTHS)
+        if shared["experiment"] == "none":  # as `mlflow run` passes it
+            shared["experiment"] = None
+        parsed = {"seeds": parse_seeds(shared["seeds"]), "out": Path(shared["out"])}
+        options = Options(**shared | parsed, log=not no_log)
         with open_source(options) as source:
             publish(analyse(source, options, **typed), source.store, launched=True)
 
@@ -60,18 +64,6 @@ def analysis_command(
         value = defaults.get(key, default and default.format(name=name))
         command = click.option(f"--{key}", default=value, show_default=True, help=text)(command)
     return click.command(name, context_settings={"max_content_width": 100})(command)
-
-
-def _take_options(typed: dict[str, Any]) -> Options:
-    """Remove the shared options from the parsed ones and check them. Raises InputError."""
-    experiment, log = typed.pop("experiment"), not typed.pop("no_log")
-    return Options(
-        out=Path(typed.pop("out")),
-        experiment=None if experiment == "none" else experiment,  # as in `mlflow run`
-        seeds=parse_seeds(typed.pop("seeds")),
-        log=log,
-        **{name: typed.pop(name) for name in ("scale", "width", "world", "strategy")},
-    )
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.command import analysis_command, open_source
-from analysis.families import family_missing, family_panels
 from analysis.options import Options
+from analysis.panels import family_missing, family_panels
 from analysis.result import Result, publish
 from analysis.store.evaluations import read_improvements
 from analysis.store.source import Source

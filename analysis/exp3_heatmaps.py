@@ -11,9 +11,17 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.families import KINDS, family_missing, family_panels
 from analysis.options import ALL, Options
-from analysis.panels import MEAN, Panel, Strip, make_panel, seeds_in_words
+from analysis.panels import (
+    KINDS,
+    MEAN,
+    Panel,
+    Strip,
+    family_missing,
+    family_panels,
+    make_panel,
+    seeds_in_words,
+)
 from analysis.result import Part, Result
 from analysis.statistics.matrices import aggregate
 from analysis.store.evaluations import Improvements, read_improvements

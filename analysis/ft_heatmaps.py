@@ -13,11 +13,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.families import ACTUAL, family_missing, family_panels
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import DIFFERENCE
 from analysis.options import Options
-from analysis.panels import Panel, Strip, make_panel, seeds_in_words
+from analysis.panels import (
+    ACTUAL,
+    Panel,
+    Strip,
+    family_missing,
+    family_panels,
+    make_panel,
+    seeds_in_words,
+)
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
 from analysis.statistics.matrices import aggregate, trained_masks

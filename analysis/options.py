@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 
 ALL = "all"  # seeds, widths, models or layers
+_ALLOWED = {"scale": SCALES, "width": (*WIDTHS, ALL), "world": VARIANTS, "strategy": STRATEGIES}
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,9 @@ class Options:
     log: bool = True
 
     def __post_init__(self) -> None:
-        allowed = {"scale": SCALES, "width": (*WIDTHS, ALL), "world": VARIANTS}
-        for kind, names in (allowed | {"strategy": STRATEGIES}).items():
-            if getattr(self, kind) not in names:
-                raise unknown(kind, getattr(self, kind), names)
+        for kind, allowed in _ALLOWED.items():
+            if getattr(self, kind) not in allowed:
+                raise unknown(kind, getattr(self, kind), allowed)
         if any(seed < 0 for seed in self.seeds):
             raise InputError(f"seeds={self.seeds} must be at least 0")
         object.__setattr__(self, "seeds", tuple(sorted(set(self.seeds))))
@@ -45,12 +46,10 @@ class Options:
 
     @property
     def all_names(self) -> dict[str, str]:
-        """The names and the strategy of fine-tuning."""
         return self.names | {"strategy": self.strategy}
 
     @property
     def widths(self) -> tuple[str, ...]:
-        """The widths that are asked for."""
         return WIDTHS if self.width == ALL else (self.width,)
 
     @property
@@ -64,7 +63,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Parse `1,2,3` to (1, 2, 3) and `all` to (). Raises InputError for anything else."""
     if text.strip() == ALL:
         return ()
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
         raise InputError(f"seeds={text!r} is neither {ALL!r} nor a list such as 1,2,3")
-    return tuple(int(part) for part in parts)
+    return tuple(int(part) for part in text.split(","))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import json
 import math
 import shutil
@@ -11,11 +12,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 import pandas as pd
 
+from analysis.figures.chart import Chart
+from analysis.figures.heatmap import Panel, Strip
 from analysis.figures.page import save_figure
 from analysis.options import Options
 from worldrep.digests import digest
@@ -25,40 +28,7 @@ from worldrep.tracking import RunSpec, Store, StoreFault
 STATISTICS, RUNS_USED, MISSING = "statistics.json", "runs_used.csv", "missing.csv"
 SHOWN = 10  # caveats or commands that are printed
 
-
-class Part(Protocol):
-    """One figure of an analysis, with its tables and statistics."""
-
-    @property
-    def name(self) -> str:
-        """File name without ending."""
-
-    @property
-    def title(self) -> str:
-        """Title of the figure."""
-
-    @property
-    def lines(self) -> Sequence[str]:
-        """Lines below the title: how to read the figure."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences below the figure."""
-
-    @property
-    def tables(self) -> Mapping[str, pd.DataFrame]:
-        """The numbers in the figure, by file name without ending."""
-
-    @property
-    def statistics(self) -> Mapping[str, Any]:
-        """Numbers that JSON can hold, by name."""
-
-    @property
-    def said(self) -> Sequence[str]:
-        """Lines that the command prints."""
-
-    def draw(self, about: str) -> Any:
-        """Return the matplotlib figure. about: small print on the origin of the numbers."""
+Part = Chart | Panel | Strip  # one figure, with its tables and statistics
 
 
 @dataclass(frozen=True)
@@ -89,10 +59,10 @@ class Result:
         return {**found, **self.statistics}
 
     @property
-    def all_tables(self) -> dict[str, pd.DataFrame]:
-        """The tables of the parts, and the further ones."""
-        found = {name: table for part in self.parts for name, table in part.tables.items()}
-        return {**found, **self.tables}
+    def sentences(self) -> list[str]:
+        """The findings in words, each once."""
+        lines = (getattr(part, "said", ()) or part.notes for part in self.parts)
+        return list(dict.fromkeys(itertools.chain.from_iterable(lines)))
 
     @property
     def commands(self) -> list[str]:
@@ -134,15 +104,17 @@ def publish(
 
 def _write_files(result: Result, store: Store, folder: Path) -> None:
     """Write figures (PNG, SVG), tables (CSV) and statistics (JSON)."""
+    n, n_caveats = len(result.runs_used), len(result.caveats)
     about = f"{result.options.in_words}, experiment {store.experiment_name}"
-    about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
-    if result.caveats:
-        word = "caveat" if len(result.caveats) == 1 else "caveats"
-        about += f"; {len(result.caveats)} {word}, see {STATISTICS}"
+    about += f"; {n} runs, see {RUNS_USED}"
+    if n_caveats:
+        about += f"; {n_caveats} caveat{'s' * (n_caveats > 1)}, see {STATISTICS}"
+    tables = dict(result.tables)
     for part in result.parts:
         save_figure(part.draw(about), folder, part.name)
         gc.collect(0)  # figures are large reference cycles
-    for name, table in result.all_tables.items():
+        tables |= part.tables
+    for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=table.index.name is not None)
     for name, text in result.pages.items():
         (folder / name).write_text(text)
@@ -153,7 +125,7 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
         **result.options.all_names,
         "experiment": store.experiment_name,
         "seeds": list(result.seeds),
-        "runs_used": len(result.runs_used),
+        "runs_used": n,
         "missing": len(result.missing),
         "caveats": list(result.caveats),
         "statistics": _plain(result.all_statistics),
@@ -170,9 +142,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if hasattr(value, "item"):  # numpy's numbers
         value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _copy_files(folder: Path, out: Path, name: str) -> None:
@@ -189,20 +159,20 @@ def _copy_files(folder: Path, out: Path, name: str) -> None:
         with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as part:
             for file in made:
                 shutil.copyfile(folder / file, Path(part) / file)
-            for path in sorted(_earlier(out, name) - {out / file for file in made}):
-                path.unlink(missing_ok=True)
+            for file in _earlier(out, name) - set(made):
+                (out / file).unlink(missing_ok=True)
             for file in made:
                 (Path(part) / file).replace(out / file)
     except OSError as fault:
         raise InputError(f"cannot write to out={str(out)!r}: {fault.strerror}") from None
 
 
-def _earlier(out: Path, name: str) -> set[Path]:
+def _earlier(out: Path, name: str) -> set[str]:
     """Return the files that the same analysis wrote before, as its statistics.json lists them."""
     try:
         facts = json.loads((out / STATISTICS).read_text())
         listed = facts["files"] if facts["analysis"] == name else []
-        return {out / file for file in listed if Path(file).name == file}
+        return {file for file in listed if Path(file).name == file}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -215,15 +185,10 @@ def _record(result: Result, store: Store, folder: Path, parent: str | None, laun
         store.adopt(done.id, parent)
         run_id = done.id
     else:
-        facts: dict[str, Any] = {
-            "analysis": result.name,
-            **result.options.all_names,
-            **result.tags,
-            "seed": ",".join(map(str, result.seeds)),
-            "runs_used": len(result.runs_used),
-        }
-        name = f"{result.name} {result.options.scale}"
+        facts: dict[str, Any] = {"analysis": result.name, **result.options.all_names, **result.tags}
+        facts |= {"seed": ",".join(map(str, result.seeds)), "runs_used": len(result.runs_used)}
         tags = {key: str(value) for key, value in facts.items()}
+        name = f"{result.name} {result.options.scale}"
         spec = RunSpec("analysis", name, fingerprint, tags, facts, parent)
         with store.run(spec, launched=launched) as run:
             run.artifacts(folder, result.name)
@@ -247,8 +212,8 @@ def _metrics(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _print_summary(result: Result) -> None:
-    """Print statistics, caveats and the commands that compute what is missing."""
-    for line in dict.fromkeys(line for part in result.parts for line in part.said):
+    """Print the findings, caveats and the commands that compute what is missing."""
+    for line in result.sentences:
         click.echo(line)
     _print_some("note: ", result.caveats, f"note: {{}} more in {STATISTICS}")
     if result.commands:

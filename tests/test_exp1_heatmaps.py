@@ -180,7 +180,7 @@ def test_a_model_is_compared_with_the_base_that_it_started_from(synthetic):
     assert set(rows(found, "ftwb1-1")["base_run_id"]) == {first}
     assert set(rows(found, "ftwb1-2")["base_run_id"]) == {newer}
     assert matrix(found, "ftwb1_seed1").loc["ftwb1-1", "angle"] == pytest.approx(0.5)
-    assert any(caveat.startswith("seed 1 has 2 bases") for caveat in found.caveats)
+    assert any(caveat.startswith("pt1 seed 1 has 2 bases") for caveat in found.caveats)
     assert model in found.runs_used.index
 
 

@@ -279,7 +279,7 @@ def test_one_of_several_bases_of_a_seed_is_shown(synthetic):
     tuned(synthetic, "ftwb1-1", first, 0.5)
     found = result()
     assert spread(found, "pt1", "standard/angle/mean")["n"] == 1
-    assert any(caveat.startswith("of several pt1 seed 1, ") for caveat in found.caveats)
+    assert any(caveat.startswith("pt1 seed 1 has 2 bases") for caveat in found.caveats)
     assert spread(found, "pt1_ftwb1-1", "improvement/trained")["mean"] == pytest.approx(0.5)
 
 

@@ -13,8 +13,12 @@ from itertools import product
 
 import pandas as pd
 
-from analysis.store.caveats import currency_caveats, duplicate_caveats, setting_caveats
-from analysis.store.missing import MISSING_COLUMNS
+from analysis.store.missing import (
+    MISSING_COLUMNS,
+    currency_caveats,
+    duplicate_caveats,
+    setting_caveats,
+)
 from analysis.store.selection import Trained, choose, family_of, run_table
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets

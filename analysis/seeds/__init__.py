@@ -16,13 +16,12 @@ from analysis.options import ALL, Options
 from analysis.result import Result
 from analysis.seeds.charts import charts
 from analysis.seeds.comparisons import Series, comparisons, spreads
-from analysis.store.evaluations import PRETRAIN
+from analysis.store.evaluations import IMPROVEMENTS, PRETRAIN, QUANTITIES, Scores, read_scores
 from analysis.store.missing import missing_table
-from analysis.store.scores import IMPROVEMENTS, QUANTITIES, Scores, is_base, read_scores
 from analysis.store.selection import NothingThere, in_order, named_models, used_runs
 from analysis.store.source import Source
 from worldrep.errors import InputError
-from worldrep.names import ModelName
+from worldrep.names import NO_FT, ModelName
 
 NAME = "seeds"
 MANY_MODELS = 12  # more are compared with one instead of with each other
@@ -91,7 +90,7 @@ def _reference(models: Sequence[ModelName], named: Sequence[ModelName]) -> Model
         return named[0]
     if len(models) <= MANY_MODELS:
         return None
-    return next((model for model in models if is_base(model)), models[0])
+    return next((model for model in models if model.ft == NO_FT), models[0])
 
 
 def _pairs(models: Sequence[ModelName], reference: ModelName | None) -> list[tuple[str, str]]:
@@ -110,7 +109,7 @@ def _series(found: Scores) -> Series:
         by_seed = series.setdefault((str(row.model), str(row.quantity)), {})
         by_seed[int(row.seed)] = float(row.value)
     for model in found.models:
-        if is_base(model) and model.pretrain == PRETRAIN:
+        if model.ft == NO_FT and model.pretrain == PRETRAIN:
             evaluated = found.values["seed"][found.values["model"] == str(model)].unique()
             zeros = dict.fromkeys(map(int, evaluated), 0.0)
             series |= {(str(model), name): zeros for name in IMPROVEMENTS if zeros}

@@ -12,7 +12,7 @@ from analysis.figures.chart import Chart
 from analysis.figures.intervals import Intervals
 from analysis.panels import seeds_in_words
 from analysis.seeds.comparisons import LEVEL, spread_bounds, summary_of
-from analysis.store.scores import MEANS
+from analysis.store.evaluations import MEANS
 from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
 

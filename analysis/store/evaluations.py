@@ -1,11 +1,8 @@
-"""Evaluations and the normalised improvements that follow from them, as tidy tables.
-
-Only finished evaluations of one scale, width, world and pretraining, at the last checkpoint, are
-read. Each fine-tuned model is compared with the base that it started from.
-"""
+"""Evaluations at the last checkpoint, and the normalised improvements that follow from them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,21 +13,24 @@ import pandas as pd
 
 from analysis.options import Options
 from analysis.statistics.matrices import to_matrix
-from analysis.store.caveats import (
+from analysis.store.missing import (
+    MISSING_COLUMNS,
+    Commands,
     base_caveats,
     currency_caveats,
     duplicate_caveats,
-    seed_caveats,
+    explained,
+    missing,
     setting_caveats,
-    unnamed_caveats,
     weak_base_caveats,
 )
-from analysis.store.missing import Commands, explained, missing
 from analysis.store.selection import (
     LAST,
     NothingThere,
     Trained,
     choose,
+    choose_models,
+    family_of,
     nothing_of,
     run_table,
     used_runs,
@@ -38,32 +38,35 @@ from analysis.store.selection import (
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import normalized_improvement
-from worldrep.names import NO_FT, TASK_NAMES, ModelName
+from worldrep.names import NO_FT, TASK_NAMES, ModelName, parse_model
 from worldrep.tracking import StoredRun
 
 PRETRAIN = "pt1"
-SPLITS = ("standard", "atlantis", "multi")
 VALUE_COLUMNS = ["model", "ft", "seed", "split", "task", "value", "run_id"]
-NUMBERS = (  # of a cell: column, the evaluation that has it, split
-    ("value", "run_id", "atlantis"),
-    ("base_atlantis", "base_evaluation_id", "atlantis"),
-    ("base_standard", "base_evaluation_id", "standard"),
-)
 CELL_COLUMNS = [
     "model", "ft", "seed", "task", "trained", "value", "base_atlantis", "base_standard",
     "normalised", "normalised_unclipped", "run_id", "model_run_id", "base_run_id",
     "base_evaluation_id", "reason", "command",
 ]  # fmt: skip
+SCORE_COLUMNS = ["model", "family", "seed", "quantity", "value", "run_id"]
+METRICS = pd.DataFrame(
+    product(("standard", "atlantis", "multi"), TASK_NAMES, ("mean", "valid_ratio")),
+    columns=["split", "task", "fact"],
+)
+METRICS["quantity"] = METRICS.agg("/".join, axis=1)  # such as atlantis/angle/mean
+MEANS = ("improvement/trained", "improvement/transfer")
+IMPROVEMENTS = (*(f"improvement/{task}" for task in TASK_NAMES), *MEANS)
+QUANTITIES = (*METRICS["quantity"], *IMPROVEMENTS)
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Evaluations of some fine-tunings and their bases.
+    """Evaluations of some models and their bases.
 
-    values: one row per run, split and task, with VALUE_COLUMNS; runs: table of `choose` with
-    base_evaluation_id (the evaluation of the base, or empty) and base_fault (why there is none, or
-    empty); sources: run id -> run. A base may be chosen several times for one seed: once for each
-    of its trainings.
+    values: the means, one row per chosen run, split and task, with VALUE_COLUMNS; runs: table of
+    `choose` with base_evaluation_id (the evaluation of the base, or empty) and base_fault (why
+    there is none, or empty); sources: run id -> run. A base is chosen once for each of its
+    trainings, as models with one seed may start from different ones.
     """
 
     values: pd.DataFrame
@@ -72,28 +75,24 @@ class Evaluations:
 
     @property
     def bases(self) -> pd.DataFrame:
-        """The chosen evaluations of bases."""
         return self.runs[self.runs["chosen"] & (self.runs["ft"] == NO_FT)]
 
     @property
     def finetuned(self) -> pd.DataFrame:
-        """The chosen evaluations of fine-tuned models."""
         return self.runs[self.runs["chosen"] & (self.runs["ft"] != NO_FT)]
 
     @property
     def caveats(self) -> list[str]:
         """Sentences that a reader of the numbers has to know."""
-        chosen = [self.sources[run_id] for run_id in self.runs.index[self.runs["chosen"]]]
         return [
             *duplicate_caveats(self.runs, "evaluation", self.sources),
             *currency_caveats(self.runs),
-            *base_caveats(self.runs),
+            *base_caveats(self.bases),
             *weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
-            *setting_caveats(chosen),
+            *setting_caveats(self.sources[i] for i in self.runs.index[self.runs["chosen"]]),
         ]
 
     def of_seeds(self, seeds: Collection[int]) -> Evaluations:
-        """Return the evaluations of these seeds alone."""
         values, runs = (table[table["seed"].isin(seeds)] for table in (self.values, self.runs))
         return Evaluations(values, runs, self.sources)
 
@@ -107,92 +106,56 @@ class Evaluations:
 def read_evaluations(
     source: Source,
     trained: Trained,
-    fts: Collection[str],
+    models: Iterable[ModelName],
     only: Collection[str] | None = None,
     **names: str,
 ) -> Evaluations:
-    """Read the evaluations of some fine-tunings and of their bases.
+    """Read the evaluations of some models and of their bases, with the tags `names`.
 
-    only: run ids to choose from; names: tags of the evaluations (scale, width, world, pretrain).
-    Raises StateError if the store cannot be read.
+    only: run ids to choose from. Raises StateError if the store cannot be read.
     """
+    wanted = {str(name) for model in models for name in (model, model.base)}
     found = {
         run.id: run
         for run in source.runs(stage="evaluate", **names)
         if run.tag("checkpoints") == LAST
-        and run.tag("ft") in (NO_FT, *fts)
+        and run.tag("model") in wanted
         and (only is None or run.id in only)
     }
     runs = run_table(found.values(), trained.current)
-    # Of a base, one evaluation of each training is chosen: models may start from different ones.
     runs["training"] = runs["model_run_id"].where(runs["ft"] == NO_FT, "")
     runs = choose(runs, "evaluation", keys=("model", "seed", "training")).drop(columns="training")
-    runs = _with_bases(runs)
-    chosen = [found[run_id] for run_id in runs.index[runs["chosen"]]]
-    return Evaluations(_value_table(chosen), runs, found)
+    metrics = METRICS[METRICS["fact"] == "mean"].merge(
+        runs[runs["chosen"]].reset_index(), how="cross"
+    )
+    values = _with_numbers(metrics, found).dropna(subset="value")
+    return Evaluations(values[VALUE_COLUMNS], _with_bases(runs), found)
+
+
+def _with_numbers(metrics: pd.DataFrame, runs: Mapping[str, StoredRun]) -> pd.DataFrame:
+    """Add the value of each quantity of a run; NaN if the run lacks it."""
+    names = zip(metrics["run_id"], metrics["quantity"], strict=True)
+    return metrics.assign(value=[float(runs[i].metrics.get(name, math.nan)) for i, name in names])
 
 
 def _with_bases(runs: pd.DataFrame) -> pd.DataFrame:
     """Add the evaluation of each fine-tuned model's base, or the reason why there is none."""
-    bases = runs[runs["chosen"] & (runs["ft"] == NO_FT)]
-    found = [
-        ("", "") if run.ft == NO_FT else _base_of(run, bases[bases["seed"] == run.seed])
-        for run in runs.itertuples()
-    ]
-    ids, faults = zip(*found, strict=True) if found else ((), ())
-    return runs.assign(base_evaluation_id=list(ids), base_fault=list(faults))
-
-
-def _base_of(run: Any, bases: pd.DataFrame) -> tuple[str, str]:
-    """Return the evaluation of a model's base, or why there is none. bases: of the same seed."""
-    own = bases.index[bases["model_run_id"] == run.base_run_id]
-    if len(own):
-        return own[0], ""
-    if bases.empty:
-        return "", "its base is not evaluated"
-    if not run.base_run_id:
-        return "", "it does not say which base it started from"
-    others = ", ".join(sorted(bases["model_run_id"]))
-    return "", f"its base (run {run.base_run_id}) is not evaluated, only another one ({others})"
-
-
-def _value_table(runs: Iterable[StoredRun]) -> pd.DataFrame:
-    rows = [
-        (run.tag("model"), run.tag("ft"), int(run.tag("seed")), split, task,
-         run.metrics[f"{split}/{task}/mean"], run.id)
-        for run, split, task in product(runs, SPLITS, TASK_NAMES)
-        if f"{split}/{task}/mean" in run.metrics
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=VALUE_COLUMNS).astype({"seed": int, "value": float})
-
-
-def choose_seeds(
-    evaluations: Evaluations, options: Options, source: Source
-) -> tuple[tuple[int, ...], list[str]]:
-    """Return the seeds of the options, else all with a fine-tuned model; and caveats about them.
-
-    Raises NothingThere if no seed has both a base and a fine-tuned model.
-    """
-    based, tuned = set(evaluations.bases["seed"]), set(evaluations.finetuned["seed"])
-    asked = set(options.seeds) or tuned
-    if evaluations.runs.empty:
-        raise nothing_of("finished evaluation", "evaluate", options, source)
-    if not asked & based & tuned:
-        has = (("bases", based), ("fine-tuned models", tuned))
-        found = "; ".join(f"{what} of seeds {_listed(seeds) or 'none'}" for what, seeds in has)
-        of_seeds = f" for seeds {_listed(options.seeds)}" if options.seeds else ""
-        raise NothingThere(
-            f"{source.place} lacks a base and a model fine-tuned from it{of_seeds} "
-            f"({options.in_words}): it has {found}"
-        )
-    return tuple(sorted(asked)), seed_caveats(asked, based, tuned)
-
-
-def _listed(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(seeds)))
-
-
-# Normalised improvement
+    is_base = runs["ft"] == NO_FT
+    runs = runs.assign(pretrain=runs["model"].str.split("_").str[0])
+    bases = runs[runs["chosen"] & is_base].reset_index().sort_values("model_run_id")
+    own = bases.set_index(["seed", "model_run_id"])["run_id"].rename("base_evaluation_id")
+    runs = runs.join(own, on=["seed", "base_run_id"]).fillna({"base_evaluation_id": ""})
+    runs.loc[is_base, "base_evaluation_id"] = ""
+    others = bases.groupby(["pretrain", "seed"])["model_run_id"].agg(", ".join).rename("others")
+    runs = runs.join(others, on=["pretrain", "seed"])
+    faults = {
+        "": is_base | (runs["base_evaluation_id"] != ""),
+        "its base is not evaluated": runs["others"].isna(),
+        "it does not say which base it started from": runs["base_run_id"] == "",
+    }
+    other = "its base (run " + runs["base_run_id"] + ") is not evaluated, only another one ("
+    fault = np.select([*faults.values()], [*faults], other + runs.pop("others") + ")")
+    return runs.drop(columns="pretrain").assign(base_fault=fault)
 
 
 def improvement_cells(
@@ -207,59 +170,53 @@ def improvement_cells(
     cell is missing (empty if it is not), and command computes it.
     """
     wanted = [
-        (str(model), model.ft, seed, task, task in model.tasks, model)
+        (str(model), model.ft, seed, task, task in model.tasks)
         for seed, model, task in product(seeds, models, TASK_NAMES)
     ]
-    cells = pd.DataFrame(wanted, columns=[*CELL_COLUMNS[:5], "name"])
-    runs = evaluations.finetuned.reset_index().drop(columns=["run_name", "ft", "ended", "why"])
-    cells = cells.merge(runs, how="left", on=["model", "seed"])
+    cells = pd.DataFrame(wanted, columns=CELL_COLUMNS[:5]).astype({"seed": int, "trained": bool})
     texts = ["run_id", "model_run_id", "base_run_id", "base_evaluation_id", "base_fault"]
-    cells[texts] = cells[texts].fillna("")
-    trainings = cells["base_evaluation_id"].map(evaluations.runs["model_run_id"])
-    cells["base_run_id"] = trainings.fillna(cells["base_run_id"])
-    for column, evaluation, split in NUMBERS:
-        own = evaluations.values[evaluations.values["split"] == split]
-        own = own[["run_id", "task", "value"]].set_axis([evaluation, "task", column], axis=1)
-        cells = cells.merge(own, how="left", on=[evaluation, "task"])
-    accuracies = [TASKS[task].accuracy for task in cells["task"]]
-    numbers = cells["value"], cells["base_atlantis"], cells["base_standard"]
-    rows = list(zip(*numbers, accuracies, strict=True))
+    runs = evaluations.finetuned.reset_index()[["model", "seed", *texts]]
+    cells = cells.merge(runs, how="left", on=["model", "seed"]).fillna(dict.fromkeys(texts, ""))
+    values = evaluations.values.pivot(index=["run_id", "task"], columns="split", values="value")
+    values = values.reindex(columns=["atlantis", "standard"])
+    cells = cells.join(values["atlantis"].rename("value"), on=["run_id", "task"])
+    cells = cells.join(values.add_prefix("base_"), on=["base_evaluation_id", "task"])
+    numbers = cells[["value", "base_atlantis", "base_standard"]]
+    cells["accuracy"] = [TASKS[task].accuracy for task in cells["task"]]
+    rows = list(numbers.join(cells.pop("accuracy")).itertuples(index=False, name=None))
     cells["normalised"] = [normalized_improvement(*row) for row in rows]
     cells["normalised_unclipped"] = [normalized_improvement(*row, clip=False) for row in rows]
-    gaps = _gaps(cells, evaluations, commands)
-    return explained(cells, gaps, ["model", "seed", "task"])[CELL_COLUMNS]
+    based = set(evaluations.bases["seed"])
+
+    def why(cell: Any) -> tuple[str, str]:
+        return _why_missing(cell, cell.seed in based, evaluations, commands)
+
+    complete = cells[np.isfinite(numbers).all(axis=1)]
+    gaps = missing(cells, complete, ["model", "seed", "task"], why)
+    cells = cells.join(gaps[["reason", "command"]]).fillna({"reason": "", "command": ""})
+    return cells[CELL_COLUMNS]
 
 
-def _gaps(
-    cells: pd.DataFrame, evaluations: Evaluations, commands: Commands
-) -> Iterable[pd.DataFrame]:
-    """Yield what the cells need and the store lacks: models, bases, and numbers of evaluations."""
-
-    def base(cell: Any) -> tuple[str, str]:
-        return "its base is not evaluated", commands.evaluate(cell.name.base, cell.seed)
-
-    def model(cell: Any) -> tuple[str, str]:
-        return "the model is not evaluated", commands.evaluate(cell.name, cell.seed)
-
-    def own_base(cell: Any) -> tuple[str, str]:
-        command = commands.evaluate_base(cell.name, cell.seed, cell.base_run_id)
-        return cell.base_fault, command
-
-    def number(need: Any) -> tuple[str, str]:
-        return evaluations.gap(need.evaluation, [need.number], commands)
-
-    there, based = cells["run_id"] != "", cells["base_evaluation_id"] != ""
-    yield missing(cells[~there], evaluations.bases, ["seed"], base)
-    yield missing(cells, evaluations.finetuned, ["model", "seed"], model)
-    values = evaluations.values[np.isfinite(evaluations.values["value"])]
-    names = values["split"] + "/" + values["task"] + "/mean"
-    found = pd.DataFrame({"evaluation": values["run_id"], "number": names})
-    for column, evaluation, split in NUMBERS:
-        if column == "base_atlantis":
-            yield missing(cells[there], cells[based], ["model", "seed"], own_base)
-        names = f"{split}/" + cells["task"] + "/mean"
-        needs = cells.assign(evaluation=cells[evaluation], number=names)
-        yield missing(needs[needs["evaluation"] != ""], found, ["evaluation", "number"], number)
+def _why_missing(
+    cell: Any, is_based: bool, evaluations: Evaluations, commands: Commands
+) -> tuple[str, str]:
+    """Return the reasons and commands of a cell. is_based: a base of its seed is evaluated."""
+    model, gaps = parse_model(cell.model), {}  # reason -> command
+    if not cell.run_id:
+        if not is_based:
+            gaps["its base is not evaluated"] = commands.evaluate(model.base, cell.seed)
+        gaps["the model is not evaluated"] = commands.evaluate(model, cell.seed)
+    for run_id, split, value in (
+        (cell.run_id, "atlantis", cell.value),
+        (cell.base_evaluation_id, "atlantis", cell.base_atlantis),
+        (cell.base_evaluation_id, "standard", cell.base_standard),
+    ):
+        if run_id and not math.isfinite(value):
+            reason, command = evaluations.gap(run_id, [f"{split}/{cell.task}/mean"], commands)
+            gaps[reason] = command
+    if cell.base_fault:
+        gaps[cell.base_fault] = commands.evaluate_base(model, cell.seed, cell.base_run_id)
+    return "; ".join(gaps), " && ".join(dict.fromkeys(gaps.values()))
 
 
 @dataclass(frozen=True)
@@ -284,11 +241,7 @@ class Improvements:
 
 
 def read_improvements(
-    source: Source,
-    options: Options,
-    fts: Sequence[str],
-    *,
-    only: Collection[str] | None = None,
+    source: Source, options: Options, fts: Sequence[str], *, only: Collection[str] | None = None
 ) -> Improvements:
     """Read the improvements of models that are fine-tuned from pt1.
 
@@ -296,11 +249,110 @@ def read_improvements(
     and a fine-tuned model.
     """
     trained = Trained.read(source, options, pretrain=PRETRAIN)
-    names = options.names | {"pretrain": PRETRAIN}
-    evaluations = read_evaluations(source, trained, fts, only, **names)
-    seeds, caveats = choose_seeds(evaluations, options, source)
-    evaluations = evaluations.of_seeds(seeds)
     models = [ModelName(PRETRAIN, ft, options.width, options.strategy) for ft in fts]
+    names = options.names | {"pretrain": PRETRAIN}
+    evaluations = read_evaluations(source, trained, models, only, **names)
+    seeds, caveats = _choose_seeds(evaluations, options, source)
+    evaluations = evaluations.of_seeds(seeds)
     cells = improvement_cells(evaluations, models, seeds, trained.commands)
-    caveats = [*unnamed_caveats(source.unnamed), *caveats, *evaluations.caveats]
+    caveats = [*source.caveats, *caveats, *evaluations.caveats]
     return Improvements(cells, evaluations, seeds, caveats, trained)
+
+
+def _choose_seeds(
+    evaluations: Evaluations, options: Options, source: Source
+) -> tuple[tuple[int, ...], list[str]]:
+    """Return the seeds of the options, else all with a fine-tuned model; and caveats about them."""
+    based, tuned = set(evaluations.bases["seed"]), set(evaluations.finetuned["seed"])
+    asked = set(options.seeds) or tuned
+    if evaluations.runs.empty:
+        raise nothing_of("finished evaluation", "evaluate", options, source)
+    if not asked & based & tuned:
+        of_seeds = f" for seeds {_listed(options.seeds)}" if options.seeds else ""
+        raise NothingThere(
+            f"{source.place} lacks a base and a model fine-tuned from it{of_seeds} "
+            f"({options.in_words}): it has bases of seeds {_listed(based)}; fine-tuned models of "
+            f"seeds {_listed(tuned)}"
+        )
+    left_out = sorted(based - tuned - asked)
+    return tuple(sorted(asked)), [
+        *(f"seed {seed} is left out: only its base is evaluated" for seed in left_out),
+        *(f"seed {seed} has no evaluated base" for seed in sorted(asked - based)),
+        *(f"seed {seed} has no fine-tuned model" for seed in sorted(asked - tuned)),
+    ]
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds))) or "none"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All numbers of some models and seeds.
+
+    values: one row per model, seed and quantity, with SCORE_COLUMNS; a quantity is an evaluation
+    metric or, of a model fine-tuned from pt1, one of IMPROVEMENTS. runs: the evaluations that they
+    are from; absent: what the store lacks, as rows of MISSING_COLUMNS.
+    """
+
+    values: pd.DataFrame
+    models: tuple[ModelName, ...]
+    seeds: tuple[int, ...]
+    runs: pd.DataFrame
+    absent: list[dict[str, Any]]
+    caveats: list[str]
+
+
+def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = ()) -> Scores:
+    """Read the numbers of these models, or of all. Raises NothingThere if none is evaluated."""
+    found = source.runs(stage="evaluate", **options.names)
+    found = [run for run in found if run.tag("checkpoints") == LAST]
+    if not found:
+        raise nothing_of("finished evaluation", "evaluate", options, source)
+    models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
+    commands = (trained := Trained.read(source, options)).commands
+    evaluations = read_evaluations(source, trained, models, **options.names).of_seeds(seeds)
+    pairs = [(str(model), family_of(model), seed) for seed in seeds for model in models]
+    wanted = pd.DataFrame(pairs, columns=["model", "family", "seed"])
+    chosen = evaluations.runs[evaluations.runs["chosen"]].reset_index()
+    shown = wanted.merge(chosen[["model", "seed", "run_id"]].drop_duplicates(["model", "seed"]))
+    metrics = _with_numbers(shown.merge(METRICS, how="cross"), evaluations.sources)
+    there = metrics[np.isfinite(metrics["value"])]
+    tuned = [model for model in models if model.ft != NO_FT and model.pretrain == PRETRAIN]
+    cells = improvement_cells(evaluations, tuned, seeds, commands)
+    cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
+    values = pd.concat([there, _improvements(cells).merge(shown)], ignore_index=True)
+    if values.empty:
+        raise NothingThere(f"the evaluations in {source.place} hold no number ({options.in_words})")
+
+    def unevaluated(row: Any) -> tuple[str, str]:
+        return "the model is not evaluated", commands.evaluate(parse_model(row.model), row.seed)
+
+    def without_number(row: Any) -> tuple[str, str]:
+        return evaluations.gap(row.run_id, [row.quantity], commands)
+
+    lacking = missing(metrics, there, ["run_id", "quantity"], without_number)
+    suites = lacking[["run_id", "model", "seed", "split", "task"]].drop_duplicates()
+    gaps = [
+        missing(wanted, shown, ["model", "seed"], unevaluated).assign(matrix="values", task=""),
+        explained(suites, lacking, ["run_id", "split", "task"]).assign(matrix="values"),
+        cells[cells["reason"] != ""].assign(matrix="improvement"),
+    ]
+    used = {*shown["run_id"], *cells["base_evaluation_id"]} - {""}
+    return Scores(
+        values=values[SCORE_COLUMNS],
+        models=models,
+        seeds=seeds,
+        runs=evaluations.runs.loc[sorted(used)],
+        absent=pd.concat(gaps)[MISSING_COLUMNS].to_dict("records"),
+        caveats=[*caveats, *evaluations.caveats],
+    )
+
+
+def _improvements(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the improvements and their means of each run, where no cell is missing."""
+    means = cells["trained"].map({True: MEANS[0], False: MEANS[1]})
+    every = [cells.assign(quantity="improvement/" + cells["task"]), cells.assign(quantity=means)]
+    groups = pd.concat(every).groupby(["run_id", "quantity"], sort=False)["normalised"]
+    values = groups.mean()[groups.count() == groups.size()]
+    return values.rename("value").reset_index()

@@ -1,17 +1,15 @@
-"""Representations from the store: which extraction is used of a model, and its tables.
+"""Representations: which extraction is used of a model, and its tables.
 
-Only finished extractions of one scale, width and world, at the last checkpoint and with the prompt
-of the model's first trained task, are read. Models with other cities than most are left out, as
-their rows are not comparable.
+Extractions of the last checkpoint with the prompt of the model's first trained task are read.
+Models with other cities than most are left out, as their rows are not comparable.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,23 +18,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from analysis.options import ALL
-from analysis.store.caveats import (
+from analysis.store.missing import (
     OTHER_CITIES,
     UNKNOWN_CITIES,
     city_caveats,
     currency_caveats,
     duplicate_caveats,
+    missing,
     setting_caveats,
 )
-from analysis.store.missing import Commands, missing
-from analysis.store.selection import (
-    LAST,
-    NothingThere,
-    Trained,
-    choose,
-    run_table,
-    training_id,
-)
+from analysis.store.selection import LAST, NothingThere, Trained, choose, run_table
 from analysis.store.source import Source
 from worldrep.data.world import World
 from worldrep.errors import InputError, StateError
@@ -98,58 +89,40 @@ def read_extractions(
     """Read the extractions of some models and seeds, with the tags `names`.
 
     layer: a number, `default` for each model's own (5, or the last but one of a shallower model),
-    or `all` to prefer extractions with most layers.
-
-    Raises:
-        NothingThere: If there is no extraction.
-        StateError: If the cities of the models cannot be read.
+    or `all` to prefer extractions with most layers. Raises NothingThere if there is no extraction,
+    StateError if the cities of the models cannot be read.
     """
-    pairs = [(str(model), seed) for model, seed in asked]
-    wanted = set(pairs)
+    wanted = pd.DataFrame([(str(model), seed) for model, seed in asked], columns=KEYS)
+    pairs = set(wanted.itertuples(index=False, name=None))
     found = {
         run.id: run
         for run in source.runs(stage="extract", **names)
-        if (run.tag("model"), int(run.tag("seed"))) in wanted and _is_usable(run, layer)
+        if (run.tag("model"), int(run.tag("seed"))) in pairs and _is_usable(run, layer)
     }
     if not found:
-        raise NothingThere(f"{source.place} has no representations of {_in_words(pairs)}")
-    table = choose(_run_table(found.values(), trained), "extraction", most_layers=layer == ALL)
-    chosen = table[table["chosen"]]
+        raise NothingThere(f"{source.place} has no representations of {_listed(wanted)}")
+    runs = run_table(found.values(), trained.current)
+    digests = {run_id: run.tag("world_digest") for run_id, run in trained.runs.items()}
+    runs["layers"] = [layers_of(run) for run in found.values()]
+    runs["world_digest"] = runs["model_run_id"].map(digests).fillna("")
+    runs = choose(runs, "extraction", most_layers=layer == ALL)
+    chosen = runs[runs["chosen"]]
     chosen = chosen.assign(left_out=_left_out(chosen["world_digest"]))
     kept = chosen[chosen["left_out"] == ""].drop(columns="left_out")
     if kept.empty:
         raise NothingThere(
             f"{source.place} has no finished training behind the representations of "
-            f"{_in_words(pairs)}"
+            f"{_listed(wanted)}"
         )
-    of_kept = table.reset_index().merge(kept[KEYS], on=KEYS).set_index("run_id")
+    of_kept = runs[runs.set_index(KEYS).index.isin(kept.set_index(KEYS).index)]
     caveats = [
         *city_caveats(chosen),
         *duplicate_caveats(of_kept, "extraction", found),
         *currency_caveats(kept),
         *setting_caveats(found[run_id] for run_id in kept.index),
     ]
-    absent = _absent(pairs, chosen, layer, trained.commands)
-    return Extractions(source, kept, absent, caveats, read_world(source, kept, names["world"]))
-
-
-def _absent(
-    pairs: Sequence[tuple[str, int]], chosen: pd.DataFrame, layer: int | str, commands: Commands
-) -> list[dict[str, Any]]:
-    """Return the models and seeds that have no extraction, or one that is left out."""
-    none = "no representations" + (f" of layer {layer}" if isinstance(layer, int) else "")
-    layers = {} if layer == DEFAULT else {"layers": layer}
-
-    def why(row: Any) -> tuple[str, str]:
-        if row.left_out == OTHER_CITIES:
-            return row.left_out, ""
-        command = commands.extract(parse_model(row.model), row.seed, **layers)
-        return row.left_out or none, command
-
-    wanted = pd.DataFrame(pairs, columns=KEYS)
-    wanted = wanted.merge(chosen[[*KEYS, "left_out"]], how="left", on=KEYS).fillna("")
-    kept = chosen[chosen["left_out"] == ""]
-    return missing(wanted, kept, KEYS, why)[[*KEYS, "reason", "command"]].to_dict("records")
+    absent = _absent(wanted, chosen, layer, trained)
+    return Extractions(source, kept, absent, caveats, _read_world(source, kept, names["world"]))
 
 
 def _is_usable(run: StoredRun, layer: int | str) -> bool:
@@ -163,15 +136,6 @@ def _is_usable(run: StoredRun, layer: int | str) -> bool:
     return run.tag("checkpoints") == LAST and is_usual and wanted in layers_of(run)
 
 
-def _run_table(runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
-    """Return the table of `run_table` with layers and world_digest, empty if it is not known."""
-    trainings = [trained.runs.get(training_id(run)) for run in runs]
-    return run_table(runs, trained.current).assign(
-        layers=[layers_of(run) for run in runs],
-        world_digest=[training.tag("world_digest") if training else "" for training in trainings],
-    )
-
-
 def _left_out(digests: pd.Series) -> list[str]:
     """Return why each run is left out for its cities; empty if it has those that most have."""
     usual = Counter(digests[digests != ""]).most_common(1)
@@ -179,31 +143,36 @@ def _left_out(digests: pd.Series) -> list[str]:
     return ["" if d == kept else OTHER_CITIES if d else UNKNOWN_CITIES for d in digests]
 
 
-def read_world(source: Source, runs: pd.DataFrame, variant: str) -> World:
-    """Read the cities of models that share them, from the training of the first.
+def _absent(
+    wanted: pd.DataFrame, chosen: pd.DataFrame, layer: int | str, trained: Trained
+) -> list[dict[str, Any]]:
+    """Return the models and seeds that have no extraction, or one that is left out."""
+    none = "no representations" + (f" of layer {layer}" if isinstance(layer, int) else "")
+    layers = {} if layer == DEFAULT else {"layers": layer}
 
-    Raises StateError if their digest is not that of the training.
-    """
-    first = runs.iloc[0]
-    run_id = first["model_run_id"]
-    world = _world(str(source.path(run_id, CITIES)), variant)
-    if world.digest != first["world_digest"]:
+    def why(row: Any) -> tuple[str, str]:
+        command = trained.commands.extract(parse_model(row.model), row.seed, **layers)
+        return row.left_out or none, "" if row.left_out == OTHER_CITIES else command
+
+    wanted = wanted.merge(chosen[[*KEYS, "left_out"]], how="left", on=KEYS).fillna("")
+    gaps = missing(wanted, chosen[chosen["left_out"] == ""], KEYS, why)
+    return gaps[[*KEYS, "reason", "command"]].to_dict("records")
+
+
+def _read_world(source: Source, runs: pd.DataFrame, variant: str) -> World:
+    """Read the cities that the runs share, from the training of the first."""
+    run_id, digest = runs.iloc[0][["model_run_id", "world_digest"]]
+    cities = pd.read_csv(source.path(run_id, CITIES), dtype={"city_id": str}, keep_default_na=False)
+    world = World(variant, cities)
+    if world.digest != digest:
         raise StateError(f"run {run_id} does not hold the cities that it was trained on")
     return world
 
 
-@lru_cache(maxsize=4)
-def _world(path: str, variant: str) -> World:
-    return World(variant, pd.read_csv(path, dtype={"city_id": str}, keep_default_na=False))
-
-
-def _in_words(pairs: Sequence[tuple[str, int]]) -> str:
-    models = list(dict.fromkeys(model for model, _ in pairs))
+def _listed(wanted: pd.DataFrame) -> str:
+    models = wanted["model"].unique()
     shown = ", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
     return f"{shown}; `-e extract` makes them"
-
-
-# Layers
 
 
 def parse_layer(text: str, *further: str) -> int | str:

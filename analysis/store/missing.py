@@ -1,7 +1,8 @@
-"""What the store lacks, as one kind of table, and the commands that compute it."""
+"""What a reader has to know of the numbers: those that are missing, with commands, and caveats."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,19 @@ from typing import Any
 import pandas as pd
 
 from analysis.statistics.matrices import specialists_of
+from worldrep.data.tasks import TASKS
 from worldrep.names import FINETUNINGS, NO_FT, PLAIN, TASK_NAMES, ModelName
-from worldrep.tracking.connection import DEFAULT_EXPERIMENT
+from worldrep.settings import FIELDS, SHARED_GROUPS
+from worldrep.tracking import DEFAULT_EXPERIMENT, StoredRun
 
 MISSING_COLUMNS = ["matrix", "seed", "model", "task", "reason", "command"]
+OTHER_CITIES = "extracted from other cities"
+UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
+SHOWN_MODELS = 3
+CLEAR = 2.0  # standard errors
+_OWN = [name for name, spec in FIELDS.items() if spec.metadata["group"] == "training"]
+_SHARED = [name for name, spec in FIELDS.items() if spec.metadata["group"] in SHARED_GROUPS]
+_USUAL = {"strategy": PLAIN, "width": "base", "world": "standard"}  # not written in commands
 
 
 def missing(
@@ -25,37 +35,24 @@ def missing(
 ) -> pd.DataFrame:
     """Return the rows of `wanted` that `found` lacks (an anti-join), with reason and command.
 
-    Args:
-        wanted: The rows that are wanted.
-        found: The rows that are there.
-        on: Key columns of both tables.
-        why: Called with a missing row as a named tuple; returns the reason and the command that
-            computes what is missing (empty if there is none).
+    on: key columns of both tables; why: called with a missing row as a named tuple, returns the
+    reason and the command that computes what is missing (empty if there is none).
     """
     keys, there = (pd.MultiIndex.from_frame(table[[*on]]) for table in (wanted, found))
     rows = wanted[~keys.isin(there)]
-    facts = [why(row) for row in rows.itertuples()]
-    return rows.assign(
-        reason=[reason for reason, _ in facts], command=[command for _, command in facts]
-    )
+    facts = pd.DataFrame([why(row) for row in rows.itertuples()], rows.index, ["reason", "command"])
+    return pd.concat([rows, facts], axis=1)
 
 
-def explained(table: pd.DataFrame, gaps: Iterable[pd.DataFrame], on: list[str]) -> pd.DataFrame:
-    """Return the table with the columns reason and command: those of all gaps of a row, joined.
+def explained(table: pd.DataFrame, gaps: pd.DataFrame, on: list[str]) -> pd.DataFrame:
+    """Return the table with the columns reason and command: those of all its gaps, joined.
 
-    gaps: tables of `missing`; on: key columns of all tables. A row without gaps has empty texts.
+    gaps: of `missing`; on: key columns of both tables. A row without gaps has empty texts.
     """
-    found: dict[Any, tuple[dict[str, None], dict[str, None]]] = {}
-    for gap in gaps:
-        keys = gap[on].itertuples(index=False, name=None)
-        for key, reason, command in zip(keys, gap["reason"], gap["command"], strict=True):
-            reasons, commands = found.setdefault(key, ({}, {}))
-            reasons[reason] = commands[command] = None
-    facts = [found.get(key, ({}, {})) for key in table[on].itertuples(index=False, name=None)]
-    return table.assign(
-        reason=["; ".join(reasons) for reasons, _ in facts],
-        command=[" && ".join(filter(None, commands)) for _, commands in facts],
-    )
+    for column, separator in (("reason", "; "), ("command", " && ")):
+        texts = gaps[gaps[column] != ""].drop_duplicates([*on, column])
+        table = table.join(texts.groupby(on)[column].agg(separator.join), on=on)
+    return table.fillna({"reason": "", "command": ""})
 
 
 def missing_table(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
@@ -87,7 +84,7 @@ def missing_expected(
     gaps["reason"] = gaps["ft"] + ": " + gaps["reason"]
     wanted = product([matrix], cells["seed"].unique(), fts, TASK_NAMES)
     table = pd.DataFrame(wanted, columns=["matrix", "seed", "model", "task"])
-    table = explained(table, [gaps], ["seed", "model", "task"])
+    table = explained(table, gaps, ["seed", "model", "task"])
     return table[table["reason"] != ""]
 
 
@@ -105,6 +102,15 @@ class Commands:
     current: Collection[str]
     experiment: str
 
+    def train(self, model: ModelName, seed: int) -> str:
+        """Train a model. A fine-tuning trains its base first if that is missing."""
+        names = {"pretrain": model.pretrain}
+        if model.ft != NO_FT:
+            usual = model.pretrain == "pt1"
+            names = {"ft": model.ft, "strategy": model.strategy} | ({} if usual else names)
+        entry = "pretrain" if model.ft == NO_FT else "finetune"
+        return self._run(entry, **names, width=model.width, seed=seed, **self._names)
+
     def evaluate(self, model: ModelName, seed: int, **parameters: object) -> str:
         """Evaluate a model, after its training if it is not trained."""
         return self._downstream("evaluate", model, seed, **parameters)
@@ -120,17 +126,6 @@ class Commands:
         command = self._run(entry, model=model, seed=seed, **parameters, **self._names)
         return command if training else f"{self.train(model, seed)} && {command}"
 
-    def train(self, model: ModelName, seed: int) -> str:
-        """Train a model. A fine-tuning trains its base first if that is missing."""
-        width = {} if model.width == "base" else {"width": model.width}
-        if model.ft == NO_FT:
-            names = {"pretrain": model.pretrain} | width
-            return self._run("pretrain", **names, seed=seed, **self._names)
-        names = {"ft": model.ft}
-        names |= {} if model.strategy == PLAIN else {"strategy": model.strategy}
-        names |= {} if model.pretrain == "pt1" else {"pretrain": model.pretrain}
-        return self._run("finetune", **names, **width, seed=seed, **self._names)
-
     def evaluate_run(self, run_id: str, **parameters: object) -> str:
         """Evaluate the model of one training run."""
         return self._run("evaluate", run_id=run_id, **parameters)
@@ -145,11 +140,142 @@ class Commands:
 
     @property
     def _names(self) -> dict[str, str]:
-        world = {} if self.world == "standard" else {"world": self.world}
-        return {"scale": self.scale} | world
+        return {"scale": self.scale, "world": self.world}
 
     def _run(self, entry: str, **parameters: object) -> str:
-        typed = " ".join(f"-P {name}={value}" for name, value in parameters.items())
+        shown = {name: value for name, value in parameters.items() if value != _USUAL.get(name)}
+        typed = " ".join(f"-P {name}={value}" for name, value in shown.items())
         is_usual = self.experiment == DEFAULT_EXPERIMENT
         where = "" if is_usual else f" --experiment-name {shlex.quote(self.experiment)}"
         return f"mlflow run . -e {entry} {typed}{where} --env-manager local"
+
+
+def unknown_name_caveats(names: Iterable[str]) -> list[str]:
+    """Say which models were left out because this version does not know their names."""
+    names = ", ".join(sorted(set(names)))
+    return [f"left out, as this version does not know their names: {names}"] if names else []
+
+
+def city_caveats(runs: pd.DataFrame) -> list[str]:
+    """Name the extractions that are left out for their cities, as their column left_out says."""
+    n = int((runs["left_out"] == "").sum())
+    reasons = {
+        OTHER_CITIES: f"their representations are of other cities than those of the {n} others",
+        UNKNOWN_CITIES: "their trainings are not finished or not in the store, so that nothing "
+        "says which cities they are of",
+    }
+    named = {reason: _names(runs[runs["left_out"] == reason]) for reason in reasons}
+    return [
+        f"{', '.join(own)}: left out, {reasons[reason]}" for reason, own in named.items() if own
+    ]
+
+
+def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:
+    """Say which run is used of each model and seed that has several, and how they differ.
+
+    runs: table of `choose`; kind: what a run is called; found: run id -> run.
+    """
+    caveats = []
+    for (model, seed), group in runs.groupby(["model", "seed"]):
+        chosen, older = group[group["chosen"]], group.index[~group["chosen"]]
+        if len(older):
+            own = [found[run_id] for run_id in group.index]
+            differing = ", ".join(_differences(own, [*_SHARED, *_OWN]))
+            how = f"; they differ in {differing}" if differing else ""
+            means = [{k: v for k, v in run.metrics.items() if k.endswith("/mean")} for run in own]
+            how += "; their numbers differ" if any(other != means[0] for other in means) else ""
+            caveats.append(
+                f"{model} seed {seed} has {len(group)} finished {kind}s: {', '.join(chosen.index)} "
+                f"is used ({chosen['why'].iloc[0]}), not {', '.join(older)}{how}"
+            )
+    return caveats
+
+
+def currency_caveats(runs: pd.DataFrame) -> list[str]:
+    """Name the chosen models whose fingerprint does not match the current code and settings."""
+    models = _names(runs[runs["chosen"] & ~runs["current"]])
+    if not models:
+        return []
+    n_others = len(models) - SHOWN_MODELS
+    others = f" and {n_others} others" if n_others > 0 else ""
+    return [
+        f"{', '.join(models[:SHOWN_MODELS])}{others} {'is' if len(models) == 1 else 'are'} not "
+        "trained as the name alone stands for today: other settings, other cities or another "
+        "version"
+    ]
+
+
+def base_caveats(bases: pd.DataFrame) -> list[str]:
+    """Name the bases that were trained several times. bases: chosen runs, by run id."""
+    return [
+        f"{model} seed {seed} has {len(own)} bases ({', '.join(own.index)}): the first is shown, "
+        "and every model is compared with the one that it started from"
+        for (model, seed), own in bases.groupby(["model", "seed"], sort=False)
+        if len(own) > 1
+    ]
+
+
+def weak_base_caveats(bases: Iterable[StoredRun]) -> list[str]:
+    """Name the bases that have not clearly learnt some task.
+
+    Normalised improvement divides by the base's advantage on standard questions over Atlantis. It
+    is unreliable where this advantage is less than two standard errors.
+    """
+    return [
+        f"the base of seed {run.tag('seed')} is not clearly better on standard questions than on "
+        f"Atlantis in {', '.join(weak)} (less than two standard errors): normalised improvements, "
+        "which divide by that difference, are unreliable there"
+        for run in bases
+        if (weak := [task for task in TASK_NAMES if _is_weak(run.metrics, task)])
+    ]
+
+
+def _is_weak(metrics: Mapping[str, float], task: str) -> bool:
+    """Whether the two splits hardly differ in a task; False without the numbers to tell."""
+    known, unknown = (
+        [metrics.get(f"{split}/{task}/{fact}", math.nan) for fact in ("mean", "std", "n")]
+        for split in ("standard", "atlantis")
+    )
+    if not (known[2] > 0 and unknown[2] > 0):
+        return False
+    gain = known[0] - unknown[0] if TASKS[task].accuracy else unknown[0] - known[0]
+    return gain < CLEAR * math.hypot(*(std / math.sqrt(n) for _, std, n in (known, unknown)))
+
+
+def setting_caveats(runs: Iterable[StoredRun]) -> list[str]:
+    """Name the settings that differ between models which are compared with each other.
+
+    World, rows and model are compared among all runs; settings of the training among the bases,
+    and among the models with equally many tasks.
+    """
+    groups: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        family = run.tag("ft").partition("-")[0]
+        groups.setdefault("bases" if family == NO_FT else f"{family} models", []).append(run)
+    everything = [run for group in groups.values() for run in group]
+    compared = [("models", everything, _SHARED), *((k, v, _OWN) for k, v in groups.items())]
+    return [
+        f"the {label} differ in {name}: {kinds}"
+        for label, group, names in compared
+        for name, kinds in _differences(group, names).items()
+    ]
+
+
+def _differences(runs: Sequence[StoredRun], names: Sequence[str]) -> dict[str, str]:
+    """Return the settings that differ between runs: name -> the values and who has them."""
+    models = [f"{run.tag('model')} seed {run.tag('seed')}" for run in runs]
+    rows = [[run.params.get(f"cfg.{name}") for name in names] for run in runs]
+    table = pd.DataFrame(rows, index=models, columns=names)
+    return {name: _in_words(table[name]) for name in names if table[name].nunique() > 1}
+
+
+def _in_words(values: pd.Series) -> str:
+    groups = [(value, own.index) for value, own in values.groupby(values, sort=False)]
+    return ", ".join(
+        f"{value} ({own[0] if len(own) == 1 else f'{len(own)} models'})"
+        for value, own in sorted(groups, key=lambda group: -len(group[1]))
+    )
+
+
+def _names(runs: pd.DataFrame) -> list[str]:
+    return [f"{run.model} seed {run.seed}" for run in runs.itertuples()]

@@ -9,8 +9,7 @@ from functools import lru_cache
 import pandas as pd
 
 from analysis.options import ALL, Options
-from analysis.store.caveats import unknown_name_caveats
-from analysis.store.missing import Commands
+from analysis.store.missing import Commands, unknown_name_caveats
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, STRATEGIES, ModelName, parse_model
@@ -38,9 +37,6 @@ def nothing_of(kind: str, stage: str, options: Options, source: Source) -> Nothi
     return NothingThere(f"{source.place} has no {kind} of {options.in_words}: {has}")
 
 
-# Models
-
-
 def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
     """Parse `pt1,pt1_ftwb1-1..7` to models of the options' width and strategy, and `all` to ().
 
@@ -48,15 +44,10 @@ def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
     """
     if text.strip() == ALL:
         return ()
-    asked = Definition(  # for names and ranges as in a study
-        f"models={text}",
-        tuple(part.strip() for part in text.split(",")),
-        widths=(options.width,),
-        strategies=(options.strategy,),
-        worlds=(options.world,),
-        scale=options.scale,
-    )
-    return in_order(settings.model_name for settings in asked.resolved)
+    names = tuple(part.strip() for part in text.split(","))
+    own = {"widths": (options.width,), "strategies": (options.strategy,)}
+    study = Definition(f"models={text}", names, **own)  # for names and ranges as in a study
+    return in_order(settings.model_name for settings in study.resolved)
 
 
 def choose_models(
@@ -71,24 +62,23 @@ def choose_models(
     asked: empty for all models; kind: what a run is called. Raises NothingThere if no run is of the
     models and seeds asked for.
     """
+    strange = [run.tag("model") for run in runs if not known_model(run.tag("model"))]
     pairs = [(known_model(run.tag("model")), int(run.tag("seed"))) for run in runs]
     known = [(model, seed) for model, seed in pairs if model]
-    strange = [run.tag("model") for run in runs if not known_model(run.tag("model"))]
     wanted = [
         (model, seed)
         for model, seed in known
         if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
     ]
+    models, seeds = in_order(m for m, _ in wanted or known), {s for _, s in wanted or known}
     if not wanted:
-        models = ", ".join(map(str, in_order(model for model, _ in known)))
-        seeds = ", ".join(map(str, sorted({seed for _, seed in known})))
         raise NothingThere(
             f"{source.place} has no finished {kind} of the models and seeds asked for "
-            f"({options.in_words}): it has {models or 'none that it knows'} with seeds {seeds}"
+            f"({options.in_words}): it has {', '.join(map(str, models)) or 'none that it knows'} "
+            f"with seeds {', '.join(map(str, sorted(seeds)))}"
         )
-    all_models = in_order(model for model, _ in wanted)
-    all_seeds = tuple(sorted({seed for _, seed in wanted}))
-    return tuple(asked) or all_models, options.seeds or all_seeds, unknown_name_caveats(strange)
+    caveats = unknown_name_caveats(strange)
+    return tuple(asked) or models, options.seeds or tuple(sorted(seeds)), caveats
 
 
 def known_model(text: str) -> ModelName | None:
@@ -116,9 +106,6 @@ def family_of(model: ModelName) -> str:
         return base
     ft = model.ft.partition("-")[0]
     return ft if model.pretrain == "pt1" else f"{base}_{ft}"
-
-
-# Runs
 
 
 def training_id(run: StoredRun) -> str:
@@ -161,15 +148,15 @@ def choose(
     """
     runs = runs.assign(n_layers=runs["layers"].map(len) if most_layers else 0)
     runs = runs.sort_values(["current", "n_layers"], ascending=False, kind="stable")
-    groups = runs.groupby([*keys], sort=False)
-    peers = runs.groupby([*keys, "current"], sort=False)["n_layers"]
+    of_model = runs.groupby([*keys], sort=False)
+    least = runs.groupby([*keys, "current"], sort=False)["n_layers"].transform("min")
     n = runs.groupby([*keys, "current", "n_layers"], sort=False)["ended"].transform("size")
-    chosen = groups.cumcount() == 0
     why = "the newest of " + n.astype(str) + f" finished {kind}s"
     why = why.where(n > 1, f"the only finished {kind}")
-    why = why.where(runs["n_layers"] == peers.transform("min"), why + " with most layers")
-    preferred = runs["current"] & ~groups["current"].transform("all").astype(bool)
-    why = why.where(~preferred, why + " of the model as its name stands today")
+    why = why.mask(runs["n_layers"] > least, why + " with most layers")
+    preferred = runs["current"] & ~of_model["current"].transform("all").astype(bool)
+    why = why.mask(preferred, why + " of the model as its name stands today")
+    chosen = of_model.cumcount() == 0
     return runs.drop(columns="n_layers").assign(chosen=chosen, why=why.where(chosen, "not used"))
 
 
@@ -199,18 +186,15 @@ class Trained:
 
         Raises StateError if the store cannot be read.
         """
-        found = [
-            run for stage in STAGES for run in source.runs(stage=stage, **options.names, **names)
-        ]
-        current = frozenset(run.id for run in found if _is_current(run, options))
-        table = choose(run_table(found, current), "training")
-        standing = {
-            (str(run.model), int(run.seed)): str(run.Index)
-            for run in table[table["chosen"]].itertuples()
-        }
+        names |= options.names
+        found = {run.id: run for stage in STAGES for run in source.runs(stage=stage, **names)}
+        current = {run_id for run_id, run in found.items() if _is_current(run, options)}
+        table = choose(run_table(found.values(), current), "training")
+        chosen = table[table["chosen"]].reset_index()
+        standing = chosen.set_index(["model", "seed"])["run_id"].to_dict()
         experiment = source.store.experiment_name
         commands = Commands(options.scale, options.world, standing, current, experiment)
-        return cls({run.id: run for run in found}, current, standing, commands)
+        return cls(found, current, standing, commands)
 
 
 def _is_current(run: StoredRun, options: Options) -> bool:

@@ -6,7 +6,9 @@ import copy
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from worldrep.errors import StateError
 from worldrep.names import NO_FT, PLAIN, STRATEGIES
@@ -40,15 +42,19 @@ class Source:
         """Return the same runs, of all strategies."""
         key = tuple(sorted(tags.items()))
         if key not in self._found:
-            try:
-                found = self.store.find(**tags)
-            except StoreFault as fault:
-                raise self._unreadable(fault) from None
+            found = self._ask(self.store.find, **tags)
             finished = [run for run in found if run.status == "FINISHED"]
             named = [run for run in finished if _is_named(run)]
             self._unnamed |= {run.id for run in finished} - {run.id for run in named}
             self._found[key] = sorted(named, key=lambda run: (run.ended, run.id), reverse=True)
         return self._found[key]
+
+    def _ask(self, question: Callable[..., Any], *values: str, **tags: str) -> Any:
+        try:
+            return question(*values, **tags)
+        except StoreFault as fault:
+            words = self.store.words_of(fault)
+            raise StateError(f"cannot read the {self.place}: {words}") from None
 
     def tuned_by(self, strategy: str) -> Source:
         """Return the same source, with the same cache, for the models of another strategy."""
@@ -74,16 +80,15 @@ class Source:
         """Return the values of a metric by step; of several values at a step, the last logged."""
         key = run_id, metric
         if key not in self._curves:
-            try:
-                self._curves[key] = self.store.history(run_id, metric)
-            except StoreFault as fault:
-                raise self._unreadable(fault) from None
+            self._curves[key] = self._ask(self.store.history, run_id, metric)
         return self._curves[key]
 
     @property
-    def unnamed(self) -> int:
-        """How many finished runs were left out because they have no model or no seed."""
-        return len(self._unnamed)
+    def caveats(self) -> list[str]:
+        """Say how many finished runs were left out because they have no model or no seed."""
+        n = len(self._unnamed)
+        runs = "1 finished run does" if n == 1 else f"{n} finished runs do"
+        return [f"{runs} not say of which model and seed: left out"] if n else []
 
     @property
     def place(self) -> str:
@@ -98,9 +103,6 @@ class Source:
             for run in self.runs(stage=stage)
         )
         return "; ".join(f"{count} of {name}" for name, count in sorted(kinds.items()))
-
-    def _unreadable(self, fault: Exception) -> StateError:
-        return StateError(f"cannot read the {self.place}: {self.store.words_of(fault)}")
 
 
 def _strategy_of(run: StoredRun) -> str | None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from recorder import FolderRecorder
 
-from benchmarks.recorder import FolderRecorder
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import stack_rows, training_sets
 from worldrep.data.world import world_of

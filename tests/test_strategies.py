@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from recorder import FolderRecorder
 from torch.nn.functional import cross_entropy
 
-from benchmarks.recorder import FolderRecorder
 from worldrep.data.sets import base_sets, maker_of, stack_rows, training_digest, training_sets
 from worldrep.data.tokens import PAD
 from worldrep.errors import InputError

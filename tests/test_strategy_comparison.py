@@ -13,7 +13,7 @@ from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
-from worldrep.sweeps.objectives import Objective
+from worldrep.sweeps.search import Objective
 from worldrep.tracking import Store
 
 ERRORS = [task for task in TASK_NAMES if not TASKS[task].accuracy]

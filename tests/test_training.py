@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from recorder import FolderRecorder
 from safetensors.torch import load_file
 
-from benchmarks.recorder import FolderRecorder
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import load_rows, stack_rows, training_sets, validation_sets
 from worldrep.data.world import world_of

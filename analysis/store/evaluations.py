@@ -184,8 +184,10 @@ def improvement_cells(
     numbers = cells[["value", "base_atlantis", "base_standard"]]
     cells["accuracy"] = [TASKS[task].accuracy for task in cells["task"]]
     rows = list(numbers.join(cells.pop("accuracy")).itertuples(index=False, name=None))
-    cells["normalised"] = [normalized_improvement(*row) for row in rows]
-    cells["normalised_unclipped"] = [normalized_improvement(*row, clip=False) for row in rows]
+    cells["normalised"] = [normalized_improvement(v, a, s, kind) for v, a, s, kind in rows]
+    cells["normalised_unclipped"] = [
+        normalized_improvement(v, a, s, kind, clip=False) for v, a, s, kind in rows
+    ]
     based = set(evaluations.bases["seed"])
 
     def why(cell: Any) -> tuple[str, str]:

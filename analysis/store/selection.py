@@ -45,8 +45,9 @@ def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
     if text.strip() == ALL:
         return ()
     names = tuple(part.strip() for part in text.split(","))
-    own = {"widths": (options.width,), "strategies": (options.strategy,)}
-    study = Definition(f"models={text}", names, **own)  # for names and ranges as in a study
+    study = Definition(  # for names and ranges as in a study
+        f"models={text}", names, widths=(options.width,), strategies=(options.strategy,)
+    )
     return in_order(settings.model_name for settings in study.resolved)
 
 

@@ -115,7 +115,6 @@ class ModelName:
 
     @property
     def tasks(self) -> Mixture:
-        """The tasks of the last stage of training."""
         return PRETRAININGS[self.pretrain] if self.ft == NO_FT else FINETUNINGS[self.ft]
 
 

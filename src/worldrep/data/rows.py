@@ -21,7 +21,7 @@ _CHUNK = 1 << 16  # most rows drawn at a time; this many fit the cache of a core
 _MAX_FRUITLESS = 200  # draws without a new question before giving up
 
 Cities = NDArray[np.int32]  # (n, k) indices into World.cities
-Keys = NDArray[np.uint64]  # (n,) one number per question
+Keys = NDArray[np.uint64]  # (n,) one hash per question; a collision (5e-20) only skips a row
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,7 @@ class RowMaker:
 
 
 def question_keys(cities: NDArray[np.integer]) -> Keys:
-    """Return a 64-bit hash (n,) of each ordered choice of cities (n, k).
-
-    Different questions collide with probability 5e-20, and a collision only skips a row.
-    """
+    """Return a 64-bit hash (n,) of each ordered choice of cities (n, k)."""
     keys = np.full(len(cities), cities.shape[1], dtype=np.uint64)
     for column in cities.T:
         keys = (keys ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)

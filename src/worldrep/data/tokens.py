@@ -1,7 +1,4 @@
-"""Character tokens: text to token ids and back, and rows of questions written as tokens.
-
-The vocabulary has four special tokens, then the 94 printable ASCII characters without space.
-"""
+"""Character tokens: text to token ids and back, and rows of questions written as tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
-VOCABULARY = (*SPECIAL, *map(chr, range(33, 127)))
+VOCABULARY = (*SPECIAL, *map(chr, range(33, 127)))  # printable ASCII without space
 VOCABULARY_SIZE = len(VOCABULARY)
 EQUALS = VOCABULARY.index("=")
 _SHIFT = 33 - len(SPECIAL)  # from the code of a character to its token id

@@ -47,8 +47,8 @@ def generate_tokens(
 ) -> Tokens:
     """Return token rows (n, max_new_tokens) that follow each prompt: text, <eos>, then <pad>.
 
-    Prompts of equal length are decoded together, so that nothing is padded, and in sorted order, so
-    that neighbours share a prefix. plain: use the forward pass of `transformers`.
+    Prompts of equal length are decoded together, without padding, and sorted, so that neighbours
+    share a prefix. plain: use the forward pass of `transformers`.
     """
     lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
     limit = model.config.max_position_embeddings

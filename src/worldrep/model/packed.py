@@ -157,10 +157,7 @@ class PackedQwen2(nn.Module):
         return self.model.lm_head(_norm(x, decoder.norm))
 
     def states(self, tokens: Tensor, layout: Layout) -> Iterator[Tensor]:
-        """Yield the embeddings (T, D) and the output of each layer, the last after the final norm.
-
-        Layers after the last one taken are not computed.
-        """
+        """Yield the embeddings (T, D), then each layer's output, the last after the final norm."""
         decoder = self.model.model
         x, rows = self._embed(tokens, layout)
         last = len(decoder.layers) - 1

@@ -40,12 +40,10 @@ class Schedule:
 
     @classmethod
     def of(cls, settings: Settings, rows: int) -> Schedule:
-        """Return the schedule of a training on a number of rows."""
         return cls(rows, settings.batch_size - replayed_rows(settings), settings.epochs)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch; its last batch may be smaller."""
         return -(-self.rows // self.batch_size)
 
     @property

@@ -56,7 +56,6 @@ class Bar:
         self._bar.update(progress.done - self._bar.n)
 
     def close(self) -> None:
-        """Finish the current bar; the next call starts another one."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,7 +1,4 @@
-"""Strategies of fine-tuning against forgetting: pull (L2-SP, EWC), adapters (LoRA), freezing.
-
-`Training` in `state.py` chooses among them. The strategy `replay` is part of the feed.
-"""
+"""Strategies against forgetting: pull (L2-SP, EWC), LoRA, freezing; `replay` is in the feed."""
 
 import warnings
 from collections.abc import Sequence

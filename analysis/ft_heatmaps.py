@@ -119,7 +119,7 @@ def warm_up_table(differences: dict[str, dict[int, pd.DataFrame]]) -> pd.DataFra
                 {
                     "comparison": f"ftwb{n} - ft{n}",
                     "cells": cells,
-                    **asdict(paired(by_model, np.zeros(len(by_model)))),
+                    **asdict(paired(by_model.tolist(), [0.0] * len(by_model))),
                     "seeds": " ".join(map(str, seeds)),
                     "seeds_missing": int((~known[:, known.any(axis=0)]).sum()),
                     "models": tuple(by_model[~np.isnan(by_model)]),

@@ -1,9 +1,6 @@
-"""Rows per second and peak memory of making the data sets of a scale, at growing sizes.
+"""Making all data sets of a scale in an empty cache, beside a generator of one row at a time.
 
-All sets of a task (training, Atlantis, warm-up, validation, test) are drawn, answered, tokenised
-and stored in an empty cache, in turn with a plain generator that makes one row at a time.
-
-    python -m benchmarks.data --sizes 1000000    # rows that a task trains on
+python -m benchmarks.data --sizes 1000000    # rows that a task trains on
 """
 
 from __future__ import annotations
@@ -13,13 +10,13 @@ import os
 import random
 import resource
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import mean, median
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, pairwise
+from statistics import mean
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.report import Results, benchmark, table
+from benchmarks.report import Rows, Tables, benchmark, in_turns
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.sets import load_rows
 from worldrep.data.tasks import TASKS
@@ -28,7 +25,8 @@ from worldrep.names import TASK_NAMES, ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings
 
-PLAIN_SECONDS = 0.2  # of the plain generator in each round
+PLAIN_ROWS = 10_000  # of the plain generator in each round
+POOLS = ("world", "atlantis")
 
 Point = Sequence[int]
 
@@ -36,107 +34,68 @@ Point = Sequence[int]
 @benchmark
 def main(
     scale: str = "paper", sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000), rounds: int = 3
-) -> Results:
+) -> Tables:
     """Make all data sets in empty caches, at several sizes, and time it."""
-    cases = [measure(scale, size, rounds) for size in sorted(sizes)]
-    largest = cases[-1]
-    columns = {
-        "task": "task",
-        "rows": "rows",
-        "seconds": "seconds",
-        "rows/s": "rows_per_second",
-        "plain generator, rows/s": "plain_rows_per_second",
-        "ratio": "ratio",
-    }
-    growth = {
-        "rows a task trains on": "size",
-        "rows in all": "rows",
-        "seconds": "seconds",
-        "rows/s, mean of tasks": "mean_rows_per_second",
-        "ratio, mean of tasks": "mean_ratio",
-        "peak memory, GiB": "peak_gib",
-    }
-    title = f"With {largest['size']:,} rows that each task trains on:"
-    tables = [table(largest["tasks"], columns, title), table(cases, growth, "As the data grow:")]
-    return {"cases": cases}, tables
-
-
-def measure(scale: str, size: int, rounds: int) -> dict[str, Any]:
-    """Return medians of each task, their sums, and the peak memory so far."""
-    settings = of_size(scale, size)
-    world = world_of(settings)
-    turns = [one_round(settings, world) for _ in range(rounds)]
-    tasks = [
-        {"task": task, "rows": turns[0][i]["rows"]}
-        | {key: median(turn[i][key] for turn in turns) for key in turns[0][i] if key != "rows"}
-        for i, task in enumerate(TASK_NAMES)
-    ]
-    return {
-        "size": size,
-        "rows": sum(task["rows"] for task in tasks),
-        "seconds": sum(task["seconds"] for task in tasks),
-        "mean_rows_per_second": mean(task["rows_per_second"] for task in tasks),
-        "mean_ratio": mean(task["ratio"] for task in tasks),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "tasks": tasks,
-    }
+    growth: Rows = []
+    for size in sorted(sizes):
+        settings = of_size(scale, size)
+        world = world_of(settings)
+        tasks = [measure(settings, world, task, rounds) for task in TASK_NAMES]
+        rows, seconds = (sum(found[key] for found in tasks) for key in ("rows", "seconds"))
+        row = {"rows a task trains on": size, "rows in all": rows, "seconds": seconds}
+        ratio = mean(found["ratio"] for found in tasks)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        row |= {"rows/s": rows / seconds, "ratio, mean of tasks": ratio, "peak memory, GiB": peak}
+        growth.append(row)
+    title = f"With {max(sizes):,} rows that each task trains on:"
+    return {title: tasks, "As the data grow:": growth}
 
 
 def of_size(scale: str, size: int) -> Settings:
     """Return the settings of a scale with all row sets resized like the training set."""
     settings = resolve(ModelName("pt1"), scale=scale)
-    factor = size / settings.pretrain_rows
-    rows = {
-        name: max(1, round(n * factor)) for name, n in settings.group("rows", "ft_rows").items()
-    }
+    sizes = settings.group("rows", "ft_rows")
+    rows = {k: max(1, round(n * size / settings.pretrain_rows)) for k, n in sizes.items()}
     rows["multi_rows"] = min(rows["multi_rows"], rows["test_rows"])
     return resolve(ModelName("pt1"), scale=scale, overrides=rows)
 
 
-def one_round(settings: Settings, world: World) -> list[dict[str, Any]]:
-    """Make each task in an empty cache, and then with the plain generator."""
-    maker, found = RowMaker(world, settings), []
-    with (
-        tempfile.TemporaryDirectory(prefix="worldrep-") as folder,
-        patch.dict(os.environ, WORLDREP_CACHE=folder),
-    ):
-        for task in TASK_NAMES:
-            rows, seconds = make_all(maker, settings, task)
-            rate, plain = rows / seconds, plain_rate(task, world)
-            case = {"rows": rows, "seconds": seconds, "rows_per_second": rate}
-            found.append(case | {"plain_rows_per_second": plain, "ratio": rate / plain})
-    return found
+def measure(settings: Settings, world: World, task: str, rounds: int) -> dict[str, Any]:
+    """Make all sets of a task in empty caches, in turn with the plain generator."""
+    makers = iter([RowMaker(world, settings) for _ in range(rounds)])  # a maker keeps what it drew
+    plain_texts = plain_rows(task, world)
+    next(plain_texts)
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ):
+        (seconds, rows), (plain, _) = in_turns(
+            rounds,
+            lambda: make_all(next(makers), settings, task, tempfile.mkdtemp(dir=folder)),
+            lambda: [
+                [ord(character) - 29 for character in row]
+                for row in islice(plain_texts, PLAIN_ROWS)
+            ],
+        )
+    rate, plain_rate = rows / seconds, PLAIN_ROWS / plain
+    found = {"task": task, "rows": rows, "seconds": seconds, "rows/s": rate}
+    return found | {"plain generator, rows/s": plain_rate, "ratio": rate / plain_rate}
 
 
-def make_all(maker: RowMaker, settings: Settings, task: str) -> tuple[int, float]:
-    """Make all sets of one task; return their rows and the seconds."""
+def make_all(maker: RowMaker, settings: Settings, task: str, cache: str) -> int:
+    """Make all sets of one task in an empty cache; return the number of their rows."""
+    os.environ["WORLDREP_CACHE"] = cache
     sets = [
         RowSet(task, "world", "pretrain", settings.pretrain_rows),
         RowSet(task, "atlantis", "finetune", settings.ft_atlantis_rows),
         RowSet(task, "world", "finetune", settings.ft_world_rows),
         RowSet(task, "atlantis", "warmup", settings.ft_warmup_rows),
-        *(RowSet(task, pool, "val", settings.val_rows) for pool in ("world", "atlantis")),
-        *(RowSet(task, pool, "test", settings.test_rows) for pool in ("world", "atlantis")),
+        *(RowSet(task, pool, "val", settings.val_rows) for pool in POOLS),
+        *(RowSet(task, pool, "test", settings.test_rows) for pool in POOLS),
     ]
-    begun = time.perf_counter()
-    for rowset in sets:
-        load_rows(maker, rowset)
-    return sum(rowset.rows for rowset in sets), time.perf_counter() - begun
+    return sum(len(load_rows(maker, rowset)) for rowset in sets)
 
 
-def plain_rate(task: str, world: World) -> float:
-    """Return rows per second of the plain generator, with their tokens."""
-    points = dict(zip(world.cities["city_id"], world.positions.tolist(), strict=True))
-    rows = plain_rows(task, points)
-    made, begun = 0, time.perf_counter()
-    while (passed := time.perf_counter() - begun) < PLAIN_SECONDS:
-        [ord(character) - 29 for character in next(rows)]
-        made += 1
-    return made / passed
-
-
-def plain_rows(task: str, points: Mapping[str, Point]) -> Iterator[str]:
+def plain_rows(task: str, world: World) -> Iterator[str]:
     """Yield rows of one task, with balanced answers where they are true or false."""
+    points = dict(zip(world.cities["city_id"], world.positions.tolist(), strict=True))
     ids, wanted = list(points), False
     while True:
         chosen = random.sample(ids, random.choice(TASKS[task].sizes))
@@ -156,8 +115,8 @@ def turn(a: Point, b: Point, c: Point) -> int:
 def in_hull(point: Point, *others: Point) -> bool:
     """Whether a point lies in the convex hull of others, with its border."""
     corners = sorted(set(map(tuple, others)))
-    hull = _hull_side(corners) + _hull_side(corners[::-1])
-    edges = zip(hull, hull[1:] + hull[:1], strict=True)
+    hull = [*_hull_side(corners), *_hull_side(corners[::-1])]
+    edges = pairwise([*hull, *hull[:1]])
     return len(hull) > 2 and all(turn(start, end, point) >= 0 for start, end in edges)
 
 
@@ -199,7 +158,7 @@ def compass(a: Point, b: Point) -> str:
 
 def perimeter(*points: Point) -> int:
     """Return the length of the closed path, of two points the distance."""
-    length = sum(math.dist(p, q) for p, q in zip(points, points[1:] + points[:1], strict=True))
+    length = sum(math.dist(p, q) for p, q in pairwise([*points, points[0]]))
     return round(length if len(points) > 2 else length / 2)
 
 

@@ -1,52 +1,34 @@
 """Evaluation against `generate` and extraction against `output_hidden_states` of transformers.
 
-Both ways alternate. `generate` decodes greedily in batches of one suite, padded on the left. The
-model is trained for a moment first, so that it answers in the form of the tasks and ends its
-answers; the texts of both must be equal.
+The model is trained for a moment first, so that it answers in the form of the tasks and ends its
+answers; the texts of both ways must be equal.
 
     python -m benchmarks.inference --scale paper --rows 10000
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.report import Results, benchmark, table
-from benchmarks.timing import Ours, in_turns, sample
+from benchmarks.report import Tables, benchmark, in_turns
+from benchmarks.training import BLOCK, Ours
 from worldrep.data.tokens import decode_rows, encode_prompts
-from worldrep.evaluation.extraction import city_prompts, extract
-from worldrep.evaluation.generation import generate_tokens
-from worldrep.evaluation.representations import POSITIONS, Request
-from worldrep.evaluation.suites import MAX_NEW_TOKENS, build_suites
+from worldrep.data.world import world_of
+from worldrep.evaluation.representations import POSITIONS, Request, city_prompts, extract
+from worldrep.evaluation.suites import MAX_NEW_TOKENS, build_suites, generate_tokens
 from worldrep.model.qwen2 import build_model
-from worldrep.training.device import best_device
+from worldrep.names import ModelName
+from worldrep.scales import resolve
+from worldrep.training.state import best_device
 
 CURVE = "standard/perimeter"  # the suite that is measured at several sizes
 STATES_BATCH = 64
-TRAINED = {"batch_size": 64, "learning_rate": 1e-3, "epochs": 1, "loss": "answer"}
-EVALUATION = {
-    "suite": "suite",
-    "rows": "rows",
-    "generate, rows/s": lambda case: case["rows"] / case["generate_seconds"],
-    "worldrep, rows/s": lambda case: case["rows"] / case["seconds"],
-    "ratio": lambda case: case["generate_seconds"] / case["seconds"],
-    "texts that differ": "differing",
-}
-EXTRACTION = {
-    "cities": "cities",
-    "layers": "layers",
-    "transformers, cities/s": lambda case: case["cities"] / case["transformers_seconds"],
-    "worldrep, cities/s": lambda case: case["cities"] / case["seconds"],
-    "ratio": lambda case: case["transformers_seconds"] / case["seconds"],
-    "apart": "apart",
-}
+TRAINED = {"batch_size": 64, "learning_rate": 1e-3, "loss": "answer", "multi_rows": 1}
 
 
 @benchmark
@@ -60,64 +42,61 @@ def main(
     rounds: int = 2,
     steps: int = 150,
     cities: str = "none",
-) -> Results:
+) -> Tables:
     """Answer test rows and extract representations both ways.
 
     --rows are of each suite, --curve lists sizes of one suite, --batch is for generate, --worlds
     lists numbers of cities, --steps are those of the training before.
     """
     model, suites = trained(scale, width, max(rows, *curve), steps, cities)
-    answered = [answer(model, name, suite[:rows], rounds, batch) for name, suite in suites.items()]
-    whole = {key: sum(c[key] for c in answered) for key in answered[0] if key != "suite"}
-    curves = [answer(model, CURVE, suites[CURVE][:size], rounds, batch) for size in curve]
-    answered += [{"suite": "all", **whole}, *curves]
+    wanted = [(name, rows) for name in suites] + [(CURVE, size) for size in curve]
+    answered = [answer(model, name, suites[name][:size], rounds, batch) for name, size in wanted]
     extracted = [
         represent(scale, width, layers, size, rounds, cities)
         for size in worlds
         for layers in ("default", "all")
     ]
-    tables = [
-        table(answered, EVALUATION, "Evaluation:"),
-        table(extracted, EXTRACTION, "Extraction:"),
-    ]
-    return {"evaluation": answered, "extraction": extracted}, tables
+    return {"Evaluation:": answered, "Extraction:": extracted}
 
 
 def trained(scale: str, width: str, rows: int, steps: int, cities: str) -> tuple[Any, dict]:
-    """Return a model trained for `steps` steps, and prompts by suite."""
-    found = sample(scale, width, steps, test_rows=rows, multi_rows=1, cities=cities, **TRAINED)
-    ours = Ours(found)
-    for _ in range(steps):
-        ours.steps.take()
-    ours.steps.read()
-    suites = build_suites(found.maker, found.settings)
+    """Return a model trained for some steps, and `rows` prompts of each suite."""
+    ours = Ours(scale, width, -(-steps // BLOCK), test_rows=rows, cities=cities, **TRAINED)
+    for _ in range(ours.blocks):
+        ours.take_block()
+    suites = build_suites(ours.maker, ours.settings)
     return ours.training.plain.eval(), {suite.name: suite.prompts for suite in suites}
 
 
 def answer(model: Any, name: str, prompts: list, rounds: int, batch: int) -> dict[str, Any]:
-    """Return the median seconds of both ways, and how many texts differ."""
-    ways: dict[str, Callable[[list], Any]] = {
-        "generate_seconds": lambda rows: transformers_tokens(model, rows, MAX_NEW_TOKENS, batch),
-        "seconds": lambda rows: generate_tokens(model, rows, MAX_NEW_TOKENS),
+    """Time both ways on the prompts of a suite, and count the texts that differ."""
+    for way in (transformers_tokens, generate_tokens):  # not counted
+        way(model, prompts[:batch], MAX_NEW_TOKENS)
+    (their_seconds, theirs), (seconds, ours) = in_turns(
+        rounds,
+        lambda: transformers_tokens(model, prompts, MAX_NEW_TOKENS, batch),
+        lambda: generate_tokens(model, prompts, MAX_NEW_TOKENS),
+    )
+    return {
+        "suite": name,
+        "rows": len(prompts),
+        "generate, rows/s": len(prompts) / their_seconds,
+        "worldrep, rows/s": len(prompts) / seconds,
+        "ratio": their_seconds / seconds,
+        "texts that differ": sum(map(str.__ne__, decode_rows(theirs), decode_rows(ours))),
     }
-    in_turns({way: partial(work, prompts[:batch]) for way, work in ways.items()}, rounds=1)
-    seconds, tokens = in_turns({way: partial(work, prompts) for way, work in ways.items()}, rounds)
-    differing = sum(a != b for a, b in zip(*map(decode_rows, tokens.values()), strict=True))
-    return {"suite": name, "rows": len(prompts), "differing": differing, **seconds}
 
 
 def transformers_tokens(
-    model: Any, prompts: list, max_new_tokens: int, size: int
+    model: Any, prompts: list, max_new_tokens: int, size: int = 512
 ) -> NDArray[np.uint8]:
     """Return token rows (n, max_new_tokens) from `generate`."""
     result = np.zeros((len(prompts), max_new_tokens), dtype=np.uint8)
     for start in range(0, len(prompts), size):
         batch = prompts[start : start + size]
         longest = max(map(len, batch))
-        ids = np.zeros((len(batch), longest), dtype=np.int64)
-        for row, prompt in zip(ids, batch, strict=True):
-            row[longest - len(prompt) :] = prompt
-        tokens = torch.from_numpy(ids).to(model.device)
+        ids = np.stack([np.pad(prompt, (longest - len(prompt), 0)) for prompt in batch])
+        tokens = torch.from_numpy(ids).long().to(model.device)
         mask = (tokens != 0).long()
         found = model.generate(
             tokens, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens
@@ -130,22 +109,26 @@ def transformers_tokens(
 def represent(
     scale: str, width: str, layers: str, cities: int, rounds: int, csv: str = "none"
 ) -> dict[str, Any]:
-    """Return the median seconds of both ways, and the largest difference of their numbers."""
-    found = sample(scale, width, 1, cities=csv)
-    world = found.maker.world
-    if cities < len(world.cities):
-        world = replace(world, cities=world.cities.iloc[-cities:])
-    model = build_model(found.settings).eval().to(best_device())
-    request = Request.parse(found.settings, layers, "default", "default")
-    ways = {
-        "transformers_seconds": partial(transformers_states, model, world, request),
-        "seconds": partial(extract, model, world, request),
+    """Time both ways on the last cities of the world, and compare their numbers."""
+    settings = resolve(ModelName("pt1", width=width), scale=scale, overrides={"cities": csv})
+    world = world_of(settings)
+    world = replace(world, cities=world.cities.iloc[-cities:])
+    model = build_model(settings).eval().to(best_device())
+    request = Request.parse(settings, layers)
+    ways = (
+        lambda: transformers_states(model, world, request),
+        lambda: extract(model, world, request),
+    )
+    in_turns(1, *ways)  # not counted
+    (their_seconds, theirs), (seconds, ours) = in_turns(rounds, *ways)
+    return {
+        "cities": len(world.cities),
+        "layers": layers,
+        "transformers, cities/s": len(world.cities) / their_seconds,
+        "worldrep, cities/s": len(world.cities) / seconds,
+        "ratio": their_seconds / seconds,
+        "apart": max(float(np.abs(theirs[layer] - ours[layer]).max()) for layer in ours),
     }
-    in_turns(ways, rounds=1)  # not counted
-    medians, tables = in_turns(ways, rounds)
-    theirs, ours = tables.values()
-    apart = max(float(np.abs(theirs[layer] - ours[layer]).max()) for layer in request.layers)
-    return {"cities": len(world.cities), "layers": layers, "apart": apart, **medians}
 
 
 def transformers_states(model: Any, world: Any, request: Request) -> dict[int, Any]:

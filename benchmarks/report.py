@@ -1,4 +1,4 @@
-"""What all benchmarks share: options from parameters, Markdown tables, and JSON of the numbers.
+"""What all benchmarks share: a command with options, timing, Markdown tables, and JSON files.
 
 `python -m benchmarks.report bench` prints one Markdown page of the files of `make bench`.
 """
@@ -9,7 +9,10 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,26 +22,51 @@ import click
 from worldrep.errors import InputError, one_sentence
 
 DIGITS = 3  # significant ones of a float
-Results = tuple[Mapping[str, Any], list[str]]  # numbers by name, and tables
+Rows = list[dict[str, Any]]  # cells by the header of their column
+Tables = dict[str, Rows]  # by title
 
 
-def benchmark(measure: Callable[..., Results]) -> click.Command:
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of a call, including its work on the device, and its result."""
+    synchronize()
+    begun = time.perf_counter()
+    result = work()
+    synchronize()
+    return time.perf_counter() - begun, result
+
+
+def synchronize() -> None:
+    """Wait for the device, if torch is imported."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def in_turns(rounds: int, *ways: Callable[[], Any]) -> list[tuple[float, Any]]:
+    """Call functions in turn; return the median seconds and the last result of each."""
+    found = [[timed(work) for work in ways] for _ in range(rounds)]
+    return [
+        (statistics.median(seconds for seconds, _ in calls), calls[-1][1])
+        for calls in zip(*found, strict=True)
+    ]
+
+
+def benchmark(measure: Callable[..., Tables]) -> click.Command:
     """Make a command of a function whose parameters all have defaults.
 
-    Each parameter is an option, a tuple as a list such as `1,2,4`. `--out` names a JSON file for
-    the options and the numbers that the function returns; its tables are printed.
+    Each parameter is an option, a tuple as a list such as `1,2,4`. The tables that the function
+    returns are printed, and written to the JSON file that `--out` names.
     """
     defaults = {name: p.default for name, p in inspect.signature(measure).parameters.items()}
-    name = inspect.getfile(measure).rpartition("/")[2].removesuffix(".py")
 
     def run(out: str, **typed: Any) -> None:
         values = {key: parse(typed[key], default) for key, default in defaults.items()}
-        numbers, tables = measure(**values)
-        click.echo("\n\n".join(tables))
+        tables = measure(**values)
+        click.echo(page(tables))
         if out:
-            write(Path(out), name, values | dict(numbers), tables)
+            write(Path(out), Path(inspect.getfile(measure)).stem, values, tables)
 
-    command: Any = click.option("--out", default="", help="JSON file for the numbers.")
+    command: Any = click.option("--out", default="", help="JSON file for the tables.")
     command = command(one_sentence(run))
     for key, default in defaults.items():
         shown_default = ",".join(map(str, default)) if isinstance(default, tuple) else default
@@ -56,22 +84,23 @@ def parse(value: Any, default: Any) -> Any:
         raise InputError(f"{value!r} is not a list of whole numbers such as 1,2,4") from None
 
 
-def table(cases: Iterable[Any], columns: Mapping[str, Any], title: str = "") -> str:
-    """Format cases as a Markdown table; columns map a header to a key or function of a case."""
-    lines = [list(columns), ["---"] * len(columns)]
-    for case in cases:
-        cells = (get(case) if callable(get) else case[get] for get in columns.values())
-        lines.append([shown(cell) for cell in cells])
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{title}\n\n{text}" if title else text
+def page(tables: Tables) -> str:
+    """Format tables as Markdown."""
+    return "\n\n".join(f"{title}\n\n{table(rows)}" for title, rows in tables.items())
+
+
+def table(rows: Rows) -> str:
+    """Format rows as a Markdown table; the first row names the columns."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[shown(row.get(column, "")) for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def shown(value: Any) -> str:
     """Format a cell: integers with thousands separators, floats with three significant digits."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if abs(value) < 1e-3:
@@ -81,15 +110,10 @@ def shown(value: Any) -> str:
     return f"{rounded:,.{max(0, decimals)}f}"
 
 
-def percent(share: float) -> str:
-    """Format a share of 1."""
-    return f"{shown(100.0 * share)}%"
-
-
-def write(path: Path, name: str, numbers: Mapping[str, Any], tables: list[str]) -> None:
+def write(path: Path, name: str, options: Mapping[str, Any], tables: Tables) -> None:
     """Write a JSON file, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"name": name, "environment": environment(), "tables": tables, "numbers": numbers}
+    content = {"name": name, "environment": environment(), "options": options, "tables": tables}
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content, indent=1), encoding="utf-8")
     part.replace(path)
@@ -113,7 +137,7 @@ def section(path: Path) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         facts = ", ".join(f"{key} {value}" for key, value in content["environment"].items())
-        return "\n\n".join([f"## {content['name']}", *content["tables"], f"({facts})"])
+        return f"## {content['name']}\n\n{page(content['tables'])}\n\n({facts})"
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         message = f"{path} was not written by a benchmark; remove it"
         raise click.ClickException(message) from None

@@ -1,14 +1,16 @@
-"""Empty MLflow stores for benchmarks and tests: copies of a SQLite file, and a server."""
+"""MLflow stores for benchmarks and tests: in a folder, on a server, filled by simulated steps.
+
+A simulated step logs what a real one logs, with made-up numbers.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,35 +18,35 @@ from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
+from numpy.typing import NDArray
+
+from worldrep.data.sets import maker_of
+from worldrep.data.tasks import TASKS
+from worldrep.data.world import World
+from worldrep.digests import random_stream
+from worldrep.evaluation.representations import Request, save_representations
+from worldrep.executors.jobs import Job
+from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES, ModelName
+from worldrep.settings import Settings
+from worldrep.stages.provenance import downstream_tags
+from worldrep.studies import Definition, Graph, expand
+from worldrep.tracking import CITIES, OpenRun, RunSpec, Store
+from worldrep.training.checkpoint import folder_name
+from worldrep.training.progress import Progress, ProgressCallback
+
 ROOT = Path(__file__).parents[1]
 START_SECONDS, STOP_SECONDS = 120, 30
-
-
-def make_database(path: Path) -> Path:
-    """Make a SQLite file with MLflow's tables, which takes seconds; copy it to get more."""
-    import worldrep.tracking  # noqa: F401  configures MLflow
-
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    from mlflow import MlflowClient
-
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-def copied(database: Path, folder: Path) -> str:
-    """Copy an empty database into a folder, unless there is one, and return its URI."""
-    path = folder / "mlflow.db"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        shutil.copy(database, path)
-    return f"sqlite:///{path}"
+PERFORM = "benchmarks.stores:perform"
+STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
+SPLITS = ("standard", "atlantis", "multi")
 
 
 @contextmanager
-def working_in(folder: Path, uri: str, experiment: str = "worldrep") -> Iterator[None]:
-    """Work in a folder and a store, with child processes that import this source tree."""
+def working_in(folder: Path, uri: str = "", experiment: str = "worldrep") -> Iterator[None]:
+    """Work in a folder, with its own SQLite store or another one, as child processes will."""
     environment = {
-        "MLFLOW_TRACKING_URI": uri,
+        "MLFLOW_TRACKING_URI": uri or f"sqlite:///{folder}/mlflow.db",
         "MLFLOW_EXPERIMENT_NAME": experiment,
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
         "WORLDREP_CACHE": str(folder / "cache"),
@@ -58,8 +60,7 @@ def working_in(folder: Path, uri: str, experiment: str = "worldrep") -> Iterator
 def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
     """Run `mlflow server`, with artifacts and log in a folder; yield its address.
 
-    Raises:
-        RuntimeError: It does not start.
+    Raises RuntimeError if it does not start.
     """
     port, log = free_port(), folder / "server.log"
     # fmt: off
@@ -79,8 +80,12 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
         address = f"http://127.0.0.1:{port}"
         wait_for(process, log, lambda: _is_healthy(address))
         yield address
-    finally:
-        _stop_group(process)
+    finally:  # it leads a group of processes
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
 
 
 def free_port() -> int:
@@ -105,12 +110,85 @@ def _is_healthy(address: str) -> bool:
     return False
 
 
-def _stop_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads its own group, and all that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def large_study(n_models: int, n_seeds: int = 4) -> Graph:
+    """Return a study of `n_models` (a multiple of n_seeds, at most 1,704 per seed) and bases."""
+    names = [
+        name for base in PRETRAININGS for name in (base, *(f"{base}_{ft}" for ft in FINETUNINGS))
+    ]
+    seeds, chosen = tuple(range(1, n_seeds + 1)), tuple(names[: n_models // n_seeds])
+    return expand(Definition("simulated", chosen, seeds=seeds, scale="smoke"))
+
+
+def perform(store: Store, job: Job, progress: ProgressCallback) -> str:
+    """Log a simulated step and return the id of its run."""
+    settings, kind = job.settings, job.kind
+    stage = settings.training_stage if kind == "train" else kind
+    tags, params = settings.labels | {"seed": str(settings.seed)}, settings.as_dict()
+    if kind == "train":
+        tags |= {"world_digest": maker_of(settings).world.digest}
+        tags |= {"base_run_id": job.model_run} if job.model_run else {}
+    else:
+        tags |= {"checkpoints": "last"} | downstream_tags(store.get(job.model_run))
+    if kind == "extract":
+        params |= {f"extract_{k}": v for k, v in Request.parse(settings).as_dict().items()}
+    log = {"train": _train, "evaluate": _evaluate, "extract": _extract}[kind]
+    with store.run(RunSpec(stage, job.title, job.fingerprint, tags, params, job.parent)) as run:
+        progress(Progress(job.title, 0, 1))
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
+            log(run, settings, Path(folder))
+    return run.id
+
+
+def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
+    for step in range(STEPS // CURVE_POINTS, STEPS + 1, STEPS // CURVE_POINTS):
+        numbers = {"loss": 3 - 2 * step / STEPS, "lr": 1e-3, "grad_norm": 1, "tokens_per_second": 1}
+        run.metrics(step, {f"train/{name}": float(number) for name, number in numbers.items()})
+    splits = ("standard",) if settings.ft == NO_FT else ("standard", "atlantis")
+    for step in range(0, STEPS + 1, STEPS // VALIDATIONS):
+        for split in splits:
+            for task in TASK_NAMES:
+                worst = 0.1 if TASKS[task].accuracy else 1000.0
+                final = score(settings.model_name, settings.seed, split, task)
+                mean = worst + (final - worst) * step / STEPS
+                facts = {"mean": mean, "valid_ratio": 1.0}
+                run.metrics(step, {f"val/{split}/{task}/{k}": v for k, v in facts.items()})
+    maker_of(settings).world.cities.to_csv(folder / CITIES, index=False)
+    run.artifact(folder / CITIES)
+    (folder / "model").mkdir()
+    (folder / "model" / "model.safetensors").write_bytes(bytes(4_000))
+    run.artifacts(folder / "model", "model")
+
+
+def _evaluate(run: OpenRun, settings: Settings, folder: Path) -> None:
+    for split in SPLITS:
+        for task in TASK_NAMES:
+            mean = score(settings.model_name, settings.seed, split, task)
+            most = 1.0 if TASKS[task].accuracy else 10 * mean
+            facts = {"mean": mean, "median": mean, "std": mean / 2, "min": 0.0, "max": most}
+            facts |= {"n": 200, "valid_ratio": 1.0}
+            run.metrics(STEPS, {f"{split}/{task}/{fact}": x for fact, x in facts.items()})
+
+
+def _extract(run: OpenRun, settings: Settings, folder: Path) -> None:
+    request, world = Request.parse(settings), maker_of(settings).world
+    table = representation(settings.model_name, settings.seed, world, 2 * settings.hidden_size)
+    manifest = request.as_dict() | {"step": STEPS, "world_digest": world.digest}
+    manifest |= {"city_ids": world.cities["city_id"].tolist()}
+    save_representations(folder, dict.fromkeys(request.layers, table), manifest)
+    run.artifacts(folder, f"representations/{folder_name(STEPS)}")
+
+
+def score(model: ModelName, seed: int, split: str, task: str) -> float:
+    """Return a made-up mean score of a model in a suite, worst for a base on Atlantis."""
+    if model.ft == NO_FT:
+        share = 0.1 if split == "atlantis" else 0.9
+    else:
+        share = random_stream(seed, "score", str(model), split, task).uniform(0.2, 0.8)
+    return share if TASKS[task].accuracy else 200.0 * (1 - share)
+
+
+def representation(model: ModelName, seed: int, world: World, width: int) -> NDArray[np.float32]:
+    """Return (n_cities, width): positions in random directions, and noise."""
+    stream = random_stream(seed, "representation", str(model))
+    place = world.positions / 1800.0 @ stream.normal(size=(2, width))
+    return (place + stream.normal(0, 0.1, place.shape)).astype(np.float32)

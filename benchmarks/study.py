@@ -1,7 +1,7 @@
 """What a study costs besides its steps, with one worker and with two, at growing sizes.
 
 The steps are simulated: they log what real ones log and compute nothing, so the store and the
-driver are measured. The steps of one model are also run as a shell loop would, one process each.
+driver are measured. A shell loop would start a process for every step instead.
 
     python -m benchmarks.study --models 660 --workers 1
 """
@@ -11,60 +11,40 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from functools import partial
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-from benchmarks.report import Results, benchmark, table
-from benchmarks.simulated import PERFORM, large_study
-from benchmarks.stores import copied, make_database, working_in
-from benchmarks.timing import timed
+from benchmarks.report import Tables, benchmark, timed
+from benchmarks.stores import PERFORM, large_study, working_in
 from worldrep.executors import ExecutorOptions
 from worldrep.studies.driver import run_study
 from worldrep.studies.report import Overview
-from worldrep.tracking import Store, StoredRun
-
-STEP = """
-import sys
-from benchmarks.simulated import large_study, perform
-from worldrep.executors import Job
 from worldrep.tracking import Store
-store, step = Store.connect(), large_study(1, 1).steps[sys.argv[1]]
-model = store.finished(step.needs).id if step.needs else ""
-job = Job(step.kind, step.settings, step.title, step.fingerprint, model, "")
-perform(store, job, lambda progress: None)
-"""
+
+PROCESS = "from worldrep.stages import train_model; from worldrep.tracking import Store"
 
 
 @benchmark
-def main(models: tuple[int, ...] = (16, 48, 144), workers: tuple[int, ...] = (1, 2)) -> Results:
+def main(models: tuple[int, ...] = (16, 48, 144), workers: tuple[int, ...] = (1, 2)) -> Tables:
     """Run simulated studies of several sizes, look at them and resume them."""
-    cases = []
+    found = []
     with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-        database = make_database(Path(folder) / "empty.db")
         for size in sorted(models):
-            with new_store(database, f"{size}-processes"):
-                plain = measure_processes()
             for count in workers:
-                with new_store(database, f"{size}-{count}"):
-                    cases.append(measure(size, count) | {"seconds_per_process": plain})
-    return {"cases": cases}, tables(cases)
+                cases = working_in(Path(folder), experiment=f"{size}-{count}")
+                with cases, redirect_stdout(StringIO()):
+                    found.append(measure(size, count))
+    steps, afterwards = zip(*found, strict=True)
+    return {"Simulated studies:": list(steps), "Afterwards:": list(afterwards)}
 
 
-@contextmanager
-def new_store(database: Path, name: str) -> Iterator[None]:
-    """Work in a folder with an empty store, without output."""
-    folder = database.parent / name
-    with working_in(folder, copied(database, folder)), redirect_stdout(StringIO()):
-        yield
+def measure(models: int, workers: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run, look at and resume a study; return what its steps and the rest took.
 
-
-def measure(models: int, workers: int) -> dict[str, Any]:
-    """Run, look at and resume a study; return the seconds of each."""
+    The time before the first run and after the last one, when workers start and end, is apart.
+    """
     kind, store = "inline" if workers == 1 else "processes", Store.connect()
     choice = ExecutorOptions(kind, workers, cpus=int(workers > 1), perform=PERFORM)
     expand, graph = timed(lambda: large_study(models))
@@ -72,55 +52,21 @@ def measure(models: int, workers: int) -> dict[str, Any]:
     result.check()
     status, _ = timed(lambda: Overview.read(store, graph).status_text())
     resume, _ = timed(lambda: run_study(store, graph, ExecutorOptions(perform=PERFORM)))
-    ended = [run for run in store.find() if run.tag("stage") not in ("study", "summary")]
-    fingerprints = [run.fingerprint for run in ended]
+    process, _ = timed(lambda: subprocess.run([sys.executable, "-c", PROCESS], check=True))
+    runs = [run for run in store.find() if run.tag("stage") not in ("study", "summary")]
+    fingerprints = [run.fingerprint for run in runs]
     assert sorted(fingerprints) == sorted(graph.steps), "a step was done twice or not at all"
-    facts = {"models": models, "steps": len(ended), "workers": workers, "seconds": whole}
-    facts |= {"expand_seconds": expand, "status_seconds": status, "resume_seconds": resume}
-    return facts | per_step(ended, workers, whole)
-
-
-def per_step(runs: Sequence[StoredRun], workers: int, whole: float) -> dict[str, float]:
-    """Return the seconds of the average step, and those between the runs of a worker.
-
-    The time before the first run and after the last one, when workers start and end, is apart.
-    """
     working = max(run.ended for run in runs) - min(run.started for run in runs)
     own = sum(run.ended - run.started for run in runs)
-    return {
-        "seconds_around": whole - working,
-        "seconds_per_step": whole / len(runs),
-        "seconds_per_step_outside_runs": (workers * working - own) / len(runs),
-    }
-
-
-def measure_processes() -> float:
-    """Return the seconds of the average step of a model in a process of its own."""
-    steps = large_study(1, 1).steps
-    run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
-    return mean(timed(partial(run, [sys.executable, "-c", STEP, f]))[0] for f in steps)
-
-
-def tables(cases: Sequence[dict[str, Any]]) -> list[str]:
-    """Format studies by size and workers, and what was done afterwards."""
+    case = {"models": models, "steps": len(runs), "workers": workers}
     steps = {
-        "models": "models",
-        "steps": "steps",
-        "workers": "workers",
-        "before and after, s": "seconds_around",
-        "whole, s": "seconds",
-        "a step, ms": lambda case: 1e3 * case["seconds_per_step"],
-        "outside its run, ms": lambda case: 1e3 * case["seconds_per_step_outside_runs"],
-        "a process for a step, ms": lambda case: 1e3 * case["seconds_per_process"],
-        "ratio": lambda case: case["seconds_per_process"] / case["seconds_per_step"],
+        "before and after, s": whole - working,
+        "whole, s": whole,
+        "a step, ms": 1e3 * whole / len(runs),
+        "outside its run, ms": 1e3 * (workers * working - own) / len(runs),
+        "starting a process, ms": 1e3 * process,
     }
-    keys = {"expand, s": "expand_seconds", "status, s": "status_seconds"}
-    afterwards = {"models": "models", **keys, "resume, s": "resume_seconds"}
-    once = [case for case in cases if case["workers"] == cases[0]["workers"]]
-    return [
-        table(cases, steps, "Simulated studies, and a process for each step instead:"),
-        table(once, afterwards, "Afterwards:"),
-    ]
+    return case | steps, case | {"expand, s": expand, "status, s": status, "resume, s": resume}
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """The share of training time that MLflow takes at default settings, on SQLite and on a server.
 
-The default pretraining of a scale, shortened, runs as the command does it, in turn with the same
-training into a plain folder. The share is the time that the training's thread spends in calls of
-`worldrep.tracking` and MLflow; it falls with the length, because curves, validations and
-checkpoints are as many in every length. "Longer by" compares whole runs, which is noisier.
+The share is the time that the training's thread spends in calls of `worldrep.tracking` and MLflow;
+"longer by" compares the whole run with one into a plain folder, which is noisier.
 
-    python -m benchmarks.tracking --steps 7000 --rounds 1    # the full length of mini
+    python -m benchmarks.tracking --steps 7000    # the full length of mini
 """
 
 from __future__ import annotations
 
 import inspect
+import json
+import shutil
 import tempfile
 import threading
 import time
@@ -18,48 +18,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
-from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.recorder import FolderRecorder
-from benchmarks.report import Results, benchmark, percent, table
-from benchmarks.stores import copied, make_database, mlflow_server, working_in
-from benchmarks.timing import timed
+from mlflow import MlflowClient
+
+from benchmarks.report import Rows, Tables, benchmark, timed
+from benchmarks.stores import mlflow_server, working_in
+from worldrep.model.qwen2 import build_model, save_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings
-
-COLUMNS = {
-    "store": "store",
-    "steps": "steps",
-    "rounds": "rounds",
-    "seconds": "seconds",
-    "of these tracking": "tracking_seconds",
-    "share": lambda case: percent(case["tracking_seconds"] / case["seconds"]),
-    "without MLflow": "without_seconds",
-    "longer by": lambda case: percent(case["seconds"] / case["without_seconds"] - 1),
-}
+from worldrep.stages import TrainingPlan, train_model
+from worldrep.stages.train import TrainingData
+from worldrep.tracking import OpenRun, Store
+from worldrep.training.loop import TrainingInputs, train
+from worldrep.training.state import make_accelerator
 
 
 @benchmark
-def main(scale: str = "mini", steps: tuple[int, ...] = (200, 400, 800), rounds: int = 1) -> Results:
-    """Train with MLflow and without, in turn, at several lengths."""
-    cases = []
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as name, stores(Path(name)) as uris:
-        for length in sorted(steps):
-            found = measure(lasting(scale, length), rounds, uris, Path(name))
-            cases += [case | {"steps": length} for case in found]
-    return {"cases": cases}, [table(cases, COLUMNS)]
-
-
-@contextmanager
-def stores(folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the URIs of an empty SQLite store and of a server on such a file."""
-    database = make_database(folder / "empty.db")
-    local, served = copied(database, folder / "sqlite"), copied(database, folder / "server")
-    with mlflow_server(served, folder / "server") as address:
-        yield {"SQLite": local, "server": address}
+def main(scale: str = "mini", steps: tuple[int, ...] = (200, 400, 800)) -> Tables:
+    """Train with MLflow and without, at several lengths."""
+    with tempfile.TemporaryDirectory(prefix="worldrep-") as name:
+        folder = Path(name)
+        with mlflow_server(f"sqlite:///{folder}/server.db", folder) as address:
+            stores = {"SQLite": f"sqlite:///{folder}/mlflow.db", "server": address}
+            lengths = [lasting(scale, length) for length in sorted(steps)]
+            rows = [row for settings in lengths for row in measure(settings, stores, folder)]
+    return {"Trainings of each length:": rows}
 
 
 def lasting(scale: str, steps: int) -> Settings:
@@ -69,34 +55,22 @@ def lasting(scale: str, steps: int) -> Settings:
     return resolve(ModelName("pt1"), scale=scale, overrides={"pretrain_rows": rows})
 
 
-def measure(
-    settings: Settings, rounds: int, uris: Mapping[str, str], folder: Path
-) -> list[dict[str, Any]]:
-    """Return for each store the medians over rounds with and without it."""
-    turns: dict[str, list[dict[str, float]]] = {store: [] for store in uris}
-    for number in range(rounds):
-        local = working_in(folder, next(iter(uris.values())))
-        with local, tempfile.TemporaryDirectory(dir=folder) as plain:
-            without = unrecorded(settings, Path(plain))
-        for store, uri in uris.items():
-            with working_in(folder, uri):
-                turn = recorded(settings, f"{settings.pretrain_rows}-{number}")
-            turns[store].append(turn | {"without_seconds": without})
-    return [
-        {"store": store, "rounds": rounds}
-        | {key: median(turn[key] for turn in found) for key in found[0]}
-        for store, found in turns.items()
-    ]
+def measure(settings: Settings, stores: Mapping[str, str], folder: Path) -> Rows:
+    """Train without MLflow, and then in each store."""
+    rows, experiment = [], f"{settings.pretrain_rows} rows"
+    with working_in(folder):
+        steps, without = unrecorded(settings, folder / experiment)
+    for store, uri in stores.items():
+        with working_in(folder, uri, experiment):
+            seconds, tracking = recorded(settings)
+        row = {"store": store, "steps": steps, "seconds": seconds, "of these tracking": tracking}
+        row |= {"share, %": 100 * tracking / seconds, "without MLflow": without}
+        rows.append(row | {"longer by, %": 100 * (seconds / without - 1)})
+    return rows
 
 
-def unrecorded(settings: Settings, folder: Path) -> float:
-    """Return the seconds of the training with its curves and checkpoints in a plain folder."""
-    from worldrep.model.qwen2 import build_model, save_model
-    from worldrep.stages import TrainingPlan
-    from worldrep.stages.train import TrainingData
-    from worldrep.training.device import make_accelerator
-    from worldrep.training.loop import TrainingInputs, train
-
+def unrecorded(settings: Settings, folder: Path) -> tuple[int, float]:
+    """Return the steps and seconds of the training with its checkpoints in a plain folder."""
     accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
 
     def work() -> None:
@@ -105,20 +79,32 @@ def unrecorded(settings: Settings, folder: Path) -> float:
         save_model(train(inputs, FolderRecorder(folder), data.validate), folder)
 
     TrainingData.load(plan, accelerator)  # fills the cache, which the recorded training uses too
-    return timed(work)[0]
+    return plan.steps, timed(work)[0]
 
 
-def recorded(settings: Settings, experiment: str) -> dict[str, float]:
+class FolderRecorder:
+    """Writes metrics and checkpoints of a training into a new folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line to a file."""
+        with (self._folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def checkpoint(self, folder: Path) -> None:
+        """Copy a checkpoint."""
+        shutil.copytree(folder, self._folder / folder.name)
+
+
+def recorded(settings: Settings) -> tuple[float, float]:
     """Return the seconds of the training by the command, and of these what tracking takes."""
-    from mlflow import MlflowClient
-
-    from worldrep.stages import train_model
-    from worldrep.tracking import OpenRun, Store
-
-    store = Store.connect(experiment)  # a new one, in which the training is not finished
+    store = Store.connect()  # a new experiment, in which the training is not finished
     with clocked(Store, OpenRun, MlflowClient) as spent:
         seconds, _ = timed(lambda: train_model(store, settings, progress=lambda progress: None))
-    return {"seconds": seconds, "tracking_seconds": sum(spent)}
+    return seconds, sum(spent)
 
 
 @contextmanager
@@ -129,18 +115,19 @@ def clocked(*classes: type) -> Iterator[list[float]]:
     within their block is not theirs; the methods that they call are.
     """
     spent: list[float] = []
-    owner, inside = threading.get_ident(), [False]
+    state = threading.local()
+    state.timing = True  # in this thread, outside a timed call
 
     def with_clock(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if inside[0] or threading.get_ident() != owner:
+            if not getattr(state, "timing", False):
                 return function(*args, **kwargs)
-            inside[0], begun = True, time.perf_counter()
+            state.timing, begun = False, time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                inside[0] = False
+                state.timing = True
                 spent.append(time.perf_counter() - begun)
 
         return call

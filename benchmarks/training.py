@@ -1,93 +1,153 @@
-"""Training against `transformers.Trainer`: tokens per second on the same batches, alternating.
+"""Training against `transformers.Trainer`, against the device's limits, and several at once.
 
-Both train the same model from the same weights, with the same optimizer, schedule and precision.
-Trainer gets tokenised rows and pads each batch to its longest row. It waits after every block of
-steps while worldrep takes the same ones, so that a noisy machine affects both. Padding is not
-counted. The losses are compared.
+Trainer waits after every block of steps while worldrep takes the same ones from the same weights,
+so that a noisy machine affects both. Tokens are counted without padding. The floor of a step is the
+longer of two times: its operations at the rate of a large matrix product, and the bytes that it
+must move at the rate of a large copy, both for tokens that rows do not share.
 
-    python -m benchmarks.training --scale paper --widths narrow
+    python -m benchmarks.training --widths base --processes 1,2,4,8
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from benchmarks.report import Results, benchmark, table
-from benchmarks.timing import BLOCK, Ours, Sample, sample, synchronize
-from worldrep.data.tokens import EQUALS, PAD
+from benchmarks.report import Tables, benchmark, in_turns, synchronize, timed
+from worldrep.data.sets import maker_of, stack_rows, training_sets
+from worldrep.data.tokens import EQUALS, PAD, VOCABULARY_SIZE
 from worldrep.model.qwen2 import build_model
+from worldrep.names import TASK_NAMES, ModelName
+from worldrep.scales import resolve
+from worldrep.settings import Settings
+from worldrep.training.feed import RowFeed
+from worldrep.training.state import Training, best_device, make_accelerator
+from worldrep.training.steps import steps_of
 
+BLOCK = 5  # steps
 WARM_UP = 2  # blocks that are not counted
-USUAL_ROWS = 128  # a step
-COLUMNS = {
-    "width": "width",
-    "rows a step": "batch_size",
-    "Trainer, tokens/s": "trainer_tokens_per_second",
-    "worldrep, tokens/s": "tokens_per_second",
-    "ratio": "ratio",
-    "losses apart": "losses_apart",
-}
+ROWS = 128  # a step
+ADAMW_NUMBERS = 8  # read: weight, gradient, two moments; written: these again, gradient as zero
+LAYER_NUMBERS = 14  # of the hidden size, that the backward pass of a layer needs per token
+GATE_NUMBERS = 3  # of the intermediate size
+COPIED = 2**28  # bytes
+REPEATS = 12  # of a product or copy
+START_SECONDS = 240  # until all models have warmed up
 
 
 @benchmark
 def main(
     scale: str = "paper",
-    widths: tuple[str, ...] = ("base", "narrow"),
+    widths: tuple[str, ...] = ("base", "narrow", "wide"),
     curve: tuple[int, ...] = (32, 512),
+    processes: tuple[int, ...] = (1, 2),
+    blocks: int = 6,
+    seconds: float = 15.0,
     loss: str = "full",
     precision: str = "auto",
     compute: str = "auto",
-    blocks: int = 6,
     cities: str = "none",
-) -> Results:
-    """Time training both ways on the same batches.
+) -> Tables:
+    """Train both ways on the same batches, and several models at once.
 
-    --curve lists further batch sizes of the first width; --blocks counts blocks of 5 steps.
+    --curve lists further batch sizes of the first width, --processes numbers of models of the first
+    width that train for --seconds; --blocks counts blocks of 5 steps.
     """
     options = {"loss": loss, "precision": precision, "compute": compute, "cities": cities}
-    sizes = [(width, USUAL_ROWS) for width in widths] + [(widths[0], rows) for rows in curve]
-    cases = [measure(scale, width, blocks, batch_size=rows, **options) for width, rows in sizes]
-    return {"cases": cases}, [table(cases, COLUMNS)]
+    sizes = [(width, ROWS) for width in widths] + [(widths[0], rows) for rows in curve]
+    compared, floors = [], []
+    for width, rows in sizes:
+        ours = Ours(scale, width, WARM_UP + blocks, batch_size=rows, **options)
+        compared.append(compare(ours))
+        if rows == ROWS:
+            floors.append(floor(ours))
+    found = {n: together(n, scale, widths[0], seconds, options) for n in processes}
+    alone = found[processes[0]] / processes[0]
+    several = [
+        {"models": n, "tokens/s of all": rate, "of each": rate / n, "times one model": rate / alone}
+        for n, rate in found.items()
+    ]
+    return {"Beside Trainer:": compared, "The floor:": floors, "Several models at once:": several}
 
 
-def measure(scale: str, width: str, blocks: int, **overrides: Any) -> dict[str, Any]:
+class Ours:
+    """Training steps of worldrep, a block at a time, on rows for an epoch of `blocks` blocks.
+
+    seconds, losses: of each block; a loss is the mean over the block.
+    """
+
+    def __init__(self, scale: str, width: str, blocks: int, **overrides: Any) -> None:
+        rows = -(-blocks * BLOCK * overrides["batch_size"] // len(TASK_NAMES))
+        overrides = {"epochs": 1, "pretrain_rows": rows} | overrides
+        self.blocks = blocks
+        name = ModelName("pt1", width=width)
+        self.settings = resolve(name, scale=scale, overrides=overrides)
+        self.maker = maker_of(self.settings)
+        self.rows = stack_rows(self.maker, training_sets(self.settings, self.maker.world))
+        accelerator = make_accelerator(self.settings)
+        self.training = Training(build_model(self.settings), self.settings, accelerator)
+        self.feed = RowFeed(self.rows, self.settings, accelerator.device)
+        self.steps = steps_of(self.training, self.feed)
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+
+    def batches(self, block: int) -> list[NDArray[np.int64]]:
+        """Return the row indices of the steps of a block."""
+        return [self.feed.batch(step) for step in range(block * BLOCK, (block + 1) * BLOCK)]
+
+    def tokens(self, block: int) -> int:
+        """Count the tokens of a block without padding."""
+        return sum(self.feed.token_count(batch) for batch in self.batches(block))
+
+    def take_block(self) -> None:
+        """Take the steps of the next block."""
+        seconds, numbers = timed(self._block)
+        self.seconds.append(seconds)
+        self.losses.append(numbers["train/loss"])
+
+    def _block(self) -> dict[str, float]:
+        for _ in range(BLOCK):
+            self.steps.take()
+        return self.steps.read()
+
+
+def compare(ours: Ours) -> dict[str, Any]:
     """Return median tokens per second of both over blocks, and the largest difference of losses."""
-    steps = BLOCK * (WARM_UP + blocks)
-    found = sample(scale, width, steps, epochs=1, **overrides)
-    ours = Ours(found)
     with tempfile.TemporaryDirectory() as folder:
-        theirs = train_with_trainer(found, ours, steps, folder)
+        seconds, losses = train_with_trainer(ours, folder)
     trainer, own = (
-        statistics.median(ours.tokens(i) / s for i, s in enumerate(seconds) if i >= WARM_UP)
-        for seconds in (theirs.seconds, ours.seconds)
+        statistics.median(ours.tokens(i) / s for i, s in enumerate(found) if i >= WARM_UP)
+        for found in (seconds, ours.seconds)
     )
-    apart = max(abs(a - b) for a, b in zip(theirs.block_losses, ours.losses, strict=True))
     return {
-        "width": width,
-        "batch_size": overrides["batch_size"],
-        "trainer_tokens_per_second": trainer,
-        "tokens_per_second": own,
+        "width": ours.settings.width,
+        "rows a step": ours.settings.batch_size,
+        "Trainer, tokens/s": trainer,
+        "worldrep, tokens/s": own,
         "ratio": own / trainer,
-        "losses_apart": apart,
+        "losses apart": float(np.abs(np.subtract(losses, ours.losses)).max()),
     }
 
 
-def train_with_trainer(found: Sample, ours: Ours, steps: int, folder: str) -> InOrder:
-    """Run Trainer on the batches of `ours`, with the same optimizer, schedule and precision."""
-    settings = found.settings
-    order = np.concatenate([b for i in range(steps // BLOCK) for b in ours.batches(i)])
+def train_with_trainer(ours: Ours, folder: str) -> tuple[list[float], list[float]]:
+    """Run Trainer on the batches of `ours`; return the seconds and mean losses of blocks."""
+    settings, turns = ours.settings, TakeTurns(ours)
+    order = np.concatenate([batch for i in range(ours.blocks) for batch in ours.batches(i)])
     arguments = TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=settings.batch_size,
+        train_sampling_strategy="sequential",
         max_steps=ours.feed.schedule.steps,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
@@ -97,48 +157,29 @@ def train_with_trainer(found: Sample, ours: Ours, steps: int, folder: str) -> In
         optim="adamw_torch_fused",
         bf16=ours.training.accelerator.mixed_precision == "bf16",
         use_cpu=not torch.cuda.is_available(),
+        logging_steps=BLOCK,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
     )
-    trainer = InOrder(
+    trainer = Trainer(
         model=build_model(settings),
         args=arguments,
-        train_dataset=labelled(found.rows[order], settings.loss),
+        train_dataset=labelled(ours.rows[order], settings.loss),
         data_collator=pad,
+        callbacks=[turns],
     )
-    trainer.add_callback(TakeTurns(trainer, ours, steps))
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return trainer
-
-
-class InOrder(Trainer):
-    """Trainer that takes the rows in their order and keeps losses and seconds of blocks."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.losses: list[torch.Tensor] = []
-        self.seconds: list[float] = []
-
-    def _get_train_sampler(self, *_: Any) -> Any:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        loss = super().compute_loss(*args, **kwargs)
-        self.losses.append(loss.detach())
-        return loss
-
-    @property
-    def block_losses(self) -> list[float]:
-        """Means over blocks. The loss of a batch is the mean over its targets."""
-        return torch.stack(self.losses).reshape(-1, BLOCK).double().mean(dim=1).tolist()
+    return turns.seconds, [log["loss"] for log in trainer.state.log_history if "loss" in log]
 
 
 class TakeTurns(TrainerCallback):
     """Makes Trainer wait after each block until worldrep has taken the same one."""
 
-    def __init__(self, trainer: InOrder, ours: Ours, steps: int) -> None:
-        self._trainer, self._ours, self._steps, self._begun = trainer, ours, steps, 0.0
+    def __init__(self, ours: Ours) -> None:
+        self._ours, self._begun = ours, 0.0
+        self.seconds: list[float] = []
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._begun = time.perf_counter()
@@ -147,9 +188,9 @@ class TakeTurns(TrainerCallback):
         if state.global_step % BLOCK:
             return
         synchronize()
-        self._trainer.seconds.append(time.perf_counter() - self._begun)
+        self.seconds.append(time.perf_counter() - self._begun)
         self._ours.take_block()
-        control.should_training_stop = state.global_step >= self._steps
+        control.should_training_stop = len(self.seconds) == self._ours.blocks
         self._begun = time.perf_counter()
 
 
@@ -169,11 +210,99 @@ def pad(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Make a batch, padded to its longest row."""
     ids = pad_sequence([item["input_ids"] for item in items], batch_first=True)
     labels = [item["labels"] for item in items]
+    labels = pad_sequence(labels, batch_first=True, padding_value=-100)
+    return {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": labels}
+
+
+def floor(ours: Ours) -> dict[str, Any]:
+    """Compare the median time of a step with its operations and bytes at the device's rates."""
+    batches = [b for block in range(WARM_UP, len(ours.seconds)) for b in ours.batches(block)]
+    tokens = round(statistics.mean(len(ours.feed.tensors(batch).tokens) for batch in batches))
+    mixed = ours.training.accelerator.mixed_precision == "bf16"
+    flop, moved = step_flop(ours.settings, tokens), step_bytes(ours.settings, tokens, mixed)
+    flop_rate, byte_rate = multiply_rate(mixed), copy_rate()
+    step = statistics.median(ours.seconds[WARM_UP:]) / BLOCK
     return {
-        "input_ids": ids,
-        "attention_mask": (ids != PAD).long(),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        "width": ours.settings.width,
+        "tokens": round(statistics.mean(map(ours.feed.token_count, batches))),
+        "distinct": tokens,
+        "GFLOP": flop / 1e9,
+        "GFLOP/s": flop_rate / 1e9,
+        "MB": moved / 1e6,
+        "GB/s": byte_rate / 1e9,
+        "multiplying, ms": 1e3 * flop / flop_rate,
+        "moving, ms": 1e3 * moved / byte_rate,
+        "step, ms": 1e3 * step,
+        "above": step / max(flop / flop_rate, moved / byte_rate),
     }
+
+
+def matrix_weights(settings: Settings) -> int:
+    """Count the weights that every token is multiplied by: all matrices but the embedding."""
+    d, f = settings.hidden_size, settings.intermediate_size
+    return settings.n_layers * (4 * d * d + 3 * d * f) + VOCABULARY_SIZE * d
+
+
+def step_flop(settings: Settings, tokens: int) -> float:
+    """Count the operations of the matrix products: 6 per weight and token.
+
+    Attention within rows of some 37 tokens adds 2 to 3% and is left out.
+    """
+    return 6.0 * matrix_weights(settings) * tokens
+
+
+def step_bytes(settings: Settings, tokens: int, mixed: bool) -> float:
+    """Count the bytes if each activation is written once and read once, and AdamW likewise."""
+    d, f, size = settings.hidden_size, settings.intermediate_size, 2 if mixed else 4
+    per_token = settings.n_layers * (LAYER_NUMBERS * d + GATE_NUMBERS * f)
+    weights = matrix_weights(settings) + VOCABULARY_SIZE * d
+    return 2.0 * per_token * tokens * size + weights * (4 * ADAMW_NUMBERS + 3 * size)
+
+
+def multiply_rate(mixed: bool) -> float:
+    """Measure operations per second of a large matrix product of random numbers."""
+    device = best_device()
+    n = 8192 if device.type == "cuda" else 2048
+    kind = torch.bfloat16 if mixed else torch.float32
+    left, right = (torch.randn(n, n, device=device).to(kind) for _ in range(2))
+    ((seconds, _),) = in_turns(REPEATS, lambda: left @ right)
+    return 2.0 * n**3 / seconds
+
+
+def copy_rate() -> float:
+    """Measure bytes per second, read and written, of a large copy."""
+    source = torch.randn(COPIED // 4, device=best_device())
+    target = torch.empty_like(source)
+    ((seconds, _),) = in_turns(REPEATS, lambda: target.copy_(source))
+    return 2.0 * COPIED / seconds
+
+
+def together(count: int, scale: str, width: str, seconds: float, overrides: dict) -> float:
+    """Return tokens per second of several trainings that start at the same moment."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(count, mp_context=context) as pool:
+        work = manager.Barrier(count), count, scale, width, seconds, overrides
+        return sum(rate.result() for rate in [pool.submit(_train, *work) for _ in range(count)])
+
+
+def _train(
+    start: Any, count: int, scale: str, width: str, seconds: float, overrides: dict
+) -> float:
+    """Return tokens per second of one of `count` trainings; all fail when one fails."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    try:
+        ours = Ours(scale, width, 20, **{"batch_size": ROWS, "epochs": 1_000} | overrides)
+        for _ in range(WARM_UP):
+            ours.take_block()
+        start.wait(timeout=START_SECONDS)
+    except Exception:
+        start.abort()
+        raise
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        ours.take_block()
+    elapsed = time.perf_counter() - begun
+    return sum(ours.tokens(block) for block in range(WARM_UP, len(ours.seconds))) / elapsed
 
 
 if __name__ == "__main__":

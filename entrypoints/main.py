@@ -1,4 +1,4 @@
-"""A study and its heatmaps; without further words the demo."""
+"""Run a study, by default the demo, and draw its heatmaps."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def main(study: str, out: str, **options: Any) -> None:
 
 
 def draw_heatmaps(graph: Graph, result: StudyResult, experiment: str, out: Path) -> None:
-    """The heatmaps of every world and width in which the study fine-tunes pt1."""
+    """Draw the heatmaps of every world and width in which the study fine-tunes pt1."""
     from analysis.exp1_heatmaps import draw_exp1
     from analysis.options import Options
 
@@ -62,19 +62,10 @@ def draw_heatmaps(graph: Graph, result: StudyResult, experiment: str, out: Path)
     kinds = dict.fromkeys((settings.world, settings.width) for settings in tuned)
     for world, width in kinds:
         name = "exp1_heatmaps" + ("" if len(kinds) == 1 else f"_{world}_{width}")
-        options = Options(
-            out=out / name,
-            experiment=experiment,
-            scale=graph.definition.scale,
-            width=width,
-            world=world,
-            seeds=graph.definition.seeds,
-        )
-        draw_exp1(
-            options,
-            runs=[result.run_ids[step.fingerprint] for step in evaluated],
-            parent_run_id=result.run_id,
-        )
+        scale, seeds = graph.definition.scale, graph.definition.seeds
+        options = Options(out / name, experiment, scale, width, world, seeds=seeds)
+        runs = [result.run_ids[step.fingerprint] for step in evaluated]
+        draw_exp1(options, runs=runs, parent_run_id=result.run_id)
     if not kinds:
         click.echo("no heatmaps: the study has no model that is fine-tuned from pt1")
 

@@ -39,18 +39,18 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
     definition = load_definition(name).asked_for(**names, settings=cli.overrides_from(options))
     graph = expand(definition)
     mine = Shard.parse(shard).steps_of(graph)
-    choice = ExecutorOptions.parse(options)
+    executor = ExecutorOptions.parse(options)
     if action == "run":
-        _run(graph, choice, mine, options)
+        _run(graph, executor, mine, options)
     else:
         _show(action, format, graph, mine, options)
 
 
-def _run(graph: Graph, choice: ExecutorOptions, mine: set[str], options: dict[str, Any]) -> None:
+def _run(graph: Graph, executor: ExecutorOptions, mine: set[str], options: dict[str, Any]) -> None:
     from worldrep.studies.driver import run_study
 
     store = cli.connect(options)
-    result = run_study(store, graph, choice, mine=mine, launched=True)
+    result = run_study(store, graph, executor, mine=mine, launched=True)
     store.point_launch(result.run_id)
     result.check()
     click.echo(f"study {graph.definition.name}: done; store: {store.address}")

@@ -32,10 +32,9 @@ def main(ft: str | None, pretrain: str, width: str, strategy: str, **options: An
     settings = cli.settings_from(ModelName(pretrain, ft or NO_FT, width, strategy), options)
     from worldrep.executors import ExecutorOptions
     from worldrep.studies.definition import parse_seeds
-    from worldrep.sweeps.definition import Sweep
+    from worldrep.sweeps.definition import Sweep, default_address
     from worldrep.sweeps.drive import apply_trial, check_apply, run_sweep
     from worldrep.sweeps.report import best_trials
-    from worldrep.sweeps.storage import default_address
 
     n_trials = cli.parse_count("n_trials", options["n_trials"])
     seeds = parse_seeds(options["seeds"])

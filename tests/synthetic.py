@@ -11,7 +11,7 @@ from worldrep.data.tasks import TASKS
 from worldrep.evaluation.representations import POSITIONS, save_representations
 from worldrep.names import TASK_NAMES, ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.stages.plan import training_fingerprint
+from worldrep.stages.plan import TrainingPlan
 from worldrep.training.checkpoint import folder_name
 
 BASE_ACCURACIES, BASE_ERRORS = (0.2, 0.9), (100.0, 1.0)  # on Atlantis, on ordinary cities
@@ -31,7 +31,7 @@ class SyntheticStore:
         self.client = MlflowClient(uri)
         self.experiment_id = self.client.create_experiment(experiment)
         self.clock = 1_800_000_000_000
-        self.fingerprints: dict[str, str] = {}
+        self.plans: dict[str, TrainingPlan] = {}
 
     def run(self, stage, model, seed, metrics=None, tags=None, status="FINISHED", **changed):
         """A run of a stage; what is changed of its names and settings becomes tags and params."""
@@ -47,8 +47,8 @@ class SyntheticStore:
             **{"strategy": name.strategy, "world": world, "scale": scale, **(tags or {})},
         }
         if stage in ("pretrain", "finetune"):
-            base = self.fingerprints.get(names.get("base_run_id"))
-            names["fingerprint"] = training_fingerprint(maker_of(settings), settings, base)
+            plan = TrainingPlan.of(settings, self.plans.get(names.get("base_run_id")))
+            names["fingerprint"] = plan.fingerprint
         self.clock += 1000
         run = self.client.create_run(
             self.experiment_id,
@@ -61,7 +61,8 @@ class SyntheticStore:
         self.client.log_batch(run.info.run_id, points, params)
         if status != "RUNNING":
             self.client.set_terminated(run.info.run_id, status, self.clock + 500)
-        self.fingerprints[run.info.run_id] = names.get("fingerprint", "")
+        if stage in ("pretrain", "finetune"):
+            self.plans[run.info.run_id] = plan
         return run.info.run_id
 
     def evaluate(self, model, seed, model_run, metrics, base_run=None, tags=None, **changed):

@@ -1,12 +1,17 @@
 """What all analysis commands have in common: options, exit codes, one sentence for a fault."""
 
 import importlib
+import json
+import shutil
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from synthetic import SyntheticStore
 
 from analysis.exp1_heatmaps import main as exp1_heatmaps
 from analysis.report import CHAPTERS
+from worldrep.names import TASK_NAMES
 from worldrep.tracking import Store
 
 ANALYSES = (*CHAPTERS, "report")
@@ -48,6 +53,56 @@ def test_a_store_without_results_ends_with_one_sentence(command, store_uri):
         code, _, error = invoke(command, "--no-log", *typed)
         assert code == 1 and error.count("\n") == 1
         assert "experiment 'worldrep' of the store" in error and "none at all" in error
+
+
+@pytest.fixture(scope="module")
+def filled(empty_database, tmp_path_factory):
+    """The URI of a store with something for every analysis: two seeds of a few models."""
+    folder = tmp_path_factory.mktemp("filled")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        synthetic = SyntheticStore(uri)
+        for seed in (1, 2):
+            fill(synthetic, seed)
+        for run in Store.connect().find(stage="pretrain"):
+            synthetic.curve(run.id, "train/loss", {5: 2.0, 10: 1.0})
+            synthetic.curve(run.id, "val/standard/distance/mean", {0: 100.0, 10: 50.0})
+    return uri
+
+
+def fill(synthetic, seed):
+    base = synthetic.base(seed)
+    for k, ft in enumerate(("ftwb1-1", "ftwb1-2", "ftwb1-3", "ftwb2-1", "ft1-1", "ft1-2")):
+        by_task = {task: 0.1 * ((k + i) % 7) for i, task in enumerate(TASK_NAMES)}
+        synthetic.tuned(ft, base, by_task, seed)
+    cities = len(synthetic.world().cities)
+    for k, model in enumerate(("pt1-1", "pt1-2", "pt1-3", "pt1", "pt1_ftwb1-1")):
+        start = synthetic.trained("pt1", seed) if "_" in model else None
+        table = np.random.default_rng([k, seed]).normal(size=(cities, 8)).astype("float32")
+        synthetic.extract(model, seed, synthetic.trained(model, seed, start), {3: table}, start)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_figures_tables_and_a_run_are_made(name, filled, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", filled)
+    main = importlib.import_module(f"analysis.{name}").main
+    code, text, _ = invoke(main, "--out", str(tmp_path / "f"))
+    assert code == 0 and str(tmp_path / "f") in text
+    files = {path.name for path in (tmp_path / "f").iterdir()}
+    facts = json.loads((tmp_path / "f" / "statistics.json").read_text())
+    assert set(facts["files"]) == files > {"missing.csv", "runs_used.csv", "statistics.json"}
+    figures = {file.removesuffix(".png") for file in files if file.endswith(".png")}
+    assert figures and {f"{figure}.svg" for figure in figures} < files
+    assert facts["analysis"] == name and facts["seeds"] == [1, 2] and facts["runs_used"] > 0
+    store = Store.connect()
+    (run,) = [run for run in store.find(stage="analysis") if run.tag("analysis") == name]
+    assert run.status == "FINISHED" and run.tag("runs_used") == str(facts["runs_used"])
+    logged = store.client.list_artifacts(run.id, name)
+    assert {entry.path.rsplit("/", 1)[-1] for entry in logged} == files
+    assert f"run: {run.id}" in text
 
 
 def test_only_the_comparison_of_widths_takes_all_of_them(store_uri):

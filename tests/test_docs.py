@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import analysis
+import worldrep
 from worldrep.names import parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE
@@ -58,6 +60,8 @@ def options_of(module: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_exist(page):
+    if page.name == "CONTRIBUTING.md":
+        pytest.skip("its commands are run by test_contributing.py")
     entries = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
     for line in commands_of(page):
         words = shlex.split(line) if line.startswith(("mlflow run .", "python -m ")) else []
@@ -92,6 +96,12 @@ def test_the_reference_lists_every_setting_with_its_value_at_mini():
         shown = [text.replace(",", "") for text in row[4].split("; ")]
         values = [getattr(settings, name) for settings in (base, tuned)]
         assert [type(values[0])(text) for text in shown] == list(dict.fromkeys(values)), name
+
+
+def test_every_public_object_has_a_page():
+    text = (ROOT / "docs/api/README.md").read_text()
+    for name in (*worldrep.__all__, *analysis._EXPORTS):
+        assert name.startswith("_") or f".{name}`" in text, name
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,15 @@
 """Curves of trainings and break-out steps, against a store whose every number is known."""
 
 import itertools
-import json
 import math
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from drawn_text import clashes
 from mlflow.entities import Metric
 from synthetic import part
 
-from analysis.dynamics import dynamics, main
+from analysis.dynamics import dynamics
 from analysis.dynamics.statistics import summarize_breakouts
 from analysis.options import Options
 from analysis.store.selection import family_of, named_models
@@ -312,56 +310,45 @@ def test_a_model_of_an_unknown_name_is_left_out_and_said(synthetic):
     assert "left out, as this version does not know their names: pt7" in found.caveats
 
 
-# The command
+# What is said
 
 
-def invoke(*arguments):
-    done = CliRunner().invoke(main, arguments)
-    assert done.exception is None or isinstance(done.exception, SystemExit)
-    return done.exit_code, done.stdout, done.stderr
-
-
-def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
+def test_what_came_out_is_said(synthetic):
     tuned(synthetic, "ftwb1-1", base(synthetic))
-    code, text, _ = invoke("--out", str(tmp_path / "f"), "--align", "tokens")
-    assert code == 0
-    assert "breakout_pretrain: pt1, standard: distance" in text and "(1/1)" in text
-    names = ("pretrain", "finetune", "breakout_pretrain", "breakout_finetune")
-    files = {path.name for path in (tmp_path / "f").iterdir()}
-    assert {f"{name}.{kind}" for name in names for kind in ("png", "svg", "csv")} < files
-    statistics = json.loads((tmp_path / "f" / "statistics.json").read_text())
-    distance = statistics["statistics"]["breakout_pretrain"]["pt1/standard/distance"]
-    assert distance["runs"] == 1 and distance["std"] is None
-    (run,) = Store.connect().find(stage="analysis")
-    assert run.tag("align") == "tokens" and run.tag("runs_used") == "2"
+    found = result(align="tokens")
+    said = [line for chart in found.parts for line in chart.said]
+    assert said[0].startswith("breakout_pretrain: pt1, standard: distance") and "(1/1)" in said[0]
+    names = ["pretrain", "breakout_pretrain", "finetune", "breakout_finetune"]
+    assert [chart.name for chart in found.parts] == names
+    distance = found.all_statistics["breakout_pretrain"]["pt1/standard/distance"]
+    assert distance["runs"] == 1 and math.isnan(distance["std"])
+    assert found.tags["align"] == "tokens" and len(found.runs_used) == 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("typed", "text"),
     [
-        (["--align", "time"], "unknown align 'time'"),
-        (["--models", "pt9"], "unknown pretrain 'pt9'"),
-        (["--models", "pt1_ftwb1-3..1"], "run backwards"),
-        (["--seeds", "x"], "seeds='x'"),
+        ({"align": "time"}, "unknown align 'time'"),
+        ({"models": "pt9"}, "unknown pretrain 'pt9'"),
+        ({"models": "pt1_ftwb1-3..1"}, "run backwards"),
     ],
 )
-def test_what_was_typed_wrongly_ends_with_code_2(synthetic, arguments, text):
+def test_what_was_typed_wrongly_is_an_input_error(synthetic, typed, text):
     base(synthetic)
-    code, _, error = invoke(*arguments, "--out", "never")
-    assert code == 2 and text in error
+    with pytest.raises(InputError, match=text):
+        result(**typed)
 
 
-def test_nothing_to_show_ends_with_one_sentence(synthetic):
-    code, _, error = invoke("--no-log")
-    assert code == 1 and error.count("\n") == 1 and "has no finished training" in error
+def test_a_store_with_nothing_to_show_says_what_it_has(synthetic):
+    with pytest.raises(StateError, match="has no finished training"):
+        result()
     base(synthetic, scale="smoke")
-    code, _, error = invoke("--no-log")
-    assert code == 1 and "it has 1 of scale smoke" in error
+    with pytest.raises(StateError, match="it has 1 of scale smoke"):
+        result()
     base(synthetic)
-    code, _, error = invoke("--no-log", "--models", "pt2-1")
-    assert code == 1 and error.count("\n") == 1 and "it has pt1 with seeds 1" in error
-    with pytest.raises(StateError, match="it has pt1 with seeds 1"):
-        result(seeds=(5,))
+    for asked in ({"models": "pt2-1"}, {"seeds": (5,)}):
+        with pytest.raises(StateError, match="it has pt1 with seeds 1"):
+            result(**asked)
 
 
 # Figures

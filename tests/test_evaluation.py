@@ -8,11 +8,11 @@ from worldrep.data.sets import load_rows, suite_sets
 from worldrep.data.tasks import TASKS
 from worldrep.data.world import world_of
 from worldrep.errors import InputError
-from worldrep.evaluation.generation import generate
 from worldrep.evaluation.suites import (
     answer_suites,
     build_suites,
     evaluate,
+    generate,
     multi_rows,
     suite_of,
     summarize,

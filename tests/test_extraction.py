@@ -8,12 +8,14 @@ from matplotlib.collections import PathCollection
 from worldrep.data.tokens import encode_prompts
 from worldrep.data.world import world_of
 from worldrep.errors import InputError
-from worldrep.evaluation.extraction import (
+from worldrep.evaluation.representations import (
+    Request,
     city_prompts,
     extract,
+    load_representations,
+    probe_positions,
+    save_representations,
 )
-from worldrep.evaluation.probe import probe_positions
-from worldrep.evaluation.representations import Request, load_representations, save_representations
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
@@ -47,10 +49,10 @@ def test_neither_the_plain_pass_nor_the_batches_change_the_tables(mini, monkeypa
     settings, world, model = mini
     request = Request.parse(settings, "0,2,4", "angle", "default")
     with monkeypatch.context() as patched:
-        patched.setattr("worldrep.evaluation.extraction.PackedQwen2", None)  # not to be used
+        patched.setattr("worldrep.model.packed.PackedQwen2", None)  # not to be used
         expected = extract(model, world, request, plain=True)
     for cities in (1000, 7):
-        monkeypatch.setattr("worldrep.evaluation.extraction.BATCH_CITIES", cities)
+        monkeypatch.setattr("worldrep.evaluation.representations.BATCH_CITIES", cities)
         tables = extract(model, world, request)
         assert list(tables) == [0, 2, 4]
         for layer, table in tables.items():

@@ -1,18 +1,16 @@
 """What fine-tuning forgets, against a store whose every number is known."""
 
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from drawn_text import clashes
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import part, score, values
 
-from analysis.forgetting import forgetting, main
+from analysis.forgetting import forgetting
 from analysis.forgetting.charts import MOST_LABELS, gain_against_loss
 from analysis.forgetting.reading import EVALUATED, VALIDATED
 from analysis.forgetting.statistics import (
@@ -292,10 +290,10 @@ def test_a_seed_without_both_values_is_counted_not_averaged():
     assert row["change"] == pytest.approx(-0.03) and row["gain"] == pytest.approx(0.015)
 
 
-# The time course
+# Curves
 
 
-def test_a_course_starts_at_its_base_and_half_of_it_is_found(synthetic):
+def test_a_curve_starts_at_its_base_and_half_of_it_is_found(synthetic):
     base = synthetic.base()
     model = tuned(synthetic, "ftwb1-1", base, gain=1.0)
     steps = {
@@ -348,9 +346,9 @@ def test_validations_stand_in_where_no_checkpoints_are_evaluated(synthetic):
         for kind in ("trained", "not trained")
         for rows in ("200 test questions", "32 validation questions")
     }
-    (course,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
-    assert (course["model"], course["seed"]) == ("ftwb1-2", 1)
-    assert course["command"] == (
+    (row,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
+    assert (row["model"], row["seed"]) == ("ftwb1-2", 1)
+    assert row["command"] == (
         "mlflow run . -e evaluate -P model=pt1_ftwb1-2 -P seed=1 -P checkpoints=all -P scale=mini "
         "--env-manager local"
     )
@@ -380,7 +378,7 @@ def test_of_several_evaluations_the_one_with_most_steps_is_used(synthetic):
     found = result()
     assert set(part(found, "course_standard").table["run_id"]) == {longest}
     why = found.runs_used.loc[longest, "why"]
-    assert why == "time course: checkpoints all, the one with most steps of 2"
+    assert why == "curve: checkpoints all, the one with most steps of 2"
 
 
 def test_checkpoints_without_their_base_fall_back_and_are_missing(synthetic):
@@ -391,24 +389,24 @@ def test_checkpoints_without_their_base_fall_back_and_are_missing(synthetic):
     _log(synthetic, model, {0: (BASE, 0.0), 10: (FORGOTTEN, 0.5)}, "val/")
     found = result()
     assert set(part(found, "course_standard").table["measured_by"]) == {VALIDATED}
-    courses = found.missing[found.missing["matrix"] == "course"].set_index("model")
-    assert "not the base that they started from" in courses.loc["ftwb1-1", "reason"]
-    assert f"-P run_id={base}" in courses.loc["ftwb1-1", "command"]
-    assert "no validations from step 0" in courses.loc["ftwb1-2", "reason"]
+    curves = found.missing[found.missing["matrix"] == "course"].set_index("model")
+    assert "not the base that they started from" in curves.loc["ftwb1-1", "reason"]
+    assert f"-P run_id={base}" in curves.loc["ftwb1-1", "command"]
+    assert "no validations from step 0" in curves.loc["ftwb1-2", "reason"]
 
 
-def test_a_store_without_courses_says_so(synthetic):
+def test_a_store_without_curves_says_so(synthetic):
     tuned(synthetic, "ftwb1-1", synthetic.base())
     found = result()
     assert not any(part.name.startswith(("course", "halfway")) for part in found.parts)
-    assert "no model has a time course: neither checkpoints nor validations by step" in (
+    assert "no model has a curve: neither evaluated checkpoints nor validations by step" in (
         found.caveats
     )
-    (course,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
-    assert "-P checkpoints=all" in course["command"]
+    (row,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
+    assert "-P checkpoints=all" in row["command"]
 
 
-def course(value_by_step, normalised, **changed) -> pd.DataFrame:
+def curve(value_by_step, normalised, **changed) -> pd.DataFrame:
     known = {
         "model": "m", "ft": "ftwb1-1", "seed": 1, "split": "standard", "task": "angle",
         "trained": False, "measured_by": "", "rows": "8", "run_id": "r", "model_run_id": "t",
@@ -418,9 +416,9 @@ def course(value_by_step, normalised, **changed) -> pd.DataFrame:
 
 
 def test_only_what_was_forgotten_has_a_halfway_step():
-    kept = course({0: 4.0, 10: 2.0}, [0, math.log(2)])
-    no_logarithm = course({0: 0.0, 10: 6.0, 20: 6.0}, [0, math.nan, math.nan], seed=2)
-    lost = course({0: 1.0, 10: 3.0, 20: 9.0}, [0, -math.log(3), -math.log(9)], seed=3)
+    kept = curve({0: 4.0, 10: 2.0}, [0, math.log(2)])
+    no_logarithm = curve({0: 0.0, 10: 6.0, 20: 6.0}, [0, math.nan, math.nan], seed=2)
+    lost = curve({0: 1.0, 10: 3.0, 20: 9.0}, [0, -math.log(3), -math.log(9)], seed=3)
     table = halfway_table(pd.concat([kept, no_logarithm, lost])).set_index("seed")
     assert table["happened"].tolist() == [False, True, True]
     assert table["halfway_step"].isna().tolist() == [True, True, False]
@@ -450,44 +448,26 @@ def test_no_text_is_cut_off_or_overlaps_another(synthetic):
         assert clashes(figure) == [], found.name
 
 
-# The command
-
-
-def invoke(*arguments):
-    """Exit code, standard output and standard error of the command."""
-    done = CliRunner().invoke(main, arguments)
-    assert done.exception is None or isinstance(done.exception, SystemExit)
-    return done.exit_code, done.stdout, done.stderr
-
-
-def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
-    base = synthetic.base()
-    model = tuned(synthetic, "ftwb1-1", base)
+def test_what_came_out_is_said_and_has_its_figures(synthetic):
+    model = tuned(synthetic, "ftwb1-1", synthetic.base())
     _log(synthetic, model, {0: (BASE, 0.0), 10: (FORGOTTEN, 0.5)}, "val/")
-    out = tmp_path / "f"
-    code, text, _ = invoke("--out", str(out), "--seeds", "1")
-    assert code == 0
-    assert "change_ftwb1_seed1: trained -2.303 ± 0.000 (n = 1, missing 6)" in text
-    assert "not dominated: ftwb1-1 (change -3.03, gain 0.50) (of 1 models)" in text
-    names = {path.name for path in out.iterdir()}
-    figures = {"change_ftwb1_seed1", "gain_against_loss", "course_standard", "course_atlantis"}
-    figures |= {"course_mean", "halfway_by_task"}
-    assert {f"{name}.{kind}" for name in figures for kind in ("png", "svg", "csv")} < names
-    assert {"values.csv", "raw_change.csv", "raw_change_over_seeds.csv", "halfway.csv"} < names
-    facts = json.loads((out / "statistics.json").read_text())
-    assert facts["statistics"]["halfway"]["ftwb1"]["standard"]["angle"]["mean"] == 5
-    (run,) = Store.connect().find(stage="analysis")
-    assert run.status == "FINISHED" and run.tag("analysis") == "forgetting"
+    found = result(seeds=(1,))
+    said = "\n".join(line for part in found.parts for line in part.said)
+    assert "change_ftwb1_seed1: trained -2.303 ± 0.000 (n = 1, missing 6)" in said
+    assert "not dominated: ftwb1-1 (change -3.03, gain 0.50) (of 1 models)" in said
+    names = {part.name for part in found.parts}
+    assert {"change_ftwb1_seed1", "gain_against_loss", "course_standard", "course_atlantis"} < names
+    assert {"course_mean", "halfway_by_task"} < names
+    assert set(found.tables) == {"values", "raw_change", "raw_change_over_seeds", "halfway"}
+    assert found.all_statistics["halfway"]["ftwb1"]["standard"]["angle"]["mean"] == 5
 
 
-def test_nothing_to_show_ends_with_one_sentence(synthetic):
-    code, _, error = invoke("--no-log")
-    assert code == 1 and error.count("\n") == 1 and "no finished evaluation" in error
+def test_a_store_with_nothing_to_show_says_what_it_lacks(synthetic):
+    with pytest.raises(StateError, match="no finished evaluation"):
+        result()
     tuned(synthetic, "ftwb1-1", "gone")
     with pytest.raises(StateError, match="bases of seeds none"):
         result()
-    code, _, error = invoke("--no-log", "--seeds", "x")
-    assert code == 2 and "seeds='x'" in error
 
 
 def test_one_validation_curve_is_no_mean_over_tasks(synthetic):
@@ -506,6 +486,6 @@ def test_evaluations_of_other_questions_are_not_joined(synthetic):
     model = tuned(synthetic, "ftwb1-1", base, standing(0.2, 9.0), 0.4)
     evaluate_steps(synthetic, "ftwb1-1", model, base, steps, 1, test_rows=100)
     found = result()
-    course = found.missing[found.missing["matrix"] == "course"]
-    assert course["reason"].str.contains("with another number of questions than the base").all()
-    assert len(course) == 1 and "checkpoints=all" in course["command"].iloc[0]
+    missing = found.missing[found.missing["matrix"] == "course"]
+    assert missing["reason"].str.contains("with another number of questions than the base").all()
+    assert len(missing) == 1 and "checkpoints=all" in missing["command"].iloc[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from worldrep.data.tokens import EOS, decode, encode_prompts
-from worldrep.evaluation.generation import generate, generate_tokens
+from worldrep.evaluation.suites import generate, generate_tokens
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
@@ -53,7 +53,7 @@ def test_text_equals_that_of_transformers_row_for_row(model, prompts):
 
 def test_the_plain_pass_gives_the_same_text(model, prompts, monkeypatch):
     packed = generate_tokens(model, encode_prompts(prompts), NEW_TOKENS)
-    monkeypatch.setattr("worldrep.evaluation.generation.PackedQwen2", None)  # not to be used
+    monkeypatch.setattr("worldrep.evaluation.suites.PackedQwen2", None)  # not to be used
     plain = generate_tokens(model, encode_prompts(prompts), NEW_TOKENS, plain=True)
     assert np.array_equal(packed, plain)
 
@@ -74,7 +74,7 @@ def test_text_on_cuda_is_that_of_the_plain_pass_there(model, prompts):
 @pytest.mark.parametrize("rows", [1, 7, 60])
 def test_text_does_not_depend_on_the_batch(model, prompts, rows, monkeypatch):
     expected = generate(model, prompts, NEW_TOKENS)
-    monkeypatch.setattr("worldrep.evaluation.generation.CPU_ROWS", rows)
+    monkeypatch.setattr("worldrep.evaluation.suites.CPU_ROWS", rows)
     assert generate(model, prompts, NEW_TOKENS) == expected
 
 

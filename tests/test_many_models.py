@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from servers import postgres
 
-from benchmarks.simulated import large_study
-from benchmarks.stores import mlflow_server
+from benchmarks.stores import PERFORM, large_study, mlflow_server
 from worldrep.executors import ExecutorOptions
 from worldrep.studies.driver import run_study
 from worldrep.tracking import Store
@@ -21,7 +20,7 @@ from worldrep.tracking import Store
 pytestmark = pytest.mark.slow
 
 MODELS, SEEDS = 16, 4
-FOUR_WORKERS = ExecutorOptions("processes", 4, cpus=1, perform="benchmarks.simulated:perform")
+FOUR_WORKERS = ExecutorOptions("processes", 4, cpus=1, perform=PERFORM)
 
 
 @pytest.fixture(scope="module")

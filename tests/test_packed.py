@@ -8,9 +8,7 @@ from torch.nn.functional import cross_entropy
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import stack_rows, training_sets
 from worldrep.data.world import world_of
-from worldrep.model.layout import Layout, SharedRows
-from worldrep.model.packed import KeyValueCache, PackedQwen2
-from worldrep.model.plain import PlainQwen2
+from worldrep.model.packed import KeyValueCache, Layout, PackedQwen2, PlainQwen2, SharedRows
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve

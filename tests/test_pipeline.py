@@ -16,6 +16,9 @@ from entrypoints import evaluate, extract, finetune, main, pretrain
 from worldrep.data.sets import _maker
 from worldrep.evaluation.representations import load_representations
 from worldrep.model.qwen2 import load_model
+from worldrep.names import ModelName, parse_model
+from worldrep.scales import resolve
+from worldrep.stages import TrainingPlan, train_model
 from worldrep.tracking import Store
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +45,49 @@ def test_a_finetuning_trains_its_base_first_and_each_only_once(store_uri):
     assert tuned.tags["worldrep.base_run_id"] == base.id
     second = run(finetune, "--ft", "ftwb1-4", *SMOKE)
     assert "not in the store" not in second and len(runs(stage="pretrain")) == 1
+
+
+def interrupt(progress):
+    """A progress callback that stops the training in its second half."""
+    if progress.done > progress.total / 2:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_resumed_training_downloads_each_checkpoint_once(
+    store_uri, tmp_path, monkeypatch, damaged
+):
+    settings = resolve(ModelName("pt1"), scale="smoke", overrides={"n_checkpoints": 8})
+    store = Store.connect()
+    with pytest.raises(KeyboardInterrupt):
+        train_model(store, settings, progress=interrupt)
+    (killed,) = runs(stage="pretrain")
+    steps = store.checkpoint_steps(killed.id)
+    assert killed.status == "KILLED" and len(steps) > 2
+    for step in steps[len(steps) - damaged :]:
+        (state,) = tmp_path.glob(f"mlruns/*/*/artifacts/checkpoints/step-{step}/training_state*")
+        state.write_bytes(state.read_bytes()[:-1])
+    downloads = []
+    artifact = Store.artifact
+    monkeypatch.setattr(
+        Store, "artifact", lambda *given: downloads.append(given[2]) or artifact(*given)
+    )
+    assert train_model(store, settings) == killed.id
+    newest_first = [f"checkpoints/step-{step}" for step in reversed(steps)]
+    assert downloads == newest_first[: 1 + damaged]
+
+
+def test_a_plan_tells_models_from_one_another_and_not_from_their_other_seeds():
+    def plan(seed, name="pt1_ftwb1-3", **overrides):
+        settings = resolve(parse_model(name), scale="smoke", seed=seed, overrides=overrides)
+        return TrainingPlan.of(settings)
+
+    one, other, longer = plan(1), plan(2), plan(1, epochs=3)
+    assert one.configuration == other.configuration != longer.configuration
+    assert len({one.fingerprint, other.fingerprint, longer.fingerprint}) == 3
+    assert one.base.fingerprint == plan(1, "pt1").fingerprint == longer.base.fingerprint
+    assert TrainingPlan.of(one.settings, other.base).fingerprint != one.fingerprint
+    assert longer.steps == one.steps * 3 // one.settings.epochs
 
 
 def test_every_run_has_the_tags_params_and_artifacts_of_the_contract(store_uri):
@@ -76,7 +122,7 @@ def test_every_run_has_the_tags_params_and_artifacts_of_the_contract(store_uri):
 
 def test_the_plain_pass_does_all_of_a_models_work_when_asked_for(store_uri, monkeypatch):
     run(pretrain, *SMOKE)
-    for module in ("training.state", "evaluation.generation", "evaluation.extraction"):
+    for module in ("training.state", "evaluation.suites", "model.packed"):
         monkeypatch.setattr(f"worldrep.{module}.PackedQwen2", None)  # not to be used
     plain = "--compute", "plain", *SMOKE
     run(finetune, "--ft", "ftwb1-3", *plain)

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -18,7 +19,7 @@ from synthetic import SyntheticStore
 from analysis.figures.heatmap import draw_seeds
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
-from analysis.figures.kinds import PERFORMANCE
+from analysis.figures.kinds import PERFORMANCE, PRETRAINED
 from analysis.figures.marks import hover_text, plain
 from analysis.figures.scatter import Scatter
 from analysis.figures.svg import short_path, svg_of
@@ -42,6 +43,7 @@ from worldrep.tracking import Store, StoreFault
 from worldrep.tracking.store import without_user
 
 MATRIX = pd.DataFrame(0.8, index=["ftwb1-1", "ftwb1-2"], columns=list(TASK_NAMES))
+PRETRAINED_KIND = replace(PERFORMANCE, full=None, frame=PRETRAINED)
 EVIL = "</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;</b>"
 
 
@@ -127,7 +129,8 @@ def under_the_mouse(page, title):
             mark.scrollIntoView({block: "center"});
             const box = mark.getBoundingClientRect();
             const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
-            return [top.querySelector("title").textContent, top.closest("a")?.href ?? ""];
+            const text = top.querySelector("title").textContent;
+            return [text, top.closest("a")?.getAttribute("href") ?? ""];
         }""",
         title,
     )
@@ -397,11 +400,24 @@ def test_a_file_holds_its_own_styles_and_the_same_figure_gives_the_same_bytes():
 
 
 def test_a_chart_of_very_many_points_has_no_hover_texts():
-    n = 1001
+    n = 501
     table = pd.DataFrame({"x": np.arange(n), "y": np.arange(n)})
     chart = Scatter(name="s", title="S", table=table, x="x", y="y")
     text = svg_of(chart.draw(""), "s")
     assert "<title>" not in text and "<image" in text and len(text) < 100_000
+
+
+def test_a_large_matrix_is_an_image_with_one_hover_text_for_each_row():
+    names = [f"pt2-{i}" for i in range(1, 36)]
+    matrix = pd.DataFrame(0.25, index=names, columns=names)
+    matrix.iloc[0, 1] = np.nan
+    text = svg_of(make_panel("m", "M", PRETRAINED_KIND, matrix).draw(""), "m")
+    titles = re.findall("<title>(.*?)</title>", text)
+    assert titles[:2] == [
+        "pt2-1: 0.25 - " + " ".join(["0.25"] * 33),
+        f"pt2-2: {'0.25 ' * 35}".strip(),
+    ]
+    assert len(titles) == 35 and "<pattern" in text and len(text) < 60_000
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from recorder import FolderRecorder
 
-from benchmarks.recorder import FolderRecorder
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import stack_rows, training_sets
 from worldrep.data.world import world_of
 from worldrep.errors import InputError, StateError
-from worldrep.model.packed import PackedQwen2
-from worldrep.model.plain import PlainQwen2
+from worldrep.model.packed import PackedQwen2, PlainQwen2
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.training.checkpoint import read_checkpoint, write_checkpoint
-from worldrep.training.device import graph_obstacle, make_accelerator
 from worldrep.training.feed import RowFeed
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.state import Training
+from worldrep.training.state import Training, graph_obstacle, make_accelerator
 from worldrep.training.steps import EagerSteps, StaticSteps, pack_static, steps_of
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -136,23 +134,23 @@ def test_static_steps_train_like_packed_ones(loss):
 
 def test_a_static_batch_holds_the_rows_and_their_weights():
     rows = torch.tensor([[2, 5, 32, 7, 3], [2, 9, 3, 0, 0], [0, 0, 0, 0, 0]])
-    batch = pack_static(rows, capacity=8, answer_only=False)
-    assert batch.tokens.tolist()[:6] == [2, 5, 32, 7, 2, 9]
-    assert batch.targets.tolist()[:6] == [5, 32, 7, 3, 9, 3]
-    assert batch.weights.tolist() == pytest.approx([1 / 6] * 6 + [0, 0])
-    gather = batch.layout.gathers[0].tolist()
+    tokens, layout, targets, weights = pack_static(rows, capacity=8, answer_only=False)
+    assert tokens.tolist()[:6] == [2, 5, 32, 7, 2, 9]
+    assert targets.tolist()[:6] == [5, 32, 7, 3, 9, 3]
+    assert weights.tolist() == pytest.approx([1 / 6] * 6 + [0, 0])
+    gather = layout.gathers[0].tolist()
     assert gather[0] == [0, 1, 2, 3] and gather[1][:2] == [4, 5]
     assert max(map(max, gather)) < 8
-    answer = pack_static(rows[:1], capacity=4, answer_only=True)
-    assert answer.weights.tolist() == [0, 0, 0.5, 0.5]
+    *_, weights = pack_static(rows[:1], capacity=4, answer_only=True)
+    assert weights.tolist() == [0, 0, 0.5, 0.5]
 
 
 def test_no_batch_of_a_training_outgrows_the_static_shape():
     _, feed = begin(epochs=3)
     rows = torch.from_numpy(feed.rows).long()
     for step in range(feed.schedule.steps):
-        batch = pack_static(rows[feed.batch(step)], feed.most_tokens(), answer_only=False)
-        assert (batch.weights > 0).sum() == feed.target_count(feed.batch(step))
+        *_, weights = pack_static(rows[feed.batch(step)], feed.most_tokens(), answer_only=False)
+        assert (weights > 0).sum() == feed.target_count(feed.batch(step))
 
 
 def test_the_mean_loss_is_that_of_all_steps_since_the_last_reading():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from recorder import FolderRecorder
 from torch.nn.functional import cross_entropy
 
-from benchmarks.recorder import FolderRecorder
 from worldrep.data.sets import base_sets, maker_of, stack_rows, training_digest, training_sets
 from worldrep.data.tokens import PAD
 from worldrep.errors import InputError
@@ -17,15 +17,14 @@ from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
 from worldrep.scales import base_settings, resolve
 from worldrep.stages.models import training_command
-from worldrep.stages.plan import training_fingerprint
+from worldrep.stages.plan import TrainingPlan
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import step_of
-from worldrep.training.device import make_accelerator
-from worldrep.training.feed import Replay, RowFeed, Schedule
+from worldrep.training.feed import RowFeed, Schedule, replay
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.state import Training
+from worldrep.training.state import Training, make_accelerator
 from worldrep.training.steps import EagerSteps, StaticSteps
-from worldrep.training.strategies import Pull, fisher_information, merged, with_adapters
+from worldrep.training.strategies import Pull, fisher_information
 
 CPU = torch.device("cpu")
 
@@ -102,7 +101,7 @@ def test_a_strategy_is_part_of_name_tags_and_fingerprint():
         "pt1_ftwb1-4", "pt1_ftwb1-4+replay", "pt1_ftwb1-4+l2sp",
     ]  # fmt: skip
     assert [s.labels["strategy"] for s in found] == list(STRATEGIES)
-    assert len({training_fingerprint(maker_of(s), s) for s in found}) == len(STRATEGIES)
+    assert len({TrainingPlan.of(s).fingerprint for s in found}) == len(STRATEGIES)
     for settings in found:
         assert parse_model(str(settings.model_name)) == settings.model_name
         assert settings.model_name.base == parse_model("pt1")
@@ -262,15 +261,16 @@ def test_lora_stores_merged_weights_and_trains_nothing_else(tmp_path):
 def test_adapters_answer_like_the_merged_model():
     settings = settings_of("lora")
     base = base_of(settings)
-    adapted = with_adapters(copy.deepcopy(base), settings)
-    assert_equal(weights(merged(adapted)), weights(base))  # they start as nothing
+    training = Training(copy.deepcopy(base), settings, make_accelerator(settings))
+    adapted = training._adapted
+    assert_equal(weights(training.result()), weights(base))  # they start as nothing
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     ids = torch.arange(40).reshape(2, 20)
     before = weights(adapted)
-    torch.testing.assert_close(merged(adapted)(ids).logits, adapted(ids).logits)
+    torch.testing.assert_close(training.result()(ids).logits, adapted(ids).logits)
     assert not torch.allclose(base(ids).logits, adapted(ids).logits)
     assert_equal(weights(adapted), before)  # merging leaves it as it is
 
@@ -294,8 +294,7 @@ def test_a_batch_holds_its_share_of_replayed_rows():
 
 
 def test_replayed_rows_come_round_again():
-    replay = Replay(10, 4, seed=1)
-    seen = np.concatenate([replay.rows(step) for step in range(5)])
+    seen = np.concatenate([replay(step, count=4, n=10, seed=1) for step in range(5)])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert list(seen[:10]) != list(seen[10:])
 

@@ -1,21 +1,19 @@
 """Strategies of fine-tuning against one another, in a store whose every number is known."""
 
-import json
 import math
 
 import pytest
-from click.testing import CliRunner
 from synthetic import part, score, values
 
 from analysis.exp1_heatmaps import exp1_heatmaps
-from analysis.forgetting import forgetting, main
+from analysis.forgetting import forgetting
 from analysis.options import Options
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
-from worldrep.sweeps.objectives import Objective
+from worldrep.sweeps.search import Objective
 from worldrep.tracking import Store
 
 ERRORS = [task for task in TASK_NAMES if not TASKS[task].accuracy]
@@ -31,18 +29,18 @@ def standard(error):
     return {f"standard/{task}/mean": error if task in ERRORS else 0.9 for task in TASK_NAMES}
 
 
-def tuned(synthetic, model, base, *, gain, error, seed=1, course=None):
+def tuned(synthetic, model, base, *, gain, error, seed=1, curve=None):
     """A fine-tuned model with this improvement on Atlantis, and this error on standard questions.
 
-    course: step -> error, of the validations.
+    curve: step -> error, of the validations.
     """
     run_id = synthetic.run("finetune", model, seed, tags={"base_run_id": base})
     synthetic.evaluate(model, seed, run_id, values(gain) | standard(error), base)
-    for task in TASK_NAMES if course else ():
+    for task in TASK_NAMES if curve else ():
         for split in ("standard", "atlantis"):
             points = {
                 step: (value if task in ERRORS else 0.9) if split == "standard" else score(task, 0)
-                for step, value in course.items()
+                for step, value in curve.items()
             }
             synthetic.curve(run_id, f"val/{split}/{task}/mean", points)
     return run_id
@@ -59,9 +57,9 @@ def three(synthetic):
     for seed in (1, 2):
         base = synthetic.base(seed)
         for ft, more in (("ftwb1-1", 0.0), ("ftwb1-2", 0.2)):
-            course = {0: 1.0, 50: 10.0, 100: 100.0}
+            curve = {0: 1.0, 50: 10.0, 100: 100.0}
             tuned(synthetic, f"pt1_{ft}", base, gain=0.4 + more, error=100.0 * seed, seed=seed,
-                  course=course)  # fmt: skip
+                  curve=curve)  # fmt: skip
             tuned(synthetic, f"pt1_{ft}+ewc", base, gain=0.1 + more, error=20.0, seed=seed)
             if (ft, seed) != ("ftwb1-2", 2):
                 tuned(synthetic, f"pt1_{ft}+replay", base, gain=0.5 + more, error=10.0, seed=seed)
@@ -113,10 +111,10 @@ def test_the_plane_has_a_front_of_strategies_and_one_of_models(three):
     assert "ftwb1-2+replay" in set(models["text"])
 
 
-def test_the_course_is_by_share_of_the_training(three):
+def test_the_curve_is_by_share_of_the_training(three):
     found = result()
-    course = part(found, "strategies_course").table
-    own = course[course["is_mean"] & (course["split"] == "standard")]
+    curve = part(found, "strategies_course").table
+    own = curve[curve["is_mean"] & (curve["split"] == "standard")]
     assert set(own["strategy"]) == {"plain"}  # the only one with validations
     assert list(own["percent"]) == [0, 50, 100]
     assert list(own["normalised"]) == pytest.approx([0.0, change(10), change(100)])
@@ -145,12 +143,12 @@ def test_one_strategy_is_not_compared(synthetic):
     assert not any("strategies" in caveat for caveat in found.caveats)
 
 
-def test_the_command_writes_the_comparison(three, tmp_path):
-    done = CliRunner().invoke(main, ["--out", "figures", "--strategy", "replay"])
-    assert done.exit_code == 0, done.output
-    assert "strategies: not dominated: replay" in done.output
-    facts = json.loads((tmp_path / "figures/statistics.json").read_text())
-    assert facts["strategy"] == "replay"
-    assert facts["statistics"]["strategies"]["ewc"]["gain"]["mean"] == pytest.approx(0.2)
-    for name in ("strategies", "strategies_by_model", "strategies_course"):
-        assert (tmp_path / f"figures/{name}.png").stat().st_size > 10_000
+def test_any_strategy_leads_to_the_same_comparison(three):
+    found = result("replay")
+    said = [line for part in found.parts for line in part.said]
+    assert any(line.startswith("strategies: not dominated: replay") for line in said)
+    gain = found.all_statistics["strategies"]["ewc"]["gain"]
+    assert gain["mean"] == pytest.approx(0.2)
+    names = {part.name for part in found.parts}
+    assert {"strategies", "strategies_by_model", "strategies_course"} < names
+    assert set(found.tables["values"]["model"].str.partition("+")[2]) == {"replay"}

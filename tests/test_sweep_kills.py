@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from servers import postgres
 
 from entrypoints.sweep import main
-from worldrep.sweeps.storage import default_address, open_storage
+from worldrep.sweeps.definition import default_address, open_storage
 from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,7 @@ from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.sweeps.definition import Sweep
-from worldrep.sweeps.objectives import Objective, parse_objectives
-from worldrep.sweeps.space import read_space, searchable
+from worldrep.sweeps.search import Objective, parse_objectives, read_space, searchable
 
 FINETUNE = resolve(parse_model("pt1_ftwb2-13"), scale="paper")
 PRETRAIN = resolve(parse_model("pt1"), scale="paper")

@@ -76,6 +76,24 @@ def test_a_resumed_run_does_not_log_a_step_again(store):
     assert len(store.client.get_metric_history(run.id, "val/x")) == 2
 
 
+def test_the_history_of_a_metric_has_the_last_value_of_each_step(store):
+    with store.run(spec()) as run:
+        run.metrics(2, {"m": 4.0})
+        run.metrics(1, {"m": 3.0})
+        run.flush()
+        run.metrics(2, {"m": 5.0})
+    assert store.history(run.id, "m") == [(1, 3.0), (2, 5.0)]
+    assert store.history(run.id, "another") == []
+
+
+def test_finished_work_is_reused_as_a_child_of_the_study_that_wants_it(store):
+    study = store.claim(RunSpec("study", "study", "s1", {})).id
+    assert store.reuse("f1") is None
+    with store.run(spec()) as run:
+        assert store.reuse("f1", study) is None
+    assert store.reuse("f1", study) == run.id and store.get(run.id).parent == study
+
+
 def test_infinite_numbers_become_nan(store):
     with store.run(spec()) as run:
         run.metrics(1, {"m": float("inf")})

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from recorder import FolderRecorder
 from safetensors.torch import load_file
 
-from benchmarks.recorder import FolderRecorder
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import load_rows, stack_rows, training_sets, validation_sets
 from worldrep.data.world import world_of
@@ -16,10 +16,9 @@ from worldrep.model.qwen2 import build_model, load_model, save_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.training.checkpoint import WEIGHTS, read_checkpoint
-from worldrep.training.device import make_accelerator
 from worldrep.training.feed import RowFeed
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.state import build_optimizer, learning_rate_at
+from worldrep.training.state import build_optimizer, learning_rate_at, make_accelerator
 
 
 def train_smoke(folder, *, stop_after=None, **overrides):

@@ -12,7 +12,6 @@ from scipy.stats import kstest
 from worldrep.data import world
 from worldrep.data.world import ATLANTIS, build_world
 from worldrep.errors import InputError
-from worldrep.settings import VARIANTS
 
 
 def largest_cities(n, most_per_country):
@@ -144,11 +143,6 @@ def test_variants_share_all_but_the_place_of_atlantis(paper_world):
     assert scattered.cities[others].equals(paper_world.cities[others])
     assert with_atlantis.cities.equals(paper_world.cities)
     assert list(scattered.cities["city_id"]) == list(paper_world.cities["city_id"])
-
-
-def test_only_with_atlantis_has_it_in_pretraining():
-    pools = {v: build_world("smoke", v).pretraining_pool for v in VARIANTS}
-    assert pools == {"standard": "world", "scattered": "world", "with_atlantis": "all"}
 
 
 # The same world everywhere

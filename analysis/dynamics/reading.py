@@ -73,7 +73,7 @@ def read_curves(
     chosen = chosen.assign(place=chosen["model"].map(order)).sort_values(["place", "seed"])
     have = set(zip(chosen["seed"], chosen["model"], strict=True))
     why, train = "the model is not trained", trained.commands.train
-    missing = [
+    missing: list[tuple[object, ...]] = [
         ("curves", seed, model, "", why, train(parse_model(model), seed))
         for seed, model in wanted
         if (seed, model) not in have
@@ -139,7 +139,8 @@ def _read_points(source: Source, runs: Iterable[StoredRun]) -> pd.DataFrame:
 def _missing_curves(
     runs: Iterable[StoredRun], points: pd.DataFrame, trained: Trained
 ) -> list[tuple[object, ...]]:
-    have, missing = set(points[CURVE].itertuples(index=False, name=None)), []
+    have = set(points[CURVE].itertuples(index=False, name=None))
+    missing: list[tuple[object, ...]] = []
     for run in runs:
         model, seed = run.tag("model"), int(run.tag("seed"))
         command = trained.commands.again(run.id, trained.commands.train(parse_model(model), seed))

@@ -24,7 +24,7 @@ from analysis.figures.marks import (
 from analysis.figures.page import HATCH
 from analysis.statistics.matrices import Aggregate
 
-MOST_CELLS = 4000  # more carry no hover texts
+MOST_CELLS = 1000  # more are an image with one hover text for each row
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
 MISSING = "0.82"
@@ -40,7 +40,10 @@ def draw_cells(axes: Axes, heatmap: Heatmap) -> None:
     boxes = [_box(row, column, 1, 1) for row, column in present]
     urls = _cell_urls(figure_of(axes), heatmap)
     look = {"facecolors": colours[~missing], "edgecolors": "white", "linewidths": 1}
-    _add_boxes(axes, boxes, urls=for_collection(urls[~missing]), **look)
+    if heatmap.values.size > MOST_CELLS:
+        draw_image(axes, heatmap)
+    else:
+        _add_boxes(axes, boxes, urls=for_collection(urls[~missing]), **look)
     boxes = [_box(row + 0.03, column + 0.02, 0.94, 0.96) for row, column in holes]
     _add_boxes(axes, boxes, urls=for_collection(urls[missing]), **HATCH)
     if heatmap.is_dense:
@@ -104,8 +107,11 @@ def _inks(colours: NDArray[np.float64]) -> NDArray[np.str_]:
     return np.where(colours[..., :3] @ BRIGHTNESS < 0.45, "white", "black")
 
 
-def draw_image(axes: Axes, heatmap: Heatmap, which: str) -> None:
-    """Draw the matrix of one seed as an image, with a hover text and a link for each row."""
+def draw_image(axes: Axes, heatmap: Heatmap, which: str = "") -> None:
+    """Draw a matrix as an image, with a hover text and a link for each row.
+
+    which: the seed, for the hover text.
+    """
     numbers = np.ma.masked_invalid(heatmap.values.to_numpy(dtype=float))
     rows, columns = numbers.shape
     colours = heatmap.kind.mappable()
@@ -115,10 +121,11 @@ def draw_image(axes: Axes, heatmap: Heatmap, which: str) -> None:
     for name, values in heatmap.values.iterrows():
         known = [heatmap.kind.write(value) if value == value else "-" for value in values]
         own = [facts for column in values.index for facts in details.get((name, column), ())]
-        text = f"{name} {which}: {' '.join(known)}"
+        text = f"{f'{name} {which}'.strip()}: {' '.join(known)}"
         urls.append(figure_of(axes).mark(text, common_run(own)))
     boxes = [_box(row, 0, 1, columns) for row in range(rows)]
-    look: dict[str, Any] = {"facecolors": "white", "alpha": 0, "linewidths": 0}
+    # Not quite transparent: a shape without a fill has no hover text.
+    look: dict[str, Any] = {"facecolors": "white", "alpha": 0.01, "linewidths": 0}
     _add_boxes(axes, boxes, urls=for_collection(urls), **look)
 
 

@@ -65,7 +65,7 @@ class Curves(Chart):
             _log_y(axes)
 
     def _plot_line(self, axes: Axes, line: pd.DataFrame, style: Style) -> None:
-        look = {"linewidth": 1.1, "alpha": 0.85}
+        look: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.85}
         if self.thick:
             stands_out = line[self.thick].iloc[0]
             look = (

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 MARK = "mark:"
-MOST_MARKS = 1000  # marks of one chart with a hover text; more would make its file too large
+MOST_MARKS = 500  # marks of one chart with a hover text; more would make its file too large
 
 
 class MarkedFigure(Figure):

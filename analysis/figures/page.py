@@ -50,10 +50,12 @@ def wrapped_notes(notes: Sequence[Note], width: float) -> list[Note]:
 
 
 def head_height(lines: Sequence[str]) -> float:
+    """Return the height of a title with these lines below it."""
     return HEAD + HEAD_LINE * len(lines)
 
 
 def foot_height(notes: Sequence[Note]) -> float:
+    """Return the height of these notes with the source of the numbers."""
     return LINE * (len(notes) + 2.2)
 
 

@@ -122,8 +122,9 @@ class _Compacter:
         """What is drawn, in order, with the attributes and the hover text of its groups."""
         if element.tag == "defs":
             for child in element:
-                child.set("id", self._ids.get(child.get("id", ""), ""))
-            self._defs.extend(element)
+                if child.get("id") in self._ids:
+                    child.set("id", self._ids[child.attrib["id"]])
+                    self._defs.append(child)
             return
         if element.tag not in ("svg", "g", "a") or "transform" in element.attrib:
             yield from _leaf(element, inherited, text)

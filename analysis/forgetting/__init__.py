@@ -162,11 +162,11 @@ def _caveats(own: Finetuned) -> list[str]:
     points = own.points
     validated = points[points["measured_by"] == VALIDATED]
     if points.empty:
-        said.append("no model has a time course: neither checkpoints nor validations by step")
+        said.append("no model has a curve: neither evaluated checkpoints nor validations by step")
     elif len(validated):
         n, rows = validated["run_id"].nunique(), ", ".join(sorted(set(validated["rows"])))
         said.append(
-            f"the time courses of {n} of {points['run_id'].nunique()} models and seeds are of the "
+            f"the curves of {n} of {points['run_id'].nunique()} models and seeds are of the "
             f"validations while training ({rows} questions a point, others than those of the "
             "evaluation), as only their last checkpoint is evaluated; `-e evaluate -P "
             "checkpoints=all` measures them, missing.csv (course) has the commands"

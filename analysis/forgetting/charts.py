@@ -256,7 +256,7 @@ def halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
         size=(4.6, 3.4),
         hover=("family", "task", "split", "mean", "std", "n", "n_happened", "n_models", "n_early"),
         notes=(
-            f"in the means: {happened} of {int(overview['n_models'].sum())} courses of a model, a "
+            f"in the means: {happened} of {int(overview['n_models'].sum())} curves of a model, a "
             "seed and a task; the others ended without a loss or a gain, or have no logarithm",
             f"in {early} of the {happened}, half had happened by the first measured step: theirs "
             "is interpolated between 0 and that step",
@@ -284,7 +284,7 @@ def _partial_notes(points: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
     if n == known:
         return []
     return [
-        f"{n - known} of {n} courses are not drawn: a task is missing, or has no normalised change "
+        f"{n - known} of {n} curves are not drawn: a task is missing, or has no normalised change "
         "(an error of 0 has no logarithm)"
     ]
 

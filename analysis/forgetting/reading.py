@@ -221,7 +221,7 @@ class _CurveReader:
             reason = "the checkpoints are evaluated with another number of questions than the base"
             gaps[reason] = evaluate_all
         elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
-            gaps["the last checkpoint is not evaluated: the course ends early"] = evaluate_all
+            gaps["the last checkpoint is not evaluated: the curve ends early"] = evaluate_all
         last = self._evaluations.sources.get(cell.run_id)
         curves = self._evaluated(alike, base, last) if base and alike else self._validated(training)
         short = ["/".join(suite) for suite, curve in curves.values.items() if len(curve) < 2]
@@ -230,7 +230,7 @@ class _CurveReader:
             return None, {f"{reason}; {without}": command for reason, command in gaps.items()}
         if short:
             again = commands.again(curves.run.id, evaluate_all) if alike else evaluate_all
-            gaps[f"run {curves.run.id} has no course of {', '.join(short)}"] = again
+            gaps[f"run {curves.run.id} has no curve of {', '.join(short)}"] = again
         return curves, gaps
 
     def _base(self, training: StoredRun) -> StoredRun | None:
@@ -259,7 +259,7 @@ class _CurveReader:
             own = [] if before is None else sorted(({0: before} | after).items())
             values[split, task] = own
         self.bases.add(base.id)
-        why = f"time course: checkpoints {run.tag('checkpoints')}"
+        why = f"curve: checkpoints {run.tag('checkpoints')}"
         why += f", the one with most steps of {len(runs)}" if len(runs) > 1 else ""
         return _ModelCurves(run, EVALUATED, _rows(run), why, values)
 
@@ -270,7 +270,7 @@ class _CurveReader:
             suite: curve if curve and curve[0][0] == 0 else [] for suite, curve in curves.items()
         }
         rows = training.params.get("cfg.val_rows", "?")
-        return _ModelCurves(training, VALIDATED, rows, "time course: its validations", values)
+        return _ModelCurves(training, VALIDATED, rows, "curve: its validations", values)
 
     def _curve(self, run: StoredRun, metric: str) -> Curve:
         return self._source.curve(run.id, metric) if metric in run.metrics else []

@@ -39,11 +39,8 @@ def normalized_change(after: float, before: float, accuracy: bool) -> float:
 
     Args:
         after: Value of the fine-tuned model.
-        before: Value of its base.
+        before: Value of its base. NaN results if one of the two is not finite.
         accuracy: Whether the values are accuracies; otherwise they are errors.
-
-    Returns:
-        The change; NaN if a value is not finite.
     """
     if not (math.isfinite(after) and math.isfinite(before)):
         return math.nan

@@ -47,19 +47,15 @@ def _mean(row: Row) -> Floats:
     return row.v.mean(axis=0)
 
 
-def _minimum(row: Row) -> Floats:
-    return row.v.min(axis=0)
-
-
 def _geometric_mean(row: Row) -> Floats:
     """Return exp(mean(ln v_s)); 0, its limit, where any v_s is 0 or below."""
-    positive = _minimum(row) > 0
+    positive = row.v.min(axis=0) > 0
     return np.where(positive, np.exp(np.log(np.where(positive, row.v, 1)).mean(axis=0)), 0)
 
 
 def _harmonic_mean(row: Row) -> Floats:
     """Return k / sum(1 / v_s); 0, its limit, where any v_s is 0 or below."""
-    positive = _minimum(row) > 0
+    positive = row.v.min(axis=0) > 0
     safe = np.where(positive, row.v, 1)
     lowest = safe.min(axis=0)  # the unit, so that a tiny value does not overflow
     return np.where(positive, lowest / (lowest / safe).mean(axis=0), 0)
@@ -73,18 +69,9 @@ def _similarity_weighted_mean(row: Row) -> Floats:
     return (weights * row.v).sum(axis=0)
 
 
-def _range(row: Row) -> Floats:
-    """Return max v_s - min v_s. For two tasks mean + 0.5 * range is the maximum."""
-    return np.ptp(row.v, axis=0)
-
-
-def _zero(row: Row) -> Floats:
-    return np.zeros_like(row.v[0])
-
-
 @dataclass(frozen=True)
 class Predictor:
-    """prediction = fixed, or fixed + coefficient * fitted with a least-squares coefficient."""
+    """Prediction = fixed + coefficient * fitted, with a least-squares coefficient."""
 
     description: str
     fixed: Formula
@@ -94,7 +81,7 @@ class Predictor:
 PREDICTORS: dict[str, Predictor] = {
     "maximum": Predictor("The best specialist decides.", _maximum),
     "mean": Predictor("All specialists count the same.", _mean),
-    "minimum": Predictor("The worst specialist decides.", _minimum),
+    "minimum": Predictor("The worst specialist decides.", lambda row: row.v.min(axis=0)),
     "geometric_mean": Predictor(
         "Specialists multiply: a low one pulls down, a 0 gives 0.", _geometric_mean
     ),
@@ -107,12 +94,14 @@ PREDICTORS: dict[str, Predictor] = {
         _similarity_weighted_mean,
     ),
     "maximum_with_decay": Predictor(
-        "The best specialist times alpha, fitted on the seed's other models.", _zero, _maximum
+        "The best specialist times alpha, fitted on the seed's other models.",
+        lambda row: np.zeros_like(row.v[0]),
+        _maximum,
     ),
     "mean_with_interference": Predictor(
         "The mean plus beta times (maximum - minimum), beta fitted on the seed's other models.",
         _mean,
-        _range,
+        lambda row: np.ptp(row.v, axis=0),
     ),
 }
 

@@ -30,7 +30,7 @@ from analysis.store.selection import NothingThere, Trained, nothing_of, used_run
 from analysis.store.source import Source
 from worldrep.data.world import World
 from worldrep.errors import StateError
-from worldrep.evaluation.probe import ProbeResult, probe_positions
+from worldrep.evaluation.representations import ProbeResult, probe_positions
 from worldrep.names import FINETUNINGS, NO_FT, ModelName, parse_model
 from worldrep.tracking import StoredRun
 

@@ -1,6 +1,6 @@
-"""Matrices (rows: models such as ftwb2-13, columns: the seven tasks) and what follows from them.
+"""Matrices (rows: models such as ftwb2-13, columns: the seven tasks), their means and statistics.
 
-Pure functions; a missing cell is NaN and stays NaN in everything that depends on it.
+A missing cell is NaN, and so is everything that depends on it.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ COLUMNS = pd.Index(TASK_NAMES, name="task")
 def to_matrix(
     cells: pd.DataFrame, fts: Sequence[str], seed: int, column: str = "normalised"
 ) -> pd.DataFrame:
-    """One seed's matrix of a column of the cells, its rows in the order of `fts`."""
+    """Return one seed's matrix of a column of the cells, its rows in the order of `fts`."""
     own = cells[(cells["seed"] == seed) & cells["ft"].isin(fts)]
     matrix = own.pivot(index="ft", columns="task", values=column)
     return matrix.reindex(index=pd.Index(fts, name="model"), columns=COLUMNS).astype(float)
 
 
 def trained_mask(fts: Sequence[str]) -> pd.DataFrame:
-    """Which cells are of tasks that the row's model was fine-tuned on."""
+    """Return which cells are of tasks that the row's model was fine-tuned on."""
     rows = [[task in FINETUNINGS[ft] for task in TASK_NAMES] for ft in fts]
     return pd.DataFrame(rows, index=pd.Index(fts, name="model"), columns=COLUMNS)
 
 
 def specialists_of(tasks: Sequence[str], ft: str) -> tuple[str, ...]:
-    """The single-task fine-tunings of these tasks, with warm-up rows if `ft` has them."""
+    """Return the single-task fine-tunings of these tasks, with warm-up rows if `ft` has them."""
     family = "ftwb1" if has_warmup_rows(ft) else "ft1"
     return tuple(f"{family}-{TASK_NAMES.index(task) + 1}" for task in tasks)
 
 
 def expected_matrix(fts: Sequence[str], specialists: pd.DataFrame) -> pd.DataFrame:
-    """What is expected of multi-task models: the best of the specialists of their tasks.
+    """Return what is expected of multi-task models: the best specialist of their tasks.
 
     specialists: normalised matrix of the same seed's single-task models. A cell is NaN if one of
     them is missing, as the best of the others might be too low.
@@ -52,11 +52,11 @@ def expected_matrix(fts: Sequence[str], specialists: pd.DataFrame) -> pd.DataFra
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Several seeds' matrices in one, cell by cell.
+    """Mean of several seeds' matrices, cell by cell.
 
     mean: over the seeds that have the cell; spread: standard deviation (ddof=0) over them, NaN
-    for fewer than two; n: how many they are. Where not every cell is a mean over seeds, full says
-    how many each would have if nothing were missing, and over what they are, in words.
+    for fewer than two; n: their number. Where cells are means over something else than seeds:
+    full, the number that each cell would have if nothing were missing; over, what it is in words.
     """
 
     mean: pd.DataFrame
@@ -68,18 +68,18 @@ class Aggregate:
 
     @property
     def partial(self) -> int:
-        """How many cells lack some of the seeds, but not all."""
+        """Number of cells that lack some of the seeds, but not all."""
         full = self.n_seeds if self.full is None else self.full
         return int(((self.n > 0) & (self.n < full)).to_numpy().sum())
 
     @property
     def in_words(self) -> str:
-        """What it is the mean over, such as `the 3 seeds`."""
+        """Text such as `the 3 seeds`: what the mean is over."""
         return self.over or f"the {self.n_seeds} seeds"
 
 
 def aggregate(matrices: Sequence[pd.DataFrame]) -> Aggregate:
-    """The mean of the seeds' matrices with its spread; all have the same rows."""
+    """Return the mean of matrices of the same rows, with its spread."""
     first = matrices[0]
     stack = np.stack([matrix.loc[first.index, first.columns] for matrix in matrices])
     present = ~np.isnan(stack)
@@ -96,39 +96,39 @@ def aggregate(matrices: Sequence[pd.DataFrame]) -> Aggregate:
 
 
 Summary = dict[str, float | int | None]
-Masks = dict[str, np.ndarray]  # which cells of a matrix are of a kind
+Masks = dict[str, np.ndarray]  # name of a group -> which cells of a matrix belong to it
 
 
 def trained_masks(matrix: pd.DataFrame) -> Masks:
-    """The trained, the transfer and all cells of a matrix of fine-tuned models."""
+    """Return the trained, the transfer and all cells of a matrix of fine-tuned models."""
     trained = trained_mask(list(matrix.index)).to_numpy()
     return {"trained": trained, "transfer": ~trained, "all": np.ones_like(trained)}
 
 
 def diagonal_masks(matrix: pd.DataFrame) -> Masks:
-    """The cells of a task with itself and with another one, of a matrix between tasks."""
+    """Return the cells of a task with itself, those of different tasks, and all cells."""
     same = np.equal.outer(matrix.index.to_numpy(), matrix.columns.to_numpy())
     return {"same task": same, "different tasks": ~same, "all": np.ones_like(same)}
 
 
 def summaries(matrix: pd.DataFrame, masks: Masks) -> dict[str, Summary]:
-    """Mean and standard deviation (ddof=0) of some groups of cells.
-
-    n counts the cells that are there, missing those that are not; without any, mean is None.
-    """
+    """Return the `summary` of each group of cells."""
     values = matrix.to_numpy(dtype=float)
     return {kind: summary(values[mask]) for kind, mask in masks.items()}
 
 
 def summary(values: np.ndarray) -> Summary:
-    """The same of values (n,), NaN where they are missing."""
-    there = values[~np.isnan(values)]
-    mean, std = (float(there.mean()), float(there.std())) if len(there) else (None, None)
-    return {"mean": mean, "std": std, "n": len(there), "missing": len(values) - len(there)}
+    """Return mean, standard deviation (ddof=0), n and missing of values (n,); NaN is missing.
+
+    Without any value, mean and standard deviation are None.
+    """
+    known = values[~np.isnan(values)]
+    mean, std = (float(known.mean()), float(known.std())) if len(known) else (None, None)
+    return {"mean": mean, "std": std, "n": len(known), "missing": len(values) - len(known)}
 
 
 def in_words(summary: Summary) -> str:
-    """One group of cells of `summaries` as text."""
+    """Return a `summary` as text."""
     mean, std = summary["mean"], summary["std"]
     numbers = "none" if mean is None else f"mean {mean:.2f}, standard deviation {std:.2f}"
     return f"{numbers} (n = {summary['n']}, missing: {summary['missing']})"

@@ -6,10 +6,7 @@ Arithmetic is in float64, except the matrix products of CKA between float32 tabl
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +16,7 @@ from worldrep.errors import InputError
 CONSTANT = 1e-12  # deviations below this share of the largest value are rounding errors
 
 Array = npt.NDArray[np.float64]
+Floating = npt.NDArray[np.floating]
 
 
 def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -51,48 +49,28 @@ def cka_table(tables: Sequence[npt.ArrayLike]) -> Array:
     for array in arrays[1:] or arrays:
         _require_comparable(arrays[0], array)
     features = [_features(array) for array in arrays]
-    table = np.full((len(features), len(features)), np.nan)
+    overlaps = np.zeros((len(features), len(features)))
     for i, j in itertools.combinations_with_replacement(range(len(features)), 2):
-        table[i, j] = table[j, i] = _cka(features[i], features[j])
-    return table
+        overlaps[i, j] = overlaps[j, i] = _overlap(features[i], features[j])
+    own = np.diag(overlaps)
+    scale = np.sqrt(np.outer(own, own))
+    cka = np.divide(overlaps, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+    return np.minimum(cka, 1.0)  # rounding may leave 1 + 2e-16
 
 
-@dataclass(frozen=True, eq=False)
-class _Features:
-    """A centred (n, d) table of Frobenius norm 1, or all 0 if constant, with its products."""
-
-    table: npt.NDArray[np.floating]
-
-    @cached_property
-    def kernel(self) -> npt.NDArray[np.floating]:
-        """(n, n); double-centred, as the features are centred."""
-        return self.table @ self.table.T
-
-    @cached_property
-    def overlap_with_itself(self) -> float:
-        return _overlap(self, self)
-
-
-def _features(array: npt.NDArray[np.generic]) -> _Features:
+def _features(array: npt.NDArray[np.generic]) -> Floating:
+    """Return the centred table (n, d) with Frobenius norm 1, or all 0 if it is constant."""
     table = _unit(_centred(array.astype(np.float64)))  # centred before precision is reduced
-    return _Features(table.astype(np.float32) if array.dtype == np.float32 else table)
+    return table.astype(np.float32) if array.dtype == np.float32 else table
 
 
-def _cka(x: _Features, y: _Features) -> float:
-    scale = math.sqrt(x.overlap_with_itself * y.overlap_with_itself)
-    if scale == 0:
-        return math.nan
-    return min(_overlap(x, y) / scale, 1.0)  # rounding may leave 1 + 2e-16
-
-
-def _overlap(x: _Features, y: _Features) -> float:
+def _overlap(x: Floating, y: Floating) -> float:
     """Return <K,L>_F, which equals |X'Y|_F^2."""
-    n = len(x.table)
-    if max(x.table.shape[1], y.table.shape[1]) < n:
-        product = (x.table.T @ y.table).astype(np.float64)
+    if max(x.shape[1], y.shape[1]) < len(x):
+        product = (x.T @ y).astype(np.float64)
         return float(np.vdot(product, product))
-    # Here n x n is no larger than the wider table.
-    return float(np.vdot(x.kernel.astype(np.float64), y.kernel.astype(np.float64)))
+    # Here the (n, n) kernels are no larger than the wider table.
+    return float(np.vdot(*((table @ table.T).astype(np.float64) for table in (x, y))))
 
 
 def _require_comparable(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None:

@@ -11,11 +11,10 @@ import pandas as pd
 from analysis.options import ALL, Options
 from analysis.store.missing import Commands
 from analysis.store.source import Source
-from worldrep.data.sets import maker_of
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, STRATEGIES, ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.stages.plan import training_fingerprint
+from worldrep.stages.plan import TrainingPlan
 from worldrep.studies import Definition
 from worldrep.tracking import StoredRun
 
@@ -183,14 +182,16 @@ class Trained:
 
 
 def _is_current(run: StoredRun, options: Options) -> bool:
-    model, seed = known_model(run.tag("model")), int(run.tag("seed"))
-    usual = model and _fingerprint(model, options.scale, options.world, seed)
-    return run.fingerprint == usual
+    model = known_model(run.tag("model"))
+    if model is None:
+        return False
+    named = _plan(model, options.scale, options.world, int(run.tag("seed")))
+    return run.fingerprint == named.fingerprint
 
 
 @lru_cache(maxsize=4096)
-def _fingerprint(model: ModelName, scale: str, world: str, seed: int) -> str:
-    """Return the fingerprint of a training without overrides, by the current code."""
+def _plan(model: ModelName, scale: str, world: str, seed: int) -> TrainingPlan:
+    """Return the plan of a training without overrides, by the current code."""
     settings = resolve(model, scale=scale, world=world, seed=seed)
-    base = _fingerprint(model.base, scale, world, seed) if settings.is_finetuning else None
-    return training_fingerprint(maker_of(settings), settings, base)
+    base = _plan(model.base, scale, world, seed) if settings.is_finetuning else None
+    return TrainingPlan.of(settings, base)

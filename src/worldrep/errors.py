@@ -1,7 +1,5 @@
 """Errors that end a command with one sentence and an exit code, and how commands end with them."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import logging
@@ -9,8 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
-
-STORE_PACKAGES = ("mlflow", "requests", "sqlalchemy")  # their errors mean that the store failed
 
 
 class InputError(ValueError):
@@ -23,7 +19,7 @@ class StateError(RuntimeError):
 
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
     """Return an InputError that names the unknown value, the nearest allowed one and all others."""
-    names = [str(name) for name in allowed]
+    names = list(map(str, allowed))
     nearest = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return InputError(f"unknown {kind} {str(value)!r}{hint}; allowed: {', '.join(_ranges(names))}")
@@ -32,11 +28,8 @@ def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
 def _ranges(names: list[str]) -> list[str]:
     """Abbreviate runs such as ft2-1, ft2-2, ... to ft2-1..21."""
     parts = [name.rpartition("-") for name in names]
-    highest = {stem: number for stem, _, number in parts}
-    shown = [
-        f"{stem}-1..{highest[stem]}" if stem and number.isdigit() else name
-        for name, (stem, _, number) in zip(names, parts, strict=True)
-    ]
+    last = {stem: number for stem, _, number in parts}
+    shown = [f"{s}-1..{last[s]}" if s and n.isdigit() else f"{s}{dash}{n}" for s, dash, n in parts]
     return list(dict.fromkeys(shown))
 
 
@@ -57,16 +50,14 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
         interrupt_on_sigterm()
         try:
             function(*args, **kwargs)
-        except InputError as fault:
-            _exit(f"Error: {fault}", 2)
-        except StateError as fault:
-            _exit(f"Error: {fault}", 1)
+        except (InputError, StateError) as fault:
+            _exit(f"Error: {fault}", 2 if isinstance(fault, InputError) else 1)
         except KeyboardInterrupt:
             _exit("Interrupted: the same command goes on from the last checkpoint.", 130)
         except OSError as fault:
             _exit(f"Error: a file could not be read or written: {fault}", 1)
         except Exception as fault:
-            if type(fault).__module__.split(".")[0] in STORE_PACKAGES:
+            if type(fault).__module__.split(".")[0] in ("mlflow", "requests", "sqlalchemy"):
                 _exit(f"Error: the MLflow store failed: {first_line(fault)}", 1)
             raise
 

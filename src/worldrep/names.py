@@ -26,7 +26,7 @@ def _mixtures(text: str) -> tuple[Mixture, ...]:
     return tuple(tuple(names.split("+")) for names in text.split())
 
 
-SINGLES = _mixtures(" ".join(TASK_NAMES))
+SINGLES = tuple((name,) for name in TASK_NAMES)
 PAIRS = _mixtures("""
     distance+trianglearea angle+compass inside+perimeter crossing+distance trianglearea+angle
     compass+inside perimeter+crossing angle+distance compass+trianglearea angle+inside
@@ -58,7 +58,6 @@ FINETUNINGS: dict[str, Mixture] = {
     for name, mixture in _numbered(size, mixtures).items()
 }
 FAMILIES = ("ftwb1", "ftwb2", "ftwb3", "ft1", "ft2", "ft3")
-_COUNTS = {"1": "one task", "2": "two tasks", "3": "three tasks"}
 
 
 def finetunings(family: str) -> tuple[str, ...]:
@@ -68,8 +67,8 @@ def finetunings(family: str) -> tuple[str, ...]:
 
 def family_in_words(family: str) -> str:
     """Describe a family, such as `two tasks and warm-up rows (ftwb2)`."""
-    warm = " and warm-up rows" if has_warmup_rows(family) else ""
-    return f"{_COUNTS[family[-1]]}{warm} ({family})"
+    tasks = ("one task", "two tasks", "three tasks")[int(family[-1]) - 1]
+    return f"{tasks}{' and warm-up rows' if has_warmup_rows(family) else ''} ({family})"
 
 
 def has_warmup_rows(ft: str) -> bool:
@@ -92,14 +91,10 @@ class ModelName:
     strategy: str = PLAIN
 
     def __post_init__(self) -> None:
-        if self.pretrain not in PRETRAININGS:
-            raise unknown("pretrain", self.pretrain, PRETRAININGS)
-        if self.ft != NO_FT and self.ft not in FINETUNINGS:
-            raise unknown("ft", self.ft, FINETUNINGS)
-        if self.width not in WIDTHS:
-            raise unknown("width", self.width, WIDTHS)
-        if self.strategy not in STRATEGIES:
-            raise unknown("strategy", self.strategy, STRATEGIES)
+        known = (PRETRAININGS, FINETUNINGS, WIDTHS, STRATEGIES)
+        for (part, value), allowed in zip(vars(self).items(), known, strict=True):
+            if value not in allowed and (part, value) != ("ft", NO_FT):
+                raise unknown(part, value, allowed)
         if self.strategy != PLAIN and self.ft == NO_FT:
             raise InputError(f"strategy={self.strategy} is for fine-tuning; a pretraining is plain")
 
@@ -111,7 +106,7 @@ class ModelName:
 
     @property
     def base(self) -> ModelName:
-        """The pretrained model that this one starts from; a pretrained model is its own base."""
+        """The pretrained model that this one starts from; a base is its own base."""
         return ModelName(self.pretrain, NO_FT, self.width)
 
     def tuned_by(self, strategy: str) -> ModelName:

@@ -1,25 +1,12 @@
-"""The named scales: the complete settings of every model, before any override.
-
-Each scale is a function whose docstring states what the scale is for, what it costs and what to
-expect of it. `resolve` fits a scale to the name of a model.
-"""
-
-from __future__ import annotations
+"""The named scales, whose docstrings state purpose, cost and expected result; and `resolve`."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from worldrep.errors import InputError, unknown
 from worldrep.names import NO_FT, TASK_NAMES, ModelName
-from worldrep.settings import (
-    FIELDS,
-    NO_CITIES,
-    OVERRIDABLE,
-    SCALES,
-    SHARED_GROUPS,
-    STRATEGY_DEFAULTS,
-    Settings,
-)
+from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
 
 # Width: factor of the model's sizes, factor of the epochs of pretraining.
 _WIDTHS = {"base": (1, 1), "wide": (2, 0.5), "narrow": (0.5, 2), "wider": (4, 0.5)}
@@ -36,11 +23,11 @@ def paper() -> dict[str, Any]:
     model = {"hidden_size": 128, "intermediate_size": 512, "n_heads": 4, "n_layers": 6}
     training = {"batch_size": 128, "warmup_steps": 50, "n_checkpoints": 10, "loss": "full"}
     optimizer = {"accumulation": 1, "weight_decay": 0.01, "clip_norm": 1.0}
+    common = {"cities": NO_CITIES, "world_seed": 42, "precision": "auto", "compute": "auto"}
     pretrain = {"epochs": 6, "learning_rate": 3e-4, "n_validations": 100}
     finetune = {"epochs": (30, 30, 20), "learning_rate": 1e-5, "n_validations": 20}
-    common = {"cities": NO_CITIES, "world_seed": 42, "precision": "auto", "compute": "auto"}
     stages = {"pretrain": pretrain, "finetune": finetune}
-    return {**world, **rows, **ft, **model, **training, **optimizer, **common, **stages}
+    return world | rows | ft | model | training | optimizer | common | stages
 
 
 def mini() -> dict[str, Any]:
@@ -57,27 +44,22 @@ def mini() -> dict[str, Any]:
     rows = {"pretrain_rows": 64_000, "val_rows": 32, "test_rows": 200, "multi_rows": 500}
     ft = {"ft_atlantis_rows": 3_000, "ft_world_rows": 500, "ft_warmup_rows": 70}
     model = {"hidden_size": 64, "intermediate_size": 256, "n_heads": 2, "n_layers": 4}
-    training = {"n_checkpoints": 4, "loss": "answer"}
     pretrain = {"epochs": 2, "learning_rate": 1.2e-3, "n_validations": 10}
     finetune = {"epochs": (6, 6, 4), "learning_rate": 2e-3, "n_validations": 3}
-    stages = {"pretrain": pretrain, "finetune": finetune}
-    return {**paper(), **world, **rows, **ft, **model, **training, **stages}
+    training = {"n_checkpoints": 4, "loss": "answer", "pretrain": pretrain, "finetune": finetune}
+    return paper() | world | rows | ft | model | training
 
 
 def smoke() -> dict[str, Any]:
     """Run every part of the pipeline in seconds, for tests. Nothing is learnt."""
-    world = {"n_cities": 20, "n_atlantis": 8}
     rows = {"pretrain_rows": 64, "val_rows": 8, "test_rows": 16, "multi_rows": 32}
     ft = {"ft_atlantis_rows": 96, "ft_world_rows": 16, "ft_warmup_rows": 4}
-    model = {"hidden_size": 16, "intermediate_size": 32, "n_heads": 2, "n_layers": 2}
-    training = {"batch_size": 32, "warmup_steps": 4, "n_checkpoints": 3, "loss": "full"}
+    sizes = {"n_cities": 20, "n_atlantis": 8, "hidden_size": 16, "intermediate_size": 32}
+    training = {"n_layers": 2, "batch_size": 32, "warmup_steps": 4, "n_checkpoints": 3}
     pretrain = {"epochs": 2, "learning_rate": 2e-3, "n_validations": 2}
     finetune = {"epochs": (2, 2, 2), "learning_rate": 5e-4, "n_validations": 2}
-    stages = {"pretrain": pretrain, "finetune": finetune}
-    return {**mini(), **world, **rows, **ft, **model, **training, **stages}
-
-
-_PRESETS = {"paper": paper, "mini": mini, "smoke": smoke}
+    stages = {"loss": "full", "pretrain": pretrain, "finetune": finetune}
+    return mini() | rows | ft | sizes | training | stages
 
 
 def resolve(
@@ -103,7 +85,7 @@ def resolve(
     """
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
-    values = _PRESETS[scale]()
+    values = {"paper": paper, "mini": mini, "smoke": smoke}[scale]()
     size, patience = _WIDTHS[model.width]
     for name in ("hidden_size", "intermediate_size", "n_heads"):
         values[name] = max(1, round(values[name] * size))
@@ -115,29 +97,20 @@ def resolve(
         values |= finetune | {"epochs": finetune["epochs"][len(model.tasks) - 1]}
     overrides = dict(overrides or {})
     for name in overrides:
-        _check_override(name, model.strategy)
-    names = {"scale": scale, "world": world, "seed": seed, "strategy": model.strategy}
-    names |= {"pretrain": model.pretrain, "ft": model.ft, "width": model.width}
-    return Settings(**STRATEGY_DEFAULTS | values | overrides | names)
-
-
-def _check_override(name: str, strategy: str) -> None:
-    if name not in OVERRIDABLE:
-        raise unknown("setting", name, OVERRIDABLE)
-    reader = FIELDS[name].metadata.get("strategy", strategy)
-    if reader != strategy:
-        raise InputError(
-            f"{name} is read by strategy={reader} alone, and this is strategy={strategy}"
-        )
+        if name not in OVERRIDABLE:
+            raise unknown("setting", name, OVERRIDABLE)
+        reader = FIELDS[name].metadata.get("strategy", model.strategy)
+        if reader != model.strategy:
+            readers = f"strategy={reader} alone, and this is strategy={model.strategy}"
+            raise InputError(f"{name} is read by {readers}")
+    names = {"scale": scale, "world": world, "seed": seed} | asdict(model)
+    return Settings(**values | overrides | names)
 
 
 def changed_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that differ from those of their scale."""
-    usual = resolve(
-        settings.model_name, scale=settings.scale, world=settings.world, seed=settings.seed
-    )
-    values = {name: getattr(settings, name) for name in OVERRIDABLE}
-    return {name: value for name, value in values.items() if value != getattr(usual, name)}
+    usual = asdict(_same_scale(settings, settings.model_name, {}))
+    return {name: value for name, value in asdict(settings).items() if value != usual[name]}
 
 
 def base_settings(settings: Settings) -> Settings:
@@ -145,12 +118,11 @@ def base_settings(settings: Settings) -> Settings:
 
     World, rows, model, precision and way of computing are shared; everything else is the scale's.
     """
-    shared = settings.group(*SHARED_GROUPS)
-    shared |= {"precision": settings.precision, "compute": settings.compute}
-    return resolve(
-        settings.model_name.base,
-        scale=settings.scale,
-        world=settings.world,
-        seed=settings.seed,
-        overrides=shared,
-    )
+    shared = {"precision": settings.precision, "compute": settings.compute}
+    shared |= settings.group(*SHARED_GROUPS)
+    return _same_scale(settings, settings.model_name.base, shared)
+
+
+def _same_scale(settings: Settings, model: ModelName, overrides: dict[str, Any]) -> Settings:
+    names = {name: getattr(settings, name) for name in ("scale", "world", "seed")}
+    return resolve(model, **names, overrides=overrides)

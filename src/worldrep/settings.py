@@ -1,8 +1,7 @@
 """The settings of a model: one frozen object, checked when it is built.
 
-Each setting belongs to one group, which says what it determines: world, rows, ft_rows (rows of
-fine-tuning), model, training, or strategy (of fine-tuning). The group "name" holds what identifies
-the model and is not overridden: `scale`, `pretrain`, `ft`, ...
+Each setting belongs to a group: world, rows, ft_rows (rows of fine-tuning), model, training or
+strategy (of fine-tuning). The group "name" identifies the model and is not overridden.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +28,10 @@ def _setting(group: str, text: str, **bounds: Any) -> Any:
     return field(metadata={"group": group, "help": text, **bounds})
 
 
-def _of_strategy(strategy: str, default: Any, text: str, **bounds: Any) -> Any:
+def _for(strategy: str, default: Any, text: str, **bounds: Any) -> Any:
     """Declare a setting that only one strategy reads, with its default at every scale."""
-    text = f"{strategy}: {text}"
-    return _setting("strategy", text, strategy=strategy, default=default, **bounds)
+    metadata = {"group": "strategy", "help": f"{strategy}: {text}", "strategy": strategy, **bounds}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -88,97 +87,76 @@ class Settings:
     n_checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
     n_validations: int = _setting("training", "validations during training", least=1)
 
-    replay_share: float = _of_strategy(
-        "replay", 0.5, "share of a batch that is rows of the base's training", least=0.0, most=1.0
-    )
-    l2sp_pull: float = _of_strategy(
-        "l2sp", 30.0, "strength of the pull towards the base's weights", least=0.0, infinite=True
-    )
-    ewc_pull: float = _of_strategy(
-        "ewc", 100.0, "strength of the pull, times each weight's information", least=0.0,
-        infinite=True,
-    )  # fmt: skip
-    fisher_rows: int = _of_strategy("ewc", 512, "rows that the information is from", least=1)
-    lora_rank: int = _of_strategy("lora", 8, "rank of the adapters", least=1)
-    lora_alpha: float = _of_strategy("lora", 16.0, "scale of the adapters, times rank", least=0.0)
-    trained_part: str = _of_strategy("freeze", "last-2", "embeddings, body, last-K, first-K layers")
+    replay_share: float = _for("replay", 0.5, "share of replayed rows", least=0.0, most=1.0)
+    l2sp_pull: float = _for("l2sp", 30.0, "pull towards the base weights", least=0.0, infinite=True)
+    ewc_pull: float = _for("ewc", 100.0, "pull, times Fisher information", least=0.0, infinite=True)
+    fisher_rows: int = _for("ewc", 512, "rows that the information is from", least=1)
+    lora_rank: int = _for("lora", 8, "rank of the adapters", least=1)
+    lora_alpha: float = _for("lora", 16.0, "scale of the adapters, times rank", least=0.0)
+    trained_part: str = _for("freeze", "last-2", "embeddings, body, last-K, first-K layers")
 
     def __post_init__(self) -> None:
         _ = self.model_name
         for spec in dataclasses.fields(self):
             _check(spec, getattr(self, spec.name))
-        self._check_strategy()
-        if self.hidden_size % (2 * self.n_heads):
-            raise InputError(
-                f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding "
-                f"needs hidden_size to be a multiple of 2*n_heads={2 * self.n_heads}"
-            )
-        suites = len(TASK_NAMES) * self.test_rows
-        if self.multi_rows > suites:
-            raise InputError(
-                f"multi_rows={self.multi_rows} is more than the {suites} standard test rows"
-            )
-        if self.accumulation > self.batch_size:
-            raise InputError(
-                f"accumulation={self.accumulation} is more than batch_size={self.batch_size}"
-            )
-        if self.cities == NO_CITIES and self.n_cities + self.n_atlantis > 10**self.id_digits:
-            raise InputError(
-                f"{self.n_cities} + {self.n_atlantis} cities do not fit ids of "
-                f"{self.id_digits} digits; at most {10**self.id_digits}"
-            )
+        for sentence in self._contradictions():
+            raise InputError(sentence)
 
-    def _check_strategy(self) -> None:
+    def _contradictions(self) -> Iterator[str]:
         if self.strategy == "replay" and self.replay_share * self.batch_size > self.batch_size - 1:
-            raise InputError(
+            yield (
                 f"replay_share={self.replay_share} leaves no place for anything else in a batch "
                 f"of {self.batch_size} rows"
             )
         part = re.fullmatch(r"embeddings|body|(?:last|first)-([0-9]{1,9})", self.trained_part)
         fits = part and (not part[1] or 1 <= int(part[1]) <= self.n_layers)
         if self.strategy == "freeze" and not fits:
-            raise InputError(
+            yield (
                 f"trained_part={self.trained_part!r} is not one of: embeddings, body, last-K, "
                 f"first-K, with K from 1 to n_layers={self.n_layers}"
+            )
+        if self.hidden_size % (2 * self.n_heads):
+            yield (
+                f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding "
+                f"needs hidden_size to be a multiple of 2*n_heads={2 * self.n_heads}"
+            )
+        suites = len(TASK_NAMES) * self.test_rows
+        if self.multi_rows > suites:
+            yield f"multi_rows={self.multi_rows} is more than the {suites} standard test rows"
+        if self.accumulation > self.batch_size:
+            yield f"accumulation={self.accumulation} is more than batch_size={self.batch_size}"
+        cities, ids = self.n_cities + self.n_atlantis, 10**self.id_digits
+        if self.cities == NO_CITIES and cities > ids:
+            yield (
+                f"{self.n_cities} + {self.n_atlantis} cities do not fit ids of "
+                f"{self.id_digits} digits; at most {ids}"
             )
 
     @property
     def model_name(self) -> ModelName:
-        """The model's name, without scale, world and seed."""
         return ModelName(self.pretrain, self.ft, self.width, self.strategy)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that this stage trains on."""
         return self.model_name.tasks
 
     @property
     def is_finetuning(self) -> bool:
-        """Whether these settings fine-tune a base rather than pretrain one."""
         return self.ft != NO_FT
 
     @property
     def is_plain(self) -> bool:
-        """Whether the forward pass of `transformers` computes everything (`compute=plain`)."""
         return self.compute == "plain"
 
     @property
     def labels(self) -> dict[str, str]:
         """Tags that identify the model in runs, without its seed."""
-        return {
-            "model": str(self.model_name),
-            "pretrain": self.pretrain,
-            "ft": self.ft,
-            "tasks": ",".join(self.tasks),
-            "width": self.width,
-            "strategy": self.strategy,
-            "world": self.world,
-            "scale": self.scale,
-        }
+        names = ("pretrain", "ft", "width", "strategy", "world", "scale")
+        tags = {"model": str(self.model_name), "tasks": ",".join(self.tasks)}
+        return tags | {name: getattr(self, name) for name in names}
 
     @property
     def training_stage(self) -> str:
-        """The stage of the run that trains the model: `pretrain` or `finetune`."""
         return "finetune" if self.is_finetuning else "pretrain"
 
     def run_name(self, stage: str) -> str:
@@ -186,33 +164,27 @@ class Settings:
         return f"{stage} {self.model_name} seed{self.seed}"
 
     def group(self, *names: str) -> dict[str, Any]:
-        """Return the settings of the given groups, by name."""
         specs = dataclasses.fields(self)
         return {s.name: getattr(self, s.name) for s in specs if s.metadata["group"] in names}
 
     @property
     def of_strategy(self) -> dict[str, Any]:
         """The strategy and the settings that it reads; empty for a plain training."""
-        own = {
-            name: value
-            for name, value in self.group("strategy").items()
-            if FIELDS[name].metadata["strategy"] == self.strategy
-        }
+        settings = self.group("strategy").items()
+        own = {k: v for k, v in settings if FIELDS[k].metadata["strategy"] == self.strategy}
         return {"strategy": self.strategy, **own} if own else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all settings by name; `from_dict` is the inverse."""
         return dataclasses.asdict(self)
 
 
 def _check(spec: dataclasses.Field, value: Any) -> None:
-    allowed = spec.metadata.get("allowed")
+    allowed, least, most = map(spec.metadata.get, ("allowed", "least", "most"))
     if allowed and value not in allowed:
         raise unknown(spec.name, value, allowed)
     infinity_allowed = spec.metadata.get("infinite") and value == math.inf
     if isinstance(value, float) and not (math.isfinite(value) or infinity_allowed):
         raise InputError(f"{spec.name}={value} is not a finite number")
-    least, most = spec.metadata.get("least"), spec.metadata.get("most")
     if least is not None and value < least:
         raise InputError(f"{spec.name}={value} is too small; it must be at least {least}")
     if most is not None and value > most:
@@ -222,17 +194,10 @@ def _check(spec: dataclasses.Field, value: Any) -> None:
 FIELDS: dict[str, dataclasses.Field] = {spec.name: spec for spec in dataclasses.fields(Settings)}
 OVERRIDABLE = tuple(name for name, spec in FIELDS.items() if spec.metadata["group"] != "name")
 SHARED_GROUPS = ("world", "rows", "model")  # equal in a fine-tuning and its base
-STRATEGY_DEFAULTS = {
-    name: spec.metadata["default"] for name, spec in FIELDS.items() if "default" in spec.metadata
-}
 
 
 def parse_value(name: str, text: str) -> Any:
-    """Convert the text that a user typed to the type of a setting.
-
-    Raises:
-        InputError: There is no such setting, or the text is not of its type.
-    """
+    """Convert the text that a user typed to the type of a setting, or raise InputError."""
     if name not in FIELDS:
         raise unknown("setting", name, FIELDS)
     kind = str(FIELDS[name].type)
@@ -244,11 +209,7 @@ def parse_value(name: str, text: str) -> Any:
 
 
 def from_dict(values: Mapping[str, Any]) -> Settings:
-    """Rebuild settings from what `as_dict` returned.
-
-    Raises:
-        InputError: A setting is unknown to this version, missing, or not allowed.
-    """
+    """Rebuild settings from what `as_dict` returned; raise InputError if they do not fit."""
     for name in values:
         if name not in FIELDS:
             raise unknown("setting", name, FIELDS)

@@ -5,8 +5,6 @@ each of n rows. It returns an int64 or bool array of shape (n,). Predicates use 
 only, so that touching, collinear and coincident points are decided exactly.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -22,20 +20,16 @@ def _cross(u: Points, v: Points) -> Ints:
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 
-def _lengths(vectors: Points) -> NDArray[np.float64]:
-    return np.sqrt((vectors * vectors).sum(axis=-1).astype(np.float64))
-
-
 def distance(points: Points) -> Ints:
     """Return the Euclidean distance between two points, rounded half to even."""
-    return np.rint(_lengths(points[:, 1] - points[:, 0])).astype(np.int64)
+    return np.rint(np.linalg.norm(points[:, 1] - points[:, 0], axis=-1)).astype(np.int64)
 
 
 def perimeter(points: Points) -> Ints:
     """Return the length of the closed polygon through k points in order; for k=2 the distance."""
     if points.shape[1] == 2:
         return distance(points)
-    sides = _lengths(points - np.roll(points, -1, axis=1))
+    sides = np.linalg.norm(points - np.roll(points, -1, axis=1), axis=-1)
     return np.rint(sides.sum(axis=1)).astype(np.int64)
 
 
@@ -67,12 +61,10 @@ def sector(points: Points) -> Ints:
     step = points[:, 1] - points[:, 0]
     dx, dy = step[:, 0], step[:, 1]
     reach = (np.abs(dx) + np.abs(dy)) ** 2
-    east_west = reach < 2 * dx * dx
-    north_south = reach < 2 * dy * dy
     diagonal = np.where(dx > 0, np.where(dy > 0, 1, 7), np.where(dy > 0, 3, 5))
-    result = np.where(north_south, np.where(dy > 0, 2, 6), diagonal)
-    result = np.where(east_west, np.where(dx > 0, 0, 4), result)
-    return np.where((dx == 0) & (dy == 0), 2, result)
+    horizontal, vertical = np.where(dx > 0, 0, 4), np.where(dy > 0, 2, 6)
+    tests = [reach == 0, reach < 2 * dx * dx, reach < 2 * dy * dy]
+    return np.select(tests, [2, horizontal, vertical], diagonal)
 
 
 def inside_hull(points: Points) -> Bools:
@@ -98,9 +90,6 @@ def segments_intersect(points: Points) -> Bools:
     side_c, side_d = np.sign(_cross(b - a, c - a)), np.sign(_cross(b - a, d - a))
     side_a, side_b = np.sign(_cross(d - c, a - c)), np.sign(_cross(d - c, b - c))
     straddle = (side_c * side_d <= 0) & (side_a * side_b <= 0)
-    boxes_meet = np.ones(len(points), dtype=bool)
-    for axis in (0, 1):
-        low = np.maximum(np.minimum(a, b)[:, axis], np.minimum(c, d)[:, axis])
-        high = np.minimum(np.maximum(a, b)[:, axis], np.maximum(c, d)[:, axis])
-        boxes_meet &= low <= high
-    return straddle & boxes_meet
+    low = np.maximum(np.minimum(a, b), np.minimum(c, d))
+    high = np.minimum(np.maximum(a, b), np.maximum(c, d))
+    return straddle & (low <= high).all(axis=1)  # the bounding boxes meet

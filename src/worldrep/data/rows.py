@@ -1,12 +1,10 @@
 """Rows: questions drawn from a world, answered, and written as tokens.
 
-A row set is determined by the world, the task, the pool of cities, the split and its size. The
-questions of held-out sets (validation and test) are distinct, and no training set has any of them.
+The questions of held-out sets (validation and test) are distinct, and no training set has any.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +17,6 @@ from worldrep.errors import InputError
 from worldrep.settings import Settings
 
 VERSION = 1  # increase it when the same settings give other rows
-HELD_OUT_POOLS = ("world", "atlantis")
-
 _CHUNK = 1 << 16  # most rows drawn at a time; this many fit the cache of a core
 _MAX_FRUITLESS = 200  # draws without a new question before giving up
 
@@ -30,28 +26,15 @@ Keys = NDArray[np.uint64]  # (n,) one number per question
 
 @dataclass(frozen=True)
 class RowSet:
-    """The description of a set of rows of one task.
-
-    Attributes:
-        task: Name of the task.
-        pool: `world` (no city of Atlantis), `atlantis` (at least one) or `all` (any city).
-        split: `val`, `test`, or the name of a training set; each has its own random stream.
-        rows: Number of rows, exactly.
-    """
+    """The description of a set of exactly `rows` rows of one task."""
 
     task: str
-    pool: str
-    split: str
+    pool: str  # `world` (no city of Atlantis), `atlantis` (at least one) or `all` (any city)
+    split: str  # `val`, `test`, or the name of a training set; each has its own random stream
     rows: int
 
-    @property
-    def held_out(self) -> bool:
-        """Whether this is a validation or test set."""
-        return self.split in ("val", "test")
 
-
-@dataclass(frozen=True)
-class _Cell:
+class _Cell(NamedTuple):
     """The rows of a set with one number of cities and, in balanced tasks, one answer."""
 
     size: int
@@ -71,30 +54,26 @@ class RowMaker:
         self._held_out_keys: dict[str, Keys] = {}
 
     def digest(self, rowset: RowSet) -> str:
-        """Return the digest of all that determines a row set; equal digests mean equal rows."""
-        parts = [rowset.task, rowset.pool, rowset.split, rowset.rows]
-        return digest([VERSION, self.world.digest, self.seed, self.held_out_rows, *parts])
+        """Return the digest of all that determines the rows of a set."""
+        own = [VERSION, self.world.digest, self.seed, self.held_out_rows]
+        return digest([*own, *astuple(rowset)])
 
     def tokens(self, rowset: RowSet) -> Tokens:
         """Return the token rows (rows, length) of a set, in random order.
 
-        Raises:
-            InputError: The world has fewer questions than the set has rows.
+        Raises InputError if the world has fewer questions than the set has rows.
         """
         task = TASKS[rowset.task]
-        width = row_length(task, max(task.sizes), self._city_tokens)
-        parts = [
-            encode_rows(task, self._city_tokens, cities, values, width)
-            for cities, values in self.questions(rowset)
-        ]
+        ids = self._city_tokens
+        width = row_length(task, max(task.sizes), ids)
+        parts = [encode_rows(task, ids, *drawn, width) for drawn in self.questions(rowset)]
         rng = random_stream(self.seed, "order", rowset.task, rowset.pool, rowset.split)
         return np.concatenate(parts)[rng.permutation(rowset.rows)]
 
     def questions(self, rowset: RowSet) -> list[tuple[Cities, NDArray[np.int64]]]:
         """Return cities (n, k) and integer answers (n,) for each number of cities and answer."""
         rng = random_stream(self.seed, "rows", rowset.task, rowset.pool, rowset.split)
-        taken = self._excluded(rowset)
-        cells = _cells(TASKS[rowset.task], rowset.rows)
+        cells, taken = _cells(TASKS[rowset.task], rowset.rows), self._excluded(rowset)
         return [self._draw(rng, rowset, cell, taken) for cell in cells]
 
     def _keys(self, rowset: RowSet) -> Keys:
@@ -110,7 +89,7 @@ class RowMaker:
         if task not in self._held_out_keys:
             sets = [
                 RowSet(task, pool, split, rows)
-                for pool in HELD_OUT_POOLS
+                for pool in ("world", "atlantis")
                 for split, rows in self.held_out_rows.items()
             ]
             self._held_out_keys[task] = np.sort(np.concatenate([self._keys(s) for s in sets]))
@@ -124,25 +103,25 @@ class RowMaker:
         Cells of one row set differ in size or answer, so that they never share a question.
         """
         task, missing, fruitless = TASKS[rowset.task], cell.rows, 0
-        cities: list[Cities] = []
-        values: list[NDArray[np.int64]] = []
+        held_out = rowset.split in self.held_out_rows
+        found: list[tuple[Cities, NDArray[np.int64]]] = []
         while missing:
-            drawn = self._sample(rng, cell, rowset.pool)
-            drawn = drawn[~_contains(taken, question_keys(drawn))]
-            solved = task.values(self.world.positions[drawn])
-            fits = np.ones(len(drawn), bool) if cell.answer is None else solved == cell.answer
-            if rowset.held_out:
-                fits &= _first_of_each(question_keys(drawn))
+            cities = self._sample(rng, cell, rowset.pool)
+            cities = cities[~_contains(taken, question_keys(cities))]
+            values = task.values(self.world.positions[cities])
+            fits = np.ones(len(cities), bool) if cell.answer is None else values == cell.answer
+            if held_out:
+                fits &= _first_of_each(question_keys(cities))
             chosen = np.flatnonzero(fits)[:missing]
-            cities.append(drawn[chosen])
-            values.append(solved[chosen])
-            if rowset.held_out:
-                taken = np.union1d(taken, question_keys(drawn[chosen]))
+            found.append((cities[chosen], values[chosen]))
+            if held_out:
+                taken = np.union1d(taken, question_keys(cities[chosen]))
             missing -= len(chosen)
             fruitless = 0 if len(chosen) else fruitless + 1
             if fruitless == _MAX_FRUITLESS:
                 raise _too_few(task, rowset, cell, cell.rows - missing)
-        return np.concatenate(cities), np.concatenate(values)
+        cities, values = map(np.concatenate, zip(*found, strict=True))
+        return cities, values
 
     def _sample(self, rng: np.random.Generator, cell: _Cell, pool: str) -> Cities:
         """Draw rows of distinct cities, every ordered choice of the pool equally likely.
@@ -162,7 +141,7 @@ class RowMaker:
 def question_keys(cities: NDArray[np.integer]) -> Keys:
     """Return a 64-bit hash (n,) of each ordered choice of cities (n, k).
 
-    Two different questions collide with probability 5e-20, and a collision only skips a row.
+    Different questions collide with probability 5e-20, and a collision only skips a row.
     """
     keys = np.full(len(cities), cities.shape[1], dtype=np.uint64)
     for column in cities.T:
@@ -172,10 +151,8 @@ def question_keys(cities: NDArray[np.integer]) -> Keys:
 
 
 def _contains(sorted_keys: Keys, keys: Keys) -> NDArray[np.bool_]:
-    if len(sorted_keys) == 0:
-        return np.zeros(len(keys), dtype=bool)
-    place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    return sorted_keys[place] == keys
+    left, right = (np.searchsorted(sorted_keys, keys, side) for side in ("left", "right"))
+    return left < right
 
 
 def _first_of_each(keys: Keys) -> NDArray[np.bool_]:
@@ -193,11 +170,11 @@ def _cells(task: Task, rows: int) -> list[_Cell]:
     answers = (0, 1) if task.balanced else (None,)
     shares, odd = divmod(rows, len(answers))
     each, more = divmod(shares, len(task.sizes))
-    cells = []
-    for i, size in enumerate(task.sizes):
-        for answer in answers:
-            extra = (i < more) + (odd if (i, answer) == (0, 0) else 0)
-            cells.append(_Cell(size, answer, each + extra))
+    cells = [
+        _Cell(size, answer, each + (i < more) + (odd if (i, answer) == (0, 0) else 0))
+        for i, size in enumerate(task.sizes)
+        for answer in answers
+    ]
     return [cell for cell in cells if cell.rows]
 
 

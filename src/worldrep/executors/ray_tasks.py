@@ -140,7 +140,7 @@ class RayTasks:
         return None
 
     def _lose(self, task: Task, fault: Exception) -> Outcome | None:
-        """Return the outcome of a job whose worker died; submit one that never began again."""
+        """Return the outcome of a lost job. A job that had not begun is submitted again."""
         error = getattr(fault, "cause", None)  # an exception that `run_task` raised
         if task.owner is not None:
             died = "its worker or the worker's node died"
@@ -174,7 +174,7 @@ class RayTasks:
 
 def capacity_of(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     """Return how many workers fit on a node."""
-    limits = [node.get("CPU", 0) // cpus] if cpus else [1_000]
+    limits: list[float] = [node.get("CPU", 0) // cpus if cpus else 1_000]
     if gpus:
         limits.append(node.get("GPU", 0) // gpus)
     return int(min(limits))

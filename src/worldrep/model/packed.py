@@ -1,37 +1,115 @@
-"""The forward pass of a Qwen2 model on packed tokens, and its key/value cache.
+"""Packed tokens: rows laid end to end without padding, and the forward pass of Qwen2 on them.
 
-All layers but attention run on distinct tokens laid end to end: no padding, and a shared prefix is
-computed once. Attention alone sees rows side by side. After the last attention only the tokens
-whose logits are wanted are computed. The logits equal those of `transformers`.
+A prefix that rows share is stored and computed once; attention alone sees rows side by side. The
+logits equal those of `transformers`.
 
-Shapes: N rows, T packed tokens, M places in them, D hidden size.
+Shapes: N rows, L their greatest length, T packed tokens, M places in them, D hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
-from worldrep.model.layout import Layout, take
+from worldrep.data.tokens import PAD, Tokens
+
+GROUP_ROWS = 32  # least number of rows of similar length that attention computes together
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Maps between packed tokens and rows, in groups of rows of similar length."""
+
+    # For each group (n, l) the packed token in each column; arbitrary past the end of a row.
+    gathers: tuple[Tensor, ...]
+    places: Tensor  # (T,) index of one of each token's cells, in those of all groups end to end
+    columns: Tensor  # (T,) position of each token in its row
+
+    @staticmethod
+    def column(rows: int, device: torch.device | str = "cpu") -> Layout:
+        """Return the layout of a decoding step: one new token in each row."""
+        each = torch.arange(rows, device=device)
+        return Layout((each[:, None],), each, torch.zeros_like(each))
+
+    def unpack(self, packed: Tensor) -> list[Tensor]:
+        """Return the rows (n, l, C) of each group from packed values (T, C)."""
+        return [_take(packed, gather) for gather in self.gathers]
+
+    def pack(self, groups: list[Tensor]) -> Tensor:
+        """Return packed values (T, C) from the rows (n, l, C) of each group."""
+        cells = [group.flatten(0, 1) for group in groups]
+        return _take(cells[0] if len(cells) == 1 else torch.cat(cells), self.places)
+
+
+def _take(source: Tensor, index: Tensor) -> Tensor:
+    # The backward pass of an embedding is faster on the CPU, that of `index_select` on CUDA.
+    if source.device.type == "cpu":
+        return F.embedding(index, source)
+    return source.index_select(0, index.flatten()).view(*index.shape, -1)
+
+
+def prefix_order(rows: Tokens) -> NDArray[np.int64]:
+    """Return the order (N,) that makes rows (N, L) with a common prefix neighbours."""
+    return np.ascontiguousarray(rows).view(f"S{rows.shape[1]}")[:, 0].argsort(kind="stable")
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """Sorted rows in which each prefix that neighbours share is stored once."""
+
+    tokens: Tokens  # (T,) packed tokens
+    order: NDArray[np.int64]  # (N,) the sorting of the given rows
+    number: NDArray[np.int64]  # (N, L) packed token in each column; 0 past the end of a row
+    cells: NDArray[np.int64]  # (T,) index of each packed token's cell in (N, L)
+    lengths: NDArray[np.int64]  # (N,) lengths of the sorted rows
+
+    @staticmethod
+    def of(rows: Tokens) -> SharedRows:
+        """Share the prefixes of rows (N, L), each at least one token long and padded with zeros."""
+        order = prefix_order(rows)
+        rows = rows[order]
+        present = rows != PAD
+        own = present.copy()
+        own[1:] &= (rows[1:] != rows[:-1]).cumsum(axis=1, dtype=bool)
+        places = np.where(own, (own.cumsum() - 1).reshape(own.shape), 0)
+        number = np.maximum.accumulate(places, axis=0)  # later tokens have greater numbers
+        cells, lengths = np.flatnonzero(own), present.sum(axis=1)
+        return SharedRows(rows.ravel()[cells], order, np.where(present, number, 0), cells, lengths)
+
+    def layout(self, device: torch.device | str = "cpu", groups: int = 1) -> Layout:
+        """Return the layout of the rows: in sorted order, or in groups of similar length."""
+        by_length = (
+            self.lengths.argsort(kind="stable") if groups > 1 else np.arange(len(self.order))
+        )
+        gathers, start = [], 0
+        places = np.zeros(self.number.shape, dtype=np.int64)
+        for members in np.array_split(by_length, groups):
+            longest = int(self.lengths[members].max())
+            gather = self.number[members, :longest]
+            places[members, :longest] = start + np.arange(gather.size).reshape(gather.shape)
+            gathers.append(gather)
+            start += gather.size
+        arrays = [*gathers, places.ravel()[self.cells], self.cells % self.number.shape[1]]
+        *moved, at, columns = (on_device(array, device) for array in arrays)
+        return Layout(tuple(moved), at, columns)
+
+
+def on_device(array: NDArray, device: torch.device | str) -> Tensor:
+    """Copy an array to a device, without waiting for work that is queued there."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
 
 class KeyValueCache:
-    """Keys and values of N rows of one length, at every layer.
-
-    Args:
-        model: The model that fills the cache.
-        rows: N.
-        capacity: The most columns that the cache can hold.
-
-    Attributes:
-        length: Columns that the cache holds.
-    """
+    """Keys and values of rows of one length, at most `capacity`, at every layer."""
 
     def __init__(self, model: Qwen2ForCausalLM, rows: int, capacity: int) -> None:
         config = model.config
@@ -40,18 +118,11 @@ class KeyValueCache:
         self.length = 0
         self._layers = torch.empty(shape, dtype=model.dtype, device=model.device)
 
-    @staticmethod
-    def bytes_per_column(model: Qwen2ForCausalLM) -> int:
-        """Return the bytes of one column of one row; all heads together are D wide."""
-        config = model.config
-        return 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
-
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append columns (N, heads, l, head size) to a layer and return all of its columns."""
-        end = self.length + keys.shape[2]
-        self._layers[layer, 0, :, :, self.length : end] = keys
-        self._layers[layer, 1, :, :, self.length : end] = values
-        return self._layers[layer, 0, :, :, :end], self._layers[layer, 1, :, :, :end]
+        kept = self._layers[layer, :, :, :, : self.length + keys.shape[2]]
+        kept[0, :, :, self.length :], kept[1, :, :, self.length :] = keys, values
+        return kept[0], kept[1]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but those at the indices (n,)."""
@@ -66,20 +137,13 @@ class PackedQwen2(nn.Module):
         self.model = model
 
     def forward(
-        self,
-        tokens: Tensor,
-        layout: Layout,
-        at: Tensor | None = None,
+        self, tokens: Tensor, layout: Layout, at: Tensor | None = None,
         cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """Return logits (M, vocabulary).
+    ) -> Tensor:  # fmt: skip
+        """Return logits (M, vocabulary) of packed tokens (T,) at the places `at` (M,), or at all.
 
-        Args:
-            tokens: (T,) packed tokens.
-            layout: How they stand in rows.
-            at: (M,) indices of the tokens whose logits are wanted; None for all T.
-            cache: Keys and values of the rows' earlier columns, to which new ones are appended.
-                The rows must have one length and one group; after the first call, one new column.
+        cache: keys and values of the rows' earlier columns, to which new ones are appended. The
+        rows must have one length and one group; after the first call, one new column.
         """
         decoder = self.model.model
         if cache is not None and cache.length:
@@ -93,9 +157,8 @@ class PackedQwen2(nn.Module):
         return self.model.lm_head(_norm(x, decoder.norm))
 
     def states(self, tokens: Tensor, layout: Layout) -> Iterator[Tensor]:
-        """Yield hidden states (T, D) in the order of `output_hidden_states` of `transformers`.
+        """Yield the embeddings (T, D) and the output of each layer, the last after the final norm.
 
-        These are the embeddings, then the output of each layer, the last one after the final norm.
         Layers after the last one taken are not computed.
         """
         decoder = self.model.model
@@ -111,20 +174,37 @@ class PackedQwen2(nn.Module):
     ) -> tuple[Tensor, _Rows]:
         """Return embeddings (T, D), and what attention needs to know of the rows."""
         decoder = self.model.model
-        x = take(decoder.embed_tokens.weight, tokens)
+        x = _take(decoder.embed_tokens.weight, tokens)
         columns = layout.columns if cache is None else layout.columns + cache.length
         cos, sin = decoder.rotary_emb(x, columns[None])
         first, second = sin[0, :, None].chunk(2, dim=-1)
         return x, _Rows(layout, cache, cos[0, :, None], torch.cat((-first, second), dim=-1))
 
 
-class _Rows(NamedTuple):
-    """How tokens stand in rows: layout, cache, cosines and signed sines (T, 1, head size)."""
+class PlainQwen2(nn.Module):
+    """The same by the forward pass of `transformers`, which pads rows and shares nothing."""
 
+    def __init__(self, model: Qwen2ForCausalLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
+        rows = [tokens[gather] for gather in layout.gathers]
+        logits = layout.pack([self.model(input_ids=ids, use_cache=False).logits for ids in rows])
+        return logits if at is None else logits.index_select(0, at)
+
+    def states(self, tokens: Tensor, layout: Layout) -> Iterator[Tensor]:
+        rows = [tokens[gather] for gather in layout.gathers]
+        found = [self.model.model(input_ids=ids, output_hidden_states=True) for ids in rows]
+        for layer in zip(*(output.hidden_states for output in found), strict=True):
+            yield layout.pack(list(layer))
+
+
+class _Rows(NamedTuple):
     layout: Layout
     cache: KeyValueCache | None
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor  # (T, 1, head size)
+    sin: Tensor  # with signs
 
 
 def _norm(x: Tensor, norm: nn.Module) -> Tensor:
@@ -137,8 +217,7 @@ def _layer(layer: Qwen2DecoderLayer, x: Tensor, rows: _Rows, at: Tensor | None =
     if at is not None:
         x, mixed = x.index_select(0, at), mixed.index_select(0, at)
     x = x + layer.self_attn.o_proj(mixed)
-    normed = _norm(x, layer.post_attention_layernorm)
-    mlp = layer.mlp
+    normed, mlp = _norm(x, layer.post_attention_layernorm), layer.mlp
     return x + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
 
 

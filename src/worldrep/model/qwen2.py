@@ -1,7 +1,5 @@
 """The Qwen2 decoder: new models, and models saved in Hugging Face format."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -16,7 +14,6 @@ from worldrep.settings import Settings
 transformers_logging.disable_progress_bar()  # models of this size load in milliseconds
 
 INITIAL_STD = 0.1
-MAX_TOKENS = 128
 
 
 def build_model(settings: Settings) -> Qwen2ForCausalLM:
@@ -25,19 +22,12 @@ def build_model(settings: Settings) -> Qwen2ForCausalLM:
     Linear and Embedding weights are drawn from N(0, 0.1); biases are 0, norm weights 1.
     """
     config = Qwen2Config(
-        vocab_size=VOCABULARY_SIZE,
-        hidden_size=settings.hidden_size,
-        intermediate_size=settings.intermediate_size,
-        num_hidden_layers=settings.n_layers,
-        num_attention_heads=settings.n_heads,
-        num_key_value_heads=settings.n_heads,
-        max_position_embeddings=MAX_TOKENS,
-        tie_word_embeddings=False,
-        initializer_range=INITIAL_STD,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-    )
+        vocab_size=VOCABULARY_SIZE, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
+        hidden_size=settings.hidden_size, intermediate_size=settings.intermediate_size,
+        num_attention_heads=settings.n_heads, num_key_value_heads=settings.n_heads,
+        num_hidden_layers=settings.n_layers, max_position_embeddings=128,
+        tie_word_embeddings=False, initializer_range=INITIAL_STD,
+    )  # fmt: skip
     model = Qwen2ForCausalLM(config)
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.no_grad():

@@ -11,9 +11,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from worldrep.data.world import X_LIMIT, Y_LIMIT, World
-from worldrep.evaluation.extraction import extract
-from worldrep.evaluation.probe import ProbeResult, probe_positions
-from worldrep.evaluation.representations import Request, save_representations
+from worldrep.evaluation.representations import (
+    ProbeResult,
+    Request,
+    extract,
+    probe_positions,
+    save_representations,
+)
 from worldrep.stages.models import LAST, TrainedModel
 from worldrep.stages.plan import extraction_fingerprint
 from worldrep.stages.provenance import world_dataset

@@ -85,28 +85,13 @@ class TrainingPlan:
             base_rows=tuple(base_sets(settings, maker.world)),
             validation=validation_sets(settings),
             fingerprint=_fingerprint(settings, digests, own),
-            configuration=_fingerprint(seedless(settings), digests, shared),
+            configuration=_fingerprint(replace(settings, seed=0), digests, shared),
         )
 
     @property
     def steps(self) -> int:
         """Number of optimizer steps."""
         return Schedule.of(self.settings, sum(rowset.rows for rowset in self.rows)).steps
-
-
-def seedless(settings: Settings) -> Settings:
-    """Return the settings that models which differ in their seed alone have in common."""
-    return replace(settings, seed=0)
-
-
-def training_fingerprint(maker: RowMaker, settings: Settings, base: str | None = None) -> str:
-    """Return the fingerprint of a training, from the base with fingerprint `base`.
-
-    Without `base` a fine-tuning starts from the base that its settings describe.
-    """
-    if settings.is_finetuning and base is None:
-        base = training_fingerprint(maker, base_settings(settings))
-    return _fingerprint(settings, _row_digests(maker, settings), base)
 
 
 def _row_digests(maker: RowMaker, settings: Settings) -> list[str]:

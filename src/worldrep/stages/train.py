@@ -31,9 +31,9 @@ from worldrep.training.checkpoint import (
     verify,
     write_manifest,
 )
-from worldrep.training.device import make_accelerator
 from worldrep.training.loop import TrainingInputs, Validate, train
 from worldrep.training.progress import Bar, ProgressCallback
+from worldrep.training.state import make_accelerator
 
 
 def train_model(

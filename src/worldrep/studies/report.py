@@ -160,45 +160,38 @@ def what_is_left(states: Mapping[str, StepState], runs: Iterable[StoredRun]) -> 
 
     runs: of the same scale; the finished ones tell the speed.
     """
-    speeds, durations = _measured(runs)
-    median_speed = {width: median(values) for width, values in speeds.items()}
-    median_duration = {key: median(values) for key, values in durations.items()}
+    measured = _measured(runs)
+    typical = {key: median(values) for key, values in measured.items()}
     steps = [state.step for state in states.values() if state.state != DONE]
-    tokens, unknown, seconds = 0, 0, []
+    tokens, seconds = 0, []
     for step in steps:
-        width, duration = step.settings.width, None
-        if step.kind != "train":
-            duration = median_duration.get((step.kind, width))
-        else:
-            own = training_tokens(step.settings)
-            tokens += own
-            if median_speed.get(width):
-                duration = own / median_speed[width]
-        unknown += duration is None
-        seconds += [] if duration is None else [duration]
+        speed_or_seconds = typical.get((step.kind, step.settings.width))
+        own = training_tokens(step.settings) if step.kind == "train" else 0
+        tokens += own
+        if speed_or_seconds:
+            seconds.append(own / speed_or_seconds if own else speed_or_seconds)
+    n_trainings = sum(len(values) for (kind, _), values in measured.items() if kind == "train")
     basis = (
-        f"the medians of {sum(map(len, speeds.values()))} finished trainings and "
-        f"{sum(map(len, durations.values()))} evaluations and extractions of the same scale, "
-        "by width"
+        f"the medians of {n_trainings} finished trainings and "
+        f"{sum(map(len, measured.values())) - n_trainings} evaluations and extractions of the "
+        "same scale, by width"
     )
-    return Left(len(steps), tokens, sum(seconds) if seconds or not steps else None, unknown, basis)
+    total = sum(seconds) if seconds or not steps else None
+    return Left(len(steps), tokens, total, len(steps) - len(seconds), basis)
 
 
-def _measured(
-    runs: Iterable[StoredRun],
-) -> tuple[dict[str, list[float]], dict[tuple[str, str], list[float]]]:
-    """Return tokens per second of trainings by width, and seconds of the rest by kind and width."""
-    speeds: dict[str, list[float]] = {}
-    durations: dict[tuple[str, str], list[float]] = {}
+def _measured(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[float]]:
+    """Return tokens per second of trainings, and seconds of other steps, by kind and width."""
+    found: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         if run.status != "FINISHED":
             continue
         width = run.tag("width")
         if SPEED in run.metrics:
-            speeds.setdefault(width, []).append(run.metrics[SPEED])
+            found.setdefault(("train", width), []).append(run.metrics[SPEED])
         elif run.tag("checkpoints") == "last" and not (run.claim and run.claim.number):
-            durations.setdefault((run.tag("stage"), width), []).append(run.ended - run.started)
-    return speeds, durations
+            found.setdefault((run.tag("stage"), width), []).append(run.ended - run.started)
+    return found
 
 
 def training_tokens(settings: Settings) -> int:

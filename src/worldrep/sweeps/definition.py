@@ -1,28 +1,33 @@
-"""Definition of a sweep: the model, the search space, the objectives, sampler and pruner."""
+"""Definition of a sweep, and the study that Optuna keeps of it in a file or a database."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
+from sqlalchemy import NullPool, create_engine, inspect
 
-from worldrep.data.sets import maker_of
 from worldrep.digests import digest, random_stream
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, StateError, first_line, unknown
+from worldrep.executors import ExecutorOptions
 from worldrep.settings import Settings
-from worldrep.stages.plan import evaluation_fingerprint, training_fingerprint
-from worldrep.sweeps.objectives import Objective, parse_objectives
-from worldrep.sweeps.space import Space, read_space
+from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint
+from worldrep.sweeps.search import Objective, Space, parse_objectives, read_space
+from worldrep.tracking import Store, without_user
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -30,7 +35,6 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 AUTO, NONE = "auto", "none"
 SAMPLERS = ("tpe", "random")
 PRUNERS = (AUTO, "median", "hyperband", NONE)
-STARTUP_TRIALS = 5  # trials before the median pruner starts
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,199}")
 
 
@@ -38,14 +42,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,199}")
 class Sweep:
     """A search for settings, without the number of trials and where they run.
 
-    Args:
-        name: Identifies the sweep in the store and in Optuna's storage.
-        settings: Settings of every trial, apart from those that the space overrides.
-        pruner: `auto` stands for `median` if there is one objective that validations measure,
-            else for `none`.
-
-    Raises:
-        InputError: A value is invalid, or the pruner cannot work with the objectives.
+    settings: of every trial, apart from those that the space overrides; pruner: `auto` stands for
+    `median` if there is one objective that validations measure, else for `none`. Raises InputError
+    for an invalid value, or a pruner that cannot work with the objectives.
     """
 
     name: str
@@ -64,12 +63,14 @@ class Sweep:
             raise unknown("sampler", self.sampler, SAMPLERS)
         if self.pruner not in PRUNERS:
             raise unknown("pruner", self.pruner, PRUNERS)
+        first, *more = self.objectives
+        can_prune = not more and first.is_validated(self.settings)
         if self.pruner == AUTO:
-            object.__setattr__(self, "pruner", "median" if self._can_prune else NONE)
-        if self.pruner != NONE and not self._can_prune:
+            object.__setattr__(self, "pruner", "median" if can_prune else NONE)
+        if self.pruner != NONE and not can_prune:
             raise InputError(
                 f"pruner={self.pruner} needs one objective that validations show "
-                f"(not {', '.join(o.name for o in self.objectives)}): choose pruner=none"
+                f"(not {', '.join(self.goals)}): choose pruner=none"
             )
 
     @classmethod
@@ -83,9 +84,8 @@ class Sweep:
         objectives = parse_objectives(typed["objective"], settings)
         name = typed["name"]
         if name is None:
-            goals = [objective.name.replace("/", "-") for objective in objectives]
-            parts = (str(settings.model_name), *goals, settings.scale, f"seed{settings.seed}")
-            name = "_".join(parts)
+            goals = "_".join(objective.name.replace("/", "-") for objective in objectives)
+            name = f"{settings.model_name}_{goals}_{settings.scale}_seed{settings.seed}"
         space = read_space(typed["space"], settings)
         for setting in fixed:
             if setting in space:
@@ -93,9 +93,9 @@ class Sweep:
         return cls(name, settings, space, objectives, typed["sampler"], typed["pruner"])
 
     @property
-    def _can_prune(self) -> bool:
-        (first, *more) = self.objectives
-        return not more and first.is_validated(self.settings)
+    def goals(self) -> list[str]:
+        """Names of the objectives."""
+        return [objective.name for objective in self.objectives]
 
     @property
     def title(self) -> str:
@@ -110,22 +110,19 @@ class Sweep:
     @cached_property
     def identity(self) -> str:
         """Digest of everything that the trials share; it detects another sweep of this name."""
-        maker = maker_of(self.settings)
-        model = training_fingerprint(maker, self.settings)
-        work = evaluation_fingerprint(maker, self.settings, model)
-        goals = [goal.name for goal in self.objectives]
-        return digest([work, self._ranges, goals, self.sampler, self.pruner])
+        plan = TrainingPlan.of(self.settings)
+        work = evaluation_fingerprint(plan.maker, self.settings, plan.fingerprint)
+        return digest([work, self._ranges, self.goals, self.sampler, self.pruner])
 
     @property
     def _ranges(self) -> dict[str, Any]:
-        """The space as JSON-able values."""
         return {name: json.loads(distribution_to_json(d)) for name, d in self.space.items()}
 
     @property
     def searches(self) -> str:
         """Objectives, space, sampler and pruner, for tags and messages."""
-        goals = ", ".join(objective.name for objective in self.objectives)
-        return f"{goals} by {json.dumps(self._ranges)} with {self.sampler}, pruner {self.pruner}"
+        how = f"{json.dumps(self._ranges)} with {self.sampler}, pruner {self.pruner}"
+        return f"{', '.join(self.goals)} by {how}"
 
     def sampler_of(self, number: int) -> BaseSampler:
         """Make the sampler of the trial that `number` others precede.
@@ -138,24 +135,138 @@ class Sweep:
 
     def make_pruner(self) -> BasePruner:
         """Make the pruner. It compares trials at the same validation, counted from 1."""
-        if self.pruner == "median":
-            return MedianPruner(n_startup_trials=STARTUP_TRIALS)
         if self.pruner == "hyperband":
             return HyperbandPruner(max_resource=self.settings.n_validations)
-        return NopPruner()
+        return MedianPruner() if self.pruner == "median" else NopPruner()
 
     def outcome(self, trial: FrozenTrial) -> str:
         """Describe the values and settings of a completed trial."""
-        goals = zip(self.objectives, trial.values or [], strict=False)
-        values = [f"{goal.name} {value:.4f}" for goal, value in goals]
-        return ", ".join(values) + f" ({params_in_words(trial.params)})"
+        values = zip(self.goals, trial.values, strict=True)
+        return ", ".join(f"{g} {v:.4f}" for g, v in values) + f" ({in_words(trial.params)})"
 
     def trial_fingerprint(self, number: int) -> str:
         """Fingerprint of a trial's run."""
         return digest(["trial", self.name, self.identity, number])
 
 
-def params_in_words(params: Mapping[str, Any]) -> str:
+def in_words(params: Mapping[str, Any]) -> str:
     """Format the settings of a trial, such as `epochs 3, learning_rate 0.00123`."""
-    shown = {k: f"{v:.3g}" if isinstance(v, float) else str(v) for k, v in params.items()}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in params.items()
+    )
+
+
+def default_address(name: str) -> str:
+    """Return $WORLDREP_STORAGE, else a journal file in the current folder."""
+    return os.environ.get("WORLDREP_STORAGE") or str(Path("sweeps", f"{name}.journal").resolve())
+
+
+def is_database(address: str) -> bool:
+    """Whether an address is a URL; any other one is the path of a journal file."""
+    return "://" in address
+
+
+def open_storage(address: str) -> BaseStorage:
+    """Open Optuna's storage; an empty one gets Optuna's tables.
+
+    Raises InputError if it belongs to another program, StateError if it cannot be read.
+    """
+    storage: BaseStorage
+    try:
+        if is_database(address):
+            _check_tables(address)
+            storage = RDBStorage(address)
+        else:
+            _check_journal(Path(address))
+            Path(address).parent.mkdir(parents=True, exist_ok=True)
+            storage = JournalStorage(JournalFileBackend(address))
+        storage.get_all_studies()  # fails here for a damaged file
+        return storage
+    except InputError:
+        raise
+    except Exception as fault:  # database drivers raise exceptions of their own
+        reason = first_line(fault).replace(address, without_user(address))
+        raise StateError(f"cannot use the storage at {without_user(address)}: {reason}") from None
+
+
+def _check_tables(address: str) -> None:
+    """Raise InputError for a database of another program, such as MLflow.
+
+    Both keep their version in a table `alembic_version` and would use the other's.
+    """
+    engine = create_engine(address, poolclass=NullPool)
+    tables = inspect(engine).get_table_names()
+    if tables and ("studies" not in tables or "experiments" in tables):
+        raise InputError(
+            f"storage={without_user(address)} is a database that something else uses, such as "
+            "MLflow; a sweep needs one of its own"
+        )
+
+
+def _check_journal(path: Path) -> None:
+    """Raise InputError for a file that is not Optuna's, which would be appended to."""
+    first = path.open("rb").readline() if path.exists() else b""
+    try:
+        is_journal = not first or "op_code" in json.loads(first)
+    except (ValueError, TypeError):
+        is_journal = False
+    if not is_journal:
+        raise InputError(f"storage={path} is a file of something else, not a journal of Optuna")
+
+
+def open_study(storage: BaseStorage, sweep: Sweep) -> optuna.Study:
+    """Open Optuna's study of a sweep, and create it if it does not exist.
+
+    Raises InputError if a study of this name has other objectives.
+    """
+    maximize, minimize = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+    directions = [maximize if goal.higher_is_better else minimize for goal in sweep.objectives]
+    study = optuna.create_study(
+        storage=storage,
+        study_name=sweep.name,
+        directions=directions,
+        pruner=sweep.make_pruner(),
+        load_if_exists=True,
+    )
+    if study.directions != directions:  # an empty one, see check_storage
+        raise InputError(
+            f"the name {sweep.name!r} belongs to a sweep of other objectives: give it another name"
+        )
+    study.set_metric_names(sweep.goals)
+    return study
+
+
+def check_storage(store: Store, sweep: Sweep, options: ExecutorOptions, address: str) -> None:
+    """Check that name and storage are free for this sweep, before anything of it is written.
+
+    Raises InputError if the name belongs to another sweep, the storage and the MLflow store know
+    different trials, or the workers cannot reach the storage.
+    """
+    if options.executor == "ray" and options.address != "local" and not is_database(address):
+        raise InputError(
+            f"storage={address} is a file of this machine, and a cluster needs a database: "
+            "storage=postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
+        )
+    runs = store.find(fingerprint=sweep.fingerprint)
+    for run in runs:
+        if run.tag("identity") != sweep.identity:
+            raise InputError(
+                f"the name {sweep.name!r} belongs to a sweep of other settings or another search "
+                f"space, which searches {run.tag('searches')}; this one searches "
+                f"{sweep.searches}: give it another name"
+            )
+    known, shown = None, without_user(address)
+    if is_database(address) or Path(address).exists():
+        studies = optuna.get_all_study_summaries(open_storage(address))
+        known = next((study.n_trials for study in studies if study.study_name == sweep.name), None)
+    if runs and known is None:
+        raise InputError(
+            f"{sweep.title} is in the store (run {runs[0].id}) and not in storage={shown}:"
+            f" it was begun with storage={runs[0].tag('storage')}; name that, or give another name"
+        )
+    if known and not runs:
+        raise InputError(
+            f"storage={shown} has {known} trials of {sweep.title} of which the store at "
+            f"{store.address} knows nothing: give another name, or another storage"
+        )

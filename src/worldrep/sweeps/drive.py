@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import optuna
-from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from worldrep.errors import InputError, StateError
@@ -22,9 +21,8 @@ from worldrep.stages import evaluate_model, train_model
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies import Definition, expand
 from worldrep.studies.driver import Display, run_study
-from worldrep.sweeps.definition import Sweep, params_in_words
-from worldrep.sweeps.report import RUN_ID, best_trials, log_progress, log_results, sweep_spec
-from worldrep.sweeps.storage import check_storage, open_storage, open_study
+from worldrep.sweeps.definition import Sweep, check_storage, in_words, open_storage, open_study
+from worldrep.sweeps.report import best_trials, completed, log_progress, log_results, sweep_spec
 from worldrep.sweeps.trial import COMPLETE, FAILED, OBJECTIVE, STATE, TrialJob
 from worldrep.tracking import OpenRun, Store, StoredRun
 from worldrep.tracking.liveness import Owner
@@ -40,31 +38,29 @@ def run_sweep(
     store: Store,
     sweep: Sweep,
     options: ExecutorOptions,
-    storage: str,
+    address: str,
     n_trials: int,
     *,
     launched: bool = False,
 ) -> tuple[str, optuna.Study]:
     """Run the trials that are missing of `n_trials`, as children of the sweep's run.
 
-    Returns the id of the sweep's run, and Optuna's study in the storage at an address. `launched`
-    says that `mlflow run` was started for this sweep.
-
-    Raises:
-        InputError: Name or storage belong to another sweep; nothing was written.
-        StateError: No trial was completed.
+    Returns the id of the sweep's run, and Optuna's study in the storage at the address. `launched`
+    says that `mlflow run` was started for this sweep. Raises InputError if name or storage belong
+    to another sweep, before anything was written; StateError if no trial was completed.
     """
-    check_storage(store, sweep, options, storage)
+    check_storage(store, sweep, options, address)
     store.check_writable()
-    study = open_study(open_storage(storage), sweep)
+    storage = open_storage(address)
+    study = open_study(storage, sweep)
     display = Display(sweep.title, options.workers)
     executor = open_executor(replace(options, perform=PERFORM), store, display.report)
     driver: SweepDriver | None = None
     try:
-        with store.run(sweep_spec(sweep, storage), launched=launched) as run:
+        with store.run(sweep_spec(sweep, address), launched=launched) as run:
             keep_cities(run, sweep.settings)
-            driver = SweepDriver(store, sweep, study, run, executor, display)
-            driver.work(n_trials)
+            driver = SweepDriver(store, sweep, storage, study, run, executor, display, n_trials)
+            driver.work()
             log_results(run, sweep, study)
     finally:
         ended = executor.stop()
@@ -76,59 +72,58 @@ def run_sweep(
     return run.id, study
 
 
-def _base(store: Store, sweep: Sweep, parent: str) -> StoredRun | None:
-    """Find or make the evaluation of the base that the trials start from."""
-    if not sweep.settings.is_finetuning:
-        return None
-    base_id = train_model(store, base_settings(sweep.settings), parent=parent)
-    return store.get(evaluate_model(store, store.get(base_id), parent=parent))
-
-
+@dataclass
 class SweepDriver:
     """The process that owns the run of a sweep."""
 
-    def __init__(
-        self,
-        store: Store,
-        sweep: Sweep,
-        study: optuna.Study,
-        run: OpenRun,
-        executor: Executor,
-        display: Display,
-    ) -> None:
-        self._store, self._sweep, self._study, self._run = store, sweep, study, run
-        self._executor, self._display = executor, display
+    store: Store
+    sweep: Sweep
+    storage: BaseStorage
+    study: optuna.Study
+    run: OpenRun
+    executor: Executor
+    display: Display
+    n_trials: int
 
-    def work(self, n_trials: int) -> None:
+    def work(self) -> None:
         """Conclude the trials of an earlier driver, then run what is missing of `n_trials`."""
-        self._n_trials, self._base = n_trials, _base(self._store, self._sweep, self._run.id)
-        while alive := [trial for trial in self._running() if self._is_alive(trial)]:
+        base = self._evaluated_base()
+        while alive := [t for t in self._running() if (run := self._run_of(t)) and run.alive]:
             numbers = ", ".join(str(trial.number) for trial in alive)
-            self._display.say(f"trial {numbers} is still being done: waiting for its end")
+            self.display.say(f"trial {numbers} is still being done: waiting for its end")
             time.sleep(LOOK_SECONDS)
         for trial in self._running():
             self._conclude(trial)
-        log_progress(self._run, self._sweep, self._study)
-        self._display.say(f"{self._sweep.title}: {self._ended} of {n_trials} trials done already")
-        while self._running() or self._ended < n_trials:
-            while self._executor.free and len(self._counted()) < n_trials:
-                self._begin()
-            self._display.whole({"done": self._ended, "left": n_trials - self._ended})
-            for outcome in self._executor.wait(WAIT_SECONDS):
+        log_progress(self.run, self.sweep, self.study)
+        begun = f"{self._ended} of {self.n_trials} trials done already"
+        self.display.say(f"{self.sweep.title}: {begun}")
+        while self._running() or self._ended < self.n_trials:
+            while self.executor.free and len(self._counted()) < self.n_trials:
+                self._begin(base)
+            self.display.whole({"done": self._ended, "left": self.n_trials - self._ended})
+            for outcome in self.executor.wait(WAIT_SECONDS):
                 self._settle(outcome)
 
     def close(self, ended: Collection[Owner]) -> None:
         """End the runs that stopped workers left open; `ended` are their processes."""
         for trial in self._running():
-            for run in self._runs_of(trial):
-                self._store.close_dead(run, ended)
+            if run := self._run_of(trial):
+                self.store.close_dead(run, ended)
+
+    def _evaluated_base(self) -> StoredRun | None:
+        """Find or make the evaluation of the base that the trials start from."""
+        if not self.sweep.settings.is_finetuning:
+            return None
+        base, parent = base_settings(self.sweep.settings), self.run.id
+        base_run = self.store.get(train_model(self.store, base, parent=parent))
+        return self.store.get(evaluate_model(self.store, base_run, parent=parent))
 
     def _running(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        return self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
     def _counted(self) -> list[int]:
         """Number the trials that count: not those that are queued, repeated or half suggested."""
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self.study.get_trials(deepcopy=False)
         repeated = {number for trial in trials for number in RETRY.retry_history(trial)}
         begun = [t for t in trials if t.state != TrialState.WAITING and self._is_suggested(t)]
         return [trial.number for trial in begun if trial.number not in repeated]
@@ -138,104 +133,78 @@ class SweepDriver:
         return len(self._counted()) - len(self._running())
 
     def _is_suggested(self, trial: FrozenTrial) -> bool:
-        return trial.params.keys() == self._sweep.space.keys()
+        return trial.params.keys() == self.sweep.space.keys()
 
-    def _is_alive(self, trial: FrozenTrial) -> bool:
-        return any(run.alive for run in self._runs_of(trial))
+    def _run_of(self, trial: FrozenTrial) -> StoredRun | None:
+        """Return the run of a trial, None if it did not begin."""
+        runs = self.store.find(fingerprint=self.sweep.trial_fingerprint(trial.number))
+        return runs[0] if runs else None
 
-    def _runs_of(self, trial: FrozenTrial) -> list[StoredRun]:
-        """List the runs of a trial: one, or none if it did not begin."""
-        return self._store.find(fingerprint=self._sweep.trial_fingerprint(trial.number))
-
-    def _begin(self) -> None:
-        """Submit a trial, a queued one first; record one with invalid settings as failed."""
-        sweep = self._sweep
-        self._study.sampler = sweep.sampler_of(len(self._counted()))
-        trial = self._study.ask(fixed_distributions=sweep.space)
-        job = TrialJob(
-            kind="trial",
-            settings=sweep.settings,
-            title=f"{sweep.title} trial {trial.number}",
-            fingerprint=sweep.trial_fingerprint(trial.number),
-            model_run=self._base.tag("model_run_id") if self._base else "",
-            parent=self._run.id,
-            sweep=sweep,
-            trial=trial,
-            base_metrics=self._base.metrics if self._base else {},
-        )
-        try:
-            self._executor.submit(replace(job, settings=replace(sweep.settings, **trial.params)))
-        except InputError as fault:  # values that conflict
-            spec = replace(job.spec, settings=sweep.settings.as_dict() | trial.params)
-            with suppress(InputError), self._store.run(spec):
-                raise  # ends the run as FAILED, with the reason
-            self._fail(self._study.trials[trial.number], str(fault))
-            self._report(trial.number)
+    def _begin(self, base: StoredRun | None) -> None:
+        """Submit a trial, a queued one first."""
+        sweep = self.sweep
+        self.study.sampler = sweep.sampler_of(len(self._counted()))
+        trial = self.study.ask(fixed_distributions=sweep.space)
+        title = f"{sweep.title} trial {trial.number}"
+        fingerprint = sweep.trial_fingerprint(trial.number)
+        model_run, metrics = (base.tag("model_run_id"), base.metrics) if base else ("", {})
+        common = "trial", sweep.settings, title, fingerprint, model_run, self.run.id
+        self.executor.submit(TrialJob(*common, sweep, trial, metrics))
 
     def _settle(self, outcome: Outcome) -> None:
-        """Tell Optuna how a trial of a worker ended."""
-        fingerprint_of = self._sweep.trial_fingerprint
+        """Tell Optuna how a trial of a worker ended, print and log it."""
+        fingerprint_of = self.sweep.trial_fingerprint
         (trial,) = (t for t in self._running() if fingerprint_of(t.number) == outcome.fingerprint)
-        if outcome.state == "failed":
-            self._fail(trial, outcome.message)
-        else:
-            self._conclude(trial, [outcome.owner] if outcome.owner else [])
-        self._report(trial.number)
+        ended = [outcome.owner] if outcome.owner else []
+        self._conclude(trial, ended, outcome.message if outcome.state == "failed" else "")
+        words = self._in_words(self.study.trials[trial.number])
+        self.display.say(f"[{self._ended}/{self.n_trials}] trial {trial.number}: {words}")
+        log_progress(self.run, self.sweep, self.study)
 
-    def _conclude(self, trial: FrozenTrial, ended: Collection[Owner] = ()) -> None:
-        """Tell Optuna what the store knows of a trial, and repeat one that was cut off.
+    def _conclude(self, trial: FrozenTrial, ended: Sequence[Owner] = (), failure: str = "") -> None:
+        """Tell Optuna how a trial ended; repeat one that was cut off.
 
-        Processes that have `ended` do not work on it, whatever the store says.
+        failure: what its worker says; else the store knows. ended: processes that are gone.
         """
-        for run in self._runs_of(trial):
-            self._store.close_dead(run, ended)
-        run, *_ = [*self._runs_of(trial), None]
-        if run and run.status == "FINISHED":
-            self._tell(trial, run)
-        elif run and run.status == "FAILED":
-            self._fail(trial, run.tag("error"))
-        elif not self._is_suggested(trial):  # the sampler will suggest the same values again
-            self._fail(trial)
-        else:
-            if trial.number in self._counted():  # else it was queued before a driver was killed
-                RETRY(self._study, self._study.trials[trial.number])  # a copy, which it changes
-            gave_up = trial.number in self._counted()
-            self._fail(trial, f"its worker died {MOST_RETRIES + 1} times" if gave_up else "")
+        if run := self._run_of(trial):
+            self.store.close_dead(run, ended)
+            run = self.store.get(run.id)
+        if run and run.status == "FINISHED" and not failure:
+            if run.tag(STATE) == COMPLETE:
+                values = [run.metrics[f"{OBJECTIVE}{goal}"] for goal in self.sweep.goals]
+                self.study.tell(trial.number, values)
+            else:
+                self.study.tell(trial.number, state=TrialState.PRUNED)
+            return
+        if run:
+            self.store.tag(run.id, **{STATE: FAILED})
+            if run.status == "FAILED":
+                failure = failure or run.tag("error") or "its run does not say why"
+        if failure := failure or self._repeat(trial):
+            study_id = self.storage.get_study_id_from_name(self.sweep.name)
+            trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+            self.storage.set_trial_user_attr(trial_id, ERROR, failure)
+        self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _tell(self, trial: FrozenTrial, run: StoredRun) -> None:
-        self._set(trial, RUN_ID, run.id)
-        if run.tag(STATE) == COMPLETE:
-            goals = self._sweep.objectives
-            values = [run.metrics[f"{OBJECTIVE}{goal.name}"] for goal in goals]
-            self._study.tell(trial.number, values)
-        else:
-            self._study.tell(trial.number, state=TrialState.PRUNED)
+    def _repeat(self, trial: FrozenTrial) -> str:
+        """Queue a trial that was cut off once more; if that was done too often, say so.
 
-    def _fail(self, trial: FrozenTrial, message: str = "") -> None:
-        for run in self._runs_of(trial)[:1]:
-            self._set(trial, RUN_ID, run.id)
-            self._store.tag(run.id, **{STATE: FAILED})
-        if message:
-            self._set(trial, ERROR, message)
-        self._study.tell(trial.number, state=TrialState.FAIL)
+        A half suggested one is not queued, because the sampler will suggest the same values again.
+        """
+        if trial.number in self._counted():  # else it was queued before a driver was killed
+            RETRY(self.study, self.study.trials[trial.number])  # a copy, which it changes
+        gave_up = trial.number in self._counted()
+        return f"its worker died {MOST_RETRIES + 1} times" if gave_up else ""
 
-    def _set(self, trial: FrozenTrial, key: str, value: str) -> None:
-        self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
-
-    def _report(self, number: int) -> None:
-        """Print and log how a trial ended."""
-        trial = self._study.trials[number]
+    def _in_words(self, trial: FrozenTrial) -> str:
         if trial.state == TrialState.COMPLETE:
-            words = self._sweep.outcome(trial)
-        elif number not in self._counted():
-            words = "cut off; it is done again as another one"
-        else:
-            pruned = trial.state == TrialState.PRUNED
-            how = f"pruned after validation {trial.last_step}"
-            how = how if pruned else f"FAILED: {trial.user_attrs.get(ERROR)}"
-            words = f"{how} ({params_in_words(trial.params)})"
-        self._display.say(f"[{self._ended}/{self._n_trials}] trial {number}: {words}")
-        log_progress(self._run, self._sweep, self._study)
+            return self.sweep.outcome(trial)
+        if trial.number not in self._counted():
+            return "cut off; it is done again as another one"
+        how = f"pruned after validation {trial.last_step}"
+        if trial.state == TrialState.FAIL:
+            how = f"FAILED: {trial.user_attrs[ERROR]}"
+        return f"{how} ({in_words(trial.params)})"
 
 
 def check_apply(apply: str | None, seeds: Sequence[int], sweep: Sweep) -> None:
@@ -261,24 +230,18 @@ def apply_trial(
 ) -> str:
     """Run a study of the settings of a trial, `best` or a number, over seeds; return its name.
 
-    Raises:
-        InputError: The trial was not completed.
-        StateError: A step of the study failed.
+    Raises InputError if the trial was not completed, StateError if a step of the study failed.
     """
-    trials = {t.number: t for t in study.get_trials(states=[TrialState.COMPLETE])}
+    trials = {trial.number: trial for trial in completed(study)}
     number = study.best_trial.number if apply == "best" else int(apply)
     if number not in trials:
         numbers = ", ".join(map(str, trials))
         raise InputError(f"trial {apply} is not one of those that were completed: {numbers}")
-    own = sweep.settings
+    own, about = sweep.settings, f"Trial {number} of {sweep.title} over seeds."
+    settings = changed_settings(own) | trials[number].params
+    name, models, worlds = f"{sweep.name}-trial{number}", (str(own.model_name),), (own.world,)
     definition = Definition(
-        f"{sweep.name}-trial{number}",
-        (str(own.model_name),),
-        about=f"Trial {number} of {sweep.title} over seeds.",
-        seeds=seeds,
-        worlds=(own.world,),
-        scale=own.scale,
-        settings=changed_settings(own) | trials[number].params,
+        name, models, about, seeds=seeds, worlds=worlds, scale=own.scale, settings=settings
     )
     run_study(store, expand(definition), options).check()
-    return definition.name
+    return name

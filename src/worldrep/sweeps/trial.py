@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -18,12 +18,13 @@ from worldrep.stages.provenance import identity_tags
 from worldrep.stages.train import TrainingData, initial_model
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.tracking import OpenRun, RunSpec, Store
-from worldrep.training.device import make_accelerator
 from worldrep.training.loop import TrainingInputs, train
 from worldrep.training.progress import ProgressCallback
+from worldrep.training.state import make_accelerator
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
-STATE, NUMBER = "trial_state", "trial"  # tags
+STATE = "trial_state"  # tag
+RUN_ID = "mlflow_run_id"  # attribute of Optuna's trials
 OBJECTIVE = "objective/"  # prefix of the values of the objectives among the metrics
 
 
@@ -31,10 +32,8 @@ OBJECTIVE = "objective/"  # prefix of the values of the objectives among the met
 class TrialJob(Job):
     """A trial to run.
 
-    Args:
-        sweep: The sweep that it belongs to.
-        trial: Optuna's trial, pickled with the way to its storage.
-        base_metrics: Evaluation of the base, whose run is `model_run`.
+    settings: of the sweep, which those of the trial override; trial: Optuna's, pickled with the
+    way to its storage; base_metrics: evaluation of the base, whose run is `model_run`.
     """
 
     sweep: Sweep
@@ -45,9 +44,9 @@ class TrialJob(Job):
     def spec(self) -> RunSpec:
         """The run of the trial, a child of the sweep's run."""
         tags = identity_tags(self.settings) | {"sweep": self.sweep.name}
-        tags |= {NUMBER: str(self.trial.number), STATE: RUNNING}
+        tags |= {"trial": str(self.trial.number), STATE: RUNNING}
         tags |= {"base_run_id": self.model_run} if self.model_run else {}
-        values = self.settings.as_dict()
+        values = self.settings.as_dict() | self.trial.params
         return RunSpec("sweep", self.title, self.fingerprint, tags, values, self.parent)
 
 
@@ -56,9 +55,10 @@ def perform(store: Store, job: TrialJob, progress: ProgressCallback) -> str:
 
     The run of a pruned trial is FINISHED. Weights are not stored.
     """
-    settings = with_cities(store, job)
     with store.run(job.spec) as run:
+        job.trial.set_user_attr(RUN_ID, run.id)
         try:
+            settings = replace(with_cities(store, job), **job.trial.params)
             run.metrics(*_train_and_evaluate(store, job, settings, run, progress))
             run.tags({f"worldrep.{STATE}": COMPLETE})
         except optuna.TrialPruned:
@@ -70,11 +70,7 @@ def perform(store: Store, job: TrialJob, progress: ProgressCallback) -> str:
 
 
 def _train_and_evaluate(
-    store: Store,
-    job: TrialJob,
-    settings: Settings,
-    run: OpenRun,
-    progress: ProgressCallback,
+    store: Store, job: TrialJob, settings: Settings, run: OpenRun, progress: ProgressCallback
 ) -> tuple[int, dict[str, float]]:
     """Return the number of steps and the metrics of the trained model. Raises TrialPruned."""
     accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
@@ -84,10 +80,10 @@ def _train_and_evaluate(
     model = train(inputs, TrialRecorder(run, job, plan.steps), data.validate, progress)
     metrics, _ = evaluate(model.to(accelerator.device), plan.maker, settings)
     for goal in job.sweep.objectives:
-        name, value = f"{OBJECTIVE}{goal.name}", goal.value(metrics, job.base_metrics, settings)
+        value = goal.value(metrics, job.base_metrics, settings)
         if not math.isfinite(value):
-            raise StateError(f"{name} is not a number")
-        metrics[name] = value
+            raise StateError(f"objective {goal.name} is not a number")
+        metrics[f"{OBJECTIVE}{goal.name}"] = value
     return plan.steps, metrics
 
 
@@ -107,25 +103,25 @@ class TrialRecorder:
         """Log metrics after a step. Raises optuna.TrialPruned."""
         self._run.metrics(step, values)
         validated = {k.removeprefix(VAL): v for k, v in values.items() if k.startswith(VAL)}
-        if not validated:
-            return
         if step == 0:
             self._base = validated
-            return
-        self._validations += 1
-        settings = self._job.settings
+        elif validated:
+            self._report(step, validated)
+
+    def _report(self, step: int, validated: Mapping[str, float]) -> None:
+        settings, trial, sweep = self._job.settings, self._job.trial, self._job.sweep
         objectives = {
-            goal.name: goal.value(validated, self._base, settings)
-            for goal in self._job.sweep.objectives
+            f"{VAL}{OBJECTIVE}{goal.name}": goal.value(validated, self._base, settings)
+            for goal in sweep.objectives
             if goal.is_validated(settings)
         }
-        self._run.metrics(step, {f"{VAL}{OBJECTIVE}{k}": v for k, v in objectives.items()})
-        if self._job.sweep.pruner == NONE:
-            return
-        (value,) = objectives.values()
-        self._job.trial.report(value, self._validations)
-        if step < self._steps and self._job.trial.should_prune():
-            raise optuna.TrialPruned
+        self._run.metrics(step, objectives)
+        self._validations += 1
+        if sweep.pruner != NONE:
+            (value,) = objectives.values()
+            trial.report(value, self._validations)
+            if step < self._steps and trial.should_prune():
+                raise optuna.TrialPruned
 
     def checkpoint(self, folder: Path) -> None:
         """Store nothing: an interrupted trial restarts, and the winner is trained again."""

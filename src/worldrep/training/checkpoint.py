@@ -27,19 +27,13 @@ STATE = "training_state.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory.
-
-    Attributes:
-        weights: The model's parameters by name.
-        state: What `Training.state_dict` returned.
-    """
+    """A checkpoint in memory: the weights by name, and what `Training.state_dict` returned."""
 
     weights: dict[str, Tensor]
     state: dict[str, Tensor]
 
     @property
     def step(self) -> int:
-        """Number of optimizer steps taken."""
         return int(self.state["step"])
 
 
@@ -64,11 +58,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Verify a checkpoint folder and load it.
-
-    Raises:
-        StateError: The folder is not a complete checkpoint.
-    """
+    """Load a checkpoint folder; raise StateError if it is not complete."""
     from safetensors.torch import load_file
 
     verify(folder)
@@ -95,11 +85,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Check every file of a folder against its manifest.
-
-    Raises:
-        StateError: The manifest is missing, or a file differs from it; the message names it.
-    """
+    """Raise StateError if a folder has no manifest or a file that differs from it."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):

@@ -3,49 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldrep.data.tokens import EQUALS, PAD, Tokens, stack_padded
 from worldrep.digests import random_stream
-from worldrep.model.layout import GROUP_ROWS, Layout, SharedRows, on_device
+from worldrep.model.packed import GROUP_ROWS, Layout, SharedRows, on_device
 from worldrep.settings import Settings
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows laid end to end: T input tokens, M of which have targets.
+    """Rows laid end to end: T input tokens, M of which have K targets.
 
-    Attributes:
-        tokens: (T,) input tokens.
-        layout: How they stand in rows.
-        at: (M,) indices of the tokens that have targets.
-        asked: (K,) index into `at` for each target; rows that share a prefix can have several
-            targets at one token.
-        targets: (K,) tokens to predict.
+    Rows that share a prefix can have several targets at one token.
     """
 
-    tokens: torch.Tensor
+    tokens: Tensor  # (T,) input tokens
     layout: Layout
-    at: torch.Tensor
-    asked: torch.Tensor
-    targets: torch.Tensor
+    at: Tensor  # (M,) indices of the tokens that have targets
+    asked: Tensor  # (K,) index into `at` for each target
+    targets: Tensor  # (K,) tokens to predict
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The number of steps of a training, and the steps at which something happens.
+    """The number of steps of a training, and the steps at which something happens."""
 
-    Attributes:
-        rows: Rows of an epoch, without replayed ones.
-        batch_size: Rows of a batch, without replayed ones.
-        epochs: Passes over the rows.
-    """
-
-    rows: int
-    batch_size: int
+    rows: int  # of an epoch, without replayed ones
+    batch_size: int  # without replayed rows
     epochs: int
 
     @classmethod
@@ -60,7 +50,6 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole training."""
         return self.steps_per_epoch * self.epochs
 
     def marks(self, count: int) -> set[int]:
@@ -74,89 +63,63 @@ def replayed_rows(settings: Settings) -> int:
     return round(share * settings.batch_size)
 
 
-class Replay:
-    """Chooses `count` of `n` rows for each step; no row recurs before all have been chosen."""
+@lru_cache(maxsize=2)  # the orders of the current epoch and of the current pass over base rows
+def _order(seed: int, label: str, number: int, n: int) -> NDArray[np.int64]:
+    return random_stream(seed, label, number).permutation(n)
 
-    def __init__(self, n: int, count: int, seed: int) -> None:
-        self._n, self._count, self._seed = n, count, seed
-        self._pass, self._order = -1, np.empty(0, dtype=np.int64)
 
-    def rows(self, step: int) -> NDArray[np.int64]:
-        """Return the indices (count,) of step 0, 1, ..."""
-        places = np.arange(step * self._count, (step + 1) * self._count)
-        passes, within = np.divmod(places, self._n)
-        found = np.empty(self._count, dtype=np.int64)
-        for number in np.unique(passes):
-            found[passes == number] = self._order_of(number)[within[passes == number]]
-        return found
-
-    def _order_of(self, number: int) -> NDArray[np.int64]:
-        if number != self._pass:
-            stream = random_stream(self._seed, "replay order", number)
-            self._order, self._pass = stream.permutation(self._n), number
-        return self._order
+def replay(step: int, count: int, n: int, seed: int) -> NDArray[np.int64]:
+    """Return the `count` of `n` rows that step 0, 1, ... replays; none recurs before all were."""
+    passes, within = np.divmod(np.arange(step * count, (step + 1) * count), n)
+    found = np.empty(count, dtype=np.int64)
+    for number in np.unique(passes).tolist():
+        chosen = passes == number
+        found[chosen] = _order(seed, "replay order", number, n)[within[chosen]]
+    return found
 
 
 class RowFeed:
-    """Selects and packs the batches of a training.
+    """Selects and packs the batches of a training on rows (n, length).
 
     The order of rows depends on the seed and the epoch alone, and a step takes the same rows
     however many processes share it. With the strategy `replay`, a batch ends with its share of
-    rows of the base's training.
-
-    Args:
-        own: (n, length) rows to train on; an epoch takes each of them once.
-        settings: Settings of the training.
-        device: Where `tensors` puts its result.
-        base_rows: (m, length) rows of the base's training, for `replay`.
-
-    Attributes:
-        schedule: The steps of the training.
-        rows: All rows, own and replayed ones, stacked.
+    base_rows (m, length), which are stacked below the own rows in `rows`.
     """
 
     def __init__(
         self, own: Tokens, settings: Settings, device: torch.device, base_rows: Tokens | None = None
     ) -> None:
         self.schedule = Schedule.of(settings, len(own))
-        self._replay, rows = None, own
+        self.rows, self._device, self._seed, self._replays = own, device, settings.seed, 0
         if base_rows is not None and (count := replayed_rows(settings)):
-            self._replay = Replay(len(base_rows), count, settings.seed)
-            rows = stack_padded([own, base_rows])
-        self.rows, self._device = rows, device
-        self._lengths = (rows != PAD).sum(axis=1).astype(np.int64)
-        starts = (rows == EQUALS).argmax(axis=1) if settings.loss == "answer" else 0
-        self._first_targets = np.broadcast_to(starts, len(rows)).astype(np.int64)
-        self._seed, self._epoch, self._order = settings.seed, -1, np.empty(0, dtype=np.int64)
+            self.rows, self._replays = stack_padded([own, base_rows]), count
+        self._lengths = (self.rows != PAD).sum(axis=1).astype(np.int64)
+        starts = (self.rows == EQUALS).argmax(axis=1) if settings.loss == "answer" else 0
+        self._first_targets = np.broadcast_to(starts, len(self.rows)).astype(np.int64)
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """Return the indices of the rows of step 0, 1, ..., over all processes."""
         epoch, place = divmod(step, self.schedule.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order, self._epoch = self._order_of(epoch), epoch
         size = self.schedule.batch_size
-        own = self._order[place * size : (place + 1) * size]
-        return np.concatenate([own, self._replayed(step)]) if self._replay else own
+        own = self._order_of(epoch)[place * size : (place + 1) * size]
+        return np.concatenate([own, self._replayed(step)]) if self._replays else own
 
     def _replayed(self, step: int) -> NDArray[np.int64]:
-        assert self._replay is not None
-        return self.schedule.rows + self._replay.rows(step)
+        own = self.schedule.rows
+        return own + replay(step, self._replays, len(self.rows) - own, self._seed)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        return random_stream(self._seed, "row order", epoch).permutation(self.schedule.rows)
+        return _order(self._seed, "row order", epoch, self.schedule.rows)
 
     def most_tokens(self) -> int:
         """Return a bound on the input tokens of any batch; a row's last token is no input."""
-        starts = np.arange(0, self.schedule.rows, self.schedule.batch_size)
-        sums = (
-            np.add.reduceat(self._lengths[self._order_of(epoch)] - 1, starts)
-            for epoch in range(self.schedule.epochs)
-        )
-        most = max(int(tokens.max()) for tokens in sums)
-        if self._replay is None:
+        inputs, schedule = self._lengths - 1, self.schedule
+        starts = np.arange(0, schedule.rows, schedule.batch_size)
+        orders = map(self._order_of, range(schedule.epochs))
+        most = max(int(np.add.reduceat(inputs[order], starts).max()) for order in orders)
+        if not self._replays:
             return most
-        steps = range(self.schedule.steps)
-        return most + max(int((self._lengths[self._replayed(i)] - 1).sum()) for i in steps)
+        return most + max(int(inputs[self._replayed(i)].sum()) for i in range(schedule.steps))
 
     def target_count(self, batch: NDArray[np.int64]) -> int:
         """Return the number of tokens that the loss of these rows covers."""
@@ -179,6 +142,5 @@ class RowFeed:
         at, asked = np.unique(shared.number[due], return_inverse=True)
         arrays = shared.tokens, at, asked, rows[:, 1:][due]
         tokens, places, whose, targets = (on_device(part, self._device) for part in arrays)
-        groups = max(1, len(batch) // GROUP_ROWS)
-        layout = shared.layout(self._device, groups)
+        layout = shared.layout(self._device, max(1, len(batch) // GROUP_ROWS))
         return PackedBatch(tokens.long(), layout, places, whose, targets.long())

@@ -1,11 +1,8 @@
 """The training loop, for pretraining and fine-tuning alike.
 
-It runs on `accelerate` (any device, several processes, mixed precision) and does not know MLflow:
-metrics and checkpoints go to a Recorder. On the CPU, a training that is interrupted and resumed any
-number of times ends with the same weights as one that is not.
+It runs on `accelerate` (any device, several processes, mixed precision). On the CPU, a training
+that is interrupted and resumed any number of times ends with the same weights as one that is not.
 """
-
-from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
@@ -103,11 +100,11 @@ def train(
 def _validate(training: Training, validate: Validate, recorder: Recorder, meter: Meter) -> None:
     recorder.metrics(training.step, validate(training.result()))
     training.plain.train()
-    meter.skip()
+    meter.restart()
 
 
 def _save_checkpoint(training: Training, recorder: Recorder, meter: Meter) -> None:
     with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
         state = training.state_dict()
         recorder.checkpoint(write_checkpoint(Path(folder), training.step, training.result(), state))
-    meter.skip()
+    meter.restart()

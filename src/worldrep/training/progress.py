@@ -1,7 +1,5 @@
 """What a training reports to: a recorder, and optionally a progress callback such as a bar."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,29 +23,19 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of work is.
+    """How far a piece of work is, in steps."""
 
-    Attributes:
-        title: Label of the progress bar.
-        done: Steps done.
-        total: Steps in all.
-        text: Shown after the bar, such as the loss and the speed.
-    """
-
-    title: str
+    title: str  # label of the progress bar
     done: int
     total: int
-    text: str = ""
+    text: str = ""  # shown after the bar, such as the loss and the speed
 
 
 ProgressCallback = Callable[[Progress], None]
 
 
 class Bar:
-    """A progress callback that draws a bar, if standard error is a terminal.
-
-    position: line of the bar on the screen, counted from the first one.
-    """
+    """A progress callback that draws a bar on a line of the terminal, if there is one."""
 
     def __init__(self, position: int = 0) -> None:
         self._position = position
@@ -59,14 +47,9 @@ class Bar:
         if shown != (progress.title, progress.total):
             self.close()
             self._bar = tqdm(
-                desc=progress.title,
-                total=progress.total,
-                initial=progress.done,
-                position=self._position,
-                leave=self._position == 0,
-                unit="step",
-                disable=None,
-            )
+                desc=progress.title, total=progress.total, initial=progress.done, unit="step",
+                position=self._position, leave=self._position == 0, disable=None,
+            )  # fmt: skip
             self._bar.desc = progress.title  # tqdm adds a colon
         assert self._bar is not None
         self._bar.set_postfix_str(progress.text, refresh=False)
@@ -82,41 +65,30 @@ class Bar:
 class Meter:
     """Measures tokens per second of a training, and calls a progress callback."""
 
-    def __init__(
-        self, steps: int, done: int, title: str, progress: ProgressCallback | None
-    ) -> None:
-        self._steps, self._done, self._title, self._progress = steps, done, title, progress
+    def __init__(self, steps: int, done: int, title: str, report: ProgressCallback | None) -> None:
+        self._steps, self._done, self._title, self._report = steps, done, title, report
         self._text, self._reported = "", 0.0
-        self._tokens, self._seconds, self._since = 0, 0.0, time.perf_counter()
+        self.restart()
+
+    def restart(self) -> None:
+        """Measure from now on, after work that is not training."""
+        self._tokens, self._since = 0, time.perf_counter()
 
     def add(self, tokens: int) -> None:
         """Count one step of so many tokens, padding excluded."""
-        now = self._count_time()
         self._tokens += tokens
         self._done += 1
-        due = now - self._reported >= REPORT_SECONDS or self._done == self._steps
-        if due and self._progress:
-            self._reported = now
-            self._progress(Progress(self._title, self._done, self._steps, self._text))
-
-    def _count_time(self) -> float:
         now = time.perf_counter()
-        self._seconds, self._since = self._seconds + now - self._since, now
-        return now
-
-    def skip(self) -> None:
-        """Leave out the time since the last step, which was not spent on training."""
-        self._since = time.perf_counter()
+        due = now - self._reported >= REPORT_SECONDS or self._done == self._steps
+        if due and self._report:
+            self._reported = now
+            self._report(Progress(self._title, self._done, self._steps, self._text))
 
     def flush(self, loss: float) -> dict[str, float]:
-        """Return tokens per second since the last flush, after a synchronisation of the device.
-
-        The loss is shown with the speed in the progress that follows.
-        """
-        self._count_time()
-        speed = self._tokens / max(self._seconds, 1e-9)
+        """Return tokens per second since the last flush, after a synchronisation of the device."""
+        speed = self._tokens / max(time.perf_counter() - self._since, 1e-9)
         self._text = f"loss {loss:.3f}, {speed:,.0f} tokens/s"
-        self._tokens, self._seconds = 0, 0.0
+        self.restart()
         return {"train/tokens_per_second": speed}
 
 

@@ -1,8 +1,6 @@
-"""All of a training that changes from step to step, and how it is saved and restored."""
+"""Device and precision of a training, and all of it that changes from step to step."""
 
-from __future__ import annotations
-
-from contextlib import AbstractContextManager, nullcontext
+import copy
 from typing import Any
 
 import torch
@@ -12,55 +10,67 @@ from torch import nn
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.tokens import Tokens
-from worldrep.model.packed import PackedQwen2
-from worldrep.model.plain import PlainQwen2
+from worldrep.errors import InputError
+from worldrep.model.packed import PackedQwen2, PlainQwen2
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint
-from worldrep.training.strategies import (
-    Pull,
-    fisher_information,
-    freeze_all_but,
-    merged,
-    with_adapters,
-)
+from worldrep.training.strategies import Pull, fisher_information, train_only, with_adapters
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 ADAPTER, OPTIMIZER = "adapter/", "optimizer/"  # prefixes in a state dict
+
+
+def best_device() -> torch.device:
+    """Return the device for evaluating and extracting: CUDA if available, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_accelerator(settings: Settings) -> Accelerator:
+    """Return an accelerator; precision `auto` is bf16 on a CUDA device that has it, else float32.
+
+    Raises InputError if the setting `compute` needs a CUDA graph, which is not possible here.
+    """
+    precision = settings.precision
+    if precision == "auto":
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        precision = "bf16" if bf16 else "no"
+    accelerator = Accelerator(mixed_precision=precision)
+    obstacle = graph_obstacle(settings, accelerator)
+    if settings.compute in ("graph", "compile") and obstacle:
+        allowed = "allowed here: auto, plain, packed"
+        raise InputError(f"compute={settings.compute} {obstacle}; {allowed}")
+    return accelerator
+
+
+def graph_obstacle(settings: Settings, accelerator: Accelerator) -> str:
+    """Return why a step cannot be captured as a CUDA graph, or an empty text if it can."""
+    if accelerator.device.type != "cuda":
+        return "needs a CUDA device"
+    if accelerator.num_processes > 1:
+        return "is for one process"
+    return "cannot be used with accumulation" if settings.accumulation > 1 else ""
 
 
 class Training:
     """A model, its optimizer and the number of steps taken.
 
-    Args:
-        model: The model as it is at step 0, even if a checkpoint is loaded afterwards.
-        settings: Settings of the training.
-        accelerator: Device, precision and processes.
-        base_rows: (m, length) rows of the base's training, for the strategy `ewc`.
-
-    Attributes:
-        step: Optimizer steps taken.
-        plain: The model of `transformers`.
-        model: Its forward pass as the setting `compute` wants it, prepared by accelerate.
-        optimizer: Its optimizer, prepared by accelerate.
-        pull: Pulls the weights towards those of the base, for `l2sp` and `ewc`; else None.
+    It begins with the model at step 0, even if a checkpoint is loaded afterwards. `plain` is the
+    model of `transformers`, `model` its forward pass as the setting `compute` wants it, prepared by
+    accelerate. base_rows (m, length) are rows of the base's training, for the strategy `ewc`.
     """
 
     def __init__(
-        self,
-        model: Qwen2ForCausalLM,
-        settings: Settings,
-        accelerator: Accelerator,
+        self, model: Qwen2ForCausalLM, settings: Settings, accelerator: Accelerator,
         base_rows: Tokens | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.settings, self.accelerator, self.step = settings, accelerator, 0
         self.plain = model.to(accelerator.device).train()
         self.pull = self._pull(base_rows)
         self._adapted = with_adapters(self.plain, settings) if settings.strategy == "lora" else None
         if settings.strategy == "freeze":
-            freeze_all_but(settings.trained_part, self.plain)
+            train_only(settings.trained_part, self.plain)
         passes = (PlainQwen2 if settings.is_plain else PackedQwen2)(self.plain)
-        optimizer = build_optimizer(self.plain, settings)
-        self.model, self.optimizer = accelerator.prepare(passes, optimizer)
+        prepared = accelerator.prepare(passes, build_optimizer(self.plain, settings))
+        self.model, self.optimizer = prepared
 
     def _pull(self, base_rows: Tokens | None) -> Pull | None:
         if self.settings.strategy == "l2sp":
@@ -73,13 +83,10 @@ class Training:
 
     def result(self) -> Qwen2ForCausalLM:
         """Return the model as it is now, with adapters merged into its weights."""
-        return merged(self._adapted) if self._adapted else self.plain
+        return copy.deepcopy(self._adapted).merge_and_unload() if self._adapted else self.plain
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return step, random state and optimizer state; weights are saved as a model besides.
-
-        Adapters are part of the state, because they cannot be recovered from merged weights.
-        """
+        """Return step, random state, optimizer state and adapters; weights are saved as a model."""
         state = {"step": torch.tensor(self.step), "rng": torch.get_rng_state()}
         for name, parameter in trained_parameters(self.plain):
             if self._adapted:
@@ -89,25 +96,17 @@ class Training:
         return state
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint of the same training."""
         weights, state = checkpoint.weights, checkpoint.state
         trained = trained_parameters(self.plain)
         if self._adapted:
             weights = {name: state[f"{ADAPTER}{name}"] for name, _ in trained}
         self.plain.load_state_dict(weights, strict=self._adapted is None)
         for name, parameter in trained:
-            prefix = f"{OPTIMIZER}{name}/"
-            self.optimizer.state[parameter] = {
-                key.removeprefix(prefix): value.to(parameter.device)
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
+            own = {k: v for k, v in state.items() if k.startswith(f"{OPTIMIZER}{name}/")}
+            kept = {k.rpartition("/")[2]: v.to(parameter.device) for k, v in own.items()}
+            self.optimizer.state[parameter] = kept
         torch.set_rng_state(state["rng"])
         self.step = checkpoint.step
-
-    def gradient_sync(self, last: bool) -> AbstractContextManager:
-        """Return a context in which processes average gradients only in a batch's last part."""
-        return nullcontext() if last else self.accelerator.no_sync(self.model)
 
 
 def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -122,8 +121,8 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim == 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
     ]
-    rate = settings.learning_rate
-    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True)
+    options = {"lr": settings.learning_rate, "betas": (0.9, 0.999), "eps": 1e-8}
+    return torch.optim.AdamW(groups, **options, fused=True)
 
 
 def learning_rate_at(step: int, steps: int, settings: Settings) -> float:

@@ -1,11 +1,8 @@
 """Optimizer steps: one operation after the other, or a whole step as one CUDA graph."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -16,46 +13,15 @@ from torch.nn.utils import clip_grad_norm_
 
 from worldrep.data.tokens import EQUALS, PAD
 from worldrep.errors import StateError
-from worldrep.model.layout import Layout, on_device
-from worldrep.model.packed import PackedQwen2
-from worldrep.training.device import graph_obstacle
+from worldrep.model.packed import Layout, PackedQwen2, on_device
 from worldrep.training.feed import RowFeed
-from worldrep.training.state import Training, learning_rate_at
+from worldrep.training.state import Training, graph_obstacle, learning_rate_at
 
 CAPACITY_UNIT = 128  # tokens; matrix products are fastest at multiples
 GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs need
 
 
-class Steps(Protocol):
-    """Takes the steps of a training, one after the other."""
-
-    def take(self) -> int:
-        """Take one optimizer step and return the number of tokens in its rows.
-
-        Raises:
-            StateError: The loss is not finite; the step was not taken. `read` may raise it instead.
-        """
-
-    def read(self) -> dict[str, float]:
-        """Return the mean loss since the last reading, learning rate and gradient norm.
-
-        There must have been a step since. The device is synchronised.
-
-        Raises:
-            StateError: A loss was not finite; that step was not taken.
-        """
-
-
-def steps_of(training: Training, feed: RowFeed) -> Steps:
-    """Return the steps that the setting `compute` wants; `auto` is a CUDA graph if possible."""
-    eager = training.settings.compute in ("plain", "packed")
-    if eager or graph_obstacle(training.settings, training.accelerator):
-        return EagerSteps(training, feed)
-    return StaticSteps(training, feed)
-
-
-def not_finite(loss: float, step: int) -> StateError:
-    """Return the error for a loss that is not finite in the step after `step` others."""
+def _not_finite(loss: float, step: int) -> StateError:
     return StateError(
         f"the loss is {loss} at step {step + 1}; the step was not taken: "
         "try a lower learning_rate or more warmup_steps"
@@ -71,15 +37,18 @@ class EagerSteps:
         self._numbers: dict[str, float] = {}
 
     def take(self) -> int:
-        """Take one optimizer step; see `Steps`."""
+        """Take one optimizer step and return the number of tokens in its rows.
+
+        Raises StateError, without taking the step, if the loss is not finite.
+        """
         training = self._training
         accelerator, settings = training.accelerator, training.settings
         batch = self._feed.batch(training.step)
         loss = self._accumulate_gradients(batch)
         if not np.isfinite(loss):
-            raise not_finite(loss, training.step)
-        limit = settings.clip_norm or float("inf")
-        norm = accelerator.clip_grad_norm_(training.model.parameters(), limit)
+            raise _not_finite(loss, training.step)
+        parameters = training.model.parameters()
+        norm = accelerator.clip_grad_norm_(parameters, settings.clip_norm or float("inf"))
         rate = learning_rate_at(training.step, self._feed.schedule.steps, settings)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
@@ -93,7 +62,7 @@ class EagerSteps:
         return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
-        """Return the numbers since the last reading; see `Steps`."""
+        """Return the mean loss since the last reading, learning rate and gradient norm."""
         mean = sum(self._losses) / len(self._losses)
         self._losses.clear()
         return {"train/loss": mean, **self._numbers}
@@ -112,8 +81,9 @@ class EagerSteps:
         parts = parts or [batch[:1]]
         total = torch.zeros((), device=accelerator.device)
         for i, part in enumerate(parts):
-            packed = feed.tensors(part)
-            with training.gradient_sync(last=i == len(parts) - 1):
+            packed, last = feed.tensors(part), i == len(parts) - 1
+            # Processes average their gradients in a batch's last part only.
+            with nullcontext() if last else accelerator.no_sync(training.model):
                 logits = training.model(packed.tokens, packed.layout, packed.at).float()
                 logits = embedding(packed.asked, logits)
                 loss = weight * cross_entropy(logits, packed.targets, reduction="sum")
@@ -136,9 +106,8 @@ class StaticSteps:
         self._rows = on_device(feed.rows, device)
         self._capacity = -(-feed.most_tokens() // CAPACITY_UNIT) * CAPACITY_UNIT
         self._batch = torch.full((settings.batch_size,), -1, device=device)
-        self._rate, self._loss, self._norm, self._taken, self._stopped = torch.zeros(
-            5, device=device
-        ).unbind()
+        numbers = torch.zeros(5, device=device).unbind()
+        self._rate, self._loss, self._norm, self._taken, self._stopped = numbers
         self._passes = PackedQwen2(training.plain)  # without the wrapper of accelerate
         self._optimizer = training.optimizer.optimizer
         for group in self._optimizer.param_groups:
@@ -149,22 +118,24 @@ class StaticSteps:
         self._clear()
 
     def take(self) -> int:
-        """Queue one optimizer step; see `Steps`."""
+        """Queue what `EagerSteps.take` does, without checking the loss."""
         training, schedule = self._training, self._feed.schedule
         batch = self._feed.batch(training.step)
-        self._send(batch)
+        filled = np.full(len(self._batch), -1)  # -1 fills an epoch's last batch
+        filled[: len(batch)] = batch
+        self._batch.copy_(torch.from_numpy(filled), non_blocking=True)
         self._rate.fill_(learning_rate_at(training.step, schedule.steps, training.settings))
         self._replay()
         training.step += 1
         return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
-        """Return the numbers since the last reading; see `Steps`."""
+        """Synchronise and do what `EagerSteps.read` does, or raise what `EagerSteps.take` does."""
         numbers = torch.stack([self._loss, self._taken, self._stopped, self._norm, self._rate])
         loss, taken, stopped, norm, rate = numbers.tolist()
         if stopped:
             self._training.step = self._read_at + int(taken)
-            raise not_finite(loss, self._training.step)
+            raise _not_finite(loss, self._training.step)
         self._clear()
         return {"train/loss": loss / taken, "train/lr": rate, "train/grad_norm": norm}
 
@@ -172,12 +143,6 @@ class StaticSteps:
         self._read_at = self._training.step
         for number in (self._loss, self._taken, self._stopped):
             number.zero_()
-
-    def _send(self, batch: NDArray[np.int64]) -> None:
-        """Copy the indices of the next rows to the device; -1 fills an epoch's last batch."""
-        filled = np.full(len(self._batch), -1)
-        filled[: len(batch)] = batch
-        self._batch.copy_(torch.from_numpy(filled), non_blocking=True)
 
     def _capture(self) -> Callable[[], None]:
         """Capture the step as a CUDA graph; the warm-up steps only initialise lazy state."""
@@ -195,14 +160,13 @@ class StaticSteps:
         return graph.replay
 
     def _step(self) -> None:
-        """Compute one whole step on the device."""
         training, settings = self._training, self._training.settings
         self._optimizer.zero_grad(set_to_none=True)
         rows = self._rows[self._batch.clamp(min=0)].long()
         rows = rows.masked_fill(self._batch[:, None] < 0, 0)
         batch = pack_static(rows, self._capacity, settings.loss == "answer")
         with training.accelerator.autocast():
-            loss = self._loss_of(self._passes, batch)
+            loss = self._loss_of(self._passes, *batch)
         loss.backward()
         norm = clip_grad_norm_(training.plain.parameters(), settings.clip_norm or float("inf"))
         loss = loss.detach()
@@ -215,30 +179,13 @@ class StaticSteps:
         self._taken.add_(1.0 - self._stopped)
 
 
-@dataclass(frozen=True)
-class StaticBatch:
-    """A packed batch of constant shape, T tokens, of which the rows fill the first part.
+def pack_static(
+    rows: Tensor, capacity: int, answer_only: bool
+) -> tuple[Tensor, Layout, Tensor, Tensor]:
+    """Pack token rows (N, L) on their device, without sharing prefixes or waiting for a count.
 
-    Attributes:
-        tokens: (T,) input tokens.
-        layout: How they stand in rows.
-        targets: (T,) tokens to predict.
-        weights: (T,) weight of each target in the mean loss; 0 where there is no target.
-    """
-
-    tokens: Tensor
-    layout: Layout
-    targets: Tensor
-    weights: Tensor
-
-
-def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
-    """Pack token rows on their device, without sharing prefixes or waiting for a count.
-
-    Args:
-        rows: (N, L) token rows; a row may be empty.
-        capacity: T, at least the input tokens of the rows (all but the last of each row).
-        answer_only: Whether only the answers have targets.
+    Rows may be empty. Return T = capacity input tokens (all but the last of each row, then
+    anything), their layout, the tokens to predict, and their weights in the mean loss.
     """
     device, longest = rows.device, rows.shape[1] - 1
     lengths = (rows != PAD).sum(dim=1, keepdim=True) - 1
@@ -256,10 +203,20 @@ def pack_static(rows: Tensor, capacity: int, answer_only: bool) -> StaticBatch:
     # Spread padding over all tokens: one shared index would serialise the backward scatter.
     gather = torch.where(present.flatten(), number, cells % capacity).view_as(present)
     inputs, targets = rows[:, :-1].flatten()[places], rows[:, 1:].flatten()[places]
-    return StaticBatch(inputs, Layout((gather,), places, places % longest), targets, weights)
+    return inputs, Layout((gather,), places, places % longest), targets, weights
 
 
-def _mean_loss(passes: PackedQwen2, batch: StaticBatch) -> Tensor:
-    """Return the loss of a static batch: the part of a step that is worth compiling."""
-    logits = passes(batch.tokens, batch.layout).float()
-    return (cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
+def _mean_loss(
+    passes: PackedQwen2, tokens: Tensor, layout: Layout, targets: Tensor, weights: Tensor
+) -> Tensor:
+    """Return the loss of a static batch; this is the part of a step that is worth compiling."""
+    logits = passes(tokens, layout).float()
+    return (cross_entropy(logits, targets, reduction="none") * weights).sum()
+
+
+def steps_of(training: Training, feed: RowFeed) -> EagerSteps | StaticSteps:
+    """Return the steps that the setting `compute` wants; `auto` is a CUDA graph if possible."""
+    eager = training.settings.compute in ("plain", "packed")
+    if eager or graph_obstacle(training.settings, training.accelerator):
+        return EagerSteps(training, feed)
+    return StaticSteps(training, feed)

@@ -1,15 +1,10 @@
 """Strategies of fine-tuning against forgetting: pull (L2-SP, EWC), adapters (LoRA), freezing.
 
-`Training` in `state.py` chooses among them by the setting `strategy`. The strategy `replay` is part
-of the feed, since it changes which rows a step takes.
+`Training` in `state.py` chooses among them. The strategy `replay` is part of the feed.
 """
 
-from __future__ import annotations
-
-import copy
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,9 +17,6 @@ from worldrep.digests import random_stream
 from worldrep.model.packed import PackedQwen2
 from worldrep.settings import Settings
 from worldrep.training.feed import RowFeed
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 # LoRA adapts all matrices of the decoder layers, but not the embeddings and the head.
 ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -39,11 +31,6 @@ class Pull:
     (Kirkpatrick et al. 2017, arXiv 1612.00796). As weight decay in AdamW, it is decoupled from the
     gradient that Adam rescales. The step is implicit, w <- w0 + (w - w0) / (1 + rate * strength *
     F), so that it is stable for any strength; an infinite one restores w0.
-
-    Args:
-        model: The model, with the weights w0.
-        strength: Strength of the pull, 0 or more.
-        information: F, a tensor for each parameter; None for 1.
     """
 
     def __init__(
@@ -84,7 +71,7 @@ def fisher_information(model: Qwen2ForCausalLM, rows: Tokens, settings: Settings
     return [part / mean for part in total]
 
 
-def with_adapters(model: Qwen2ForCausalLM, settings: Settings) -> PeftModel:
+def with_adapters(model: Qwen2ForCausalLM, settings: Settings) -> nn.Module:
     """Add LoRA adapters (Hu et al. 2021, arXiv 2106.09685) to a model and freeze everything else.
 
     The adapters initially add nothing; what they add is scaled by lora_alpha / lora_rank. Their
@@ -92,41 +79,29 @@ def with_adapters(model: Qwen2ForCausalLM, settings: Settings) -> PeftModel:
     """
     from peft import LoraConfig, get_peft_model  # slow to import, and only LoRA needs it
 
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        target_modules=ADAPTED,
-        lora_dropout=0.0,
-    )
+    rank, alpha = settings.lora_rank, settings.lora_alpha
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=ADAPTED, lora_dropout=0.0)
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name
         torch.manual_seed(settings.seed)
         return get_peft_model(model, config)
 
 
-def merged(adapted: PeftModel) -> Qwen2ForCausalLM:
-    """Return a copy of a model with its adapters merged into the weights."""
-    return copy.deepcopy(adapted).merge_and_unload()
-
-
-def freeze_all_but(part: str, model: Qwen2ForCausalLM) -> None:
+def train_only(part: str, model: Qwen2ForCausalLM) -> None:
     """Freeze all weights of a model but those of a part.
 
-    Args:
-        part: `embeddings`; `body` (all but the embeddings); `last-K` (the last K layers, the final
-            norm and the head); or `first-K` (the embeddings and the first K layers).
-        model: The model to change.
+    part: `embeddings`; `body` (all but the embeddings); `last-K` (the last K layers, the final norm
+    and the head); or `first-K` (the embeddings and the first K layers).
     """
-    decoder = model.model
     which, _, count = part.partition("-")
-    trained: list[nn.Module] = [decoder.norm, model.lm_head]
-    if which == "body":
-        trained += decoder.layers
-    elif which == "last":
-        trained += decoder.layers[-int(count) :]
-    else:
-        layers = decoder.layers[: int(count)] if which == "first" else []
-        trained = [decoder.embed_tokens, *layers]
+    embeddings, layers = model.model.embed_tokens, model.model.layers
+    k, ends = int(count or 0), [model.model.norm, model.lm_head]
+    trained = {
+        "embeddings": [embeddings],
+        "body": [*layers, *ends],
+        "last": [*layers[-k:], *ends],
+        "first": [embeddings, *layers[:k]],
+    }
     model.requires_grad_(False)
-    for module in trained:
+    for module in trained[which]:
         module.requires_grad_(True)

@@ -1,0 +1,224 @@
+"""What a sweep searches: its space of settings, read from YAML, and its objectives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from worldrep.data.sets import validation_sets
+from worldrep.data.tasks import TASKS
+from worldrep.errors import InputError, unknown
+from worldrep.evaluation.improvement import normalized_improvement
+from worldrep.evaluation.suites import VALIDATED_FACTS
+from worldrep.names import TASK_NAMES, has_warmup_rows
+from worldrep.settings import FIELDS, Settings, parse_value
+from worldrep.studies.definition import read_yaml
+
+DEFAULT = "default"
+LIBRARY = Path(__file__).parent / "library"
+KEYS = ("low", "high", "log", "step")
+OF_THE_BASE = {"precision", "compute"}  # another value would need another base
+WITHOUT_EFFECT = {"n_checkpoints", "n_validations"}  # on the weights
+AGGREGATES = ("transfer", "trained", "retention")
+SPLITS = ("standard", "atlantis", "multi")
+FACTS = ("mean", "median", "valid_ratio")
+SINGLE = tuple(
+    f"{split}/{task}/{fact}" for split in SPLITS for task in TASK_NAMES for fact in FACTS
+)
+
+Space = dict[str, BaseDistribution]
+Metrics = Mapping[str, float]  # `<split>/<task>/<fact>` -> value
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A number to maximise or minimise. Raises InputError if its name is unknown.
+
+    `transfer` and `trained` are means of the normalised improvement on Atlantis, over the tasks
+    that the model was not, and was, fine-tuned on. `retention` is the mean of the same formula on
+    standard questions over all tasks: 1 means that nothing was forgotten, 0 that the model does as
+    badly as its base does on Atlantis. Any other name is a metric of the evaluation, such as
+    `atlantis/angle/mean`.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name in (*AGGREGATES, *SINGLE):
+            return
+        if "/" not in self.name:
+            raise unknown("objective", self.name, (*AGGREGATES, "SPLIT/TASK/mean"))
+        hint = str(unknown("objective", self.name, SINGLE)).split("; allowed")[0]
+        raise InputError(
+            f"{hint}; allowed: {', '.join(AGGREGATES)}, or SPLIT/TASK/FACT with SPLIT one of "
+            f"{', '.join(SPLITS)}, FACT one of {', '.join(FACTS)}"
+        )
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it compares a fine-tuned model with its base."""
+        return self.name in AGGREGATES
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether it is maximised."""
+        if self.needs_base or self.name.endswith("/valid_ratio"):
+            return True
+        return TASKS[self.name.split("/")[1]].accuracy
+
+    def is_validated(self, settings: Settings) -> bool:
+        """Whether the validations during a training measure it as well."""
+        suite, _, fact = self.name.rpartition("/")
+        return self.needs_base or (suite in validation_sets(settings) and fact in VALIDATED_FACTS)
+
+    def value(self, metrics: Metrics, base: Metrics, settings: Settings) -> float:
+        """Compute the objective from the metrics of a model and of its base."""
+        if not self.needs_base:
+            return metrics[self.name]
+        split, tasks = "atlantis", settings.tasks
+        if self.name == "retention":
+            split, tasks = "standard", TASK_NAMES
+        elif self.name == "transfer":
+            tasks = tuple(task for task in TASK_NAMES if task not in settings.tasks)
+        return fmean(
+            normalized_improvement(
+                metrics[f"{split}/{task}/mean"],
+                base[f"atlantis/{task}/mean"],
+                base[f"standard/{task}/mean"],
+                TASKS[task].accuracy,
+            )
+            for task in tasks
+        )
+
+
+def parse_objectives(text: str, settings: Settings) -> tuple[Objective, ...]:
+    """Parse objectives such as `transfer,retention`. Raises InputError if one needs a base."""
+    found = tuple(dict.fromkeys(Objective(part.strip()) for part in text.split(",")))
+    for objective in found:
+        if objective.needs_base and not settings.is_finetuning:
+            raise InputError(
+                f"objective={objective.name} compares a fine-tuning with its base; a pretraining "
+                "has single numbers, such as standard/angle/mean"
+            )
+    return found
+
+
+def read_space(path: str, settings: Settings) -> Space:
+    """Read the distributions of the searched settings by name; `default` is the stage's own file.
+
+    Raises InputError if the file cannot be read, or a setting, range or value is invalid.
+    """
+    stage = "finetune" if settings.is_finetuning else "pretrain"
+    file = LIBRARY / f"{stage}.yaml" if path == DEFAULT else Path(path)
+    content = read_yaml(file, "search space")
+    if not isinstance(content, dict) or not content:
+        raise InputError(
+            f"search space {path} is not a list of settings with ranges such as "
+            "`learning_rate: {low: 1e-6, high: 1e-3, log: true}`"
+        )
+    if path == DEFAULT:  # not every mixture uses every setting of the built-in space
+        content = {name: content[name] for name in content if name in searchable(settings)}
+    try:
+        keys = [key.value for key, _ in yaml.compose(file.read_text()).value]
+        for key in keys:  # YAML silently uses the last of equal keys
+            if keys.count(key) > 1:
+                raise InputError(f"{key} is there twice")
+        return {name: _distribution(name, given, settings) for name, given in content.items()}
+    except InputError as fault:
+        raise InputError(f"search space {path}: {fault}") from None
+
+
+def searchable(settings: Settings) -> tuple[str, ...]:
+    """List the settings in which trials may differ: those that change the training alone."""
+    if not settings.is_finetuning:
+        names = (*settings.group("training", "model"), "pretrain_rows")
+        return tuple(name for name in names if name not in WITHOUT_EFFECT)
+    names = (*settings.group("training", "ft_rows"), *settings.of_strategy)
+    left_out = OF_THE_BASE | WITHOUT_EFFECT | {"strategy"}
+    left_out |= set() if has_warmup_rows(settings.ft) else {"ft_warmup_rows"}
+    return tuple(name for name in names if name not in left_out)
+
+
+def _distribution(name: str, given: Any, settings: Settings) -> BaseDistribution:
+    allowed = searchable(settings)
+    if name not in allowed:
+        kind = "setting to search here" if name in FIELDS else "setting"
+        raise unknown(kind, name, allowed)
+    if isinstance(given, dict):
+        return _range(name, given, settings)
+    if not isinstance(given, list):
+        raise InputError(
+            f"{name} is neither a range such as {{low: 1, high: 4}} nor a list of values such as "
+            "[1, 2]"
+        )
+    values = tuple(dict.fromkeys(_value(name, text, settings) for text in given))
+    if len(values) < 2:
+        raise InputError(f"{name} has fewer than two different values to choose from")
+    _check_bounds(name, values, settings)
+    return CategoricalDistribution(values)
+
+
+def _check_bounds(name: str, values: Iterable[Any], settings: Settings) -> None:
+    for value in values:
+        replace(settings, **{name: value})
+
+
+def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistribution:
+    for key in given:
+        if key not in KEYS:
+            raise unknown(f"key of {name}", key, KEYS)
+    for key in ("low", "high"):
+        if key not in given:
+            raise InputError(f"{name} has no {key}")
+    kind, log = FIELDS[name].type, given.get("log", False)
+    if kind == "str":
+        raise InputError(f"{name} is not a number: list its values, such as [full, answer]")
+    numbers = {k: _value(name, given[k], settings) for k in ("low", "high", "step") if k in given}
+    low, high, step = numbers["low"], numbers["high"], numbers.get("step")
+    ends, finite = f" runs from {low} to {high}:", math.isfinite(low) and math.isfinite(high)
+    log_end = f" runs from {low}: on a logarithmic scale it must be above 0"
+    fits = step is None or 0 < step <= high - low
+    for is_right, fault in (
+        (isinstance(log, bool), f": log={log!r} is not one of: true, false"),
+        (finite, f"{ends} both must be finite"),
+        (low < high, f"{ends} low must be below high"),
+        (not log or low > 0, log_end),
+        (not log or step is None, " cannot have both log and step"),
+        (fits, f": step={step} must be above 0 and within the range"),
+    ):
+        if not is_right:
+            raise InputError(f"{name}{fault}")
+    _check_bounds(name, (low, high), settings)
+    if kind == "int":
+        return IntDistribution(low, high, log=log, step=step or 1)
+    return FloatDistribution(low, high, log=log, step=step)
+
+
+def _value(name: str, given: Any, settings: Settings) -> Any:
+    """Parse a value; `2x` is twice the value of the settings."""
+    text = str(given)
+    if FIELDS[name].type == "str" or not text.endswith("x"):
+        return parse_value(name, text)
+    try:
+        times = float(text.removesuffix("x"))
+    except ValueError:
+        fault = f"{name}: {text!r} is neither a number nor a multiple such as 2x"
+        raise InputError(fault) from None
+    if not math.isfinite(times):
+        raise InputError(f"{name}: {text!r} is not a finite multiple")
+    value = times * getattr(settings, name)
+    if FIELDS[name].type == "float":
+        return value
+    return max(FIELDS[name].metadata.get("least") or 0, round(value))

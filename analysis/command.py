@@ -30,18 +30,12 @@ SHARED: dict[str, tuple[str | None, str]] = {
 
 
 def analysis_command(
-    name: str,
-    analyse: Callable[..., Result],
-    *further: Callable[[Any], Any],
-    **defaults: str,
+    name: str, analyse: Callable[..., Result], *further: Callable[[Any], Any], **defaults: str
 ) -> click.Command:
     """Make the command of an analysis, which reads the store and publishes the result.
 
-    Args:
-        name: Name of the analysis.
-        analyse: Called with a source, the options and the values of the further options.
-        further: Options of this analysis alone, made by `click.option`.
-        defaults: Other defaults of shared options.
+    analyse: called with a source, the options and the values of the further options; further:
+    options of this analysis alone, made by `click.option`; defaults: of shared options.
     """
 
     @one_sentence

@@ -54,7 +54,6 @@ class Options:
 
     @property
     def in_words(self) -> str:
-        """Such as `scale mini, width base, world standard`; a strategy if it is not plain."""
         names = self.names if self.strategy == PLAIN else self.all_names
         return ", ".join(f"{name} {value}" for name, value in names.items())
 

@@ -13,7 +13,7 @@ from analysis.figures.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
 from analysis.statistics.matrices import Aggregate, aggregate, expected_matrix, summaries
 from analysis.store.evaluations import Improvements
 from analysis.store.missing import missing_cells, missing_expected
-from worldrep.names import FINETUNINGS, family_in_words, finetunings
+from worldrep.names import family_in_words, finetunings
 
 __all__ = ["MEAN", "Panel", "Strip", "make_panel", "panels_of", "seeds_in_words"]
 
@@ -90,7 +90,7 @@ def family_panels(
     """
     actual = found.matrices(fts)
     matrices = {ACTUAL: actual}
-    if not _is_of_one_task(fts):
+    if family[-1] != "1":
         ones = found.matrices(finetunings(f"{family[:-1]}1"))
         expected = {seed: expected_matrix(fts, ones[seed]) for seed in actual}
         matrices[OF_EXPECTED] = expected
@@ -109,17 +109,15 @@ def family_panels(
     }
 
 
-def _is_of_one_task(fts: Sequence[str]) -> bool:
-    return len(FINETUNINGS[fts[0]]) == 1
-
-
 def family_missing(
     found: Improvements, family: str, fts: Sequence[str], *, prefix: str = ""
 ) -> pd.DataFrame:
     """Return the missing cells of the family's matrices, with the commands that compute them."""
-    name, kinds = f"{prefix}{family}", () if _is_of_one_task(fts) else (OF_EXPECTED, OF_DIFFERENCE)
-    further = [
-        missing_expected(found.cells, f"{name}{kind}", fts, actual=kind == OF_DIFFERENCE)
-        for kind in kinds
-    ]
-    return pd.concat([missing_cells(found.cells, name, fts), *further])
+    name = f"{prefix}{family}"
+    tables = [missing_cells(found.cells, name, fts)]
+    if family[-1] != "1":
+        tables += [
+            missing_expected(found.cells, f"{name}{kind}", fts, actual=kind == OF_DIFFERENCE)
+            for kind in (OF_EXPECTED, OF_DIFFERENCE)
+        ]
+    return pd.concat(tables)

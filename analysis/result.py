@@ -55,8 +55,8 @@ class Result:
     @property
     def all_statistics(self) -> dict[str, Any]:
         """The statistics of the parts, and the further ones."""
-        found = {name: facts for part in self.parts for name, facts in part.statistics.items()}
-        return {**found, **self.statistics}
+        of_parts = itertools.chain.from_iterable(part.statistics.items() for part in self.parts)
+        return {**dict(of_parts), **self.statistics}
 
     @property
     def sentences(self) -> list[str]:
@@ -75,14 +75,11 @@ def publish(
 ) -> Path:
     """Write all files to the output folder, record them as a run and print a summary.
 
-    Nothing is written to the folder before all files are made. parent: run id of the study that
-    the recorded run belongs to; launched: this is the work that `mlflow run` was started for.
-
-    Raises:
-        InputError: If the folder cannot be written.
-        StateError: If the store cannot record the run.
+    parent: run id of the study that the recorded run belongs to; launched: this is the work that
+    `mlflow run` was started for. Raises InputError if the folder cannot be written (nothing is
+    written before all files are made), StateError if the store cannot record the run.
     """
-    out, run_id = result.options.out, None
+    out, run_id = result.options.out, ""
     with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
         folder = Path(temporary)
         _write_files(result, store, folder)
@@ -104,11 +101,9 @@ def publish(
 
 def _write_files(result: Result, store: Store, folder: Path) -> None:
     """Write figures (PNG, SVG), tables (CSV) and statistics (JSON)."""
-    n, n_caveats = len(result.runs_used), len(result.caveats)
     about = f"{result.options.in_words}, experiment {store.experiment_name}"
-    about += f"; {n} runs, see {RUNS_USED}"
-    if n_caveats:
-        about += f"; {n_caveats} caveat{'s' * (n_caveats > 1)}, see {STATISTICS}"
+    about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
+    about += f"; caveats: {len(result.caveats)}, see {STATISTICS}" if result.caveats else ""
     tables = dict(result.tables)
     for part in result.parts:
         save_figure(part.draw(about), folder, part.name)
@@ -125,7 +120,7 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
         **result.options.all_names,
         "experiment": store.experiment_name,
         "seeds": list(result.seeds),
-        "runs_used": n,
+        "runs_used": len(result.runs_used),
         "missing": len(result.missing),
         "caveats": list(result.caveats),
         "statistics": _plain(result.all_statistics),
@@ -213,16 +208,15 @@ def _metrics(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def _print_summary(result: Result) -> None:
     """Print the findings, caveats and the commands that compute what is missing."""
-    for line in result.sentences:
-        click.echo(line)
-    _print_some("note: ", result.caveats, f"note: {{}} more in {STATISTICS}")
+    lines = result.sentences
+    lines += _some("note: ", result.caveats, STATISTICS)
     if result.commands:
-        click.echo(f"missing: {len(result.missing)} values; to fill them:")
-        _print_some("  ", result.commands, f"  and {{}} more, in {MISSING}")
+        lines.append(f"missing: {len(result.missing)} values; to fill them:")
+        lines += _some("  ", result.commands, MISSING)
+    for line in lines:
+        click.echo(line)
 
 
-def _print_some(prefix: str, lines: Sequence[str], rest: str) -> None:
-    for line in lines[:SHOWN]:
-        click.echo(f"{prefix}{line}")
-    if len(lines) > SHOWN:
-        click.echo(rest.format(len(lines) - SHOWN))
+def _some(prefix: str, lines: Sequence[str], file: str) -> list[str]:
+    rest = [f"{prefix}and {len(lines) - SHOWN} more, in {file}"] if len(lines) > SHOWN else []
+    return [*(f"{prefix}{line}" for line in lines[:SHOWN]), *rest]

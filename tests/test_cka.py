@@ -234,7 +234,7 @@ def test_representations_of_other_cities_are_left_out(synthetic):
     table = features((3, 1.0), cities=30)
     synthetic.extract("pt1-3", 1, run, {3: table}, **changed)
     found = result()
-    assert any("of other cities" in caveat for caveat in found.caveats)
+    assert any("from other cities" in caveat for caveat in found.caveats)
     missing = found.missing.set_index(["model", "seed"])["reason"]
     assert missing["pt1-3", 1] == "extracted from other cities"
     assert len(found.tables["pairs"]) == 6
@@ -282,7 +282,7 @@ def test_a_model_whose_training_is_gone_is_left_out_and_said_to_be(synthetic):
     found = result()
     assert set(found.runs_used["model"]) == {"pt1-1", "pt1-2"}
     (caveat,) = [caveat for caveat in found.caveats if caveat.startswith("pt1-3 seed 1: left out")]
-    assert "trainings are not finished or not in the store" in caveat
+    assert "a training that is not finished or not in the store" in caveat
     missing = found.missing.set_index(["model", "seed"]).loc[("pt1-3", 1)]
     assert missing["reason"].startswith("extracted from a training that is not finished")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -17,12 +18,10 @@ from analysis.store.missing import (
     MISSING_COLUMNS,
     Commands,
     base_caveats,
-    currency_caveats,
-    duplicate_caveats,
-    explained,
     missing,
-    setting_caveats,
+    run_caveats,
     weak_base_caveats,
+    with_reasons,
 )
 from analysis.store.selection import (
     LAST,
@@ -37,8 +36,8 @@ from analysis.store.selection import (
 )
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
-from worldrep.evaluation.improvement import normalized_improvement
-from worldrep.names import NO_FT, TASK_NAMES, ModelName, parse_model
+from worldrep.evaluation.improvement import HIGHEST, LOWEST, normalized_improvement
+from worldrep.names import NO_FT, PRETRAININGS, TASK_NAMES, ModelName, parse_model
 from worldrep.tracking import StoredRun
 
 PRETRAIN = "pt1"
@@ -85,11 +84,9 @@ class Evaluations:
     def caveats(self) -> list[str]:
         """Sentences that a reader of the numbers has to know."""
         return [
-            *duplicate_caveats(self.runs, "evaluation", self.sources),
-            *currency_caveats(self.runs),
+            *run_caveats(self.runs, "evaluation", self.sources),
             *base_caveats(self.bases),
             *weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
-            *setting_caveats(self.sources[i] for i in self.runs.index[self.runs["chosen"]]),
         ]
 
     def of_seeds(self, seeds: Collection[int]) -> Evaluations:
@@ -125,37 +122,36 @@ def read_evaluations(
     runs = run_table(found.values(), trained.current)
     runs["training"] = runs["model_run_id"].where(runs["ft"] == NO_FT, "")
     runs = choose(runs, "evaluation", keys=("model", "seed", "training")).drop(columns="training")
-    metrics = METRICS[METRICS["fact"] == "mean"].merge(
-        runs[runs["chosen"]].reset_index(), how="cross"
-    )
-    values = _with_numbers(metrics, found).dropna(subset="value")
-    return Evaluations(values[VALUE_COLUMNS], _with_bases(runs), found)
+    chosen = runs[runs["chosen"]].reset_index()
+    values = _with_numbers(METRICS[METRICS["fact"] == "mean"].merge(chosen, how="cross"), found)
+    return Evaluations(values.dropna(subset="value")[VALUE_COLUMNS], _with_bases(runs), found)
 
 
 def _with_numbers(metrics: pd.DataFrame, runs: Mapping[str, StoredRun]) -> pd.DataFrame:
-    """Add the value of each quantity of a run; NaN if the run lacks it."""
+    """Add the value of each quantity of a run; NaN if it is not there or not finite."""
+    own = {run_id: run.metrics for run_id, run in runs.items()}
     names = zip(metrics["run_id"], metrics["quantity"], strict=True)
-    return metrics.assign(value=[float(runs[i].metrics.get(name, math.nan)) for i, name in names])
+    values = np.array([own.get(run_id, {}).get(name, math.nan) for run_id, name in names], float)
+    return metrics.assign(value=np.where(np.isfinite(values), values, math.nan))
 
 
 def _with_bases(runs: pd.DataFrame) -> pd.DataFrame:
     """Add the evaluation of each fine-tuned model's base, or the reason why there is none."""
     is_base = runs["ft"] == NO_FT
-    runs = runs.assign(pretrain=runs["model"].str.split("_").str[0])
+    runs = runs.assign(base=runs["model"].str.split("_").str[0])
     bases = runs[runs["chosen"] & is_base].reset_index().sort_values("model_run_id")
     own = bases.set_index(["seed", "model_run_id"])["run_id"].rename("base_evaluation_id")
-    runs = runs.join(own, on=["seed", "base_run_id"]).fillna({"base_evaluation_id": ""})
-    runs.loc[is_base, "base_evaluation_id"] = ""
-    others = bases.groupby(["pretrain", "seed"])["model_run_id"].agg(", ".join).rename("others")
-    runs = runs.join(others, on=["pretrain", "seed"])
+    others = bases.groupby(["base", "seed"])["model_run_id"].agg(", ".join).rename("others")
+    runs = runs.join(own, on=["seed", "base_run_id"]).join(others, on=["base", "seed"])
+    runs["base_evaluation_id"] = runs["base_evaluation_id"].fillna("").mask(is_base, "")
     faults = {
         "": is_base | (runs["base_evaluation_id"] != ""),
         "its base is not evaluated": runs["others"].isna(),
         "it does not say which base it started from": runs["base_run_id"] == "",
     }
     other = "its base (run " + runs["base_run_id"] + ") is not evaluated, only another one ("
-    fault = np.select([*faults.values()], [*faults], other + runs.pop("others") + ")")
-    return runs.drop(columns="pretrain").assign(base_fault=fault)
+    fault = np.select([*faults.values()], [*faults], other + runs["others"] + ")")
+    return runs.drop(columns=["base", "others"]).assign(base_fault=fault)
 
 
 def improvement_cells(
@@ -182,30 +178,23 @@ def improvement_cells(
     cells = cells.join(values["atlantis"].rename("value"), on=["run_id", "task"])
     cells = cells.join(values.add_prefix("base_"), on=["base_evaluation_id", "task"])
     numbers = cells[["value", "base_atlantis", "base_standard"]]
-    cells["accuracy"] = [TASKS[task].accuracy for task in cells["task"]]
-    rows = list(numbers.join(cells.pop("accuracy")).itertuples(index=False, name=None))
-    cells["normalised"] = [normalized_improvement(v, a, s, kind) for v, a, s, kind in rows]
-    cells["normalised_unclipped"] = [
-        normalized_improvement(v, a, s, kind, clip=False) for v, a, s, kind in rows
-    ]
-    based = set(evaluations.bases["seed"])
-
-    def why(cell: Any) -> tuple[str, str]:
-        return _why_missing(cell, cell.seed in based, evaluations, commands)
-
-    complete = cells[np.isfinite(numbers).all(axis=1)]
-    gaps = missing(cells, complete, ["model", "seed", "task"], why)
+    numbers = numbers.assign(accuracy=[TASKS[task].accuracy for task in cells["task"]])
+    rows = numbers.itertuples(index=False, name=None)
+    unclipped = partial(normalized_improvement, clip=False)
+    cells["normalised_unclipped"] = [unclipped(*row) for row in rows]
+    cells["normalised"] = cells["normalised_unclipped"].clip(LOWEST, HIGHEST)
+    cells["based"] = cells["seed"].isin(evaluations.bases["seed"])
+    why = partial(_why_missing, evaluations=evaluations, commands=commands)
+    gaps = missing(cells, cells.dropna(subset="normalised"), ["model", "seed", "task"], why)
     cells = cells.join(gaps[["reason", "command"]]).fillna({"reason": "", "command": ""})
     return cells[CELL_COLUMNS]
 
 
-def _why_missing(
-    cell: Any, is_based: bool, evaluations: Evaluations, commands: Commands
-) -> tuple[str, str]:
-    """Return the reasons and commands of a cell. is_based: a base of its seed is evaluated."""
+def _why_missing(cell: Any, evaluations: Evaluations, commands: Commands) -> tuple[str, str]:
+    """Return the reasons why a cell is missing, and the commands that compute it."""
     model, gaps = parse_model(cell.model), {}  # reason -> command
     if not cell.run_id:
-        if not is_based:
+        if not cell.based:
             gaps["its base is not evaluated"] = commands.evaluate(model.base, cell.seed)
         gaps["the model is not evaluated"] = commands.evaluate(model, cell.seed)
     for run_id, split, value in (
@@ -312,41 +301,29 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     if not found:
         raise nothing_of("finished evaluation", "evaluate", options, source)
     models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
-    commands = (trained := Trained.read(source, options)).commands
+    trained = Trained.read(source, options)
     evaluations = read_evaluations(source, trained, models, **options.names).of_seeds(seeds)
     pairs = [(str(model), family_of(model), seed) for seed in seeds for model in models]
     wanted = pd.DataFrame(pairs, columns=["model", "family", "seed"])
     chosen = evaluations.runs[evaluations.runs["chosen"]].reset_index()
-    shown = wanted.merge(chosen[["model", "seed", "run_id"]].drop_duplicates(["model", "seed"]))
+    chosen = chosen[["model", "seed", "run_id"]].drop_duplicates(["model", "seed"])
+    shown = wanted.merge(chosen, how="left").fillna({"run_id": ""})
     metrics = _with_numbers(shown.merge(METRICS, how="cross"), evaluations.sources)
-    there = metrics[np.isfinite(metrics["value"])]
     tuned = [model for model in models if model.ft != NO_FT and model.pretrain == PRETRAIN]
-    cells = improvement_cells(evaluations, tuned, seeds, commands)
+    cells = improvement_cells(evaluations, tuned, seeds, trained.commands)
     cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
-    values = pd.concat([there, _improvements(cells).merge(shown)], ignore_index=True)
+    values = pd.concat([metrics, _improvements(cells).merge(shown)]).dropna(subset="value")
     if values.empty:
         raise NothingThere(f"the evaluations in {source.place} hold no number ({options.in_words})")
-
-    def unevaluated(row: Any) -> tuple[str, str]:
-        return "the model is not evaluated", commands.evaluate(parse_model(row.model), row.seed)
-
-    def without_number(row: Any) -> tuple[str, str]:
-        return evaluations.gap(row.run_id, [row.quantity], commands)
-
-    lacking = missing(metrics, there, ["run_id", "quantity"], without_number)
-    suites = lacking[["run_id", "model", "seed", "split", "task"]].drop_duplicates()
-    gaps = [
-        missing(wanted, shown, ["model", "seed"], unevaluated).assign(matrix="values", task=""),
-        explained(suites, lacking, ["run_id", "split", "task"]).assign(matrix="values"),
-        cells[cells["reason"] != ""].assign(matrix="improvement"),
-    ]
+    places = {str(model): [*PRETRAININGS].index(model.pretrain) for model in models}
+    values = values.sort_values("model", key=lambda own: own.map(places), kind="stable")
     used = {*shown["run_id"], *cells["base_evaluation_id"]} - {""}
     return Scores(
-        values=values[SCORE_COLUMNS],
+        values=values[SCORE_COLUMNS].reset_index(drop=True),
         models=models,
         seeds=seeds,
         runs=evaluations.runs.loc[sorted(used)],
-        absent=pd.concat(gaps)[MISSING_COLUMNS].to_dict("records"),
+        absent=_missing_scores(metrics, cells, evaluations, trained.commands),
         caveats=[*caveats, *evaluations.caveats],
     )
 
@@ -358,3 +335,21 @@ def _improvements(cells: pd.DataFrame) -> pd.DataFrame:
     groups = pd.concat(every).groupby(["run_id", "quantity"], sort=False)["normalised"]
     values = groups.mean()[groups.count() == groups.size()]
     return values.rename("value").reset_index()
+
+
+def _missing_scores(
+    metrics: pd.DataFrame, cells: pd.DataFrame, evaluations: Evaluations, commands: Commands
+) -> list[dict[str, Any]]:
+    """Return the models without an evaluation, and the numbers that evaluations lack."""
+
+    def why(row: Any) -> tuple[str, str]:
+        if row.run_id:
+            return evaluations.gap(row.run_id, row.quantity, commands)
+        return "the model is not evaluated", commands.evaluate(parse_model(row.model), row.seed)
+
+    lacking = metrics[metrics["value"].isna()].copy()
+    lacking.loc[lacking["run_id"] == "", ["split", "task"]] = ""  # one row for all numbers
+    suites = lacking.groupby(["model", "seed", "run_id", "split", "task"], sort=False)["quantity"]
+    gaps = with_reasons(suites.agg(list).reset_index(), why).assign(matrix="values")
+    gaps = pd.concat([gaps, cells[cells["reason"] != ""].assign(matrix="improvement")])
+    return gaps[MISSING_COLUMNS].to_dict("records")

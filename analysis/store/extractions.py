@@ -22,12 +22,10 @@ from analysis.store.missing import (
     OTHER_CITIES,
     UNKNOWN_CITIES,
     city_caveats,
-    currency_caveats,
-    duplicate_caveats,
     missing,
-    setting_caveats,
+    run_caveats,
 )
-from analysis.store.selection import LAST, NothingThere, Trained, choose, run_table
+from analysis.store.selection import KEYS, LAST, NothingThere, Trained, choose, run_table
 from analysis.store.source import Source
 from worldrep.data.world import World
 from worldrep.errors import InputError, StateError
@@ -36,7 +34,6 @@ from worldrep.names import ModelName, parse_model
 from worldrep.tracking import CITIES, StoredRun
 
 DEFAULT, LAYERS = "default", "cfg.extract_layers"
-KEYS = ["model", "seed"]
 
 
 @dataclass(frozen=True)
@@ -115,12 +112,7 @@ def read_extractions(
             f"{_listed(wanted)}"
         )
     of_kept = runs[runs.set_index(KEYS).index.isin(kept.set_index(KEYS).index)]
-    caveats = [
-        *city_caveats(chosen),
-        *duplicate_caveats(of_kept, "extraction", found),
-        *currency_caveats(kept),
-        *setting_caveats(found[run_id] for run_id in kept.index),
-    ]
+    caveats = [*city_caveats(chosen), *run_caveats(of_kept, "extraction", found)]
     absent = _absent(wanted, chosen, layer, trained)
     return Extractions(source, kept, absent, caveats, _read_world(source, kept, names["world"]))
 

@@ -26,33 +26,19 @@ _OWN = [name for name, spec in FIELDS.items() if spec.metadata["group"] == "trai
 _SHARED = [name for name, spec in FIELDS.items() if spec.metadata["group"] in SHARED_GROUPS]
 _USUAL = {"strategy": PLAIN, "width": "base", "world": "standard"}  # not written in commands
 
+Why = Callable[[Any], tuple[str, str]]  # row as a named tuple -> reason, command or ""
 
-def missing(
-    wanted: pd.DataFrame,
-    found: pd.DataFrame,
-    on: Sequence[str],
-    why: Callable[[Any], tuple[str, str]],
-) -> pd.DataFrame:
-    """Return the rows of `wanted` that `found` lacks (an anti-join), with reason and command.
 
-    on: key columns of both tables; why: called with a missing row as a named tuple, returns the
-    reason and the command that computes what is missing (empty if there is none).
-    """
+def missing(wanted: pd.DataFrame, found: pd.DataFrame, on: Sequence[str], why: Why) -> pd.DataFrame:
+    """Return the rows of `wanted` that `found` lacks (an anti-join), with reason and command."""
     keys, there = (pd.MultiIndex.from_frame(table[[*on]]) for table in (wanted, found))
-    rows = wanted[~keys.isin(there)]
+    return with_reasons(wanted[~keys.isin(there)], why)
+
+
+def with_reasons(rows: pd.DataFrame, why: Why) -> pd.DataFrame:
+    """Add the columns reason and command: why a row is missing, and what computes it."""
     facts = pd.DataFrame([why(row) for row in rows.itertuples()], rows.index, ["reason", "command"])
     return pd.concat([rows, facts], axis=1)
-
-
-def explained(table: pd.DataFrame, gaps: pd.DataFrame, on: list[str]) -> pd.DataFrame:
-    """Return the table with the columns reason and command: those of all its gaps, joined.
-
-    gaps: of `missing`; on: key columns of both tables. A row without gaps has empty texts.
-    """
-    for column, separator in (("reason", "; "), ("command", " && ")):
-        texts = gaps[gaps[column] != ""].drop_duplicates([*on, column])
-        table = table.join(texts.groupby(on)[column].agg(separator.join), on=on)
-    return table.fillna({"reason": "", "command": ""})
 
 
 def missing_table(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
@@ -84,8 +70,11 @@ def missing_expected(
     gaps["reason"] = gaps["ft"] + ": " + gaps["reason"]
     wanted = product([matrix], cells["seed"].unique(), fts, TASK_NAMES)
     table = pd.DataFrame(wanted, columns=["matrix", "seed", "model", "task"])
-    table = explained(table, gaps, ["seed", "model", "task"])
-    return table[table["reason"] != ""]
+    for column, separator in (("reason", "; "), ("command", " && ")):
+        texts = gaps[gaps[column] != ""].drop_duplicates(["seed", "model", "task", column])
+        joined = texts.groupby(["seed", "model", "task"])[column].agg(separator.join)
+        table = table.join(joined, on=["seed", "model", "task"])
+    return table.dropna(subset="reason").fillna({"command": ""})
 
 
 @dataclass(frozen=True)
@@ -98,33 +87,32 @@ class Commands:
 
     scale: str
     world: str
+    experiment: str
     trained: Mapping[tuple[str, int], str]
     current: Collection[str]
-    experiment: str
 
     def train(self, model: ModelName, seed: int) -> str:
         """Train a model. A fine-tuning trains its base first if that is missing."""
         names = {"pretrain": model.pretrain}
         if model.ft != NO_FT:
-            usual = model.pretrain == "pt1"
-            names = {"ft": model.ft, "strategy": model.strategy} | ({} if usual else names)
+            further = names if model.pretrain != "pt1" else {}
+            names = {"ft": model.ft, "strategy": model.strategy} | further
         entry = "pretrain" if model.ft == NO_FT else "finetune"
         return self._run(entry, **names, width=model.width, seed=seed, **self._names)
 
-    def evaluate(self, model: ModelName, seed: int, **parameters: object) -> str:
+    def evaluate(
+        self, model: ModelName, seed: int, entry: str = "evaluate", **parameters: object
+    ) -> str:
         """Evaluate a model, after its training if it is not trained."""
-        return self._downstream("evaluate", model, seed, **parameters)
-
-    def extract(self, model: ModelName, seed: int, **parameters: object) -> str:
-        """Extract a model's representations, after its training if it is not trained."""
-        return self._downstream("extract", model, seed, **parameters)
-
-    def _downstream(self, entry: str, model: ModelName, seed: int, **parameters: object) -> str:
         training = self.trained.get((str(model), seed))
         if training and training not in self.current:
             return self._run(entry, run_id=training, **parameters)
         command = self._run(entry, model=model, seed=seed, **parameters, **self._names)
         return command if training else f"{self.train(model, seed)} && {command}"
+
+    def extract(self, model: ModelName, seed: int, **parameters: object) -> str:
+        """Extract a model's representations, after its training if it is not trained."""
+        return self.evaluate(model, seed, "extract", **parameters)
 
     def evaluate_run(self, run_id: str, **parameters: object) -> str:
         """Evaluate the model of one training run."""
@@ -150,31 +138,24 @@ class Commands:
         return f"mlflow run . -e {entry} {typed}{where} --env-manager local"
 
 
-def unknown_name_caveats(names: Iterable[str]) -> list[str]:
-    """Say which models were left out because this version does not know their names."""
-    names = ", ".join(sorted(set(names)))
-    return [f"left out, as this version does not know their names: {names}"] if names else []
-
-
 def city_caveats(runs: pd.DataFrame) -> list[str]:
     """Name the extractions that are left out for their cities, as their column left_out says."""
-    n = int((runs["left_out"] == "").sum())
-    reasons = {
-        OTHER_CITIES: f"their representations are of other cities than those of the {n} others",
-        UNKNOWN_CITIES: "their trainings are not finished or not in the store, so that nothing "
-        "says which cities they are of",
-    }
-    named = {reason: _names(runs[runs["left_out"] == reason]) for reason in reasons}
-    return [
-        f"{', '.join(own)}: left out, {reasons[reason]}" for reason, own in named.items() if own
-    ]
+    groups = runs[runs["left_out"] != ""].groupby("left_out")
+    return [f"{', '.join(_names(own))}: left out, {reason}" for reason, own in groups]
 
 
-def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:
-    """Say which run is used of each model and seed that has several, and how they differ.
+def run_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:
+    """Say which runs are used, and how they differ.
 
     runs: table of `choose`; kind: what a run is called; found: run id -> run.
     """
+    used = [found[run_id] for run_id in runs.index[runs["chosen"]]]
+    duplicates = duplicate_caveats(runs, kind, found)
+    return [*duplicates, *currency_caveats(runs), *setting_caveats(used)]
+
+
+def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:
+    """Say which run is used of each model and seed that has several, and how they differ."""
     caveats = []
     for (model, seed), group in runs.groupby(["model", "seed"]):
         chosen, older = group[group["chosen"]], group.index[~group["chosen"]]
@@ -194,15 +175,10 @@ def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredR
 def currency_caveats(runs: pd.DataFrame) -> list[str]:
     """Name the chosen models whose fingerprint does not match the current code and settings."""
     models = _names(runs[runs["chosen"] & ~runs["current"]])
-    if not models:
-        return []
-    n_others = len(models) - SHOWN_MODELS
-    others = f" and {n_others} others" if n_others > 0 else ""
-    return [
-        f"{', '.join(models[:SHOWN_MODELS])}{others} {'is' if len(models) == 1 else 'are'} not "
-        "trained as the name alone stands for today: other settings, other cities or another "
-        "version"
-    ]
+    others = f" and {len(models) - SHOWN_MODELS} others" if len(models) > SHOWN_MODELS else ""
+    listed = f"{', '.join(models[:SHOWN_MODELS])}{others} {'are' if models[1:] else 'is'}"
+    how = "not trained as the name alone stands for today: other settings, cities or version"
+    return [f"{listed} {how}"] if models else []
 
 
 def base_caveats(bases: pd.DataFrame) -> list[str]:
@@ -216,11 +192,7 @@ def base_caveats(bases: pd.DataFrame) -> list[str]:
 
 
 def weak_base_caveats(bases: Iterable[StoredRun]) -> list[str]:
-    """Name the bases that have not clearly learnt some task.
-
-    Normalised improvement divides by the base's advantage on standard questions over Atlantis. It
-    is unreliable where this advantage is less than two standard errors.
-    """
+    """Name the bases whose advantage on standard questions is below two standard errors."""
     return [
         f"the base of seed {run.tag('seed')} is not clearly better on standard questions than on "
         f"Atlantis in {', '.join(weak)} (less than two standard errors): normalised improvements, "
@@ -245,15 +217,16 @@ def _is_weak(metrics: Mapping[str, float], task: str) -> bool:
 def setting_caveats(runs: Iterable[StoredRun]) -> list[str]:
     """Name the settings that differ between models which are compared with each other.
 
-    World, rows and model are compared among all runs; settings of the training among the bases,
-    and among the models with equally many tasks.
+    World, rows and model are compared among all runs; settings of the training among models of the
+    same kind of pretraining and with equally many tasks of fine-tuning.
     """
-    groups: dict[str, list[StoredRun]] = {}
-    for run in runs:
-        family = run.tag("ft").partition("-")[0]
-        groups.setdefault("bases" if family == NO_FT else f"{family} models", []).append(run)
-    everything = [run for group in groups.values() for run in group]
-    compared = [("models", everything, _SHARED), *((k, v, _OWN) for k, v in groups.items())]
+    every, groups = list(runs), dict[tuple[str, str], list[StoredRun]]()
+    for run in every:
+        kind, dash, _ = run.tag("pretrain").partition("-")
+        groups.setdefault((kind + dash, run.tag("ft").partition("-")[0]), []).append(run)
+    compared = [("models", every, _SHARED)]
+    for (_, ft), own in groups.items():
+        compared.append(("bases" if ft == NO_FT else f"{ft} models", own, _OWN))
     return [
         f"the {label} differ in {name}: {kinds}"
         for label, group, names in compared

@@ -9,7 +9,7 @@ from functools import lru_cache
 import pandas as pd
 
 from analysis.options import ALL, Options
-from analysis.store.missing import Commands, unknown_name_caveats
+from analysis.store.missing import Commands
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, STRATEGIES, ModelName, parse_model
@@ -20,6 +20,7 @@ from worldrep.tracking import StoredRun
 
 STAGES = ("pretrain", "finetune")  # whose runs are trainings
 LAST = "last"  # the tag `checkpoints` of an evaluation or extraction of the last checkpoint
+KEYS = ["model", "seed"]
 COLUMNS = [
     "run_id", "run_name", "model", "ft", "seed", "ended", "model_run_id", "base_run_id", "current",
 ]  # fmt: skip
@@ -45,9 +46,8 @@ def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
     if text.strip() == ALL:
         return ()
     names = tuple(part.strip() for part in text.split(","))
-    study = Definition(  # for names and ranges as in a study
-        f"models={text}", names, widths=(options.width,), strategies=(options.strategy,)
-    )
+    width, strategy = (options.width,), (options.strategy,)  # names and ranges as in a study
+    study = Definition(f"models={text}", names, widths=width, strategies=strategy)
     return in_order(settings.model_name for settings in study.resolved)
 
 
@@ -58,28 +58,28 @@ def choose_models(
     options: Options,
     source: Source,
 ) -> tuple[tuple[ModelName, ...], tuple[int, ...], list[str]]:
-    """Return the models and seeds that are asked for, else all that have a run; and caveats.
+    """Return the models and seeds asked for, or all that have a run (a `kind`); and caveats.
 
-    asked: empty for all models; kind: what a run is called. Raises NothingThere if no run is of the
-    models and seeds asked for.
+    asked: empty for all models. Raises NothingThere if no run is of these models and seeds.
     """
-    strange = [run.tag("model") for run in runs if not known_model(run.tag("model"))]
-    pairs = [(known_model(run.tag("model")), int(run.tag("seed"))) for run in runs]
-    known = [(model, seed) for model, seed in pairs if model]
-    wanted = [
+    known = [(known_model(run.tag("model")), int(run.tag("seed"))) for run in runs]
+    strange = {run.tag("model") for run, (model, _) in zip(runs, known, strict=True) if not model}
+    pairs = {(model, seed) for model, seed in known if model}
+    wanted = {
         (model, seed)
-        for model, seed in known
+        for model, seed in pairs
         if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
-    ]
-    models, seeds = in_order(m for m, _ in wanted or known), {s for _, s in wanted or known}
+    }
+    models = in_order(model for model, _ in wanted or pairs)
+    seeds = tuple(sorted({seed for _, seed in wanted or pairs}))
     if not wanted:
         raise NothingThere(
             f"{source.place} has no finished {kind} of the models and seeds asked for "
             f"({options.in_words}): it has {', '.join(map(str, models)) or 'none that it knows'} "
-            f"with seeds {', '.join(map(str, sorted(seeds)))}"
+            f"with seeds {', '.join(map(str, seeds))}"
         )
-    caveats = unknown_name_caveats(strange)
-    return tuple(asked) or models, options.seeds or tuple(sorted(seeds)), caveats
+    left_out = "left out, as this version does not know their names: " + ", ".join(sorted(strange))
+    return tuple(asked) or models, options.seeds or seeds, [left_out] if strange else []
 
 
 def known_model(text: str) -> ModelName | None:
@@ -92,11 +92,8 @@ def known_model(text: str) -> ModelName | None:
 
 def in_order(models: Iterable[ModelName]) -> tuple[ModelName, ...]:
     """Return each model once, every base before its fine-tunings."""
-    names = (*PRETRAININGS, NO_FT, *FINETUNINGS, *STRATEGIES)
-    places = {name: i for i, name in enumerate(names)}
-    return tuple(
-        sorted(set(models), key=lambda m: [places[n] for n in (m.pretrain, m.ft, m.strategy)])
-    )
+    places = [*PRETRAININGS, NO_FT, *FINETUNINGS, *STRATEGIES].index
+    return tuple(sorted(set(models), key=lambda m: [*map(places, (m.pretrain, m.ft, m.strategy))]))
 
 
 def family_of(model: ModelName) -> str:
@@ -117,7 +114,7 @@ def training_id(run: StoredRun) -> str:
 def run_table(runs: Iterable[StoredRun], current: Collection[str]) -> pd.DataFrame:
     """Return one row per run in the same order, with COLUMNS, indexed by run_id.
 
-    current: as of `Trained`; the column says whether the run's training is among them.
+    current: run ids of trainings; the column says whether the run's training is among them.
     """
     rows = [
         (run.id, run.name, run.tag("model"), run.tag("ft"), int(run.tag("seed")),
@@ -130,22 +127,12 @@ def run_table(runs: Iterable[StoredRun], current: Collection[str]) -> pd.DataFra
 
 
 def choose(
-    runs: pd.DataFrame,
-    kind: str,
-    *,
-    keys: Sequence[str] = ("model", "seed"),
-    most_layers: bool = False,
+    runs: pd.DataFrame, kind: str, *, keys: Sequence[str] = KEYS, most_layers: bool = False
 ) -> pd.DataFrame:
-    """Choose one run of each model and seed: of the current model if there is one, then the newest.
+    """Add the columns chosen and why, and sort: one run of each model and seed is chosen.
 
-    Args:
-        runs: Table of `run_table`, the newest first.
-        kind: What a run is called in the column why.
-        keys: Columns that are equal among the runs to choose from.
-        most_layers: Prefer the run with most `layers` to a newer one.
-
-    Returns:
-        The runs with the columns chosen and why, the preferred ones first.
+    A run of the current model is preferred, then, if asked for, one with most layers, then the
+    newest. runs: of `run_table`, the newest first; kind: what a run is called.
     """
     runs = runs.assign(n_layers=runs["layers"].map(len) if most_layers else 0)
     runs = runs.sort_values(["current", "n_layers"], ascending=False, kind="stable")
@@ -183,19 +170,15 @@ class Trained:
 
     @classmethod
     def read(cls, source: Source, options: Options, **names: str) -> Trained:
-        """Read the trainings with the options' scale, width and world, and with further tags.
-
-        Raises StateError if the store cannot be read.
-        """
+        """Read the trainings with the options' scale, width and world, and with further tags."""
         names |= options.names
         found = {run.id: run for stage in STAGES for run in source.runs(stage=stage, **names)}
         current = {run_id for run_id, run in found.items() if _is_current(run, options)}
         table = choose(run_table(found.values(), current), "training")
         chosen = table[table["chosen"]].reset_index()
-        standing = chosen.set_index(["model", "seed"])["run_id"].to_dict()
-        experiment = source.store.experiment_name
-        commands = Commands(options.scale, options.world, standing, current, experiment)
-        return cls(found, current, standing, commands)
+        standing = chosen.set_index(KEYS)["run_id"].to_dict()
+        place = options.scale, options.world, source.store.experiment_name
+        return cls(found, current, standing, Commands(*place, standing, current))
 
 
 def _is_current(run: StoredRun, options: Options) -> bool:

@@ -14,6 +14,7 @@ from worldrep.errors import StateError
 from worldrep.names import NO_FT, PLAIN, STRATEGIES
 from worldrep.tracking import Store, StoredRun, StoreFault
 
+HELD = ("scale", "width", "world", "pretrain")
 Curve = list[tuple[int, float]]  # (step, value), by step
 
 
@@ -39,7 +40,6 @@ class Source:
         return [run for run in self._named(**tags) if _strategy_of(run) in (None, self._strategy)]
 
     def _named(self, **tags: str) -> list[StoredRun]:
-        """Return the same runs, of all strategies."""
         key = tuple(sorted(tags.items()))
         if key not in self._found:
             found = self._ask(self.store.find, **tags)
@@ -97,9 +97,8 @@ class Source:
 
     def held(self, stage: str) -> str:
         """Count the finished runs of a stage by their names, for messages."""
-        keys = ("scale", "width", "world", "pretrain")
         kinds = Counter(
-            ", ".join(f"{key} {run.tag(key) or 'unknown'}" for key in keys)
+            ", ".join(f"{key} {run.tag(key) or 'unknown'}" for key in HELD)
             for run in self.runs(stage=stage)
         )
         return "; ".join(f"{count} of {name}" for name, count in sorted(kinds.items()))

@@ -53,22 +53,17 @@ def _all(*options: Decorator) -> Decorator:
     return decorate
 
 
-experiment_option = option(
-    "experiment", None, "MLflow experiment; default: the current one, else worldrep."
-)
+_EXPERIMENT = "MLflow experiment; default: the current one, else worldrep."
+experiment_option = option("experiment", None, _EXPERIMENT)
 name_options = _all(
     option("seed", "42", "Seed of the initial weights and of the order of rows."),
     option("scale", "mini", f"Complete settings: {', '.join(SCALES)}."),
     option("world", "standard", f"Where Atlantis lies: {', '.join(VARIANTS)}."),
     experiment_option,
 )
+_HELP = {name: f"Override: {FIELDS[name].metadata['help']}." for name in OVERRIDABLE}
 override_options = _all(
-    *(
-        click.option(
-            f"--{name}", name, metavar="VALUE", help=f"Override: {FIELDS[name].metadata['help']}."
-        )
-        for name in OVERRIDABLE
-    )
+    *(click.option(f"--{name}", name, metavar="VALUE", help=text) for name, text in _HELP.items())
 )
 executor_options = _all(
     option("executor", "auto", "inline, processes, ray; auto: processes for several workers."),

@@ -69,11 +69,15 @@ class RowMaker:
         self._city_tokens = np.stack([encode(f"c_{text}") for text in world.cities["city_id"]])
         self._atlantis = np.flatnonzero(world.is_atlantis).astype(np.int32)
         self._held_out_keys: dict[str, Keys] = {}
+        self._digests: dict[RowSet, str] = {}
 
     def digest(self, rowset: RowSet) -> str:
         """Return the digest of all that determines a row set; equal digests mean equal rows."""
-        parts = [rowset.task, rowset.pool, rowset.split, rowset.rows]
-        return digest([VERSION, self.world.digest, self.seed, self.held_out_rows, *parts])
+        if rowset not in self._digests:
+            parts = [rowset.task, rowset.pool, rowset.split, rowset.rows]
+            known = [VERSION, self.world.digest, self.seed, self.held_out_rows]
+            self._digests[rowset] = digest([*known, *parts])
+        return self._digests[rowset]
 
     def tokens(self, rowset: RowSet) -> Tokens:
         """Return the token rows (rows, length) of a set, in random order.

@@ -59,8 +59,7 @@ class ExecutorOptions:
         if self.workers < 1:
             raise InputError(f"workers={self.workers} is too small; it must be at least 1")
         if self.executor == AUTO:
-            found = "inline" if self.workers == 1 else "processes"
-            object.__setattr__(self, "executor", found)
+            object.__setattr__(self, "executor", "inline" if self.workers == 1 else "processes")
         if self.cpus < 0 or (self.gpus or 0) < 0:
             raise InputError("cpus and gpus must not be negative")
         if self.executor == "inline" and self.workers > 1:
@@ -91,16 +90,10 @@ class ExecutorOptions:
 
 
 def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Executor:
-    """Start an executor.
+    """Start an executor. report: callback that receives progress and lines of the workers.
 
-    Args:
-        options: where jobs run.
-        store: where their results go.
-        report: callback that receives progress and lines of the workers.
-
-    Raises:
-        InputError: an option does not fit the cluster, or Ray is not installed.
-        StateError: no Ray cluster answers.
+    Raises InputError when an option does not fit the cluster or Ray is not installed, StateError
+    when no Ray cluster answers.
     """
     uri = absolute_uri(store.uri)
     context = WorkerContext(uri, store.experiment_name, options.worker_cpus, options.perform)
@@ -112,9 +105,8 @@ def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Exe
 
     if options.executor == "inline":
         return Inline(store, context, report)
-    gpus = options.gpus
-    if gpus is None:
-        gpus = min(1.0, visible_gpus() / options.workers)
+    equal_part = min(1.0, visible_gpus() / options.workers)
+    gpus = equal_part if options.gpus is None else options.gpus
     return Processes(context, options.workers, gpus, report)
 
 
@@ -133,7 +125,7 @@ def visible_gpus() -> int:
     """Return the number of CUDA devices visible to this process, without initialising CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+        return sum(name.strip() not in ("", "-1") for name in visible.split(","))
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 

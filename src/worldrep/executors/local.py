@@ -14,15 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from worldrep.errors import interrupt_on_sigterm
-from worldrep.executors.jobs import (
-    Job,
-    Message,
-    Outcome,
-    Report,
-    WorkerContext,
-    limit_threads,
-    run_job,
-)
+from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
@@ -38,15 +30,12 @@ class Inline:
 
     @property
     def free(self) -> int:
-        """1 when no job is submitted, else 0."""
         return 0 if self._job else 1
 
     def submit(self, job: Job) -> None:
-        """Keep the job for `wait`."""
         self._job = job
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Run the submitted job and return its outcome."""
         job, self._job = self._job, None
         if job is None:  # only jobs of other drivers are left
             time.sleep(seconds)
@@ -54,7 +43,6 @@ class Inline:
         return [run_job(self._store, job, self._context, partial(self._report, 1))]
 
     def stop(self) -> list[Owner]:
-        """Return this process: its own work was cut off."""
         return [Owner.here()]
 
 
@@ -80,7 +68,6 @@ class Processes:
 
     @property
     def free(self) -> int:
-        """Number of workers without a job, started or not."""
         return self._size - sum(worker.job is not None for worker in self._workers.values())
 
     def submit(self, job: Job) -> None:
@@ -105,7 +92,6 @@ class Processes:
         return self._workers[number]
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Return the outcomes of jobs that ended; wait at most `seconds` for a message."""
         workers = {worker.connection: worker for worker in self._workers.values()}
         outcomes = [self._receive(workers[ready]) for ready in wait(workers, seconds)]  # type: ignore[arg-type, index]
         return [outcome for outcome in outcomes if outcome]
@@ -126,10 +112,8 @@ class Processes:
         worker.process.join()
         worker.connection.close()
         del self._workers[worker.number]
-        if worker.job is None:
-            return None
         reason = f"its worker died (exit code {worker.process.exitcode})"
-        return Outcome(worker.job.fingerprint, "lost", message=reason)
+        return Outcome(worker.job.fingerprint, "lost", message=reason) if worker.job else None
 
     def stop(self) -> list[Owner]:
         """End all workers. A busy one closes its run as KILLED first."""
@@ -158,7 +142,7 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
     interrupt_on_sigterm()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    limit_threads(context.cpus)
+    os.environ.update(context.thread_variables)
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
     def report(message: Message) -> None:

@@ -20,21 +20,13 @@ from typing import Any
 
 import worldrep
 from worldrep.errors import InputError, StateError, first_line
-from worldrep.executors.jobs import (
-    Job,
-    Message,
-    Outcome,
-    Report,
-    WorkerContext,
-    run_job,
-    thread_variables,
-)
+from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
 from worldrep.tracking.liveness import Owner
 
 CONNECT_SECONDS = 5.0  # time for the address of a cluster to answer
 PLACE_SECONDS = 60.0  # time without any running task before that is reported
 MAX_FAILED_STARTS = 10  # tasks in a row that may end before their job begins
-NOT_PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
+NOT_PASSED_ON = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"}
 
 
 def run_task(context: WorkerContext, job: Job) -> Iterator[Owner | Message | Outcome]:
@@ -95,23 +87,19 @@ class RayTasks:
                 f"the largest have {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs"
             )
         if capacity < self._workers:
-            self._report(
-                0, f"the cluster has room for {capacity} of {self._workers} workers at once"
-            )
+            text = f"the cluster has room for {capacity} of {self._workers} workers at once"
+            self._report(0, text)
 
     @property
     def free(self) -> int:
-        """Number of workers without a job. Ray queues jobs that have no place yet."""
         return self._workers - len(self._tasks)
 
     def submit(self, job: Job) -> None:
-        """Hand a job to Ray."""
         used = {task.number for task in self._tasks.values()}
         number = min(set(range(1, self._workers + 1)) - used)
         self._tasks[self._run.remote(self._context, job)] = Task(number, job)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Return the outcomes of jobs that ended; wait at most `seconds` for a message."""
         self._report_no_place()
         if not self._tasks:
             time.sleep(seconds)
@@ -121,7 +109,6 @@ class RayTasks:
         return [outcome for outcome in outcomes if outcome]
 
     def _receive(self, messages: Any) -> Outcome | None:
-        """Take one message of a task."""
         from ray.exceptions import RayError
 
         task = self._tasks[messages]
@@ -163,7 +150,6 @@ class RayTasks:
             self._report(0, "no worker has a place on the cluster; waiting for one")
 
     def stop(self) -> list[Owner]:
-        """End all tasks at once. The driver closes the runs that they leave open."""
         owners = [task.owner for task in self._tasks.values() if task.owner]
         for messages in self._tasks:
             self._ray.cancel(messages, force=True)
@@ -181,10 +167,7 @@ def capacity_of(node: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 
 def _start_ray(address: str, context: WorkerContext) -> Any:
-    """Return Ray, connected to a running cluster, or to a new one for the address `local`.
-
-    Raises InputError when ray is not installed, StateError when no cluster answers.
-    """
+    """Return Ray, connected to a running cluster, or to a new one for the address `local`."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -215,7 +198,5 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
 def _environment(context: WorkerContext) -> dict[str, str]:
     """Return the environment variables that workers need to reach the store."""
     prefixes = ("MLFLOW_", "AWS_", "WORLDREP_")
-    kept = {k: v for k, v in os.environ.items() if k.startswith(prefixes)}
-    for name in NOT_PASSED_ON:
-        kept.pop(name, None)
-    return kept | thread_variables(context.cpus or 1)
+    names = {name for name in os.environ if name.startswith(prefixes)} - NOT_PASSED_ON
+    return {name: os.environ[name] for name in names} | context.thread_variables

@@ -81,7 +81,7 @@ def _log_step(
     request: Request,
     model: TrainedModel,
 ) -> None:
-    """Log the tables of one step, and for each layer a map and the errors of a linear probe."""
+    """Log the tables of a step, and for each layer a map and the errors of a linear probe."""
     world = model.maker.world
     manifest = request.as_dict() | {
         "step": step,
@@ -124,8 +124,7 @@ def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
     axes.set_xlim(-X_LIMIT / 10 - 5, X_LIMIT / 10 + 5)
     axes.set_ylim(-Y_LIMIT / 10 - 5, Y_LIMIT / 10 + 5)
     axes.set_aspect("equal")
-    axes.set_xlabel("longitude (degrees)")
-    axes.set_ylabel("latitude (degrees)")
+    axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
     axes.grid(color="#e5e7eb", linewidth=0.5)
     axes.set_title(f"{title}\nhollow: true position, filled: read off by a linear probe")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)

@@ -41,15 +41,17 @@ class TrainedModel:
     @classmethod
     def load(cls, store: Store, run: StoredRun) -> TrainedModel:
         """Read what a training stored. Raises StateError when its cities have changed since."""
-        settings = stored_settings(store, run)
-        return cls(store, run, settings, _stored_maker(store, run, settings))
+        settings = known = stored_settings(store, run)
+        if settings.cities != "none":
+            # The user's CSV may be on another machine, or may have changed since.
+            known = replace(settings, cities=cached_cities(store, run.id))
+        maker = maker_of(known)
+        if maker.world.digest != run.tag("world_digest"):
+            raise StateError(f"run {run.id} was trained on other cities than its settings describe")
+        return cls(store, run, settings, maker)
 
     def steps(self, checkpoints: str) -> list[int]:
-        """Return the steps of `last`, `all` or a list such as `100,200`.
-
-        Raises:
-            InputError: It is neither of these, or no checkpoint of a step was kept.
-        """
+        """Return the steps of `last`, `all` or a list such as `100,200`. InputError for others."""
         rowsets = training_sets(self.settings, self.maker.world)
         last = Schedule.of(self.settings, sum(rowset.rows for rowset in rowsets)).steps
         if checkpoints == LAST:
@@ -105,26 +107,10 @@ def cached_cities(store: Store, run_id: str) -> str:
     return str(path)
 
 
-def _stored_maker(store: Store, run: StoredRun, settings: Settings) -> RowMaker:
-    """Return the row maker of a training's world.
-
-    Raises:
-        StateError: The settings no longer describe the cities of the training.
-    """
-    if settings.cities != "none":
-        # The user's CSV may be on another machine, or may have changed since.
-        settings = replace(settings, cities=cached_cities(store, run.id))
-    maker = maker_of(settings)
-    if maker.world.digest != run.tag("world_digest"):
-        raise StateError(f"run {run.id} was trained on other cities than its settings describe")
-    return maker
-
-
 def find_model(store: Store, settings: Settings) -> StoredRun:
     """Return the finished training that these settings describe.
 
-    Raises:
-        StateError: The store has none; the message holds the command that trains it.
+    Raises StateError when the store has none; the message holds the command that trains it.
     """
     found = store.finished(TrainingPlan.of(settings).fingerprint)
     if found:
@@ -159,10 +145,8 @@ def training_command(settings: Settings) -> str:
 
 def describe(settings: Settings) -> str:
     """Return all names of a model, for messages."""
-    return (
-        f"{settings.model_name} seed {settings.seed} "
-        f"(scale {settings.scale}, world {settings.world})"
-    )
+    where = f"scale {settings.scale}, world {settings.world}"
+    return f"{settings.model_name} seed {settings.seed} ({where})"
 
 
 def kind_of(run: StoredRun) -> str:

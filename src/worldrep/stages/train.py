@@ -56,7 +56,7 @@ def train_model(
         progress: Progress callback; default: a progress bar.
 
     Raises:
-        InputError: The base does not fit the fine-tuning.
+        InputError: The base does not fit the fine-tuning, or the world has too few questions.
         StateError: The base is damaged, or another process trains the same model.
     """
     accelerator = make_accelerator(settings)
@@ -87,12 +87,9 @@ def check_base(store: Store, run_id: str, settings: Settings) -> StoredRun:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Token rows of a training.
+    """Token rows (n, length) of a training, and a function for a model's validation metrics.
 
-    Attributes:
-        rows: (n, length) rows that the model is trained on.
-        base_rows: (m, length) rows of the base's training, for a strategy that uses them again.
-        validate: Computes the validation metrics of a model.
+    base_rows: (m, length) rows of the base's training, for a strategy that uses them again.
     """
 
     rows: Tokens
@@ -101,11 +98,7 @@ class TrainingData:
 
     @classmethod
     def load(cls, plan: TrainingPlan, accelerator: Accelerator) -> TrainingData:
-        """Make the rows, or read them from the cache; the main process makes them for all.
-
-        Raises:
-            InputError: The world has too few questions.
-        """
+        """Make the rows, or read them from the cache; the main process makes them for all."""
         with accelerator.main_process_first():
             rows = stack_rows(plan.maker, plan.rows)
             base_rows = stack_rows(plan.maker, plan.base_rows) if plan.base_rows else None

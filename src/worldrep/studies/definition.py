@@ -39,7 +39,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Definition:
-    """The names that define a study. All of them are checked when it is built.
+    """The names that define a study, all checked when it is built.
 
     widths, strategies: empty for those in the models' names; settings: overrides for every listed
     model; a setting that one strategy reads is for that strategy's models alone.
@@ -73,22 +73,18 @@ class Definition:
         _ = self.resolved  # checks the models' names and settings
 
     def asked_for(
-        self,
-        *,
-        seeds: str | None = None,
-        widths: str | None = None,
-        worlds: str | None = None,
-        scale: str | None = None,
-        settings: Mapping[str, Any],
+        self, *, settings: Mapping[str, Any], scale: str | None = None, **lists: str | None
     ) -> Definition:
-        """Return the study with what the user typed in place of its own; None changes nothing."""
-        return self.changed(
-            seeds=None if seeds is None else parse_seeds(seeds),
-            widths=None if widths is None else parse_names(widths),
-            worlds=None if worlds is None else parse_names(worlds),
-            scale=scale,
-            settings={**self.settings, **settings},
-        )
+        """Return the study with what the user typed in place of its own; None changes nothing.
+
+        lists: seeds, widths and worlds, such as `wide,narrow`.
+        """
+        found = {
+            key: parse_seeds(text) if key == "seeds" else parse_names(text)
+            for key, text in lists.items()
+            if text is not None
+        }
+        return self.changed(scale=scale, settings={**self.settings, **settings}, **found)
 
     def changed(self, **values: Any) -> Definition:
         """Return the study with other seeds, widths, worlds, scale or settings."""
@@ -97,26 +93,17 @@ class Definition:
     @cached_property
     def resolved(self) -> tuple[Settings, ...]:
         """The complete settings of every model, seed by seed, each once, in the order named."""
-        models = [
-            resolve(
-                model,
-                scale=self.scale,
-                world=world,
-                seed=seed,
-                overrides=self._overrides(model.strategy),
-            )
-            for seed, world, model in product(self.seeds, self.worlds, self._model_names)
-        ]
-        return tuple(dict.fromkeys(models))
+        models: dict[Settings, None] = {}
+        for seed, world, model in product(self.seeds, self.worlds, self._model_names):
+            own = self._overrides(model.strategy)
+            models[resolve(model, scale=self.scale, world=world, seed=seed, overrides=own)] = None
+        return tuple(models)
 
     def _overrides(self, strategy: str) -> dict[str, Any]:
         """Return the settings without those that only other strategies of this study read."""
         others = {name.strategy for name in self._model_names} - {strategy}
-        return {
-            name: value
-            for name, value in self.settings.items()
-            if FIELDS[name].metadata.get("strategy") not in others
-        }
+        reader = {name: FIELDS[name].metadata.get("strategy") for name in self.settings}
+        return {name: v for name, v in self.settings.items() if reader[name] not in others}
 
     @cached_property
     def _model_names(self) -> list[ModelName]:
@@ -125,9 +112,8 @@ class Definition:
             if self.widths and name.width != "base":
                 raise InputError(f"model {name} names a width, and widths are given beside it")
             if self.strategies and name.strategy != PLAIN:
-                raise InputError(
-                    f"model {name} names a strategy, and strategies are given beside it"
-                )
+                text = f"model {name} names a strategy, and strategies are given beside it"
+                raise InputError(text)
         if self.widths:
             names = [replace(name, width=width) for width in self.widths for name in names]
         if self.strategies:
@@ -141,10 +127,7 @@ def builtin_names() -> list[str]:
 
 
 def load_definition(name: str) -> Definition:
-    """Return a built-in study by its name, or the study in a YAML file by its path.
-
-    Raises InputError for an unknown study or a wrong file.
-    """
+    """Return a built-in study by its name, or the study in a YAML file by its path."""
     if Path(name).suffix not in SUFFIXES:
         if name not in builtin_names():
             fault = unknown("study", name, builtin_names())
@@ -180,9 +163,7 @@ def _read(path: Path, name: str) -> Definition:
         for key in content:
             if key not in _PARSERS:
                 raise unknown("key", key, _PARSERS)
-        values = {
-            key: parse(key, content[key]) for key, parse in _PARSERS.items() if key in content
-        }
+        values = {key: _PARSERS[key](key, value) for key, value in content.items()}
         return Definition(name, **{"models": ()} | values)
     except InputError as fault:
         raise InputError(f"study {path}: {fault}") from None

@@ -1,7 +1,9 @@
-"""The study's own run: the parent of its steps, with their counts as metrics.
+"""The runs beside a study's steps: its own run, and one summary for each model over seeds.
 
-One driver at a time owns it. Other drivers of the same study list their steps as its children, and
-one of them takes it over when its owner ends or dies.
+The study's run is the parent of the steps, with their counts as metrics. One driver at a time owns
+it; another takes it over when the owner ends or dies. A summary holds `<metric>/mean_over_seeds`,
+`std_`, `n_`, `low_` and `high_over_seeds` (the 95% interval) of all finished evaluations, of any
+study, that differ in the seed alone.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from pathlib import Path
 import pandas as pd
 
 from worldrep.digests import digest
+from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES
-from worldrep.settings import SHARED_GROUPS
+from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
-from worldrep.studies.scheduler import BLOCKED, Scheduler
-from worldrep.studies.states import DONE, FAILED
+from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
@@ -27,6 +29,8 @@ CLAIM_SECONDS = 30.0  # between two attempts to take the run over
 SETTLE_SECONDS, CLOSE_ATTEMPTS = 1.0, 3
 SHOWN_FAILURES = 20
 STEPS_TABLE = "steps.csv"
+SUMMARY_ATTEMPTS, SUMMARY_SECONDS = 10, 0.5
+FACTS = ("mean", "std", "n", "low", "high")
 
 
 def study_spec(graph: Graph) -> RunSpec:
@@ -59,7 +63,7 @@ class StudyRun:
     """
 
     def __init__(self, store: Store, graph: Graph, *, launched: bool = False) -> None:
-        self._store, self._spec = store, study_spec(graph)
+        self.store, self._spec = store, study_spec(graph)
         self._run: OpenRun | None = None
         self.run_id = self._claim(launched)
         if self._run:
@@ -72,7 +76,7 @@ class StudyRun:
         """Become the owner of the run, or return the ID of the run that another driver owns."""
         while True:
             try:
-                self._run = self._store.claim(self._spec, launched=launched)
+                self._run = self.store.claim(self._spec, launched=launched)
                 return self._run.id
             except TakenError as fault:
                 time.sleep(SETTLE_SECONDS)  # of two runs made at once, one is withdrawn
@@ -80,7 +84,7 @@ class StudyRun:
                     return fault.run_id
 
     def _same(self) -> list[StoredRun]:
-        return self._store.find(fingerprint=self._spec.fingerprint)
+        return self.store.find(fingerprint=self._spec.fingerprint)
 
     def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
         """Log the counts as `study/<state>`, by seconds since the study first began."""
@@ -102,10 +106,7 @@ class StudyRun:
             self._run = None
 
     def close(self, scheduler: Scheduler, interrupted: bool) -> None:
-        """Write the final state, with a table that names the run of every step.
-
-        While another driver owns the run nothing is written: that one reads this one's steps.
-        """
+        """Write the final state and a table of all steps, unless another driver owns the run."""
         for _ in range(CLOSE_ATTEMPTS):
             if self._run is None:
                 self._claim()
@@ -114,7 +115,7 @@ class StudyRun:
         counts = scheduler.counts()
         self.write(counts, at_once=True)
         self._find_failed_runs(scheduler)
-        note = _note(self._store, scheduler)
+        note = _note(self.store, scheduler)
         self._run.tags({"mlflow.note.content": note, "worldrep.summarized": self.summarized})
         with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
             path = Path(folder) / STEPS_TABLE
@@ -124,9 +125,8 @@ class StudyRun:
         self._run = None
 
     def _find_failed_runs(self, scheduler: Scheduler) -> None:
-        """Look up the runs of failed steps, which their outcomes do not name."""
         for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
-            for run in self._store.find(fingerprint=fingerprint)[:1]:
+            for run in self.store.find(fingerprint=fingerprint)[:1]:
                 scheduler.run_ids[fingerprint] = run.id
 
 
@@ -175,3 +175,105 @@ def _failure(store: Store, scheduler: Scheduler, step: Step) -> str:
     run_id, name = scheduler.run_ids.get(step.fingerprint), step.title
     link = f"[{name}](#/experiments/{store.experiment_id}/runs/{run_id})" if run_id else name
     return f"- failed: {link}: {scheduler.messages[step.fingerprint][:200]}"
+
+
+class Summaries:
+    """Keeps the summary runs of a study's models up to date."""
+
+    def __init__(self, store: Store, scheduler: Scheduler) -> None:
+        self._store, self._scheduler = store, scheduler
+        self._evaluations: dict[str, list[Step]] = {}  # by configuration
+        for step in scheduler.graph.steps.values():
+            if step.kind == "evaluate":
+                self._evaluations.setdefault(step.configuration, []).append(step)
+        self._known: dict[str, set[str]] | None = None
+
+    def update(self, configurations: Iterable[str]) -> None:
+        """Write the summaries of those models that are evaluated for every seed of the study."""
+        for configuration in configurations:
+            steps = self._evaluations.get(configuration, [])
+            ids = self._run_ids(steps)
+            if steps and len(ids) == len(steps) and not ids <= self._summarized(configuration):
+                self._write(steps[0].settings, configuration, ids)
+
+    def update_all(self, known: str) -> str:
+        """Update every model of the study if the evaluations differ from the digest `known`.
+
+        Returns their digest.
+        """
+        steps = [step for group in self._evaluations.values() for step in group]
+        found = digest(sorted(self._run_ids(steps)))
+        if found != known:
+            self.update(self._evaluations)
+        return found
+
+    def _run_ids(self, steps: Iterable[Step]) -> set[str]:
+        """Return the runs of those steps that are done."""
+        state, run_ids = self._scheduler.state, self._scheduler.run_ids
+        return {run_ids[s.fingerprint] for s in steps if state[s.fingerprint] == DONE}
+
+    def _summarized(self, configuration: str) -> set[str]:
+        """Return the evaluations in the model's summary; empty if it has none."""
+        if self._known is None:
+            runs = read_runs(self._store, self._scheduler.graph, ("summary",), KEYS[:-1])
+            self._known = {
+                run.tag("configuration"): set(run.tag("evaluations").split(","))
+                for run in reversed(runs)
+                if run.status == "FINISHED"
+            }
+        return self._known.get(configuration, set())
+
+    def _write(self, settings: Settings, configuration: str, ids: set[str]) -> None:
+        spec = summary_spec(settings, configuration)
+        for _ in range(SUMMARY_ATTEMPTS):
+            try:
+                with self._store.run(spec) as run:
+                    self._fill(run, configuration, ids)
+                return
+            except TakenError:  # another driver is writing it, perhaps without our evaluations
+                time.sleep(SUMMARY_SECONDS)
+        print(f"{spec.name}: left as it is, another process is writing it")
+
+    def _fill(self, run: OpenRun, configuration: str, ids: set[str]) -> None:
+        """Write metrics and tags. The search comes after the claim, so that it is up to date."""
+        found = self._store.find(stage="evaluate", configuration=configuration)
+        others = ids - {evaluation.id for evaluation in found}
+        evaluations = newest_by_seed([*found, *map(self._store.get, sorted(others))])
+        run.replace_metrics(over_seeds([e.metrics for e in evaluations.values()]))
+        used = [evaluation.id for evaluation in evaluations.values()]
+        seeds = ",".join(map(str, evaluations))
+        run.tags({"worldrep.evaluations": ",".join(used), "worldrep.seed": seeds})
+        assert self._known is not None
+        self._known[configuration] = set(used)
+
+
+def newest_by_seed(runs: Iterable[StoredRun]) -> dict[int, StoredRun]:
+    """Return the newest finished evaluation of every seed, seeds ascending."""
+    finished = [run for run in runs if run.status == "FINISHED"]
+    found = {int(run.tag("seed")): run for run in sorted(finished, key=lambda run: run.ended)}
+    return dict(sorted(found.items()))
+
+
+def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return `<metric>/<fact>_over_seeds` of the evaluations, one per seed, that have a metric."""
+    values: dict[str, list[float]] = {}
+    for metrics in evaluations:
+        for name, value in metrics.items():
+            values.setdefault(name, []).append(value)
+    return {
+        f"{name}/{fact}_over_seeds": float(getattr(spread_of(found), fact))
+        for name, found in sorted(values.items())
+        for fact in FACTS
+    }
+
+
+def summary_spec(settings: Settings, configuration: str) -> RunSpec:
+    """Return the spec of a model's summary run, one for all seeds and studies.
+
+    It is no study's child: MLflow's table shows a child only when its parent is unfolded.
+    """
+    tags = settings.labels | {"configuration": configuration}
+    facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}
+    fingerprint = digest(["summary", configuration])
+    title = f"summary {settings.model_name} over seeds"
+    return RunSpec("summary", title, fingerprint, tags, facts, repeatable=True)

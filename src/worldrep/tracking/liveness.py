@@ -59,14 +59,11 @@ class Owner:
         return f"{self.pid} {self.host} {self.started:.2f}"
 
     def exists(self, heard: float) -> bool:
-        """Return whether the process is alive, given its last heartbeat in seconds since 1970.
-
-        A process on this host must also be in the process table.
-        """
+        """Return whether the process is alive, last heard at `heard` in seconds since 1970."""
         if time.time() - heard >= SILENCE_SECONDS:
             return False
         if self.host != socket.gethostname():
-            return True
+            return True  # a process on this host must also be in the process table
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < CLOCK_SECONDS
         except psutil.Error:
@@ -75,12 +72,9 @@ class Owner:
 
 @dataclass(frozen=True)
 class Claim:
-    """The newest claim on a run.
+    """The newest claim on a run; its number is 0 for the process that created the run.
 
-    Attributes:
-        number: 0 for the claim of the process that created the run.
-        heard: The owner's last heartbeat, in seconds since 1970.
-        closed: Whether the owner has ended its work on the run.
+    heard: the owner's last heartbeat, in seconds since 1970; closed: whether it has ended its work.
     """
 
     number: int

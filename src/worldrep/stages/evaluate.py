@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pandas as pd
 
 from worldrep.data.sets import suite_sets
@@ -13,8 +10,6 @@ from worldrep.stages.models import LAST, TrainedModel
 from worldrep.stages.plan import evaluation_fingerprint
 from worldrep.stages.provenance import log_rows
 from worldrep.tracking import RunSpec, Store, StoredRun
-
-ANSWERS = "answers.parquet"
 
 
 def evaluate_model(
@@ -36,30 +31,25 @@ def evaluate_model(
         parent: Run id of the study that this evaluation belongs to.
         launched: This is the work that `mlflow run` was called for.
     """
-    model = TrainedModel.load(store, model_run)
+    model = TrainedModel.load(store, model_run, checkpoints)
     settings, maker = model.settings, model.maker
-    steps = model.steps(checkpoints)
-    choice = checkpoints if checkpoints == LAST else steps
     fingerprint, configuration = (
-        evaluation_fingerprint(maker, settings, trained, choice, keep_answers)
+        evaluation_fingerprint(maker, settings, trained, model.choice, keep_answers)
         for trained in (model_run.fingerprint, model_run.configuration)
     )
     if done := store.reuse(fingerprint, parent):
         return done
-    tags = model.tags(checkpoints) | {"configuration": configuration}
+    tags = model.tags | {"configuration": configuration}
     name = model.run_name("evaluate", checkpoints)
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
     with store.run(spec, launched=launched) as run:
         log_rows(run, maker, suite_sets(settings).values(), "test")
         answers: list[pd.DataFrame] = []
-        for step in steps:
-            with model.at(step, checkpoints) as weights:
-                metrics, rows = evaluate(weights, maker, settings)
+        for step, weights in model.weights():
+            metrics, rows = evaluate(weights, maker, settings)
             run.metrics(step, metrics)
             answers.append(rows.assign(step=step))
         if keep_answers:
-            with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-                path = Path(folder) / ANSWERS
+            with run.new_artifact("answers.parquet") as path:
                 pd.concat(answers).to_parquet(path, index=False)
-                run.artifact(path)
     return run.id

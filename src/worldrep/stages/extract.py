@@ -54,22 +54,19 @@ def extract_model(
     Raises:
         InputError: A layer, task, position or checkpoint is unknown.
     """
-    model = TrainedModel.load(store, model_run)
+    model = TrainedModel.load(store, model_run, checkpoints)
     request = Request.parse(model.settings, layers, task, positions)
-    steps = model.steps(checkpoints)
-    choice = checkpoints if checkpoints == LAST else steps
     asked = request.as_dict()
-    fingerprint = extraction_fingerprint(model.maker, model_run.fingerprint, asked, choice)
+    fingerprint = extraction_fingerprint(model.maker, model_run.fingerprint, asked, model.choice)
     if done := store.reuse(fingerprint, parent):
         return done
     name = model.run_name("extract", layers, task, positions, checkpoints)
     params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
-    spec = RunSpec("extract", name, fingerprint, model.tags(checkpoints), params, parent)
+    spec = RunSpec("extract", name, fingerprint, model.tags, params, parent)
     with store.run(spec, launched=launched) as run:
         run.inputs("extraction", [world_dataset(model.maker.world)])
-        for step in steps:
-            with model.at(step, checkpoints) as weights:
-                tables = extract(weights, model.maker.world, request, model.settings.is_plain)
+        for step, weights in model.weights():
+            tables = extract(weights, model.maker.world, request, model.settings.is_plain)
             _log_step(run, step, tables, request, model)
     return run.id
 
@@ -99,9 +96,8 @@ def _log_step(
             errors = {f"probe/layer-{layer}/{k}": v for k, v in probe.summary().items()}
             run.metrics(step, errors)
             title = f"{model.run.name.split(' ', 1)[-1]}, layer {layer}, step {step:,}"
-            path = Path(temporary) / f"step-{step}_layer-{layer}.png"
-            draw_map(world, probe, title).savefig(path, dpi=130)
-            run.artifact(path, MAPS)
+            with run.new_artifact(f"step-{step}_layer-{layer}.png", MAPS) as path:
+                draw_map(world, probe, title).savefig(path, dpi=130)
 
 
 def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:

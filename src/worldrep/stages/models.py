@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from transformers import Qwen2ForCausalLM
@@ -31,16 +30,21 @@ LAST, ALL = "last", "all"  # checkpoints
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A finished training, with the settings that it stored and its world."""
+    """A finished training, with the settings that it stored, its world, and chosen checkpoints."""
 
     store: Store
     run: StoredRun
     settings: Settings
     maker: RowMaker
+    checkpoints: str
+    steps: list[int]
 
     @classmethod
-    def load(cls, store: Store, run: StoredRun) -> TrainedModel:
-        """Read what a training stored. Raises StateError when its cities have changed since."""
+    def load(cls, store: Store, run: StoredRun, checkpoints: str) -> TrainedModel:
+        """Read what a training stored. checkpoints: `last`, `all` or steps such as `100,200`.
+
+        Raises StateError when the cities have changed since, InputError for an unknown checkpoint.
+        """
         settings = known = stored_settings(store, run)
         if settings.cities != "none":
             # The user's CSV may be on another machine, or may have changed since.
@@ -48,45 +52,50 @@ class TrainedModel:
         maker = maker_of(known)
         if maker.world.digest != run.tag("world_digest"):
             raise StateError(f"run {run.id} was trained on other cities than its settings describe")
-        return cls(store, run, settings, maker)
+        rowsets = training_sets(settings, maker.world)
+        last = Schedule.of(settings, sum(rowset.rows for rowset in rowsets)).steps
+        steps = [last] if checkpoints == LAST else _steps(store, run, checkpoints, last)
+        return cls(store, run, settings, maker, checkpoints, steps)
 
-    def steps(self, checkpoints: str) -> list[int]:
-        """Return the steps of `last`, `all` or a list such as `100,200`. InputError for others."""
-        rowsets = training_sets(self.settings, self.maker.world)
-        last = Schedule.of(self.settings, sum(rowset.rows for rowset in rowsets)).steps
-        if checkpoints == LAST:
-            return [last]
-        kept = self.store.checkpoint_steps(self.run.id)
-        if checkpoints == ALL:
-            return sorted({*kept, last})
-        steps = set()
-        for text in checkpoints.split(","):
-            digits = text.strip()
-            if not (digits.isascii() and digits.isdecimal()) or int(digits) not in {*kept, last}:
-                raise InputError(
-                    f"checkpoint {text!r} was not kept; allowed: last, all, "
-                    f"or steps among {', '.join(map(str, kept))}"
-                )
-            steps.add(int(digits))
-        return sorted(steps)
+    @property
+    def choice(self) -> str | list[int]:
+        """The part of a fingerprint that stands for the checkpoints."""
+        return LAST if self.checkpoints == LAST else self.steps
 
-    @contextmanager
-    def at(self, step: int, checkpoints: str) -> Iterator[Qwen2ForCausalLM]:
-        """Load the model of a step on the best device. Raises StateError if a file is damaged."""
-        path = MODEL if checkpoints == LAST else f"{CHECKPOINTS}/{folder_name(step)}"
-        with self.store.download(self.run.id, path) as folder:
-            verify(folder)
-            yield load_model(folder).to(best_device())
+    def weights(self) -> Iterator[tuple[int, Qwen2ForCausalLM]]:
+        """Load the model of each step, on the best device. StateError if a file is damaged."""
+        for step in self.steps:
+            last = self.checkpoints == LAST
+            path = MODEL if last else f"{CHECKPOINTS}/{folder_name(step)}"
+            with self.store.download(self.run.id, path) as folder:
+                verify(folder)
+                yield step, load_model(folder).to(best_device())
 
-    def tags(self, checkpoints: str) -> dict[str, str]:
-        """Return the tags of an evaluation or extraction of the model."""
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of an evaluation or extraction of the model."""
         tags = identity_tags(self.settings) | downstream_tags(self.run)
-        return tags | {"checkpoints": checkpoints}
+        return tags | {"checkpoints": self.checkpoints}
 
     def run_name(self, stage: str, *choices: str) -> str:
         """Return the name of a run, with those choices that are not the default."""
         chosen = [choice for choice in choices if choice not in ("default", LAST)]
         return " ".join([self.settings.run_name(stage), *chosen])
+
+
+def _steps(store: Store, run: StoredRun, checkpoints: str, last: int) -> list[int]:
+    kept = store.checkpoint_steps(run.id)
+    texts = map(str, {*kept, last}) if checkpoints == ALL else checkpoints.split(",")
+    steps = set()
+    for text in texts:
+        digits = text.strip()
+        if not (digits.isascii() and digits.isdecimal()) or int(digits) not in {*kept, last}:
+            raise InputError(
+                f"checkpoint {text!r} was not kept; allowed: last, all, "
+                f"or steps among {', '.join(map(str, kept))}"
+            )
+        steps.add(int(digits))
+    return sorted(steps)
 
 
 def stored_settings(store: Store, run: StoredRun) -> Settings:

@@ -21,15 +21,13 @@ SEMANTICS = 3  # raised by hand when the same settings train, evaluate or extrac
 
 
 class Base(Protocol):
-    """The training that a fine-tuning starts from: a plan, or a run in the store."""
+    """The training that a fine-tuning starts from: a plan, a study's step, or a stored run."""
 
     @property
-    def fingerprint(self) -> str:
-        """Digest of everything that determines the base."""
+    def fingerprint(self) -> str: ...
 
     @property
-    def configuration(self) -> str:
-        """The fingerprint without the seed."""
+    def configuration(self) -> str: ...
 
 
 @dataclass(frozen=True)

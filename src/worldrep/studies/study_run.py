@@ -8,10 +8,8 @@ study, that differ in the seed alone.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import pandas as pd
 
@@ -117,10 +115,8 @@ class StudyRun:
         self._find_failed_runs(scheduler)
         note = _note(self.store, scheduler)
         self._run.tags({"mlflow.note.content": note, "worldrep.summarized": self.summarized})
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-            path = Path(folder) / STEPS_TABLE
+        with self._run.new_artifact(STEPS_TABLE) as path:
             steps_table(scheduler).to_csv(path, index=False)
-            self._run.artifact(path)
         self._run.close(_status(counts, interrupted))
         self._run = None
 

@@ -42,7 +42,6 @@ class Owner:
 
     @classmethod
     def here(cls) -> Owner:
-        """Return this process."""
         process = psutil.Process()
         return cls(process.pid, socket.gethostname(), round(process.create_time(), 2))
 

@@ -11,7 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,6 @@ class StoredRun:
 
     @classmethod
     def of(cls, run: Run) -> StoredRun:
-        """Convert a run of MLflow."""
         info, data = run.info, run.data
         claim = Claim.newest(data.tags, data.params)
         started, ended = ((stamp or 0) / 1000 for stamp in (info.start_time, info.end_time))
@@ -70,7 +70,6 @@ class StoredRun:
 
     @property
     def fingerprint(self) -> str:
-        """The digest of everything that determines the result."""
         return self.tag("fingerprint")
 
     @property
@@ -80,12 +79,10 @@ class StoredRun:
 
     @property
     def parent(self) -> str | None:
-        """The id of the parent run."""
         return self.tags.get(MLFLOW_PARENT_RUN_ID)
 
     @property
     def alive(self) -> bool:
-        """Whether a process is working on the run."""
         return self.claim is not None and self.claim.alive
 
 
@@ -122,7 +119,6 @@ class Dataset:
     source: Mapping[str, Any]
 
     def entity(self) -> MlflowDataset:
-        """Convert to MLflow's class."""
         source = CodeDatasetSource(dict(self.source))
         return MetaDataset(source, name=self.name, digest=self.digest)._to_mlflow_entity()
 
@@ -221,8 +217,14 @@ class OpenRun:
             print("metrics are kept until the store answers again", file=sys.stderr)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Store a file, in a folder of the run's artifacts."""
         self._client.log_artifact(self.id, str(path), folder)
+
+    @contextmanager
+    def new_artifact(self, name: str, folder: str | None = None) -> Iterator[Path]:
+        """Store the file that the block writes to the path that it gets."""
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
+            yield Path(temporary) / name
+            self.artifact(Path(temporary) / name, folder)
 
     def artifacts(self, source: Path, folder: str) -> None:
         """Store the files of a folder, its manifest last, so that an incomplete copy has none."""
@@ -243,7 +245,6 @@ class OpenRun:
         self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
 
     def close(self, status: str) -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
         self._closing.set()
         self._heartbeat.join()
         self._read_claim()

@@ -75,7 +75,6 @@ class Store:
 
     @property
     def address(self) -> str:
-        """The tracking URI without user name and password."""
         return without_user(self.uri)
 
     def words_of(self, fault: BaseException) -> str:

@@ -53,17 +53,19 @@ def _all(*options: Decorator) -> Decorator:
     return decorate
 
 
-_EXPERIMENT = "MLflow experiment; default: the current one, else worldrep."
-experiment_option = option("experiment", None, _EXPERIMENT)
+_OVERRIDES = {name: f"Override: {FIELDS[name].metadata['help']}." for name in OVERRIDABLE}
+experiment_option = option(
+    "experiment", None, "MLflow experiment; default: the current one, else worldrep."
+)
+override_options = _all(
+    *(click.option(f"--{k}", k, metavar="VALUE", help=text) for k, text in _OVERRIDES.items())
+)
+shared_options = _all(experiment_option, override_options)
 name_options = _all(
     option("seed", "42", "Seed of the initial weights and of the order of rows."),
     option("scale", "mini", f"Complete settings: {', '.join(SCALES)}."),
     option("world", "standard", f"Where Atlantis lies: {', '.join(VARIANTS)}."),
-    experiment_option,
-)
-_HELP = {name: f"Override: {FIELDS[name].metadata['help']}." for name in OVERRIDABLE}
-override_options = _all(
-    *(click.option(f"--{name}", name, metavar="VALUE", help=text) for name, text in _HELP.items())
+    shared_options,
 )
 executor_options = _all(
     option("executor", "auto", "inline, processes, ray; auto: processes for several workers."),
@@ -82,19 +84,15 @@ model_options = _all(
 
 def overrides_from(options: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that were given a value."""
-    given = {name: options.get(name) for name in OVERRIDABLE}
-    return {name: parse_value(name, text) for name, text in given.items() if text is not None}
+    given = [name for name in OVERRIDABLE if options.get(name) is not None]
+    return {name: parse_value(name, options[name]) for name in given}
 
 
 def settings_from(model: ModelName, options: dict[str, Any]) -> Settings:
     """Return the settings of a model from the command's options."""
-    return resolve(
-        model,
-        scale=options["scale"],
-        world=options["world"],
-        seed=parse_value("seed", options["seed"]),
-        overrides=overrides_from(options),
-    )
+    names = {"scale": options["scale"], "world": options["world"]}
+    seed = parse_value("seed", options["seed"])
+    return resolve(model, **names, seed=seed, overrides=overrides_from(options))
 
 
 def check_name(kind: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -143,7 +141,6 @@ def chosen_model(store: Store, options: dict[str, Any]) -> StoredRun:
         return find_model(store, settings_from(parse_model(model), options))
     if run_id is None or model is not None:
         raise InputError("name one model: either model=pt1_ftwb1-3 (with seed) or run_id=ID")
-    overrides = [name for name in OVERRIDABLE if options.get(name) is not None]
-    if overrides:
+    if overrides := overrides_from(options):
         raise InputError(f"run_id has settings of its own; leave out {', '.join(overrides)}")
     return model_by_run_id(store, run_id)

@@ -11,7 +11,6 @@ from entrypoints import command as cli
 @cli.model_options
 @cli.option("answers", "false", "Store every question with its generation as answers.parquet.")
 @cli.name_options
-@cli.override_options
 def main(checkpoints: str, answers: str, **options: Any) -> None:
     """Evaluate a trained model on standard, Atlantis and multi-task rows."""
     keep_answers = cli.parse_flag("answers", answers)

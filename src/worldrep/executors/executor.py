@@ -225,19 +225,16 @@ class Processes:
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
-            return self._remove(worker)
+            worker.process.join()
+            worker.connection.close()
+            del self._workers[worker.number]
+            reason = f"its worker died (exit code {worker.process.exitcode})"
+            return Outcome(worker.job.fingerprint, "lost", message=reason) if worker.job else None
         if isinstance(message, Outcome):
             worker.job = None
             return message
         self._report(worker.number, message)
         return None
-
-    def _remove(self, worker: Worker) -> Outcome | None:
-        worker.process.join()
-        worker.connection.close()
-        del self._workers[worker.number]
-        reason = f"its worker died (exit code {worker.process.exitcode})"
-        return Outcome(worker.job.fingerprint, "lost", message=reason) if worker.job else None
 
     def stop(self) -> list[Owner]:
         """End all workers. A busy one closes its run as KILLED first."""

@@ -137,7 +137,9 @@ class _Trainer:
         with self.store.run(spec, launched=launched) if is_main else nullcontext() as run:
             run_id = str(self._from_main(lambda: run.id if run else None))
             if run:
-                _log_inputs(run, plan)
+                log_rows(run, plan.maker, (*plan.rows, *plan.base_rows), "training")
+                log_rows(run, plan.maker, plan.validation.values(), "validation")
+                log_cities(run, plan.maker.world)
             checkpoint = self._checkpoint(run_id)
             if checkpoint:
                 self.accelerator.print(f"{spec.name}: resumed after step {checkpoint.step}")
@@ -152,7 +154,6 @@ class _Trainer:
             return run_id
 
     def _base_id(self, plan: TrainingPlan) -> str | None:
-        """The run id of the base, which is trained first if the store lacks it."""
         if plan.base is None:
             return None
         if isinstance(plan.base, StoredRun):
@@ -201,12 +202,6 @@ def _newest_complete(store: Store, run_id: str) -> Checkpoint | None:
             except StateError:  # truncated or damaged: use the one before
                 continue
     return None
-
-
-def _log_inputs(run: OpenRun, plan: TrainingPlan) -> None:
-    log_rows(run, plan.maker, (*plan.rows, *plan.base_rows), "training")
-    log_rows(run, plan.maker, plan.validation.values(), "validation")
-    log_cities(run, plan.maker.world)
 
 
 def _store_model(run: OpenRun, model: Qwen2ForCausalLM) -> None:

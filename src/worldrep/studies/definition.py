@@ -31,7 +31,7 @@ from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, p
 LIBRARY = Path(__file__).parent / "library"
 SUFFIXES = (".yaml", ".yml")
 STEPS = ("train", "evaluate", "extract")
-SINGULAR = {"widths": "width", "strategies": "strategy", "worlds": "world", "steps": "step"}
+_ALLOWED = (WIDTHS, STRATEGIES, VARIANTS, STEPS, SCALES)
 
 _RANGE = re.compile(r"(.*-)(\d+)\.\.(\d+)(\+.*)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -63,13 +63,12 @@ class Definition:
                 raise InputError(f"study {self.name!r} has no {key}")
         if any(seed < 0 for seed in self.seeds):
             raise InputError(f"seeds={','.join(map(str, self.seeds))} must be at least 0")
-        allowed = {"widths": WIDTHS, "strategies": STRATEGIES, "worlds": VARIANTS, "steps": STEPS}
-        for key, names in allowed.items():
-            for value in getattr(self, key):
+        found = {"width": self.widths, "strategy": self.strategies, "world": self.worlds}
+        found |= {"step": self.steps, "scale": (self.scale,)}
+        for (kind, values), names in zip(found.items(), _ALLOWED, strict=True):
+            for value in values:
                 if value not in names:
-                    raise unknown(SINGULAR[key], value, names)
-        if self.scale not in SCALES:
-            raise unknown("scale", self.scale, SCALES)
+                    raise unknown(kind, value, names)
         _ = self.resolved  # checks the models' names and settings
 
     def asked_for(

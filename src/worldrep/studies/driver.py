@@ -34,12 +34,11 @@ class StudyResult:
 
     def check(self) -> None:
         """Raise StateError, naming them, when steps failed."""
-        if self.failed:
-            names = ", ".join(self.failed[:5])
-            more = f" and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+        if n := len(self.failed):
+            names = ", ".join(self.failed[:5]) + (f" and {n - 5} more" if n > 5 else "")
             raise StateError(
-                f"{len(self.failed)} steps failed ({names}{more}) and {self.counts[BLOCKED]} that "
-                "need them were not begun; the same command retries these and no others"
+                f"{n} steps failed ({names}) and {self.counts[BLOCKED]} that need them were not "
+                "begun; the same command retries these and no others"
             )
 
 
@@ -104,7 +103,9 @@ class StudyDriver:
         for found in states.values():  # steps that single commands have done
             if found.state == DONE and found.run and found.run.parent is None:
                 self._store.adopt(found.run.id, self._study_run.run_id)
-        self._display.say_begun(self._scheduler.counts())
+        counts = self._scheduler.counts()
+        done, total = counts[DONE], sum(counts.values())
+        self._display.say(f"{self._display.title}: {done} of {total} steps are done already")
         while self._scheduler.unfinished:
             while self._executor.free and (job := self._scheduler.next_job()):
                 self._executor.submit(job)
@@ -169,7 +170,7 @@ class Display:
     """Shows a bar for each worker and one for the whole, if on a terminal; prints ended steps."""
 
     def __init__(self, title: str, workers: int) -> None:
-        self._title, self._out = title, sys.stdout  # kept: `run_job` redirects sys.stdout
+        self.title, self._out = title, sys.stdout  # kept: `run_job` redirects sys.stdout
         self._whole = Bar(0)
         self._bars = {number: Bar(number) for number in range(1, workers + 1)}
 
@@ -186,10 +187,6 @@ class Display:
         tqdm.write(line, file=self._out)
         self._out.flush()
 
-    def say_begun(self, counts: Mapping[str, int]) -> None:
-        total = sum(counts.values())
-        self.say(f"{self._title}: {counts['done']} of {total} steps are done already")
-
     def say_ended(self, step: Step, outcome: Outcome, counts: Mapping[str, int]) -> None:
         done, total = counts["done"], sum(counts.values())
         how = outcome.message or f"done in {outcome.seconds:.1f} s"
@@ -205,7 +202,7 @@ class Display:
         """Show the progress of the whole. counts: steps by state."""
         total = sum(counts.values())
         text = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != "done")
-        self._whole(Progress(self._title, counts["done"], total, text))
+        self._whole(Progress(self.title, counts["done"], total, text))
 
     def close(self) -> None:
         for bar in [*self._bars.values(), self._whole]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +41,6 @@ class Step:
 
     @property
     def title(self) -> str:
-        """Name of the step's run."""
         return self.settings.run_name(self.stage)
 
 
@@ -148,11 +148,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Parse `2/7`, the second of seven. Raises InputError for anything else."""
-        index, slash, count = text.partition("/")
-        numbers = [part.strip() for part in (index, count)]
-        if not slash or not all(part.isascii() and part.isdecimal() for part in numbers):
+        numbers = re.fullmatch(r"\s*([0-9]+)\s*/\s*([0-9]+)\s*", text)
+        if not numbers:
             raise InputError(f"shard={text!r} is not of the form 2/7, the second of seven")
-        shard = cls(*map(int, numbers))
+        shard = cls(*map(int, numbers.groups()))
         if not 1 <= shard.index <= shard.count:
             raise InputError(f"shard={text!r}: the first number must be from 1 to the second")
         return shard

@@ -78,11 +78,9 @@ class StudyRun:
                 return self._run.id
             except TakenError as fault:
                 time.sleep(SETTLE_SECONDS)  # of two runs made at once, one is withdrawn
-                if any(run.id == fault.run_id for run in self._same()):
+                same = self.store.find(fingerprint=self._spec.fingerprint)
+                if any(run.id == fault.run_id for run in same):
                     return fault.run_id
-
-    def _same(self) -> list[StoredRun]:
-        return self.store.find(fingerprint=self._spec.fingerprint)
 
     def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
         """Log the counts as `study/<state>`, by seconds since the study first began."""
@@ -127,10 +125,8 @@ class StudyRun:
 
 
 def _status(counts: Mapping[str, int], interrupted: bool) -> str:
-    if interrupted:
-        return "KILLED"
-    if counts[FAILED] or counts[BLOCKED]:
-        return "FAILED"
+    if interrupted or counts[FAILED] or counts[BLOCKED]:
+        return "KILLED" if interrupted else "FAILED"
     finished = counts[DONE] == sum(counts.values())
     return "FINISHED" if finished else "SCHEDULED"  # other shards have steps left
 
@@ -204,7 +200,6 @@ class Summaries:
         return found
 
     def _run_ids(self, steps: Iterable[Step]) -> set[str]:
-        """Return the runs of those steps that are done."""
         state, run_ids = self._scheduler.state, self._scheduler.run_ids
         return {run_ids[s.fingerprint] for s in steps if state[s.fingerprint] == DONE}
 

@@ -1,7 +1,4 @@
-"""What the commands share: their options, their errors, and the message at their end.
-
-Only light modules are imported here, so that `--help` answers at once.
-"""
+"""What the commands share. It imports only light modules, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -29,10 +26,7 @@ def command(function: Callable[..., None]) -> click.Command:
 
 
 def option(name: str, default: str | None, text: str) -> Decorator:
-    """Make an option; without a default its value is None unless it is given.
-
-    MLproject cannot leave an option out. It passes NOT_GIVEN, which becomes None here.
-    """
+    """Make an option; NOT_GIVEN, which MLproject passes for one without a default, becomes None."""
 
     def value(context: click.Context, parameter: click.Parameter, typed: str) -> str | None:
         return None if default is None and typed == NOT_GIVEN else typed

@@ -18,10 +18,8 @@ def main(checkpoints: str, answers: str, **options: Any) -> None:
     from worldrep.stages import evaluate_model
 
     run = cli.chosen_model(store, options)
-    run_id = evaluate_model(
-        store, run, checkpoints=checkpoints, keep_answers=keep_answers, launched=True
-    )
-    cli.announce(store, run_id)
+    choices: dict[str, Any] = {"checkpoints": checkpoints, "keep_answers": keep_answers}
+    cli.announce(store, evaluate_model(store, run, **choices, launched=True))
 
 
 if __name__ == "__main__":

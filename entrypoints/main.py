@@ -33,13 +33,9 @@ def main(study: str, out: str, **options: Any) -> None:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise InputError(f"cannot write to out={out!r}: {fault.strerror}") from None
-    definition = load_definition(study).asked_for(
-        seeds=options["seed"],
-        worlds=options["world"],
-        scale=options["scale"],
-        settings=cli.overrides_from(options),
-    )
-    graph = expand(definition)
+    names = {"seeds": options["seed"], "worlds": options["world"], "scale": options["scale"]}
+    settings = cli.overrides_from(options)
+    graph = expand(load_definition(study).asked_for(**names, settings=settings))
     store = cli.connect(options)
     from worldrep.studies.driver import run_study
 

@@ -82,7 +82,6 @@ class ExecutorOptions:
 
     @classmethod
     def parse(cls, typed: Mapping[str, str]) -> ExecutorOptions:
-        """Build from what the user typed for executor, workers, cpus, gpus and address."""
         return cls(
             typed["executor"],
             int(_number("workers", typed["workers"], int)),
@@ -100,11 +99,7 @@ class ExecutorOptions:
 
 
 def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Executor:
-    """Start an executor. report: callback that receives progress and lines of the workers.
-
-    Raises InputError when an option does not fit the cluster or Ray is not installed, StateError
-    when no Ray cluster answers.
-    """
+    """Start an executor. report: callback that receives progress and lines of the workers."""
     uri = absolute_uri(store.uri)
     context = WorkerContext(uri, store.experiment_name, options.worker_cpus, options.perform)
     if options.executor == "ray":
@@ -181,10 +176,7 @@ class Worker:
 
 
 class Processes:
-    """Runs jobs in worker processes. A worker that dies is replaced; its job is lost.
-
-    gpus: share of a GPU for each worker; workers are spread over the visible GPUs.
-    """
+    """Runs jobs in worker processes on all GPUs. A dead worker is replaced, and its job is lost."""
 
     def __init__(self, context: WorkerContext, workers: int, gpus: float, report: Report) -> None:
         self._context, self._size, self._gpus, self._report = context, workers, gpus, report
@@ -221,7 +213,6 @@ class Processes:
         return [outcome for outcome in outcomes if outcome]
 
     def _receive(self, worker: Worker) -> Outcome | None:
-        """Take one message of a worker. A closed connection means that the worker died."""
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):

@@ -1,8 +1,4 @@
-"""Jobs, what a worker does with one, and what it reports.
-
-A worker limits its threads before it loads torch, so this module imports stages only inside
-functions.
-"""
+"""Jobs and what a worker does with one. Stages load after threads are limited."""
 
 from __future__ import annotations
 
@@ -23,7 +19,8 @@ from worldrep.training.progress import Progress
 
 Message = Progress | str  # a worker's progress, or a line that it prints
 Report = Callable[[int, Message], None]  # callback: number of the worker (from 1), its message
-Perform = Callable[["Store", "Job", Callable[[Message], None]], str]
+Send = Callable[[Message], None]
+Perform = Callable[["Store", "Job", Send], str]
 
 PERFORM_STEP = "worldrep.executors.jobs:perform_step"
 DONE_ELSEWHERE = "it was done meanwhile by another process"
@@ -43,21 +40,14 @@ class WorkerContext:
 
     @property
     def thread_variables(self) -> dict[str, str]:
-        """The environment variables that limit numerical libraries to the worker's cores.
-
-        They take effect when a library is loaded. Several processes that each use all cores are
-        many times slower than one.
-        """
+        """The variables that limit the threads of libraries: several processes share the cores."""
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         return dict.fromkeys(names, str(self.cpus)) if self.cpus else {}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A unit of work: a training, evaluation or extraction, for the study with run ID `parent`.
-
-    model_run: run ID of the training that it starts from, empty for a pretraining.
-    """
+    """A unit of work for the study with run ID `parent`. model_run: the training that it needs."""
 
     kind: str
     settings: Settings
@@ -69,10 +59,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """How a job ended: done, failed, taken (another process works on it) or lost (its worker died).
 
-    state: done; failed; taken, when a process of another driver works on it; lost, when its worker
-    died. message: why it failed; seconds: its duration; owner: the process that did or lost it.
+    message: why it failed; owner: the process that did or lost it.
     """
 
     fingerprint: str
@@ -83,7 +72,7 @@ class Outcome:
     owner: Owner | None = None
 
 
-def perform_step(store: Store, job: Job, report: Callable[[Message], None]) -> str:
+def perform_step(store: Store, job: Job, report: Send) -> str:
     """Train, evaluate or extract with inputs from the store; return the ID of the result's run."""
     from worldrep.stages import evaluate_model, extract_model, train_model
 
@@ -104,9 +93,7 @@ def with_cities(store: Store, job: Job) -> Settings:
     return replace(job.settings, cities=cached_cities(store, job.parent))
 
 
-def run_job(
-    store: Store, job: Job, context: WorkerContext, report: Callable[[Message], None]
-) -> Outcome:
+def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Outcome:
     """Do a job and return its outcome. Errors of the job are part of the outcome."""
     begun = time.monotonic()
     module, function = context.perform.split(":")

@@ -1,8 +1,4 @@
-"""Run jobs as tasks of a Ray cluster.
-
-Ray keeps a worker process for later tasks of the same driver, so only its first job pays for the
-imports of torch and MLflow.
-"""
+"""Run jobs as tasks of a Ray cluster. Ray reuses worker processes, so imports are paid once."""
 
 from __future__ import annotations
 
@@ -26,6 +22,7 @@ from worldrep.tracking.liveness import Owner
 CONNECT_SECONDS = 5.0  # time for the address of a cluster to answer
 PLACE_SECONDS = 60.0  # time without any running task before that is reported
 MAX_FAILED_STARTS = 10  # tasks in a row that may end before their job begins
+PASSED_ON = ("MLFLOW_", "AWS_", "WORLDREP_")  # prefixes of environment variables
 NOT_PASSED_ON = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"}
 
 
@@ -55,10 +52,7 @@ class Task:
 
 
 class RayTasks:
-    """Runs jobs as Ray tasks. When a worker or its node dies, its job is lost.
-
-    Ray does not retry lost tasks itself: the driver first closes the run of the dead process.
-    """
+    """Runs jobs as Ray tasks without retries: the driver must close a dead process's run first."""
 
     def __init__(
         self, context: WorkerContext, workers: int, gpus: float | None, address: str, report: Report
@@ -176,15 +170,17 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
             "executor=ray needs the extra `cluster`: pip install -c constraints.txt -e '.[cluster]'"
         ) from None
     host, _, port = address.rpartition(":")
-    # Ray copies this package to every node.
-    modules = {"py_modules": [str(Path(worldrep.__file__).parent)]}
+    # What workers need to reach the store. Ray copies this package to every node.
+    names = {name for name in os.environ if name.startswith(PASSED_ON)} - NOT_PASSED_ON
+    variables = {name: os.environ[name] for name in names} | context.thread_variables
+    modules = [str(Path(worldrep.__file__).parent)]
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     options |= {"include_dashboard": False} if address == "local" else {}
     stop_handler = signal.getsignal(signal.SIGTERM)
     try:
         if port.isdecimal() and "/" not in host:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        environment = {"env_vars": _environment(context)} | modules
+        environment = {"env_vars": variables, "py_modules": modules}
         ray.init(address=address, runtime_env=environment, **options)
     except (OSError, ValueError, RuntimeError) as fault:
         raise StateError(
@@ -193,10 +189,3 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
         ) from None
     signal.signal(signal.SIGTERM, stop_handler)  # ray.init replaces the handler
     return ray
-
-
-def _environment(context: WorkerContext) -> dict[str, str]:
-    """Return the environment variables that workers need to reach the store."""
-    prefixes = ("MLFLOW_", "AWS_", "WORLDREP_")
-    names = {name for name in os.environ if name.startswith(prefixes)} - NOT_PASSED_ON
-    return {name: os.environ[name] for name in names} | context.thread_variables

@@ -117,10 +117,7 @@ def cached_cities(store: Store, run_id: str) -> str:
 
 
 def find_model(store: Store, settings: Settings) -> StoredRun:
-    """Return the finished training that these settings describe.
-
-    Raises StateError when the store has none; the message holds the command that trains it.
-    """
+    """Return the finished training that settings describe; StateError names the command for it."""
     found = store.finished(TrainingPlan.of(settings).fingerprint)
     if found:
         return found
@@ -164,7 +161,6 @@ def kind_of(run: StoredRun) -> str:
 
 
 def _others(store: Store, settings: Settings) -> str:
-    """Name the finished models of the same name with other settings."""
     names = {key: getattr(settings, key) for key in ("width", "world", "scale")}
     runs = store.find(model=str(settings.model_name), seed=str(settings.seed), **names)
     ids = [run.id for run in runs if run.status == "FINISHED" and run.stage in TRAINING_STAGES]

@@ -1,8 +1,4 @@
-"""A training described by one object, and the fingerprints of results.
-
-A fingerprint is a digest of everything that determines a result: work with the fingerprint of a
-finished run is not done again.
-"""
+"""A training described by one object, and the fingerprints (digests of all inputs) of results."""
 
 from __future__ import annotations
 
@@ -56,13 +52,7 @@ class TrainingPlan:
 
     @classmethod
     def of(cls, settings: Settings, base: Base | None = None) -> TrainingPlan:
-        """Make the plan of a training. Raises InputError for a world that cannot be made.
-
-        Args:
-            settings: Complete settings.
-            base: Where a fine-tuning starts from; default: the pretraining that its settings
-                describe.
-        """
+        """Make the plan. base: default: the settings' own. InputError: the world cannot be made."""
         if settings.is_finetuning and base is None:
             base = cls.of(base_settings(settings))
         maker = sets.maker_of(settings)
@@ -78,7 +68,6 @@ class TrainingPlan:
 
     @property
     def steps(self) -> int:
-        """Number of optimizer steps."""
         return Schedule.of(self.settings, sum(rowset.rows for rowset in self.rows)).steps
 
 

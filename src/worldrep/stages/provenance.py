@@ -61,12 +61,6 @@ def world_dataset(world: World) -> Dataset:
     return Dataset("world", world.digest, {"variant": world.variant})
 
 
-def log_cities(run: OpenRun, world: World) -> None:
-    """Store all cities of a training's world with its run."""
-    with run.new_artifact(CITIES) as path:
-        world.cities.to_csv(path, index=False)
-
-
 def keep_cities(run: OpenRun, settings: Settings) -> None:
     """Store the user's CSV with the run of a study or sweep, for workers on other machines."""
     if settings.cities != "none":

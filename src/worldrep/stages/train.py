@@ -22,8 +22,8 @@ from worldrep.scales import base_settings
 from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.models import MODEL, describe, kind_of, stored_settings
 from worldrep.stages.plan import TrainingPlan
-from worldrep.stages.provenance import identity_tags, log_cities, log_rows
-from worldrep.tracking import CHECKPOINTS, OpenRun, RunSpec, Store, StoredRun
+from worldrep.stages.provenance import identity_tags, log_rows
+from worldrep.tracking import CHECKPOINTS, CITIES, OpenRun, RunSpec, Store, StoredRun
 from worldrep.training.checkpoint import (
     Checkpoint,
     folder_name,
@@ -87,10 +87,7 @@ def check_base(store: Store, run_id: str, settings: Settings) -> StoredRun:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Token rows (n, length) of a training, and a function for a model's validation metrics.
-
-    base_rows: (m, length) rows of the base's training, for a strategy that uses them again.
-    """
+    """Token rows (n, length) of a training and of its base's, and the function that validates."""
 
     rows: Tokens
     base_rows: Tokens | None
@@ -139,7 +136,8 @@ class _Trainer:
             if run:
                 log_rows(run, plan.maker, (*plan.rows, *plan.base_rows), "training")
                 log_rows(run, plan.maker, plan.validation.values(), "validation")
-                log_cities(run, plan.maker.world)
+                with run.new_artifact(CITIES) as path:
+                    plan.maker.world.cities.to_csv(path, index=False)
             checkpoint = self._checkpoint(run_id)
             if checkpoint:
                 self.accelerator.print(f"{spec.name}: resumed after step {checkpoint.step}")

@@ -1,14 +1,6 @@
 """The definition of a study, read from a YAML file: a user's, or one that comes with worldrep.
 
-about: One sentence.
-models: [pt1, pt1_ftwb1-1..7, pt1_ftwb2-13]
-seeds: [42, 1]              # default: 42
-widths: [wide, narrow]      # default: as the models are named
-strategies: [plain, lora]   # for fine-tuned models; default: as the models are named
-worlds: [standard]          # default: standard
-scale: mini                 # default: mini
-steps: [evaluate, extract]  # default: both; a model that is missing is always trained
-settings: {epochs: 2}       # overrides for every listed model that reads them
+docs/studies.md shows a file with every key.
 """
 
 from __future__ import annotations
@@ -39,11 +31,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Definition:
-    """The names that define a study, all checked when it is built.
+    """The names that define a study. InputError for an unknown name, or if there is nothing to do.
 
     widths, strategies: empty for those in the models' names; settings: overrides for every listed
     model; a setting that one strategy reads is for that strategy's models alone.
-    Raises InputError for an unknown name, or when there is nothing to do.
     """
 
     name: str
@@ -74,15 +65,9 @@ class Definition:
     def asked_for(
         self, *, settings: Mapping[str, Any], scale: str | None = None, **lists: str | None
     ) -> Definition:
-        """Return the study with what the user typed in place of its own; None changes nothing.
-
-        lists: seeds, widths and worlds, such as `wide,narrow`.
-        """
-        found = {
-            key: parse_seeds(text) if key == "seeds" else parse_names(text)
-            for key, text in lists.items()
-            if text is not None
-        }
+        """Return the study with the seeds, widths and worlds that the user typed, unless None."""
+        typed = {key: text for key, text in lists.items() if text is not None}
+        found = {k: parse_seeds(v) if k == "seeds" else parse_names(v) for k, v in typed.items()}
         return self.changed(scale=scale, settings={**self.settings, **settings}, **found)
 
     def changed(self, **values: Any) -> Definition:

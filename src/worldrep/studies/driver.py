@@ -33,7 +33,6 @@ class StudyResult:
     failed: list[str]
 
     def check(self) -> None:
-        """Raise StateError, naming them, when steps failed."""
         if n := len(self.failed):
             names = ", ".join(self.failed[:5]) + (f" and {n - 5} more" if n > 5 else "")
             raise StateError(
@@ -183,7 +182,6 @@ class Display:
             self._bars[worker](message)
 
     def say(self, line: str) -> None:
-        """Print a line above the bars."""
         tqdm.write(line, file=self._out)
         self._out.flush()
 

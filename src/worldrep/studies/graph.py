@@ -21,10 +21,10 @@ ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a study: a step of kind train, evaluate or extract.
+    """One step of a study: train, evaluate or extract.
 
-    needs: fingerprint of the training that it starts from, empty for a pretraining; listed: the
-    study names the model, rather than only needing it; cost: rows times parameters.
+    needs: fingerprint of the training that it starts from, or empty; listed: the study names the
+    model, rather than only needing it; cost: rows times parameters.
     """
 
     kind: str
@@ -53,7 +53,6 @@ class Graph:
 
     @cached_property
     def dependants(self) -> dict[str, list[Step]]:
-        """The steps that need a step, by its fingerprint."""
         found: dict[str, list[Step]] = {fingerprint: [] for fingerprint in self.steps}
         for step in self.steps.values():
             if step.needs:
@@ -79,8 +78,7 @@ class Graph:
 def expand(definition: Definition) -> Graph:
     """Return the steps of a study. Raises InputError for a world that cannot be made.
 
-    A fine-tuned model starts from the study's own base if that is listed, with the same overrides;
-    else from the one that the scale describes, which is trained and nothing more.
+    A fine-tuned model starts from the study's base if that is listed, else from the scale's own.
     """
     listed = {(s.model_name, s.world, s.seed): s for s in definition.resolved}
     steps: dict[str, Step] = {}
@@ -157,10 +155,9 @@ class Shard:
         return shard
 
     def steps_of(self, graph: Graph) -> set[str]:
-        """Return the fingerprints of this part's steps. All steps of a model are in one part.
+        """Return the fingerprints of this part's steps; all steps of a model are in one part.
 
-        Models are assigned by falling cost, each to the part with the least cost so far. The store
-        plays no role, so all parts agree whenever they begin.
+        Models go by falling cost to the part with the least so far, whatever the store holds.
         """
         loads = [0.0] * self.count
         models = [list(steps.values()) for steps in graph.by_model().values()]

@@ -65,7 +65,6 @@ class Overview:
         return "\n".join([*table, self._totals(), str(self.left)]).lstrip()
 
     def status_json(self) -> dict[str, Any]:
-        """Return models with their steps, totals, and what is left."""
         models = []
         for settings, steps in self.graph.by_model().items():
             names = {key: getattr(settings, key) for key in ("seed", "width", "world")}
@@ -134,11 +133,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Left:
-    """Work that is not done, with an estimate of the time that one worker needs.
-
-    tokens: that the trainings will read, without padding; seconds: None if no such step has
-    finished yet; unknown: number of steps without an estimate; basis: source of the speed.
-    """
+    """Work that is not done. tokens: read by trainings; seconds: of one worker, None if unknown."""
 
     steps: int
     tokens: int
@@ -203,6 +198,5 @@ def training_tokens(settings: Settings) -> int:
 
 @lru_cache(maxsize=256)
 def _tokens_per_row(maker: RowMaker, task: str, pool: str) -> float:
-    """Return the mean length of a row, from a sample."""
     sample = maker.tokens(RowSet(task, pool, "val", SAMPLE_ROWS))
     return float((sample != PAD).sum() / len(sample))

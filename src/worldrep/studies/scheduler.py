@@ -1,7 +1,6 @@
 """The state of every step of a study, and the order in which one driver begins the steps.
 
-The scheduler does not know where steps run. It begins a step when the training that it needs is
-done. A step that fails blocks the steps that depend on it and no others.
+A step that fails blocks the steps that depend on it and no others.
 """
 
 from __future__ import annotations
@@ -35,17 +34,13 @@ class StepState:
 
     @property
     def error(self) -> str:
-        """Why the step failed; empty if it did not."""
         return self.run.tag("error") if self.run and self.state == FAILED else ""
 
 
 def read_runs(
     store: Store, graph: Graph, stages: Iterable[str] = STAGES, keys: Sequence[str] = KEYS
 ) -> list[StoredRun]:
-    """Return the runs of some stages that have the study's scale and names, the newest first.
-
-    keys: names that narrow the searches while these stay few; reading a run costs a millisecond.
-    """
+    """Return the runs of the study's scale and names, the newest first. keys narrow the search."""
     filters = [{"stage": stage, "scale": graph.definition.scale} for stage in stages]
     models = graph.by_model()
     for key in keys:
@@ -78,10 +73,9 @@ def state_of(step: Step, runs: Sequence[StoredRun]) -> StepState:
 
 
 class Scheduler:
-    """The steps of a study and their states, as one driver knows them.
+    """The steps of a study and their states, as one driver knows them. mine: fingerprints to do.
 
-    mine: fingerprints of the steps to do, all by default. A step of another shard is done only when
-    one of these needs it, no other process works on it, and nothing else is ready.
+    A step of another shard is done only when one of these needs it and nothing else is ready.
     """
 
     def __init__(
@@ -140,7 +134,6 @@ class Scheduler:
         return None
 
     def job_ended(self, outcome: Outcome) -> None:
-        """Update the states after a job."""
         fingerprint = outcome.fingerprint
         self.in_flight.discard(fingerprint)
         if outcome.state == "done":

@@ -1,9 +1,7 @@
-"""The runs beside a study's steps: its own run, and one summary for each model over seeds.
+"""The runs beside a study's steps: its own run, their parent, and a summary for each model.
 
-The study's run is the parent of the steps, with their counts as metrics. One driver at a time owns
-it; another takes it over when the owner ends or dies. A summary holds `<metric>/mean_over_seeds`,
-`std_`, `n_`, `low_` and `high_over_seeds` (the 95% interval) of all finished evaluations, of any
-study, that differ in the seed alone.
+One driver at a time owns the study's run; another takes it over when the owner ends or dies. A
+summary holds `<metric>/mean_over_seeds`, `std_`, `n_`, `low_` and `high_over_seeds` (95%).
 """
 
 from __future__ import annotations
@@ -20,13 +18,14 @@ from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
-from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError
+from worldrep.tracking import OpenRun, RunSpec, Store, TakenError
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
 CLAIM_SECONDS = 30.0  # between two attempts to take the run over
 SETTLE_SECONDS, CLOSE_ATTEMPTS = 1.0, 3
 SHOWN_FAILURES = 20
 STEPS_TABLE = "steps.csv"
+COLUMNS = ["step", "kind", "model", "seed", "world", "state", "run_id", "error", "fingerprint"]
 SUMMARY_ATTEMPTS, SUMMARY_SECONDS = 10, 0.5
 FACTS = ("mean", "std", "n", "low", "high")
 
@@ -36,11 +35,8 @@ def study_spec(graph: Graph) -> RunSpec:
     definition, models = graph.definition, graph.definition.resolved
     keys = ("pretrain", "ft", "width", "strategy", "world", "scale", "seed")
     tags = {key: _joined(getattr(settings, key) for settings in models) for key in keys}
-    tags |= {
-        "study": definition.name,
-        "model": _joined(settings.model_name for settings in models),
-        "tasks": ",".join(TASK_NAMES),
-    }
+    names = _joined(settings.model_name for settings in models)
+    tags |= {"study": definition.name, "model": names, "tasks": ",".join(TASK_NAMES)}
     same_width = len({settings.width for settings in models}) == 1
     groups = SHARED_GROUPS if same_width else ("world", "rows")
     facts = {"study": definition.name, "n_models": len(models), "n_steps": len(graph.steps)}
@@ -55,10 +51,7 @@ def _joined(values: Iterable[object]) -> str:
 
 
 class StudyRun:
-    """Writes the study's run while this driver owns it.
-
-    summarized: digest of the evaluations that the summaries were made from.
-    """
+    """Writes the study's run while this driver owns it. summarized: see `Summaries.update_all`."""
 
     def __init__(self, store: Store, graph: Graph, *, launched: bool = False) -> None:
         self.store, self._spec = store, study_spec(graph)
@@ -83,7 +76,6 @@ class StudyRun:
                     return fault.run_id
 
     def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
-        """Log the counts as `study/<state>`, by seconds since the study first began."""
         now = time.monotonic()
         if self._run is None and now - self._tried >= CLAIM_SECONDS:
             self._tried = now
@@ -110,18 +102,15 @@ class StudyRun:
             return
         counts = scheduler.counts()
         self.write(counts, at_once=True)
-        self._find_failed_runs(scheduler)
+        for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
+            for run in self.store.find(fingerprint=fingerprint)[:1]:  # a failed step's
+                scheduler.run_ids[fingerprint] = run.id
         note = _note(self.store, scheduler)
         self._run.tags({"mlflow.note.content": note, "worldrep.summarized": self.summarized})
         with self._run.new_artifact(STEPS_TABLE) as path:
             steps_table(scheduler).to_csv(path, index=False)
         self._run.close(_status(counts, interrupted))
         self._run = None
-
-    def _find_failed_runs(self, scheduler: Scheduler) -> None:
-        for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
-            for run in self.store.find(fingerprint=fingerprint)[:1]:
-                scheduler.run_ids[fingerprint] = run.id
 
 
 def _status(counts: Mapping[str, int], interrupted: bool) -> str:
@@ -133,21 +122,12 @@ def _status(counts: Mapping[str, int], interrupted: bool) -> str:
 
 def steps_table(scheduler: Scheduler) -> pd.DataFrame:
     """Return one row per step: what it is, its state, its run, why it failed."""
-    rows = [
-        {
-            "step": step.title,
-            "kind": step.kind,
-            "model": str(step.settings.model_name),
-            "seed": step.settings.seed,
-            "world": step.settings.world,
-            "state": scheduler.state[fingerprint],
-            "run_id": scheduler.run_ids.get(fingerprint, ""),
-            "error": scheduler.messages.get(fingerprint, ""),
-            "fingerprint": fingerprint,
-        }
-        for fingerprint, step in scheduler.graph.steps.items()
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for f, step in scheduler.graph.steps.items():
+        names = step.title, step.kind, str(step.settings.model_name)
+        found = scheduler.state[f], scheduler.run_ids.get(f, ""), scheduler.messages.get(f, "")
+        rows.append((*names, step.settings.seed, step.settings.world, *found, f))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _note(store: Store, scheduler: Scheduler) -> str:
@@ -157,16 +137,14 @@ def _note(store: Store, scheduler: Scheduler) -> str:
     lines = [f"**{definition.name}**: {definition.about}", "", f"Steps: {counts}."]
     lines += [f"Every step with its run: artifact `{STEPS_TABLE}`.", ""]
     failed = [step for f, step in scheduler.graph.steps.items() if f in scheduler.messages]
-    lines += [_failure(store, scheduler, step) for step in failed[:SHOWN_FAILURES]]
+    for step in failed[:SHOWN_FAILURES]:
+        run_id, link = scheduler.run_ids.get(step.fingerprint), step.title
+        if run_id:
+            link = f"[{link}](#/experiments/{store.experiment_id}/runs/{run_id})"
+        lines.append(f"- failed: {link}: {scheduler.messages[step.fingerprint][:200]}")
     if len(failed) > SHOWN_FAILURES:
         lines.append(f"- and {len(failed) - SHOWN_FAILURES} more")
     return "\n".join(lines)
-
-
-def _failure(store: Store, scheduler: Scheduler, step: Step) -> str:
-    run_id, name = scheduler.run_ids.get(step.fingerprint), step.title
-    link = f"[{name}](#/experiments/{store.experiment_id}/runs/{run_id})" if run_id else name
-    return f"- failed: {link}: {scheduler.messages[step.fingerprint][:200]}"
 
 
 class Summaries:
@@ -189,10 +167,7 @@ class Summaries:
                 self._write(steps[0].settings, configuration, ids)
 
     def update_all(self, known: str) -> str:
-        """Update every model of the study if the evaluations differ from the digest `known`.
-
-        Returns their digest.
-        """
+        """Update all summaries unless the evaluations' digest, which is returned, is `known`."""
         steps = [step for group in self._evaluations.values() for step in group]
         found = digest(sorted(self._run_ids(steps)))
         if found != known:
@@ -204,7 +179,6 @@ class Summaries:
         return {run_ids[s.fingerprint] for s in steps if state[s.fingerprint] == DONE}
 
     def _summarized(self, configuration: str) -> set[str]:
-        """Return the evaluations in the model's summary; empty if it has none."""
         if self._known is None:
             runs = read_runs(self._store, self._scheduler.graph, ("summary",), KEYS[:-1])
             self._known = {
@@ -215,7 +189,11 @@ class Summaries:
         return self._known.get(configuration, set())
 
     def _write(self, settings: Settings, configuration: str, ids: set[str]) -> None:
-        spec = summary_spec(settings, configuration)
+        # No study's child: MLflow's table shows a child only when its parent is unfolded.
+        tags = settings.labels | {"configuration": configuration}
+        facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}
+        title, fingerprint = f"summary {settings.model_name} over seeds", ["summary", configuration]
+        spec = RunSpec("summary", title, digest(fingerprint), tags, facts, repeatable=True)
         for _ in range(SUMMARY_ATTEMPTS):
             try:
                 with self._store.run(spec) as run:
@@ -229,20 +207,16 @@ class Summaries:
         """Write metrics and tags. The search comes after the claim, so that it is up to date."""
         found = self._store.find(stage="evaluate", configuration=configuration)
         others = ids - {evaluation.id for evaluation in found}
-        evaluations = newest_by_seed([*found, *map(self._store.get, sorted(others))])
+        found += map(self._store.get, sorted(others))
+        finished = [run for run in found if run.status == "FINISHED"]
+        newest = {int(run.tag("seed")): run for run in sorted(finished, key=lambda run: run.ended)}
+        evaluations = dict(sorted(newest.items()))
         run.replace_metrics(over_seeds([e.metrics for e in evaluations.values()]))
         used = [evaluation.id for evaluation in evaluations.values()]
         seeds = ",".join(map(str, evaluations))
         run.tags({"worldrep.evaluations": ",".join(used), "worldrep.seed": seeds})
         assert self._known is not None
         self._known[configuration] = set(used)
-
-
-def newest_by_seed(runs: Iterable[StoredRun]) -> dict[int, StoredRun]:
-    """Return the newest finished evaluation of every seed, seeds ascending."""
-    finished = [run for run in runs if run.status == "FINISHED"]
-    found = {int(run.tag("seed")): run for run in sorted(finished, key=lambda run: run.ended)}
-    return dict(sorted(found.items()))
 
 
 def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -256,15 +230,3 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, found in sorted(values.items())
         for fact in FACTS
     }
-
-
-def summary_spec(settings: Settings, configuration: str) -> RunSpec:
-    """Return the spec of a model's summary run, one for all seeds and studies.
-
-    It is no study's child: MLflow's table shows a child only when its parent is unfolded.
-    """
-    tags = settings.labels | {"configuration": configuration}
-    facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}
-    fingerprint = digest(["summary", configuration])
-    title = f"summary {settings.model_name} over seeds"
-    return RunSpec("summary", title, fingerprint, tags, facts, repeatable=True)

@@ -38,7 +38,9 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
     try:
-        with FileLock(_lock_path(uri)):  # two processes must not both create the database
+        locks = cache_folder() / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{digest(uri)}.lock"):  # one process creates the database
             client = MlflowClient(uri)
             experiment_id = _experiment_id(client, experiment, create)
             _use_write_ahead_log(uri)
@@ -93,12 +95,6 @@ def _create_experiment(client: MlflowClient, name: str) -> str:
         return found.experiment_id
 
 
-def _lock_path(uri: str) -> Path:
-    folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{digest(uri)}.lock"
-
-
 def _use_write_ahead_log(uri: str) -> None:
     """Let processes read a SQLite store while another one writes. Other stores are unchanged."""
     path = uri.removeprefix("sqlite:///")
@@ -109,7 +105,6 @@ def _use_write_ahead_log(uri: str) -> None:
 
 @event.listens_for(Engine, "connect")
 def _set_busy_timeout(connection: object, record: object) -> None:
-    """Applies to every connection that MLflow opens."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute(f"pragma busy_timeout={BUSY_SECONDS * 1000}")
 
@@ -118,10 +113,9 @@ class Launch:
     """The run that `mlflow run` creates before a command: the result's run, or a pointer to it."""
 
     def __init__(self, client: MlflowClient) -> None:
-        self._client = client
+        self._client, self._used = client, ""
         run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # else child processes would write to it
         self._run_id = run_id if os.environ.get("RANK", "0") == "0" else None
-        self._used: str | None = None
 
     def become(self, spec: RunSpec, tags: Mapping[str, str], experiment_id: str) -> str | None:
         """Use the run for a piece of work; None if there is no such run in this experiment."""
@@ -140,10 +134,9 @@ class Launch:
             self._client.update_run(self._run_id, name=name)
 
     def take_back(self, run_id: str) -> bool:
-        """Undo `become` and return True, if it used this run."""
         if run_id != self._used:
             return False
-        self._run_id, self._used = run_id, None
+        self._run_id, self._used = run_id, ""
         return True
 
     def origin(self) -> dict[str, str]:

@@ -1,8 +1,7 @@
 """Which process works on a run, and whether that process is still alive.
 
-The newest claim on a run names the process that works on it. The first claim is a tag, set when
-the run is created. Each later claim is a param `claim.N`, because every MLflow store accepts only
-one value for a param: if two processes make the same claim, one of them is refused.
+The newest claim on a run names its process. The first claim is a tag; each later one is a param
+`claim.N`, because a store refuses a second value for a param: only one process can make it.
 """
 
 from __future__ import annotations
@@ -71,10 +70,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Claim:
-    """The newest claim on a run; its number is 0 for the process that created the run.
-
-    heard: the owner's last heartbeat, in seconds since 1970; closed: whether it has ended its work.
-    """
+    """The newest claim on a run, number 0 of the process that created it. heard: last heartbeat."""
 
     number: int
     owner: Owner
@@ -108,3 +104,8 @@ def claim_text() -> str:
 def heartbeat_tag() -> dict[str, str]:
     """Return the tag of a heartbeat, made now."""
     return {HEARTBEAT: f"{time.time():.0f}"}
+
+
+def first_claim() -> dict[str, str]:
+    """Return the tags of a run that this process creates now."""
+    return {OWNER: claim_text()} | heartbeat_tag()

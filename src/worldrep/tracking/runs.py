@@ -1,7 +1,4 @@
-"""Runs: as the store returns them, what a new one is opened with, and one that is open.
-
-An open run buffers metrics, sends a heartbeat, and stores artifacts and checkpoints.
-"""
+"""Runs: as the store returns them, what a new one is opened with, and one that is open."""
 
 from __future__ import annotations
 
@@ -36,10 +33,7 @@ CHECKPOINTS = "checkpoints"  # artifact folder
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it was when it was read. Tags have their prefix; `tag` reads one without.
-
-    started, ended: seconds since 1970, 0 for a run that has not ended.
-    """
+    """A run as it was when it was read. Tags have their prefix; times are in seconds since 1970."""
 
     id: str
     name: str
@@ -90,8 +84,8 @@ class StoredRun:
 class RunSpec:
     """A piece of work: the name of its run, and what identifies its result.
 
-    tags: without prefix; settings: logged as params `cfg.*` and as settings.json; parent: run id of
-    a study; repeatable: whether a finished run may be opened again, as that of a study.
+    tags: without prefix; settings: logged as params `cfg.*` and as settings.json; repeatable: a
+    finished run may be opened again, as that of a study.
     """
 
     stage: str
@@ -126,9 +120,8 @@ class Dataset:
 class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
-    Methods raise TakenError after another process has taken the run over (`lost`), which happens
-    when this one sent no heartbeat for too long. `resumed`: an earlier process began the run;
-    metrics that it logged are not logged again.
+    Methods raise TakenError after another process has taken the run over (`lost`), because this one
+    sent no heartbeat. Metrics that an earlier process logged (`resumed`) are not logged again.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, claim: int) -> None:
@@ -162,7 +155,6 @@ class OpenRun:
             raise TakenError(text, self.id)
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags, given with their prefix."""
         self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
 
     def settings(self, settings: Mapping[str, Any]) -> None:

@@ -1,10 +1,9 @@
 """The MLflow store: finding runs, and doing each piece of work in exactly one run.
 
-A run is found by its fingerprint: a finished run is reused, a run of a living process is left
-alone, and any other is reopened. A process that creates a run then searches for others with its
-fingerprint, and deletes its own if there is one: of two processes that create a run at the same
-time, at least one sees the other's. A process that takes over the run of a dead one makes the next
-claim on it, which the store grants to one process only (see `liveness`).
+A finished run with the fingerprint is reused, a living process's is left alone, others are
+reopened. A process that creates a run then searches for others with its fingerprint, and deletes
+its own if there is one: of two that create a run at once, at least one sees the other's. A process
+that takes over the run of a dead one makes the next claim, granted to one only (see `liveness`).
 """
 
 from __future__ import annotations
@@ -26,15 +25,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from worldrep import __version__
 from worldrep.errors import InputError, StateError
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
-from worldrep.tracking.liveness import (
-    CLAIM,
-    CLOSED,
-    OWNER,
-    Owner,
-    TakenError,
-    claim_text,
-    heartbeat_tag,
-)
+from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, first_claim
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
 from worldrep.training.checkpoint import step_of
 
@@ -92,13 +83,9 @@ class Store:
     def find(self, **tags: str) -> list[StoredRun]:
         """Return the runs with all these tags (without prefix), the newest first."""
         terms = [f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items()]
-        search = partial(
-            self.client.search_runs,
-            [self.experiment_id],
-            " and ".join(terms),
-            max_results=PAGE_RUNS,
-            order_by=["attributes.start_time DESC"],
-        )
+        order = {"max_results": PAGE_RUNS, "order_by": ["attributes.start_time DESC"]}
+        query = [self.experiment_id], " and ".join(terms)
+        search = partial(self.client.search_runs, *query, **order)
         with gc_disabled():
             page = search()
             runs = [StoredRun.of(run) for run in page]
@@ -190,11 +177,7 @@ class Store:
             ) from None
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
-        """Make this process the owner of the run for a piece of work.
-
-        Raises TakenError when a living process owns it, or when it was finished meanwhile and the
-        spec is not repeatable.
-        """
+        """Make this process the owner of the run; TakenError if another is, or has finished it."""
         run_id, number = self._claim(spec, launched)
         run = OpenRun(self.client, run_id, number)
         with _ended_on_error(run):
@@ -208,10 +191,7 @@ class Store:
     def close_dead(
         self, run: StoredRun, ended: Collection[Owner] = (), error: str | None = None
     ) -> None:
-        """End a RUNNING run whose process is dead as KILLED (with an `error` as FAILED).
-
-        ended: processes that are known to have ended, whatever their heartbeat says.
-        """
+        """End a dead process's RUNNING run as KILLED or FAILED. ended: known to be dead."""
         owner = run.claim.owner if run.claim else None
         if run.status != "RUNNING" or (run.alive and owner not in ended):
             return
@@ -226,10 +206,10 @@ class Store:
         _abandon(OpenRun(self.client, run.id, number), "FAILED" if error else "KILLED", fault)
 
     def take_over(self, run: StoredRun, name: str) -> tuple[int, str]:
-        """Claim a run of a dead process; return the number of the claim and the run's status.
+        """Claim a dead process's run, or raise TakenError; return its claim number and status.
 
         `run.status` may be older than `run.claim`: MLflow reads a run in several steps. From now on
-        only this process changes the status. Raises TakenError when another process was quicker.
+        only this process changes the status.
         """
         number = run.claim.number + 1 if run.claim else 1
         text = claim_text()
@@ -260,7 +240,6 @@ class Store:
         raise StateError(f"{spec.name} is being begun by too many processes at once; try again")
 
     def _reopen(self, spec: RunSpec, earlier: Sequence[StoredRun]) -> tuple[str, int]:
-        """Take over the newest of the earlier runs, and close the others."""
         for run in earlier:
             if run.alive and run.claim:
                 owner = run.claim.owner
@@ -284,7 +263,7 @@ class Store:
         return newest.id, number
 
     def _create(self, spec: RunSpec, launched: bool) -> str:
-        tags = spec.all_tags | {OWNER: claim_text()} | heartbeat_tag()
+        tags = spec.all_tags | first_claim()
         if spec.parent:
             tags[MLFLOW_PARENT_RUN_ID] = spec.parent
         if launched:

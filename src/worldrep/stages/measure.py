@@ -1,4 +1,4 @@
-"""Extracting a trained model's representations of all cities in a run, with maps of the cities."""
+"""Evaluating a trained model, and extracting its representations, each in a run."""
 
 from __future__ import annotations
 
@@ -6,26 +6,72 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from worldrep.data.sets import suite_sets
 from worldrep.data.world import X_LIMIT, Y_LIMIT, World
 from worldrep.evaluation.extraction import extract
 from worldrep.evaluation.probe import ProbeResult, probe_positions
 from worldrep.evaluation.representations import Request, save_representations
+from worldrep.evaluation.suites import evaluate
 from worldrep.stages.models import LAST, TrainedModel
-from worldrep.stages.plan import extraction_fingerprint
-from worldrep.stages.provenance import world_dataset
+from worldrep.stages.plan import evaluation_fingerprint, extraction_fingerprint
+from worldrep.stages.provenance import log_rows, world_dataset
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 
 REPRESENTATIONS, MAPS = "representations", "maps"  # artifact folders
-_MAP_KINDS = (
-    # mask, label, colour, marker
+Tables = dict[int, NDArray[np.float32]]  # (n cities, width) by layer
+_MAP_KINDS = (  # mask, label, colour, marker
     ("trained", "world, probe fitted on it", "#9aa5b1", "o"),
     ("baseline", "world, held out", "#0072b2", "s"),
     ("atlantis", "Atlantis, held out", "#d55e00", "*"),
 )
+
+
+def evaluate_model(
+    store: Store,
+    model_run: StoredRun,
+    *,
+    checkpoints: str = LAST,
+    keep_answers: bool = False,
+    parent: str | None = None,
+    launched: bool = False,
+) -> str:
+    """Return the run id of a model's evaluation in all suites; evaluate it if needed.
+
+    Args:
+        store: Where the runs are.
+        model_run: The finished training.
+        checkpoints: `last`, `all` or steps such as `100,200`; metrics are logged with their step.
+        keep_answers: Store every question with its generation as answers.parquet.
+        parent: Run id of the study that this evaluation belongs to.
+        launched: This is the work that `mlflow run` was called for.
+    """
+    model = TrainedModel.load(store, model_run, checkpoints)
+    settings, maker = model.settings, model.maker
+    fingerprint, configuration = (
+        evaluation_fingerprint(maker, settings, trained, model.choice, keep_answers)
+        for trained in (model_run.fingerprint, model_run.configuration)
+    )
+    if done := store.reuse(fingerprint, parent):
+        return done
+    tags = model.tags | {"configuration": configuration}
+    name = model.run_name("evaluate", checkpoints)
+    spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
+    with store.run(spec, launched=launched) as run:
+        log_rows(run, maker, suite_sets(settings).values(), "test")
+        answers: list[pd.DataFrame] = []
+        for step, weights in model.weights():
+            metrics, rows = evaluate(weights, maker, settings)
+            run.metrics(step, metrics)
+            answers.append(rows.assign(step=step))
+        if keep_answers:
+            with run.new_artifact("answers.parquet") as path:
+                pd.concat(answers).to_parquet(path, index=False)
+    return run.id
 
 
 def extract_model(
@@ -72,11 +118,7 @@ def extract_model(
 
 
 def _log_step(
-    run: OpenRun,
-    step: int,
-    tables: dict[int, NDArray[np.float32]],
-    request: Request,
-    model: TrainedModel,
+    run: OpenRun, step: int, tables: Tables, request: Request, model: TrainedModel
 ) -> None:
     """Log the tables of a step, and for each layer a map and the errors of a linear probe."""
     world = model.maker.world
@@ -117,9 +159,8 @@ def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
         x, y = predicted[mask].T
         shown = f"{label}: n={mask.sum()}, mean error {error:.1f}°"
         axes.scatter(x, y, s=34, marker=marker, color=colour, zorder=3, label=shown)
-    axes.set_xlim(-X_LIMIT / 10 - 5, X_LIMIT / 10 + 5)
-    axes.set_ylim(-Y_LIMIT / 10 - 5, Y_LIMIT / 10 + 5)
-    axes.set_aspect("equal")
+    x, y = X_LIMIT / 10 + 5, Y_LIMIT / 10 + 5
+    axes.set(xlim=(-x, x), ylim=(-y, y), aspect="equal")
     axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
     axes.grid(color="#e5e7eb", linewidth=0.5)
     axes.set_title(f"{title}\nhollow: true position, filled: read off by a linear probe")

@@ -1,7 +1,4 @@
-"""What the commands share: their options, their errors, and the message at their end.
-
-Only light modules are imported here, so that `--help` answers at once.
-"""
+"""What the commands share. It imports only light modules, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -29,10 +26,7 @@ def command(function: Callable[..., None]) -> click.Command:
 
 
 def option(name: str, default: str | None, text: str) -> Decorator:
-    """Make an option; without a default its value is None unless it is given.
-
-    MLproject cannot leave an option out. It passes NOT_GIVEN, which becomes None here.
-    """
+    """Make an option; NOT_GIVEN, which MLproject passes for one without a default, becomes None."""
 
     def value(context: click.Context, parameter: click.Parameter, typed: str) -> str | None:
         return None if default is None and typed == NOT_GIVEN else typed
@@ -53,22 +47,19 @@ def _all(*options: Decorator) -> Decorator:
     return decorate
 
 
+_OVERRIDES = {name: f"Override: {FIELDS[name].metadata['help']}." for name in OVERRIDABLE}
 experiment_option = option(
     "experiment", None, "MLflow experiment; default: the current one, else worldrep."
 )
+override_options = _all(
+    *(click.option(f"--{k}", k, metavar="VALUE", help=text) for k, text in _OVERRIDES.items())
+)
+shared_options = _all(experiment_option, override_options)
 name_options = _all(
     option("seed", "42", "Seed of the initial weights and of the order of rows."),
     option("scale", "mini", f"Complete settings: {', '.join(SCALES)}."),
     option("world", "standard", f"Where Atlantis lies: {', '.join(VARIANTS)}."),
-    experiment_option,
-)
-override_options = _all(
-    *(
-        click.option(
-            f"--{name}", name, metavar="VALUE", help=f"Override: {FIELDS[name].metadata['help']}."
-        )
-        for name in OVERRIDABLE
-    )
+    shared_options,
 )
 executor_options = _all(
     option("executor", "auto", "inline, processes, ray; auto: processes for several workers."),
@@ -87,19 +78,15 @@ model_options = _all(
 
 def overrides_from(options: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that were given a value."""
-    given = {name: options.get(name) for name in OVERRIDABLE}
-    return {name: parse_value(name, text) for name, text in given.items() if text is not None}
+    given = [name for name in OVERRIDABLE if options.get(name) is not None]
+    return {name: parse_value(name, options[name]) for name in given}
 
 
 def settings_from(model: ModelName, options: dict[str, Any]) -> Settings:
     """Return the settings of a model from the command's options."""
-    return resolve(
-        model,
-        scale=options["scale"],
-        world=options["world"],
-        seed=parse_value("seed", options["seed"]),
-        overrides=overrides_from(options),
-    )
+    names = {"scale": options["scale"], "world": options["world"]}
+    seed = parse_value("seed", options["seed"])
+    return resolve(model, **names, seed=seed, overrides=overrides_from(options))
 
 
 def check_name(kind: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -148,7 +135,6 @@ def chosen_model(store: Store, options: dict[str, Any]) -> StoredRun:
         return find_model(store, settings_from(parse_model(model), options))
     if run_id is None or model is not None:
         raise InputError("name one model: either model=pt1_ftwb1-3 (with seed) or run_id=ID")
-    overrides = [name for name in OVERRIDABLE if options.get(name) is not None]
-    if overrides:
+    if overrides := overrides_from(options):
         raise InputError(f"run_id has settings of its own; leave out {', '.join(overrides)}")
     return model_by_run_id(store, run_id)

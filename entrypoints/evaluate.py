@@ -11,7 +11,6 @@ from entrypoints import command as cli
 @cli.model_options
 @cli.option("answers", "false", "Store every question with its generation as answers.parquet.")
 @cli.name_options
-@cli.override_options
 def main(checkpoints: str, answers: str, **options: Any) -> None:
     """Evaluate a trained model on standard, Atlantis and multi-task rows."""
     keep_answers = cli.parse_flag("answers", answers)
@@ -19,10 +18,8 @@ def main(checkpoints: str, answers: str, **options: Any) -> None:
     from worldrep.stages import evaluate_model
 
     run = cli.chosen_model(store, options)
-    run_id = evaluate_model(
-        store, run, checkpoints=checkpoints, keep_answers=keep_answers, launched=True
-    )
-    cli.announce(store, run_id)
+    choices: dict[str, Any] = {"checkpoints": checkpoints, "keep_answers": keep_answers}
+    cli.announce(store, evaluate_model(store, run, **choices, launched=True))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ OWN = "default: the study's own."
 @cli.option("scale", None, f"paper, mini, smoke; {OWN}")
 @cli.option("world", None, f"standard, scattered, with_atlantis; {OWN}")
 @cli.option("out", "figures", "Folder for the figures.")
-@cli.experiment_option
-@cli.override_options
+@cli.shared_options
 def main(study: str, out: str, **options: Any) -> None:
     """Train, evaluate and extract every model of a study, then draw its heatmaps."""
     from worldrep.executors import ExecutorOptions
@@ -34,13 +33,9 @@ def main(study: str, out: str, **options: Any) -> None:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise InputError(f"cannot write to out={out!r}: {fault.strerror}") from None
-    definition = load_definition(study).asked_for(
-        seeds=options["seed"],
-        worlds=options["world"],
-        scale=options["scale"],
-        settings=cli.overrides_from(options),
-    )
-    graph = expand(definition)
+    names = {"seeds": options["seed"], "worlds": options["world"], "scale": options["scale"]}
+    settings = cli.overrides_from(options)
+    graph = expand(load_definition(study).asked_for(**names, settings=settings))
     store = cli.connect(options)
     from worldrep.studies.driver import run_study
 
@@ -57,9 +52,8 @@ def draw_heatmaps(graph: Graph, result: StudyResult, experiment: str, out: Path)
     from analysis.options import Options
 
     evaluated = [step for step in graph.steps.values() if step.kind == "evaluate"]
-    found = [step.settings for step in evaluated]
-    tuned = [s for s in found if s.pretrain == "pt1" and s.ft.startswith("ftwb")]
-    kinds = dict.fromkeys((settings.world, settings.width) for settings in tuned)
+    tuned = [s for s in (step.settings for step in evaluated) if s.ft.startswith("ftwb")]
+    kinds = dict.fromkeys((s.world, s.width) for s in tuned if s.pretrain == "pt1")
     for world, width in kinds:
         name = "exp1_heatmaps" + ("" if len(kinds) == 1 else f"_{world}_{width}")
         scale, seeds = graph.definition.scale, graph.definition.seeds

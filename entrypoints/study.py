@@ -10,8 +10,8 @@ import click
 from entrypoints import command as cli
 
 if TYPE_CHECKING:
-    from worldrep.executors import ExecutorOptions
     from worldrep.studies import Graph
+    from worldrep.tracking import Store
 
 OWN = "default: the study's own."
 
@@ -40,26 +40,21 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
     graph = expand(definition)
     mine = Shard.parse(shard).steps_of(graph)
     executor = ExecutorOptions.parse(options)
-    if action == "run":
-        _run(graph, executor, mine, options)
-    else:
-        _show(action, format, graph, mine, options)
-
-
-def _run(graph: Graph, executor: ExecutorOptions, mine: set[str], options: dict[str, Any]) -> None:
+    store = cli.connect(options)
+    if action != "run":
+        _show(store, action, format, graph, mine)
+        return
     from worldrep.studies.driver import run_study
 
-    store = cli.connect(options)
     result = run_study(store, graph, executor, mine=mine, launched=True)
     store.point_launch(result.run_id)
     result.check()
     click.echo(f"study {graph.definition.name}: done; store: {store.address}")
 
 
-def _show(action: str, format: str, graph: Graph, mine: set[str], options: dict[str, Any]) -> None:
+def _show(store: Store, action: str, format: str, graph: Graph, mine: set[str]) -> None:
     from worldrep.studies.report import Overview
 
-    store = cli.connect(options)
     store.launch.rename(f"{action} of study {graph.definition.name}")
     found = Overview.read(store, graph, mine)
     if format == "json":

@@ -4,9 +4,8 @@ import pytest
 
 from worldrep.errors import InputError
 from worldrep.executors import ExecutorOptions
-from worldrep.executors.executor import absolute_uri, visible_gpus
+from worldrep.executors.executor import absolute_uri, device_of, visible_gpus
 from worldrep.executors.jobs import LineWriter
-from worldrep.executors.local import device_of
 from worldrep.executors.ray_tasks import capacity_of
 
 

@@ -19,7 +19,7 @@ from worldrep.evaluation.representations import (
 from worldrep.model.qwen2 import build_model
 from worldrep.names import ModelName
 from worldrep.scales import resolve
-from worldrep.stages.extract import draw_map
+from worldrep.stages.measure import draw_map
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ import pytest
 
 from worldrep.executors import Outcome
 from worldrep.studies import Shard, expand, load_definition
-from worldrep.studies.scheduler import MAX_LOSSES, Scheduler, plan
-from worldrep.studies.states import StepState
+from worldrep.studies.scheduler import MAX_LOSSES, Scheduler, StepState, plan
 from worldrep.tracking import StoredRun
 
 

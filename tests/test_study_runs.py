@@ -12,7 +12,7 @@ from entrypoints import finetune, study
 from worldrep.executors import ExecutorOptions
 from worldrep.studies import Shard, expand, load_definition
 from worldrep.studies.driver import run_study
-from worldrep.studies.states import read_states
+from worldrep.studies.scheduler import read_states
 from worldrep.studies.study_run import StudyRun
 from worldrep.tracking import Store
 

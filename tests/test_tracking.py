@@ -299,7 +299,7 @@ def test_of_two_that_take_over_the_same_dead_run_one_is_refused(store, monkeypat
 
 
 def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
-    monkeypatch.setattr("worldrep.tracking.open_run.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("worldrep.tracking.runs.HEARTBEAT_SECONDS", 0.05)
     run = store.claim(spec())
     run.metrics(1, {"train/loss": 1.0})
     elsewhere(store, run.id, time.time(), number=1)
@@ -314,7 +314,7 @@ def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
 
 
 def test_a_process_that_lost_its_run_does_not_mark_it(store, monkeypatch):
-    monkeypatch.setattr("worldrep.tracking.open_run.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("worldrep.tracking.runs.HEARTBEAT_SECONDS", 0.05)
     with pytest.raises(TakenError, match="taken over"), store.run(spec()) as run:
         elsewhere(store, run.id, time.time(), number=1)
         while not run.lost:

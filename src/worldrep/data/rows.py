@@ -52,11 +52,14 @@ class RowMaker:
         self._city_tokens = np.stack([encode(f"c_{text}") for text in world.cities["city_id"]])
         self._atlantis = np.flatnonzero(world.is_atlantis).astype(np.int32)
         self._held_out_keys: dict[str, Keys] = {}
+        self._digests: dict[RowSet, str] = {}
 
     def digest(self, rowset: RowSet) -> str:
         """Return the digest of all that determines the rows of a set."""
-        own = [VERSION, self.world.digest, self.seed, self.held_out_rows]
-        return digest([*own, *astuple(rowset)])
+        if rowset not in self._digests:
+            own = [VERSION, self.world.digest, self.seed, self.held_out_rows]
+            self._digests[rowset] = digest([*own, *astuple(rowset)])
+        return self._digests[rowset]
 
     def tokens(self, rowset: RowSet) -> Tokens:
         """Return the token rows (rows, length) of a set, in random order.

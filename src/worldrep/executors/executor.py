@@ -1,21 +1,31 @@
-"""The interface of executors, their options, and how one is opened."""
+"""Executors: their interface, their options, and those that run jobs on this machine."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Protocol
 
-from worldrep.errors import InputError, unknown
-from worldrep.executors.jobs import PERFORM_STEP, Job, Outcome, Report, WorkerContext
+from worldrep.errors import InputError, interrupt_on_sigterm, unknown
+from worldrep.executors import jobs
+from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
 AUTO = "auto"
+STOP_SECONDS = 30.0  # time for a worker to close its run
 
 
 class Executor(Protocol):
@@ -51,7 +61,7 @@ class ExecutorOptions:
     cpus: int = 0
     gpus: float | None = None
     address: str = "local"
-    perform: str = PERFORM_STEP
+    perform: str = jobs.PERFORM_STEP
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
@@ -59,8 +69,7 @@ class ExecutorOptions:
         if self.workers < 1:
             raise InputError(f"workers={self.workers} is too small; it must be at least 1")
         if self.executor == AUTO:
-            found = "inline" if self.workers == 1 else "processes"
-            object.__setattr__(self, "executor", found)
+            object.__setattr__(self, "executor", "inline" if self.workers == 1 else "processes")
         if self.cpus < 0 or (self.gpus or 0) < 0:
             raise InputError("cpus and gpus must not be negative")
         if self.executor == "inline" and self.workers > 1:
@@ -73,7 +82,6 @@ class ExecutorOptions:
 
     @classmethod
     def parse(cls, typed: Mapping[str, str]) -> ExecutorOptions:
-        """Build from what the user typed for executor, workers, cpus, gpus and address."""
         return cls(
             typed["executor"],
             int(_number("workers", typed["workers"], int)),
@@ -91,30 +99,17 @@ class ExecutorOptions:
 
 
 def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Executor:
-    """Start an executor.
-
-    Args:
-        options: where jobs run.
-        store: where their results go.
-        report: callback that receives progress and lines of the workers.
-
-    Raises:
-        InputError: an option does not fit the cluster, or Ray is not installed.
-        StateError: no Ray cluster answers.
-    """
+    """Start an executor. report: callback that receives progress and lines of the workers."""
     uri = absolute_uri(store.uri)
     context = WorkerContext(uri, store.experiment_name, options.worker_cpus, options.perform)
     if options.executor == "ray":
         from worldrep.executors.ray_tasks import RayTasks
 
         return RayTasks(context, options.workers, options.gpus, options.address, report)
-    from worldrep.executors.local import Inline, Processes
-
     if options.executor == "inline":
         return Inline(store, context, report)
-    gpus = options.gpus
-    if gpus is None:
-        gpus = min(1.0, visible_gpus() / options.workers)
+    equal_part = min(1.0, visible_gpus() / options.workers)
+    gpus = equal_part if options.gpus is None else options.gpus
     return Processes(context, options.workers, gpus, report)
 
 
@@ -133,7 +128,7 @@ def visible_gpus() -> int:
     """Return the number of CUDA devices visible to this process, without initialising CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+        return sum(name.strip() not in ("", "-1") for name in visible.split(","))
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
@@ -143,3 +138,141 @@ def absolute_uri(uri: str) -> str:
     if path == uri or path.startswith(("/", "file:")):
         return uri
     return f"sqlite:///{Path(path).resolve()}"
+
+
+class Inline:
+    """Runs one job at a time in this process."""
+
+    def __init__(self, store: Store, context: WorkerContext, report: Report) -> None:
+        self._store, self._context, self._report = store, context, report
+        self._job: Job | None = None
+
+    @property
+    def free(self) -> int:
+        return 0 if self._job else 1
+
+    def submit(self, job: Job) -> None:
+        self._job = job
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        job, self._job = self._job, None
+        if job is None:  # only jobs of other drivers are left
+            time.sleep(seconds)
+            return []
+        return [run_job(self._store, job, self._context, partial(self._report, 1))]
+
+    def stop(self) -> list[Owner]:
+        return [Owner.here()]
+
+
+@dataclass
+class Worker:
+    """A worker process, its connection and its current job."""
+
+    number: int
+    process: SpawnProcess
+    connection: Connection
+    job: Job | None = None
+
+
+class Processes:
+    """Runs jobs in worker processes on all GPUs. A dead worker is replaced, and its job is lost."""
+
+    def __init__(self, context: WorkerContext, workers: int, gpus: float, report: Report) -> None:
+        self._context, self._size, self._gpus, self._report = context, workers, gpus, report
+        self._workers: dict[int, Worker] = {}
+
+    @property
+    def free(self) -> int:
+        return self._size - sum(worker.job is not None for worker in self._workers.values())
+
+    def submit(self, job: Job) -> None:
+        """Send a job to an idle worker; start one if there is none."""
+        worker = next((w for w in self._workers.values() if w.job is None), None) or self._start()
+        worker.job = job
+        with suppress(OSError):  # the idle worker has died: `wait` finds that out
+            worker.connection.send(job)
+
+    def _start(self) -> Worker:
+        number = min(set(range(1, self._size + 1)) - set(self._workers))
+        processes = multiprocessing.get_context("spawn")
+        ours, theirs = processes.Pipe()
+        arguments = (theirs, self._context, device_of(number, self._gpus))
+        process = processes.Process(target=serve, args=arguments, name=f"worker {number}")
+        # Workers inherit the mask: Ctrl-C is for the driver, which ends its workers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        theirs.close()
+        self._workers[number] = Worker(number, process, ours)
+        return self._workers[number]
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        workers = {worker.connection: worker for worker in self._workers.values()}
+        outcomes = [self._receive(workers[ready]) for ready in wait(workers, seconds)]  # type: ignore[arg-type, index]
+        return [outcome for outcome in outcomes if outcome]
+
+    def _receive(self, worker: Worker) -> Outcome | None:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            worker.connection.close()
+            del self._workers[worker.number]
+            reason = f"its worker died (exit code {worker.process.exitcode})"
+            return Outcome(worker.job.fingerprint, "lost", message=reason) if worker.job else None
+        if isinstance(message, Outcome):
+            worker.job = None
+            return message
+        self._report(worker.number, message)
+        return None
+
+    def stop(self) -> list[Owner]:
+        """End all workers. A busy one closes its run as KILLED first."""
+        for worker in self._workers.values():
+            worker.connection.close() if worker.job is None else worker.process.terminate()
+        for worker in self._workers.values():
+            worker.process.join(STOP_SECONDS)
+            worker.process.kill()
+            worker.process.join()
+        self._workers.clear()
+        return []  # on this host every process can see that they are gone
+
+
+def device_of(number: int, gpus: float) -> str | None:
+    """Return CUDA_VISIBLE_DEVICES for a worker: its part of the visible GPUs. None: unchanged."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not gpus:
+        return None
+    first, last = int((number - 1) * gpus + 1e-9), int(number * gpus - 1e-9)
+    names = visible.split(",") if visible else [str(i) for i in range(last + 1)]
+    return ",".join(names[i % len(names)] for i in range(first, last + 1))
+
+
+def serve(connection: Connection, context: WorkerContext, device: str | None) -> None:
+    """Run jobs in a worker process until the driver closes the connection or dies."""
+    interrupt_on_sigterm()
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    os.environ.update(context.thread_variables)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+    def report(message: Message) -> None:
+        with suppress(OSError):  # the job does not fail when the driver is gone
+            connection.send(message)
+
+    try:
+        store = context.connect()
+        while True:
+            job = connection.recv()
+            connection.send(run_job(store, job, context, report))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+
+
+def _end_with_driver() -> None:
+    """Send this process SIGTERM when the driver dies, so that it closes its run."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        os.kill(os.getpid(), signal.SIGTERM)

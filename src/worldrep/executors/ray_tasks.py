@@ -1,8 +1,4 @@
-"""Run jobs as tasks of a Ray cluster.
-
-Ray keeps a worker process for later tasks of the same driver, so only its first job pays for the
-imports of torch and MLflow.
-"""
+"""Run jobs as tasks of a Ray cluster. Ray reuses worker processes, so imports are paid once."""
 
 from __future__ import annotations
 
@@ -20,21 +16,14 @@ from typing import Any
 
 import worldrep
 from worldrep.errors import InputError, StateError, first_line
-from worldrep.executors.jobs import (
-    Job,
-    Message,
-    Outcome,
-    Report,
-    WorkerContext,
-    run_job,
-    thread_variables,
-)
+from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
 from worldrep.tracking.liveness import Owner
 
 CONNECT_SECONDS = 5.0  # time for the address of a cluster to answer
 PLACE_SECONDS = 60.0  # time without any running task before that is reported
 MAX_FAILED_STARTS = 10  # tasks in a row that may end before their job begins
-NOT_PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
+PASSED_ON = ("MLFLOW_", "AWS_", "WORLDREP_")  # prefixes of environment variables
+NOT_PASSED_ON = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"}
 
 
 def run_task(context: WorkerContext, job: Job) -> Iterator[Owner | Message | Outcome]:
@@ -63,10 +52,7 @@ class Task:
 
 
 class RayTasks:
-    """Runs jobs as Ray tasks. When a worker or its node dies, its job is lost.
-
-    Ray does not retry lost tasks itself: the driver first closes the run of the dead process.
-    """
+    """Runs jobs as Ray tasks without retries: the driver must close a dead process's run first."""
 
     def __init__(
         self, context: WorkerContext, workers: int, gpus: float | None, address: str, report: Report
@@ -95,23 +81,19 @@ class RayTasks:
                 f"the largest have {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs"
             )
         if capacity < self._workers:
-            self._report(
-                0, f"the cluster has room for {capacity} of {self._workers} workers at once"
-            )
+            text = f"the cluster has room for {capacity} of {self._workers} workers at once"
+            self._report(0, text)
 
     @property
     def free(self) -> int:
-        """Number of workers without a job. Ray queues jobs that have no place yet."""
         return self._workers - len(self._tasks)
 
     def submit(self, job: Job) -> None:
-        """Hand a job to Ray."""
         used = {task.number for task in self._tasks.values()}
         number = min(set(range(1, self._workers + 1)) - used)
         self._tasks[self._run.remote(self._context, job)] = Task(number, job)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Return the outcomes of jobs that ended; wait at most `seconds` for a message."""
         self._report_no_place()
         if not self._tasks:
             time.sleep(seconds)
@@ -121,7 +103,6 @@ class RayTasks:
         return [outcome for outcome in outcomes if outcome]
 
     def _receive(self, messages: Any) -> Outcome | None:
-        """Take one message of a task."""
         from ray.exceptions import RayError
 
         task = self._tasks[messages]
@@ -163,7 +144,6 @@ class RayTasks:
             self._report(0, "no worker has a place on the cluster; waiting for one")
 
     def stop(self) -> list[Owner]:
-        """End all tasks at once. The driver closes the runs that they leave open."""
         owners = [task.owner for task in self._tasks.values() if task.owner]
         for messages in self._tasks:
             self._ray.cancel(messages, force=True)
@@ -181,10 +161,7 @@ def capacity_of(node: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 
 def _start_ray(address: str, context: WorkerContext) -> Any:
-    """Return Ray, connected to a running cluster, or to a new one for the address `local`.
-
-    Raises InputError when ray is not installed, StateError when no cluster answers.
-    """
+    """Return Ray, connected to a running cluster, or to a new one for the address `local`."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -193,15 +170,17 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
             "executor=ray needs the extra `cluster`: pip install -c constraints.txt -e '.[cluster]'"
         ) from None
     host, _, port = address.rpartition(":")
-    # Ray copies this package to every node.
-    modules = {"py_modules": [str(Path(worldrep.__file__).parent)]}
+    # What workers need to reach the store. Ray copies this package to every node.
+    names = {name for name in os.environ if name.startswith(PASSED_ON)} - NOT_PASSED_ON
+    variables = {name: os.environ[name] for name in names} | context.thread_variables
+    modules = [str(Path(worldrep.__file__).parent)]
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     options |= {"include_dashboard": False} if address == "local" else {}
     stop_handler = signal.getsignal(signal.SIGTERM)
     try:
         if port.isdecimal() and "/" not in host:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        environment = {"env_vars": _environment(context)} | modules
+        environment = {"env_vars": variables, "py_modules": modules}
         ray.init(address=address, runtime_env=environment, **options)
     except (OSError, ValueError, RuntimeError) as fault:
         raise StateError(
@@ -210,12 +189,3 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
         ) from None
     signal.signal(signal.SIGTERM, stop_handler)  # ray.init replaces the handler
     return ray
-
-
-def _environment(context: WorkerContext) -> dict[str, str]:
-    """Return the environment variables that workers need to reach the store."""
-    prefixes = ("MLFLOW_", "AWS_", "WORLDREP_")
-    kept = {k: v for k, v in os.environ.items() if k.startswith(prefixes)}
-    for name in NOT_PASSED_ON:
-        kept.pop(name, None)
-    return kept | thread_variables(context.cpus or 1)

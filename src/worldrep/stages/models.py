@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from transformers import Qwen2ForCausalLM
@@ -31,60 +30,72 @@ LAST, ALL = "last", "all"  # checkpoints
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A finished training, with the settings that it stored and its world."""
+    """A finished training, with the settings that it stored, its world, and chosen checkpoints."""
 
     store: Store
     run: StoredRun
     settings: Settings
     maker: RowMaker
+    checkpoints: str
+    steps: list[int]
 
     @classmethod
-    def load(cls, store: Store, run: StoredRun) -> TrainedModel:
-        """Read what a training stored. Raises StateError when its cities have changed since."""
-        settings = stored_settings(store, run)
-        return cls(store, run, settings, _stored_maker(store, run, settings))
+    def load(cls, store: Store, run: StoredRun, checkpoints: str) -> TrainedModel:
+        """Read what a training stored. checkpoints: `last`, `all` or steps such as `100,200`.
 
-    def steps(self, checkpoints: str) -> list[int]:
-        """Return the steps of `last`, `all` or a list such as `100,200`.
-
-        Raises:
-            InputError: It is neither of these, or no checkpoint of a step was kept.
+        Raises StateError when the cities have changed since, InputError for an unknown checkpoint.
         """
-        rowsets = training_sets(self.settings, self.maker.world)
-        last = Schedule.of(self.settings, sum(rowset.rows for rowset in rowsets)).steps
-        if checkpoints == LAST:
-            return [last]
-        kept = self.store.checkpoint_steps(self.run.id)
-        if checkpoints == ALL:
-            return sorted({*kept, last})
-        steps = set()
-        for text in checkpoints.split(","):
-            digits = text.strip()
-            if not (digits.isascii() and digits.isdecimal()) or int(digits) not in {*kept, last}:
-                raise InputError(
-                    f"checkpoint {text!r} was not kept; allowed: last, all, "
-                    f"or steps among {', '.join(map(str, kept))}"
-                )
-            steps.add(int(digits))
-        return sorted(steps)
+        settings = known = stored_settings(store, run)
+        if settings.cities != "none":
+            # The user's CSV may be on another machine, or may have changed since.
+            known = replace(settings, cities=cached_cities(store, run.id))
+        maker = maker_of(known)
+        if maker.world.digest != run.tag("world_digest"):
+            raise StateError(f"run {run.id} was trained on other cities than its settings describe")
+        rowsets = training_sets(settings, maker.world)
+        last = Schedule.of(settings, sum(rowset.rows for rowset in rowsets)).steps
+        steps = [last] if checkpoints == LAST else _steps(store, run, checkpoints, last)
+        return cls(store, run, settings, maker, checkpoints, steps)
 
-    @contextmanager
-    def at(self, step: int, checkpoints: str) -> Iterator[Qwen2ForCausalLM]:
-        """Load the model of a step on the best device. Raises StateError if a file is damaged."""
-        path = MODEL if checkpoints == LAST else f"{CHECKPOINTS}/{folder_name(step)}"
-        with self.store.download(self.run.id, path) as folder:
-            verify(folder)
-            yield load_model(folder).to(best_device())
+    @property
+    def choice(self) -> str | list[int]:
+        """The part of a fingerprint that stands for the checkpoints."""
+        return LAST if self.checkpoints == LAST else self.steps
 
-    def tags(self, checkpoints: str) -> dict[str, str]:
-        """Return the tags of an evaluation or extraction of the model."""
+    def weights(self) -> Iterator[tuple[int, Qwen2ForCausalLM]]:
+        """Load the model of each step, on the best device. StateError if a file is damaged."""
+        for step in self.steps:
+            last = self.checkpoints == LAST
+            path = MODEL if last else f"{CHECKPOINTS}/{folder_name(step)}"
+            with self.store.download(self.run.id, path) as folder:
+                verify(folder)
+                yield step, load_model(folder).to(best_device())
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of an evaluation or extraction of the model."""
         tags = identity_tags(self.settings) | downstream_tags(self.run)
-        return tags | {"checkpoints": checkpoints}
+        return tags | {"checkpoints": self.checkpoints}
 
     def run_name(self, stage: str, *choices: str) -> str:
         """Return the name of a run, with those choices that are not the default."""
         chosen = [choice for choice in choices if choice not in ("default", LAST)]
         return " ".join([self.settings.run_name(stage), *chosen])
+
+
+def _steps(store: Store, run: StoredRun, checkpoints: str, last: int) -> list[int]:
+    kept = store.checkpoint_steps(run.id)
+    texts = map(str, {*kept, last}) if checkpoints == ALL else checkpoints.split(",")
+    steps = set()
+    for text in texts:
+        digits = text.strip()
+        if not (digits.isascii() and digits.isdecimal()) or int(digits) not in {*kept, last}:
+            raise InputError(
+                f"checkpoint {text!r} was not kept; allowed: last, all, "
+                f"or steps among {', '.join(map(str, kept))}"
+            )
+        steps.add(int(digits))
+    return sorted(steps)
 
 
 def stored_settings(store: Store, run: StoredRun) -> Settings:
@@ -105,27 +116,8 @@ def cached_cities(store: Store, run_id: str) -> str:
     return str(path)
 
 
-def _stored_maker(store: Store, run: StoredRun, settings: Settings) -> RowMaker:
-    """Return the row maker of a training's world.
-
-    Raises:
-        StateError: The settings no longer describe the cities of the training.
-    """
-    if settings.cities != "none":
-        # The user's CSV may be on another machine, or may have changed since.
-        settings = replace(settings, cities=cached_cities(store, run.id))
-    maker = maker_of(settings)
-    if maker.world.digest != run.tag("world_digest"):
-        raise StateError(f"run {run.id} was trained on other cities than its settings describe")
-    return maker
-
-
 def find_model(store: Store, settings: Settings) -> StoredRun:
-    """Return the finished training that these settings describe.
-
-    Raises:
-        StateError: The store has none; the message holds the command that trains it.
-    """
+    """Return the finished training that settings describe; StateError names the command for it."""
     found = store.finished(TrainingPlan.of(settings).fingerprint)
     if found:
         return found
@@ -159,10 +151,8 @@ def training_command(settings: Settings) -> str:
 
 def describe(settings: Settings) -> str:
     """Return all names of a model, for messages."""
-    return (
-        f"{settings.model_name} seed {settings.seed} "
-        f"(scale {settings.scale}, world {settings.world})"
-    )
+    where = f"scale {settings.scale}, world {settings.world}"
+    return f"{settings.model_name} seed {settings.seed} ({where})"
 
 
 def kind_of(run: StoredRun) -> str:
@@ -171,7 +161,6 @@ def kind_of(run: StoredRun) -> str:
 
 
 def _others(store: Store, settings: Settings) -> str:
-    """Name the finished models of the same name with other settings."""
     names = {key: getattr(settings, key) for key in ("width", "world", "scale")}
     runs = store.find(model=str(settings.model_name), seed=str(settings.seed), **names)
     ids = [run.id for run in runs if run.status == "FINISHED" and run.stage in TRAINING_STAGES]

@@ -1,8 +1,4 @@
-"""A training described by one object, and the fingerprints of results.
-
-A fingerprint is a digest of everything that determines a result. Two pieces of work with the same
-fingerprint have the same result, so the second one is not done.
-"""
+"""A training described by one object, and the fingerprints (digests of all inputs) of results."""
 
 from __future__ import annotations
 
@@ -10,15 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from worldrep.data import sets
 from worldrep.data.rows import RowMaker, RowSet
-from worldrep.data.sets import (
-    base_sets,
-    maker_of,
-    suite_sets,
-    training_digest,
-    training_sets,
-    validation_sets,
-)
 from worldrep.digests import digest
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
@@ -28,15 +17,13 @@ SEMANTICS = 3  # raised by hand when the same settings train, evaluate or extrac
 
 
 class Base(Protocol):
-    """The training that a fine-tuning starts from: a plan, or a run in the store."""
+    """The training that a fine-tuning starts from: a plan, a study's step, or a stored run."""
 
     @property
-    def fingerprint(self) -> str:
-        """Digest of everything that determines the base."""
+    def fingerprint(self) -> str: ...
 
     @property
-    def configuration(self) -> str:
-        """The fingerprint without the seed."""
+    def configuration(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -65,39 +52,23 @@ class TrainingPlan:
 
     @classmethod
     def of(cls, settings: Settings, base: Base | None = None) -> TrainingPlan:
-        """Make the plan of a training. Raises InputError for a world that cannot be made.
-
-        Args:
-            settings: Complete settings.
-            base: Where a fine-tuning starts from; default: the pretraining that its settings
-                describe.
-        """
+        """Make the plan. base: default: the settings' own. InputError: the world cannot be made."""
         if settings.is_finetuning and base is None:
             base = cls.of(base_settings(settings))
-        maker = maker_of(settings)
-        digests = _row_digests(maker, settings)
+        maker = sets.maker_of(settings)
+        rows = tuple(sets.training_sets(settings, maker.world))
+        base_rows = tuple(sets.base_sets(settings, maker.world))
+        validation = sets.validation_sets(settings)
+        digests = [sets.training_digest(maker, settings)]
+        digests += map(maker.digest, (*base_rows, *validation.values()))
         own, shared = (base.fingerprint, base.configuration) if base else (None, None)
-        return cls(
-            settings=settings,
-            maker=maker,
-            base=base,
-            rows=tuple(training_sets(settings, maker.world)),
-            base_rows=tuple(base_sets(settings, maker.world)),
-            validation=validation_sets(settings),
-            fingerprint=_fingerprint(settings, digests, own),
-            configuration=_fingerprint(replace(settings, seed=0), digests, shared),
-        )
+        fingerprint = _fingerprint(settings, digests, own)
+        configuration = _fingerprint(replace(settings, seed=0), digests, shared)
+        return cls(settings, maker, base, rows, base_rows, validation, fingerprint, configuration)
 
     @property
     def steps(self) -> int:
-        """Number of optimizer steps."""
         return Schedule.of(self.settings, sum(rowset.rows for rowset in self.rows)).steps
-
-
-def _row_digests(maker: RowMaker, settings: Settings) -> list[str]:
-    """Return the digests of all rows that a training reads; they do not depend on the seed."""
-    rowsets = (*base_sets(settings, maker.world), *validation_sets(settings).values())
-    return [training_digest(maker, settings), *map(maker.digest, rowsets)]
 
 
 def _fingerprint(settings: Settings, rows: Sequence[str], base: str | None) -> str:
@@ -113,7 +84,7 @@ def evaluation_fingerprint(
     keep_answers: bool = False,
 ) -> str:
     """Return the fingerprint of an evaluation of the model with fingerprint `model`."""
-    rows = [maker.digest(rowset) for rowset in suite_sets(settings).values()]
+    rows = [maker.digest(rowset) for rowset in sets.suite_sets(settings).values()]
     asked = [settings.multi_rows, checkpoints, keep_answers]
     return digest([SEMANTICS, "evaluate", model, rows, *asked])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -62,16 +61,8 @@ def world_dataset(world: World) -> Dataset:
     return Dataset("world", world.digest, {"variant": world.variant})
 
 
-def log_cities(run: OpenRun, world: World) -> None:
-    """Store all cities of a training's world with its run."""
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-        path = Path(folder) / CITIES
-        world.cities.to_csv(path, index=False)
-        run.artifact(path)
-
-
 def keep_cities(run: OpenRun, settings: Settings) -> None:
     """Store the user's CSV with the run of a study or sweep, for workers on other machines."""
     if settings.cities != "none":
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-            run.artifact(Path(shutil.copy(settings.cities, Path(folder) / CITIES)))
+        with run.new_artifact(CITIES) as path:
+            shutil.copy(settings.cities, path)

@@ -22,8 +22,8 @@ from worldrep.scales import base_settings
 from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.models import MODEL, describe, kind_of, stored_settings
 from worldrep.stages.plan import TrainingPlan
-from worldrep.stages.provenance import identity_tags, log_cities, log_rows
-from worldrep.tracking import CHECKPOINTS, OpenRun, RunSpec, Store, StoredRun
+from worldrep.stages.provenance import identity_tags, log_rows
+from worldrep.tracking import CHECKPOINTS, CITIES, OpenRun, RunSpec, Store, StoredRun
 from worldrep.training.checkpoint import (
     Checkpoint,
     folder_name,
@@ -56,7 +56,7 @@ def train_model(
         progress: Progress callback; default: a progress bar.
 
     Raises:
-        InputError: The base does not fit the fine-tuning.
+        InputError: The base does not fit the fine-tuning, or the world has too few questions.
         StateError: The base is damaged, or another process trains the same model.
     """
     accelerator = make_accelerator(settings)
@@ -87,13 +87,7 @@ def check_base(store: Store, run_id: str, settings: Settings) -> StoredRun:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Token rows of a training.
-
-    Attributes:
-        rows: (n, length) rows that the model is trained on.
-        base_rows: (m, length) rows of the base's training, for a strategy that uses them again.
-        validate: Computes the validation metrics of a model.
-    """
+    """Token rows (n, length) of a training and of its base's, and the function that validates."""
 
     rows: Tokens
     base_rows: Tokens | None
@@ -101,11 +95,7 @@ class TrainingData:
 
     @classmethod
     def load(cls, plan: TrainingPlan, accelerator: Accelerator) -> TrainingData:
-        """Make the rows, or read them from the cache; the main process makes them for all.
-
-        Raises:
-            InputError: The world has too few questions.
-        """
+        """Make the rows, or read them from the cache; the main process makes them for all."""
         with accelerator.main_process_first():
             rows = stack_rows(plan.maker, plan.rows)
             base_rows = stack_rows(plan.maker, plan.base_rows) if plan.base_rows else None
@@ -144,7 +134,10 @@ class _Trainer:
         with self.store.run(spec, launched=launched) if is_main else nullcontext() as run:
             run_id = str(self._from_main(lambda: run.id if run else None))
             if run:
-                _log_inputs(run, plan)
+                log_rows(run, plan.maker, (*plan.rows, *plan.base_rows), "training")
+                log_rows(run, plan.maker, plan.validation.values(), "validation")
+                with run.new_artifact(CITIES) as path:
+                    plan.maker.world.cities.to_csv(path, index=False)
             checkpoint = self._checkpoint(run_id)
             if checkpoint:
                 self.accelerator.print(f"{spec.name}: resumed after step {checkpoint.step}")
@@ -159,7 +152,6 @@ class _Trainer:
             return run_id
 
     def _base_id(self, plan: TrainingPlan) -> str | None:
-        """The run id of the base, which is trained first if the store lacks it."""
         if plan.base is None:
             return None
         if isinstance(plan.base, StoredRun):
@@ -208,12 +200,6 @@ def _newest_complete(store: Store, run_id: str) -> Checkpoint | None:
             except StateError:  # truncated or damaged: use the one before
                 continue
     return None
-
-
-def _log_inputs(run: OpenRun, plan: TrainingPlan) -> None:
-    log_rows(run, plan.maker, (*plan.rows, *plan.base_rows), "training")
-    log_rows(run, plan.maker, plan.validation.values(), "validation")
-    log_cities(run, plan.maker.world)
 
 
 def _store_model(run: OpenRun, model: Qwen2ForCausalLM) -> None:

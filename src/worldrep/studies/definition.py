@@ -1,14 +1,6 @@
 """The definition of a study, read from a YAML file: a user's, or one that comes with worldrep.
 
-about: One sentence.
-models: [pt1, pt1_ftwb1-1..7, pt1_ftwb2-13]
-seeds: [42, 1]              # default: 42
-widths: [wide, narrow]      # default: as the models are named
-strategies: [plain, lora]   # for fine-tuned models; default: as the models are named
-worlds: [standard]          # default: standard
-scale: mini                 # default: mini
-steps: [evaluate, extract]  # default: both; a model that is missing is always trained
-settings: {epochs: 2}       # overrides for every listed model that reads them
+docs/studies.md shows a file with every key.
 """
 
 from __future__ import annotations
@@ -31,7 +23,7 @@ from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, p
 LIBRARY = Path(__file__).parent / "library"
 SUFFIXES = (".yaml", ".yml")
 STEPS = ("train", "evaluate", "extract")
-SINGULAR = {"widths": "width", "strategies": "strategy", "worlds": "world", "steps": "step"}
+_ALLOWED = (WIDTHS, STRATEGIES, VARIANTS, STEPS, SCALES)
 
 _RANGE = re.compile(r"(.*-)(\d+)\.\.(\d+)(\+.*)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -39,11 +31,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Definition:
-    """The names that define a study. All of them are checked when it is built.
+    """The names that define a study. InputError for an unknown name, or if there is nothing to do.
 
     widths, strategies: empty for those in the models' names; settings: overrides for every listed
     model; a setting that one strategy reads is for that strategy's models alone.
-    Raises InputError for an unknown name, or when there is nothing to do.
     """
 
     name: str
@@ -63,32 +54,21 @@ class Definition:
                 raise InputError(f"study {self.name!r} has no {key}")
         if any(seed < 0 for seed in self.seeds):
             raise InputError(f"seeds={','.join(map(str, self.seeds))} must be at least 0")
-        allowed = {"widths": WIDTHS, "strategies": STRATEGIES, "worlds": VARIANTS, "steps": STEPS}
-        for key, names in allowed.items():
-            for value in getattr(self, key):
+        found = {"width": self.widths, "strategy": self.strategies, "world": self.worlds}
+        found |= {"step": self.steps, "scale": (self.scale,)}
+        for (kind, values), names in zip(found.items(), _ALLOWED, strict=True):
+            for value in values:
                 if value not in names:
-                    raise unknown(SINGULAR[key], value, names)
-        if self.scale not in SCALES:
-            raise unknown("scale", self.scale, SCALES)
+                    raise unknown(kind, value, names)
         _ = self.resolved  # checks the models' names and settings
 
     def asked_for(
-        self,
-        *,
-        seeds: str | None = None,
-        widths: str | None = None,
-        worlds: str | None = None,
-        scale: str | None = None,
-        settings: Mapping[str, Any],
+        self, *, settings: Mapping[str, Any], scale: str | None = None, **lists: str | None
     ) -> Definition:
-        """Return the study with what the user typed in place of its own; None changes nothing."""
-        return self.changed(
-            seeds=None if seeds is None else parse_seeds(seeds),
-            widths=None if widths is None else parse_names(widths),
-            worlds=None if worlds is None else parse_names(worlds),
-            scale=scale,
-            settings={**self.settings, **settings},
-        )
+        """Return the study with the seeds, widths and worlds that the user typed, unless None."""
+        typed = {key: text for key, text in lists.items() if text is not None}
+        found = {k: parse_seeds(v) if k == "seeds" else parse_names(v) for k, v in typed.items()}
+        return self.changed(scale=scale, settings={**self.settings, **settings}, **found)
 
     def changed(self, **values: Any) -> Definition:
         """Return the study with other seeds, widths, worlds, scale or settings."""
@@ -97,26 +77,17 @@ class Definition:
     @cached_property
     def resolved(self) -> tuple[Settings, ...]:
         """The complete settings of every model, seed by seed, each once, in the order named."""
-        models = [
-            resolve(
-                model,
-                scale=self.scale,
-                world=world,
-                seed=seed,
-                overrides=self._overrides(model.strategy),
-            )
-            for seed, world, model in product(self.seeds, self.worlds, self._model_names)
-        ]
-        return tuple(dict.fromkeys(models))
+        models: dict[Settings, None] = {}
+        for seed, world, model in product(self.seeds, self.worlds, self._model_names):
+            own = self._overrides(model.strategy)
+            models[resolve(model, scale=self.scale, world=world, seed=seed, overrides=own)] = None
+        return tuple(models)
 
     def _overrides(self, strategy: str) -> dict[str, Any]:
         """Return the settings without those that only other strategies of this study read."""
         others = {name.strategy for name in self._model_names} - {strategy}
-        return {
-            name: value
-            for name, value in self.settings.items()
-            if FIELDS[name].metadata.get("strategy") not in others
-        }
+        reader = {name: FIELDS[name].metadata.get("strategy") for name in self.settings}
+        return {name: v for name, v in self.settings.items() if reader[name] not in others}
 
     @cached_property
     def _model_names(self) -> list[ModelName]:
@@ -125,9 +96,8 @@ class Definition:
             if self.widths and name.width != "base":
                 raise InputError(f"model {name} names a width, and widths are given beside it")
             if self.strategies and name.strategy != PLAIN:
-                raise InputError(
-                    f"model {name} names a strategy, and strategies are given beside it"
-                )
+                text = f"model {name} names a strategy, and strategies are given beside it"
+                raise InputError(text)
         if self.widths:
             names = [replace(name, width=width) for width in self.widths for name in names]
         if self.strategies:
@@ -141,10 +111,7 @@ def builtin_names() -> list[str]:
 
 
 def load_definition(name: str) -> Definition:
-    """Return a built-in study by its name, or the study in a YAML file by its path.
-
-    Raises InputError for an unknown study or a wrong file.
-    """
+    """Return a built-in study by its name, or the study in a YAML file by its path."""
     if Path(name).suffix not in SUFFIXES:
         if name not in builtin_names():
             fault = unknown("study", name, builtin_names())
@@ -180,9 +147,7 @@ def _read(path: Path, name: str) -> Definition:
         for key in content:
             if key not in _PARSERS:
                 raise unknown("key", key, _PARSERS)
-        values = {
-            key: parse(key, content[key]) for key, parse in _PARSERS.items() if key in content
-        }
+        values = {key: _PARSERS[key](key, value) for key, value in content.items()}
         return Definition(name, **{"models": ()} | values)
     except InputError as fault:
         raise InputError(f"study {path}: {fault}") from None

@@ -12,10 +12,8 @@ from tqdm import tqdm
 from worldrep.errors import StateError, first_line
 from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
 from worldrep.studies.graph import Graph, Step
-from worldrep.studies.scheduler import BLOCKED, Scheduler
-from worldrep.studies.states import DONE, FAILED, StepState, read_states
-from worldrep.studies.study_run import StudyRun
-from worldrep.studies.summaries import Summaries
+from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, Scheduler, StepState, read_states
+from worldrep.studies.study_run import StudyRun, Summaries
 from worldrep.tracking import Store, StoreFault
 from worldrep.tracking.liveness import Owner
 from worldrep.training.progress import Bar, Progress
@@ -35,13 +33,11 @@ class StudyResult:
     failed: list[str]
 
     def check(self) -> None:
-        """Raise StateError, naming them, when steps failed."""
-        if self.failed:
-            names = ", ".join(self.failed[:5])
-            more = f" and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+        if n := len(self.failed):
+            names = ", ".join(self.failed[:5]) + (f" and {n - 5} more" if n > 5 else "")
             raise StateError(
-                f"{len(self.failed)} steps failed ({names}{more}) and {self.counts[BLOCKED]} that "
-                "need them were not begun; the same command retries these and no others"
+                f"{n} steps failed ({names}) and {self.counts[BLOCKED]} that need them were not "
+                "begun; the same command retries these and no others"
             )
 
 
@@ -56,11 +52,11 @@ def run_study(
     """Do every step of a study that is not done, as children of the study's run.
 
     Args:
-        store: where the study's runs are.
-        graph: its steps.
-        options: where they run.
-        mine: fingerprints of the steps of this shard; default: all.
-        launched: use the run that `mlflow run` made as the study's run.
+        store: Where the study's runs are.
+        graph: Its steps.
+        options: Where they run.
+        mine: Fingerprints of the steps of this shard; default: all.
+        launched: Use the run that `mlflow run` made as the study's run.
 
     Returns:
         How the study ended. A failed step does not raise; see `StudyResult.check`.
@@ -76,7 +72,7 @@ def run_study(
     try:
         study_run = StudyRun(store, graph, launched=launched)
         scheduler = Scheduler(graph, states, study_run.run_id, mine)
-        driver = StudyDriver(store, scheduler, executor, display, study_run)
+        driver = StudyDriver(study_run, scheduler, executor, display)
         driver.work(states)
         driver.interrupted = False
     finally:
@@ -92,29 +88,23 @@ class StudyDriver:
     """Does the steps of a study, or those of one shard, beside other drivers."""
 
     def __init__(
-        self,
-        store: Store,
-        scheduler: Scheduler,
-        executor: Executor,
-        display: Display,
-        study_run: StudyRun,
+        self, study_run: StudyRun, scheduler: Scheduler, executor: Executor, display: Display
     ) -> None:
-        self._store, self._scheduler, self._executor = store, scheduler, executor
-        self._display, self._study_run = display, study_run
+        self._study_run, self._store, self._scheduler = study_run, study_run.store, scheduler
+        self._executor, self._display = executor, display
         self._steps = scheduler.graph.steps
-        self._summaries = Summaries(store, scheduler)
+        self._summaries = Summaries(self._store, scheduler)
         self._checked = self._read = time.monotonic()
         self.interrupted = True
 
     def work(self, states: Mapping[str, StepState]) -> None:
-        """Begin steps and record how they ended, until none is left.
-
-        states: of all steps when the study began.
-        """
+        """Begin steps until none is left. states: of all steps when the study began."""
         for found in states.values():  # steps that single commands have done
             if found.state == DONE and found.run and found.run.parent is None:
                 self._store.adopt(found.run.id, self._study_run.run_id)
-        self._display.say_begun(self._scheduler.counts())
+        counts = self._scheduler.counts()
+        done, total = counts[DONE], sum(counts.values())
+        self._display.say(f"{self._display.title}: {done} of {total} steps are done already")
         while self._scheduler.unfinished:
             while self._executor.free and (job := self._scheduler.next_job()):
                 self._executor.submit(job)
@@ -155,10 +145,7 @@ class StudyDriver:
         self._summaries.update({step.configuration for step in ended if step.kind == "evaluate"})
 
     def close(self, ended: Collection[Owner]) -> None:
-        """Close the runs that are still open; update the summaries and the study's run.
-
-        ended: processes whose work the executor cut off.
-        """
+        """Close all open runs and update the summaries. ended: processes whose work was cut off."""
         for fingerprint in self._scheduler.in_flight:
             self._close_dead(fingerprint, ended)
         self._read_finished()
@@ -179,18 +166,14 @@ class StudyDriver:
 
 
 class Display:
-    """Shows a bar for each worker and one for the whole on a terminal.
-
-    Elsewhere it prints one line for every step that ends.
-    """
+    """Shows a bar for each worker and one for the whole, if on a terminal; prints ended steps."""
 
     def __init__(self, title: str, workers: int) -> None:
-        self._title, self._out = title, sys.stdout  # kept: `run_job` redirects sys.stdout
+        self.title, self._out = title, sys.stdout  # kept: `run_job` redirects sys.stdout
         self._whole = Bar(0)
         self._bars = {number: Bar(number) for number in range(1, workers + 1)}
 
     def report(self, worker: int, message: Message) -> None:
-        """Show a message of a worker."""
         if isinstance(message, str):
             if message.strip():
                 several = len(self._bars) > 1 and worker
@@ -199,17 +182,10 @@ class Display:
             self._bars[worker](message)
 
     def say(self, line: str) -> None:
-        """Print a line above the bars."""
         tqdm.write(line, file=self._out)
         self._out.flush()
 
-    def say_begun(self, counts: Mapping[str, int]) -> None:
-        """Print how many steps are done already."""
-        total = sum(counts.values())
-        self.say(f"{self._title}: {counts['done']} of {total} steps are done already")
-
     def say_ended(self, step: Step, outcome: Outcome, counts: Mapping[str, int]) -> None:
-        """Print how a step ended."""
         done, total = counts["done"], sum(counts.values())
         how = outcome.message or f"done in {outcome.seconds:.1f} s"
         words = {
@@ -224,9 +200,8 @@ class Display:
         """Show the progress of the whole. counts: steps by state."""
         total = sum(counts.values())
         text = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != "done")
-        self._whole(Progress(self._title, counts["done"], total, text))
+        self._whole(Progress(self.title, counts["done"], total, text))
 
     def close(self) -> None:
-        """Remove the bars."""
         for bar in [*self._bars.values(), self._whole]:
             bar.close()

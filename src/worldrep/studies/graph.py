@@ -1,11 +1,8 @@
-"""The steps of a study as a graph, and its division into shards.
-
-A base is trained before the models that are fine-tuned from it; a model is trained before it is
-evaluated and extracted.
-"""
+"""The steps of a study as a graph, and its division into shards."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +13,7 @@ from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint, extraction_fingerprint
-from worldrep.studies.definition import Definition
+from worldrep.studies.definition import STEPS, Definition
 
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
 ANSWER_TOKENS = 6  # rough number of tokens generated for a question
@@ -24,11 +21,10 @@ ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a study.
+    """One step of a study: train, evaluate or extract.
 
-    kind: train, evaluate or extract; needs: fingerprint of the training that it starts from, empty
-    for a pretraining; configuration: fingerprint without the seed; listed: the study names the
-    model, rather than only needing it; cost: rows times parameters, for comparisons only.
+    needs: fingerprint of the training that it starts from, or empty; listed: the study names the
+    model, rather than only needing it; cost: rows times parameters.
     """
 
     kind: str
@@ -41,12 +37,10 @@ class Step:
 
     @property
     def stage(self) -> str:
-        """Stage of the step's run."""
         return self.settings.training_stage if self.kind == "train" else self.kind
 
     @property
     def title(self) -> str:
-        """Name of the step's run."""
         return self.settings.run_name(self.stage)
 
 
@@ -59,7 +53,6 @@ class Graph:
 
     @cached_property
     def dependants(self) -> dict[str, list[Step]]:
-        """The steps that need a step, by its fingerprint."""
         found: dict[str, list[Step]] = {fingerprint: [] for fingerprint in self.steps}
         for step in self.steps.values():
             if step.needs:
@@ -76,7 +69,6 @@ class Graph:
         return total
 
     def by_model(self) -> dict[Settings, dict[str, Step]]:
-        """Return the steps of every model by kind, in order."""
         models: dict[Settings, dict[str, Step]] = {}
         for step in self.steps.values():
             models.setdefault(step.settings, {})[step.kind] = step
@@ -84,14 +76,11 @@ class Graph:
 
 
 def expand(definition: Definition) -> Graph:
-    """Return the steps of a study.
+    """Return the steps of a study. Raises InputError for a world that cannot be made.
 
-    A fine-tuned model starts from the study's own base if that is listed, with the same overrides;
-    else from the one that the scale describes, which is trained and nothing more. Raises InputError
-    for a world that cannot be made.
+    A fine-tuned model starts from the study's base if that is listed, else from the scale's own.
     """
-    models = definition.resolved
-    listed = {(s.model_name, s.world, s.seed): s for s in models}
+    listed = {(s.model_name, s.world, s.seed): s for s in definition.resolved}
     steps: dict[str, Step] = {}
     trainings: dict[Settings, Step] = {}
 
@@ -107,42 +96,37 @@ def expand(definition: Definition) -> Graph:
         trained, _ = identities["train"]
         for kind in ("train", *kinds):
             fingerprint, configuration = identities[kind]
-            if fingerprint not in steps:
-                needs = trained if kind != "train" else base.fingerprint if base else ""
-                cost = _cost(kind, settings)
-                steps[fingerprint] = Step(
-                    kind, settings, fingerprint, needs, configuration, is_listed, cost
-                )
+            needs = trained if kind != "train" else base.fingerprint if base else ""
+            facts = needs, configuration, is_listed, _cost(kind, settings)
+            steps.setdefault(fingerprint, Step(kind, settings, fingerprint, *facts))
         trainings[settings] = steps[trained]
         return steps[trained]
 
     kinds = [kind for kind in ("evaluate", "extract") if kind in definition.steps]
-    for settings in models:
+    for settings in definition.resolved:
         add(settings, True, kinds)
     return Graph(definition, steps)
 
 
 def _identities(settings: Settings, base: Step | None) -> dict[str, tuple[str, str]]:
     """Return the fingerprint and configuration of a model's steps by kind."""
-    maker = maker_of(settings)
+    maker, plan = maker_of(settings), TrainingPlan.of(settings, base)
     request = Request.parse(settings, "default", "default", "default").as_dict()
-    plan = TrainingPlan.of(settings, base)
-    own, shared = plan.fingerprint, plan.configuration
-    return {
-        "train": (own, shared),
-        "evaluate": (
-            evaluation_fingerprint(maker, settings, own),
-            evaluation_fingerprint(maker, settings, shared),
-        ),
-        "extract": (
-            extraction_fingerprint(maker, own, request),
-            extraction_fingerprint(maker, shared, request),
-        ),
-    }
+    own, shared = [
+        (
+            trained,
+            evaluation_fingerprint(maker, settings, trained),
+            extraction_fingerprint(maker, trained, request),
+        )
+        for trained in (plan.fingerprint, plan.configuration)
+    ]
+    return dict(zip(STEPS, zip(own, shared, strict=True), strict=True))
 
 
 def _cost(kind: str, settings: Settings) -> float:
-    world, size = maker_of(settings).world, parameters(settings)
+    """Return rows times the weights in the decoder's layers, for comparisons only."""
+    world, hidden = maker_of(settings).world, settings.hidden_size
+    size = settings.n_layers * hidden * (4 * hidden + 3 * settings.intermediate_size)
     if kind == "train":
         rows = settings.epochs * sum(rowset.rows for rowset in training_sets(settings, world))
         return float(rows * size)
@@ -150,12 +134,6 @@ def _cost(kind: str, settings: Settings) -> float:
         rows = sum(rowset.rows for rowset in suite_sets(settings).values())
         return rows * (1 + ANSWER_TOKENS / 10) * (FORWARD_SHARE * size)
     return len(world.cities) * (FORWARD_SHARE * size)
-
-
-def parameters(settings: Settings) -> int:
-    """Return the number of weights in the decoder's layers, to which arithmetic is proportional."""
-    hidden = settings.hidden_size
-    return settings.n_layers * hidden * (4 * hidden + 3 * settings.intermediate_size)
 
 
 @dataclass(frozen=True)
@@ -168,21 +146,18 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Parse `2/7`, the second of seven. Raises InputError for anything else."""
-        index, slash, count = text.partition("/")
-        numbers = [part.strip() for part in (index, count)]
-        if not slash or not all(part.isascii() and part.isdecimal() for part in numbers):
+        numbers = re.fullmatch(r"\s*([0-9]+)\s*/\s*([0-9]+)\s*", text)
+        if not numbers:
             raise InputError(f"shard={text!r} is not of the form 2/7, the second of seven")
-        shard = cls(*map(int, numbers))
+        shard = cls(*map(int, numbers.groups()))
         if not 1 <= shard.index <= shard.count:
             raise InputError(f"shard={text!r}: the first number must be from 1 to the second")
         return shard
 
     def steps_of(self, graph: Graph) -> set[str]:
-        """Return the fingerprints of this part's steps.
+        """Return the fingerprints of this part's steps; all steps of a model are in one part.
 
-        All steps of a model belong to one part. Models are assigned by falling cost, each to the
-        part with the least cost so far. The store plays no role, so all parts agree whenever they
-        begin.
+        Models go by falling cost to the part with the least so far, whatever the store holds.
         """
         loads = [0.0] * self.count
         models = [list(steps.values()) for steps in graph.by_model().values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -15,19 +15,17 @@ from worldrep.data.tokens import PAD
 from worldrep.settings import Settings
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
-from worldrep.studies.scheduler import plan
-from worldrep.studies.states import DONE, FAILED, STATES, StepState, read_runs, read_states
+from worldrep.studies.scheduler import DONE, FAILED, STATES, StepState, plan, read_runs, read_states
 from worldrep.tracking import Store, StoredRun
 from worldrep.training.progress import duration_in_words
 
-NOT_ASKED = "-"
 SAMPLE_ROWS = 256
 SPEED = "train/tokens_per_second"
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A study as the store has it. order: the steps that would run, in order."""
+    """A study as the store has it, and the steps that would run, in order."""
 
     graph: Graph
     states: Mapping[str, StepState]
@@ -39,14 +37,14 @@ class Overview:
         """Read it; nothing is written. mine: fingerprints of the steps of this shard."""
         runs = read_runs(store, graph)
         states = read_states(store, graph, runs)
-        return cls(graph, states, what_is_left(states, runs), plan(graph, states, mine))
+        return cls(graph, states, Left.of(states, runs), plan(graph, states, mine))
 
     def status_text(self) -> str:
         """Return a line for every model, the totals, the failures, and what is left."""
         rows = [["model", "seed", "world", *STEPS]]
         for settings, steps in self.graph.by_model().items():
             name = str(settings.model_name) if _listed(steps) else f"({settings.model_name})"
-            states = [self._state(steps[kind]) if kind in steps else NOT_ASKED for kind in STEPS]
+            states = [self._state(steps[kind]) if kind in steps else "-" for kind in STEPS]
             rows.append([name, str(settings.seed), settings.world, *states])
         failures = [
             f"failed: {found.step.title}: {found.error or 'no reason was recorded'} "
@@ -54,7 +52,7 @@ class Overview:
             for found in self.states.values()
             if found.state == FAILED and found.run
         ]
-        return "\n".join([*_aligned(rows), "", self._totals(), *failures, left_in_words(self.left)])
+        return "\n".join([*_aligned(rows), "", self._totals(), *failures, str(self.left)])
 
     def plan_text(self) -> str:
         """Return a line for every step that would run, with the step that it waits for."""
@@ -64,21 +62,15 @@ class Overview:
             for i, step in enumerate(self.order, 1)
         ]
         table = [*_aligned(rows), ""] if self.order else []
-        return "\n".join([*table, self._totals(), left_in_words(self.left)]).lstrip()
+        return "\n".join([*table, self._totals(), str(self.left)]).lstrip()
 
     def status_json(self) -> dict[str, Any]:
-        """Return models with their steps, totals, and what is left."""
-        models = [
-            {
-                "model": str(settings.model_name),
-                "seed": settings.seed,
-                "width": settings.width,
-                "world": settings.world,
-                "listed": _listed(steps),
-                "steps": {kind: self._step_json(step) for kind, step in steps.items()},
-            }
-            for settings, steps in self.graph.by_model().items()
-        ]
+        models = []
+        for settings, steps in self.graph.by_model().items():
+            names = {key: getattr(settings, key) for key in ("seed", "width", "world")}
+            found = {kind: self._step_json(step) for kind, step in steps.items()}
+            facts = names | {"listed": _listed(steps), "steps": found}
+            models.append({"model": str(settings.model_name)} | facts)
         return self._head_json() | {"models": models}
 
     def plan_json(self) -> dict[str, Any]:
@@ -132,7 +124,6 @@ def _listed(steps: Mapping[str, Step]) -> bool:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -142,11 +133,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Left:
-    """Work that is not done.
-
-    tokens: real tokens that the trainings will read; seconds: of one worker, None if no such step
-    has finished yet; unknown: number of steps without an estimate; basis: source of the speed.
-    """
+    """Work that is not done. tokens: read by trainings; seconds: of one worker, None if unknown."""
 
     steps: int
     tokens: int
@@ -154,43 +141,50 @@ class Left:
     unknown: int
     basis: str
 
+    @classmethod
+    def of(cls, states: Mapping[str, StepState], runs: Iterable[StoredRun]) -> Left:
+        """Estimate what is left. runs: of the same scale; the finished ones tell the speed."""
+        measured = _measured(runs)
+        typical = {key: median(values) for key, values in measured.items()}
+        steps = [state.step for state in states.values() if state.state != DONE]
+        tokens, seconds = 0, []
+        for step in steps:
+            speed_or_seconds = typical.get((step.kind, step.settings.width))
+            own = training_tokens(step.settings) if step.kind == "train" else 0
+            tokens += own
+            if speed_or_seconds:
+                seconds.append(own / speed_or_seconds if own else speed_or_seconds)
+        n_trainings = sum(len(found) for (kind, _), found in measured.items() if kind == "train")
+        basis = (
+            f"the medians of {n_trainings} finished trainings and "
+            f"{sum(map(len, measured.values())) - n_trainings} evaluations and extractions of the "
+            "same scale, by width"
+        )
+        total = sum(seconds) if seconds or not steps else None
+        return cls(len(steps), tokens, total, len(steps) - len(seconds), basis)
 
-def what_is_left(states: Mapping[str, StepState], runs: Iterable[StoredRun]) -> Left:
-    """Estimate tokens and time of the steps that are not done.
-
-    runs: of the same scale; the finished ones tell the speed.
-    """
-    measured = _measured(runs)
-    typical = {key: median(values) for key, values in measured.items()}
-    steps = [state.step for state in states.values() if state.state != DONE]
-    tokens, seconds = 0, []
-    for step in steps:
-        speed_or_seconds = typical.get((step.kind, step.settings.width))
-        own = training_tokens(step.settings) if step.kind == "train" else 0
-        tokens += own
-        if speed_or_seconds:
-            seconds.append(own / speed_or_seconds if own else speed_or_seconds)
-    n_trainings = sum(len(values) for (kind, _), values in measured.items() if kind == "train")
-    basis = (
-        f"the medians of {n_trainings} finished trainings and "
-        f"{sum(map(len, measured.values())) - n_trainings} evaluations and extractions of the "
-        "same scale, by width"
-    )
-    total = sum(seconds) if seconds or not steps else None
-    return Left(len(steps), tokens, total, len(steps) - len(seconds), basis)
+    def __str__(self) -> str:
+        if self.steps == 0:
+            return "nothing is left to do"
+        text = f"left: {self.steps} steps, {self.tokens:,} tokens of training"
+        if self.seconds is None:
+            return f"{text}; no run like them is finished to tell the time"
+        unknown = f", without {self.unknown} steps of kinds not seen yet" if self.unknown else ""
+        return (
+            f"{text}, {duration_in_words(self.seconds)} one after another{unknown} "
+            f"(from {self.basis})"
+        )
 
 
 def _measured(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[float]]:
     """Return tokens per second of trainings, and seconds of other steps, by kind and width."""
-    found: dict[tuple[str, str], list[float]] = {}
+    found = defaultdict(list)
     for run in runs:
-        if run.status != "FINISHED":
-            continue
-        width = run.tag("width")
-        if SPEED in run.metrics:
-            found.setdefault(("train", width), []).append(run.metrics[SPEED])
-        elif run.tag("checkpoints") == "last" and not (run.claim and run.claim.number):
-            found.setdefault((run.tag("stage"), width), []).append(run.ended - run.started)
+        if run.status == "FINISHED" and SPEED in run.metrics:
+            found["train", run.tag("width")].append(run.metrics[SPEED])
+        never_resumed = not (run.claim and run.claim.number)
+        if run.status == "FINISHED" and run.tag("checkpoints") == "last" and never_resumed:
+            found[run.stage, run.tag("width")].append(run.ended - run.started)
     return found
 
 
@@ -204,20 +198,5 @@ def training_tokens(settings: Settings) -> int:
 
 @lru_cache(maxsize=256)
 def _tokens_per_row(maker: RowMaker, task: str, pool: str) -> float:
-    """Return the mean length of a row, from a sample."""
     sample = maker.tokens(RowSet(task, pool, "val", SAMPLE_ROWS))
     return float((sample != PAD).sum() / len(sample))
-
-
-def left_in_words(left: Left) -> str:
-    """Return a sentence about what is left."""
-    if left.steps == 0:
-        return "nothing is left to do"
-    tokens = f"{left.tokens:,} tokens of training"
-    if left.seconds is None:
-        return f"left: {left.steps} steps, {tokens}; no run like them is finished to tell the time"
-    unknown = f", without {left.unknown} steps of kinds not seen yet" if left.unknown else ""
-    return (
-        f"left: {left.steps} steps, {tokens}, {duration_in_words(left.seconds)} "
-        f"one after another{unknown} (from {left.basis})"
-    )

@@ -1,30 +1,81 @@
-"""The order in which one driver begins the steps of a study.
+"""The state of every step of a study, and the order in which one driver begins the steps.
 
-The scheduler does not know where steps run. It begins a step when the training that it needs is
-done. A step that fails blocks the steps that depend on it and no others.
+A step that fails blocks the steps that depend on it and no others.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from worldrep.executors import Job, Outcome
 from worldrep.studies.graph import Graph, Step
-from worldrep.studies.states import DONE, FAILED, RUNNING, StepState, state_of
-from worldrep.tracking import Store
+from worldrep.tracking import Store, StoredRun
 
+# Running: in a living process. Dead: interrupted.
+DONE, RUNNING, DEAD, FAILED, MISSING = STATES = ("done", "running", "dead", "failed", "missing")
+STAGES = ("pretrain", "finetune", "evaluate", "extract")
+KEYS = ("world", "width", "pretrain", "seed")
+MAX_SEARCHES = 100
 WAITING, BLOCKED = "waiting", "blocked"
 MAX_LOSSES = 3  # workers that may die with a step before it counts as failed
 
 
-class Scheduler:
-    """The steps of a study and their states, as one driver knows them.
+@dataclass(frozen=True)
+class StepState:
+    """The state of a step, one of STATES, and the run that shows it, None for a missing step."""
 
-    mine: fingerprints of the steps to do, all by default. The driver does a step of another shard
-    only when one of these needs it, no other process works on it, and nothing else is ready.
+    step: Step
+    state: str
+    run: StoredRun | None
+
+    @property
+    def error(self) -> str:
+        return self.run.tag("error") if self.run and self.state == FAILED else ""
+
+
+def read_runs(
+    store: Store, graph: Graph, stages: Iterable[str] = STAGES, keys: Sequence[str] = KEYS
+) -> list[StoredRun]:
+    """Return the runs of the study's scale and names, the newest first. keys narrow the search."""
+    filters = [{"stage": stage, "scale": graph.definition.scale} for stage in stages]
+    models = graph.by_model()
+    for key in keys:
+        values = sorted({str(getattr(settings, key)) for settings in models})
+        if len(filters) * len(values) <= MAX_SEARCHES:
+            filters = [names | {key: value} for names in filters for value in values]
+    found = [run for names in filters for run in store.find(**names)]
+    return sorted(found, key=lambda run: -run.started)
+
+
+def read_states(
+    store: Store, graph: Graph, runs: Sequence[StoredRun] | None = None
+) -> dict[str, StepState]:
+    """Return the state of every step by fingerprint. runs: from `read_runs`; None reads them."""
+    found: dict[str, list[StoredRun]] = {}
+    for run in read_runs(store, graph) if runs is None else runs:
+        found.setdefault(run.fingerprint, []).append(run)
+    return {f: state_of(step, found.get(f, ())) for f, step in graph.steps.items()}
+
+
+def state_of(step: Step, runs: Sequence[StoredRun]) -> StepState:
+    """Return the state of a step. runs: all with its fingerprint, the newest first."""
+    if not runs:
+        return StepState(step, MISSING, None)
+    if done := [run for run in runs if run.status == "FINISHED"]:
+        return StepState(step, DONE, done[0])
+    if alive := [run for run in runs if run.alive]:
+        return StepState(step, RUNNING, alive[0])
+    return StepState(step, FAILED if runs[0].status == "FAILED" else DEAD, runs[0])
+
+
+class Scheduler:
+    """The steps of a study and their states, as one driver knows them. mine: fingerprints to do.
+
+    A step of another shard is done only when one of these needs it and nothing else is ready.
     """
 
     def __init__(
@@ -57,7 +108,6 @@ class Scheduler:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is a step to do or to wait for."""
         return bool(self._ready or self.in_flight or self.elsewhere & self._needed)
 
     @property
@@ -84,7 +134,6 @@ class Scheduler:
         return None
 
     def job_ended(self, outcome: Outcome) -> None:
-        """Update the states after a job."""
         fingerprint = outcome.fingerprint
         self.in_flight.discard(fingerprint)
         if outcome.state == "done":
@@ -126,13 +175,10 @@ class Scheduler:
 
     def _push_if_ready(self, step: Step) -> None:
         fingerprint = step.fingerprint
-        if self.state[fingerprint] != WAITING or fingerprint not in self._needed:
-            return
-        if step.needs and self.state[step.needs] != DONE:
-            return
-        of_other_shard = fingerprint not in self._mine
-        urgency = self.graph.urgency[fingerprint]
-        heapq.heappush(self._ready, (of_other_shard, -urgency, next(self._pushed), fingerprint))
+        can_begin = not step.needs or self.state[step.needs] == DONE
+        if can_begin and self.state[fingerprint] == WAITING and fingerprint in self._needed:
+            last, urgency = fingerprint not in self._mine, self.graph.urgency[fingerprint]
+            heapq.heappush(self._ready, (last, -urgency, next(self._pushed), fingerprint))
 
     def _finish(self, fingerprint: str, run_id: str) -> None:
         self.state[fingerprint], self.run_ids[fingerprint] = DONE, run_id

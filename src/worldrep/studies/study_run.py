@@ -1,32 +1,33 @@
-"""The study's own run: the parent of its steps, with their counts as metrics.
+"""The runs beside a study's steps: its own run, their parent, and a summary for each model.
 
-One driver at a time owns it. Other drivers of the same study list their steps as its children, and
-one of them takes it over when its owner ends or dies.
+One driver at a time owns the study's run; another takes it over when the owner ends or dies. A
+summary holds `<metric>/mean_over_seeds`, `std_`, `n_`, `low_` and `high_over_seeds` (95%).
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import pandas as pd
 
 from worldrep.digests import digest
+from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES
-from worldrep.settings import SHARED_GROUPS
+from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
-from worldrep.studies.scheduler import BLOCKED, Scheduler
-from worldrep.studies.states import DONE, FAILED
-from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError
+from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
+from worldrep.tracking import OpenRun, RunSpec, Store, TakenError
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
 CLAIM_SECONDS = 30.0  # between two attempts to take the run over
 SETTLE_SECONDS, CLOSE_ATTEMPTS = 1.0, 3
 SHOWN_FAILURES = 20
 STEPS_TABLE = "steps.csv"
+COLUMNS = ["step", "kind", "model", "seed", "world", "state", "run_id", "error", "fingerprint"]
+SUMMARY_ATTEMPTS, SUMMARY_SECONDS = 10, 0.5
+FACTS = ("mean", "std", "n", "low", "high")
 
 
 def study_spec(graph: Graph) -> RunSpec:
@@ -34,11 +35,8 @@ def study_spec(graph: Graph) -> RunSpec:
     definition, models = graph.definition, graph.definition.resolved
     keys = ("pretrain", "ft", "width", "strategy", "world", "scale", "seed")
     tags = {key: _joined(getattr(settings, key) for settings in models) for key in keys}
-    tags |= {
-        "study": definition.name,
-        "model": _joined(settings.model_name for settings in models),
-        "tasks": ",".join(TASK_NAMES),
-    }
+    names = _joined(settings.model_name for settings in models)
+    tags |= {"study": definition.name, "model": names, "tasks": ",".join(TASK_NAMES)}
     same_width = len({settings.width for settings in models}) == 1
     groups = SHARED_GROUPS if same_width else ("world", "rows")
     facts = {"study": definition.name, "n_models": len(models), "n_steps": len(graph.steps)}
@@ -53,13 +51,10 @@ def _joined(values: Iterable[object]) -> str:
 
 
 class StudyRun:
-    """Writes the study's run while this driver owns it.
-
-    summarized: digest of the evaluations that the summaries were made from.
-    """
+    """Writes the study's run while this driver owns it. summarized: see `Summaries.update_all`."""
 
     def __init__(self, store: Store, graph: Graph, *, launched: bool = False) -> None:
-        self._store, self._spec = store, study_spec(graph)
+        self.store, self._spec = store, study_spec(graph)
         self._run: OpenRun | None = None
         self.run_id = self._claim(launched)
         if self._run:
@@ -72,18 +67,15 @@ class StudyRun:
         """Become the owner of the run, or return the ID of the run that another driver owns."""
         while True:
             try:
-                self._run = self._store.claim(self._spec, launched=launched)
+                self._run = self.store.claim(self._spec, launched=launched)
                 return self._run.id
             except TakenError as fault:
                 time.sleep(SETTLE_SECONDS)  # of two runs made at once, one is withdrawn
-                if any(run.id == fault.run_id for run in self._same()):
+                same = self.store.find(fingerprint=self._spec.fingerprint)
+                if any(run.id == fault.run_id for run in same):
                     return fault.run_id
 
-    def _same(self) -> list[StoredRun]:
-        return self._store.find(fingerprint=self._spec.fingerprint)
-
     def write(self, counts: Mapping[str, int], *, at_once: bool = False) -> None:
-        """Log the counts as `study/<state>`, by seconds since the study first began."""
         now = time.monotonic()
         if self._run is None and now - self._tried >= CLAIM_SECONDS:
             self._tried = now
@@ -102,10 +94,7 @@ class StudyRun:
             self._run = None
 
     def close(self, scheduler: Scheduler, interrupted: bool) -> None:
-        """Write the final state, with a table that names the run of every step.
-
-        While another driver owns the run nothing is written: that one reads this one's steps.
-        """
+        """Write the final state and a table of all steps, unless another driver owns the run."""
         for _ in range(CLOSE_ATTEMPTS):
             if self._run is None:
                 self._claim()
@@ -113,49 +102,32 @@ class StudyRun:
             return
         counts = scheduler.counts()
         self.write(counts, at_once=True)
-        self._find_failed_runs(scheduler)
-        note = _note(self._store, scheduler)
+        for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
+            for run in self.store.find(fingerprint=fingerprint)[:1]:  # a failed step's
+                scheduler.run_ids[fingerprint] = run.id
+        note = _note(self.store, scheduler)
         self._run.tags({"mlflow.note.content": note, "worldrep.summarized": self.summarized})
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-            path = Path(folder) / STEPS_TABLE
+        with self._run.new_artifact(STEPS_TABLE) as path:
             steps_table(scheduler).to_csv(path, index=False)
-            self._run.artifact(path)
         self._run.close(_status(counts, interrupted))
         self._run = None
 
-    def _find_failed_runs(self, scheduler: Scheduler) -> None:
-        """Look up the runs of failed steps, which their outcomes do not name."""
-        for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
-            for run in self._store.find(fingerprint=fingerprint)[:1]:
-                scheduler.run_ids[fingerprint] = run.id
-
 
 def _status(counts: Mapping[str, int], interrupted: bool) -> str:
-    if interrupted:
-        return "KILLED"
-    if counts[FAILED] or counts[BLOCKED]:
-        return "FAILED"
+    if interrupted or counts[FAILED] or counts[BLOCKED]:
+        return "KILLED" if interrupted else "FAILED"
     finished = counts[DONE] == sum(counts.values())
     return "FINISHED" if finished else "SCHEDULED"  # other shards have steps left
 
 
 def steps_table(scheduler: Scheduler) -> pd.DataFrame:
     """Return one row per step: what it is, its state, its run, why it failed."""
-    rows = [
-        {
-            "step": step.title,
-            "kind": step.kind,
-            "model": str(step.settings.model_name),
-            "seed": step.settings.seed,
-            "world": step.settings.world,
-            "state": scheduler.state[fingerprint],
-            "run_id": scheduler.run_ids.get(fingerprint, ""),
-            "error": scheduler.messages.get(fingerprint, ""),
-            "fingerprint": fingerprint,
-        }
-        for fingerprint, step in scheduler.graph.steps.items()
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for f, step in scheduler.graph.steps.items():
+        names = step.title, step.kind, str(step.settings.model_name)
+        found = scheduler.state[f], scheduler.run_ids.get(f, ""), scheduler.messages.get(f, "")
+        rows.append((*names, step.settings.seed, step.settings.world, *found, f))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _note(store: Store, scheduler: Scheduler) -> str:
@@ -165,13 +137,96 @@ def _note(store: Store, scheduler: Scheduler) -> str:
     lines = [f"**{definition.name}**: {definition.about}", "", f"Steps: {counts}."]
     lines += [f"Every step with its run: artifact `{STEPS_TABLE}`.", ""]
     failed = [step for f, step in scheduler.graph.steps.items() if f in scheduler.messages]
-    lines += [_failure(store, scheduler, step) for step in failed[:SHOWN_FAILURES]]
+    for step in failed[:SHOWN_FAILURES]:
+        run_id, link = scheduler.run_ids.get(step.fingerprint), step.title
+        if run_id:
+            link = f"[{link}](#/experiments/{store.experiment_id}/runs/{run_id})"
+        lines.append(f"- failed: {link}: {scheduler.messages[step.fingerprint][:200]}")
     if len(failed) > SHOWN_FAILURES:
         lines.append(f"- and {len(failed) - SHOWN_FAILURES} more")
     return "\n".join(lines)
 
 
-def _failure(store: Store, scheduler: Scheduler, step: Step) -> str:
-    run_id, name = scheduler.run_ids.get(step.fingerprint), step.title
-    link = f"[{name}](#/experiments/{store.experiment_id}/runs/{run_id})" if run_id else name
-    return f"- failed: {link}: {scheduler.messages[step.fingerprint][:200]}"
+class Summaries:
+    """Keeps the summary runs of a study's models up to date."""
+
+    def __init__(self, store: Store, scheduler: Scheduler) -> None:
+        self._store, self._scheduler = store, scheduler
+        self._evaluations: dict[str, list[Step]] = {}  # by configuration
+        for step in scheduler.graph.steps.values():
+            if step.kind == "evaluate":
+                self._evaluations.setdefault(step.configuration, []).append(step)
+        self._known: dict[str, set[str]] | None = None
+
+    def update(self, configurations: Iterable[str]) -> None:
+        """Write the summaries of those models that are evaluated for every seed of the study."""
+        for configuration in configurations:
+            steps = self._evaluations.get(configuration, [])
+            ids = self._run_ids(steps)
+            if steps and len(ids) == len(steps) and not ids <= self._summarized(configuration):
+                self._write(steps[0].settings, configuration, ids)
+
+    def update_all(self, known: str) -> str:
+        """Update all summaries unless the evaluations' digest, which is returned, is `known`."""
+        steps = [step for group in self._evaluations.values() for step in group]
+        found = digest(sorted(self._run_ids(steps)))
+        if found != known:
+            self.update(self._evaluations)
+        return found
+
+    def _run_ids(self, steps: Iterable[Step]) -> set[str]:
+        state, run_ids = self._scheduler.state, self._scheduler.run_ids
+        return {run_ids[s.fingerprint] for s in steps if state[s.fingerprint] == DONE}
+
+    def _summarized(self, configuration: str) -> set[str]:
+        if self._known is None:
+            runs = read_runs(self._store, self._scheduler.graph, ("summary",), KEYS[:-1])
+            self._known = {
+                run.tag("configuration"): set(run.tag("evaluations").split(","))
+                for run in reversed(runs)
+                if run.status == "FINISHED"
+            }
+        return self._known.get(configuration, set())
+
+    def _write(self, settings: Settings, configuration: str, ids: set[str]) -> None:
+        # No study's child: MLflow's table shows a child only when its parent is unfolded.
+        tags = settings.labels | {"configuration": configuration}
+        facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}
+        title, fingerprint = f"summary {settings.model_name} over seeds", ["summary", configuration]
+        spec = RunSpec("summary", title, digest(fingerprint), tags, facts, repeatable=True)
+        for _ in range(SUMMARY_ATTEMPTS):
+            try:
+                with self._store.run(spec) as run:
+                    self._fill(run, configuration, ids)
+                return
+            except TakenError:  # another driver is writing it, perhaps without our evaluations
+                time.sleep(SUMMARY_SECONDS)
+        print(f"{spec.name}: left as it is, another process is writing it")
+
+    def _fill(self, run: OpenRun, configuration: str, ids: set[str]) -> None:
+        """Write metrics and tags. The search comes after the claim, so that it is up to date."""
+        found = self._store.find(stage="evaluate", configuration=configuration)
+        others = ids - {evaluation.id for evaluation in found}
+        found += map(self._store.get, sorted(others))
+        finished = [run for run in found if run.status == "FINISHED"]
+        newest = {int(run.tag("seed")): run for run in sorted(finished, key=lambda run: run.ended)}
+        evaluations = dict(sorted(newest.items()))
+        run.replace_metrics(over_seeds([e.metrics for e in evaluations.values()]))
+        used = [evaluation.id for evaluation in evaluations.values()]
+        seeds = ",".join(map(str, evaluations))
+        run.tags({"worldrep.evaluations": ",".join(used), "worldrep.seed": seeds})
+        assert self._known is not None
+        self._known[configuration] = set(used)
+
+
+def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return `<metric>/<fact>_over_seeds` of the evaluations, one per seed, that have a metric."""
+    values: dict[str, list[float]] = {}
+    for metrics in evaluations:
+        for name, value in metrics.items():
+            values.setdefault(name, []).append(value)
+    return {
+        f"{name}/{fact}_over_seeds": float(getattr(spread_of(found), fact))
+        for name, found in sorted(values.items())
+        for fact in FACTS
+    }

@@ -7,8 +7,7 @@ from mlflow.exceptions import MlflowException as StoreFault
 
 from worldrep.tracking.connection import DEFAULT_EXPERIMENT, without_user
 from worldrep.tracking.liveness import Owner, TakenError
-from worldrep.tracking.open_run import CHECKPOINTS, OpenRun
-from worldrep.tracking.runs import CITIES, Dataset, RunSpec, StoredRun
+from worldrep.tracking.runs import CHECKPOINTS, CITIES, Dataset, OpenRun, RunSpec, StoredRun
 from worldrep.tracking.store import Store, gc_disabled
 
 __all__ = [

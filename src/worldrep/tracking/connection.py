@@ -1,10 +1,11 @@
-"""Connecting to an MLflow store: its address, its experiment, and the settings of SQLite."""
+"""Connecting to an MLflow store: its address, its experiment, SQLite, and `mlflow run`."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 # MLflow reads these: report an absent server in seconds, not minutes, and print nothing.
@@ -15,7 +16,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage
+from mlflow.entities import LifecycleStage, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -23,10 +24,12 @@ from sqlalchemy.engine import Engine
 from worldrep.data.sets import cache_folder
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
+from worldrep.tracking.runs import RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
 UNNAMED_EXPERIMENT = "0"  # where `mlflow run` puts a run when the user names no experiment
 BUSY_SECONDS = 60  # how long a SQLite writer waits for another; the default of 5 is too short
+ORIGIN_TAGS = ("mlflow.source.", "mlflow.project.", "mlflow.gitRepoURL", "mlflow.user")
 
 
 def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowClient, str]:
@@ -35,7 +38,9 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
     try:
-        with FileLock(_lock_path(uri)):  # two processes must not both create the database
+        locks = cache_folder() / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{digest(uri)}.lock"):  # one process creates the database
             client = MlflowClient(uri)
             experiment_id = _experiment_id(client, experiment, create)
             _use_write_ahead_log(uri)
@@ -90,12 +95,6 @@ def _create_experiment(client: MlflowClient, name: str) -> str:
         return found.experiment_id
 
 
-def _lock_path(uri: str) -> Path:
-    folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{digest(uri)}.lock"
-
-
 def _use_write_ahead_log(uri: str) -> None:
     """Let processes read a SQLite store while another one writes. Other stores are unchanged."""
     path = uri.removeprefix("sqlite:///")
@@ -106,6 +105,53 @@ def _use_write_ahead_log(uri: str) -> None:
 
 @event.listens_for(Engine, "connect")
 def _set_busy_timeout(connection: object, record: object) -> None:
-    """Applies to every connection that MLflow opens."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute(f"pragma busy_timeout={BUSY_SECONDS * 1000}")
+
+
+class Launch:
+    """The run that `mlflow run` creates before a command: the result's run, or a pointer to it."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client, self._used = client, ""
+        run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # else child processes would write to it
+        self._run_id = run_id if os.environ.get("RANK", "0") == "0" else None
+
+    def become(self, spec: RunSpec, tags: Mapping[str, str], experiment_id: str) -> str | None:
+        """Use the run for a piece of work; None if there is no such run in this experiment."""
+        run_id = self._run_id
+        if not run_id or self._client.get_run(run_id).info.experiment_id != experiment_id:
+            return None
+        self._run_id, self._used = None, run_id
+        self._client.update_run(run_id, name=spec.name)
+        # In one request: another process could claim a run that has a fingerprint but no owner.
+        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        return run_id
+
+    def rename(self, name: str) -> None:
+        """Rename the run of a command that has no result of its own."""
+        if self._run_id is not None:
+            self._client.update_run(self._run_id, name=name)
+
+    def take_back(self, run_id: str) -> bool:
+        if run_id != self._used:
+            return False
+        self._run_id, self._used = run_id, ""
+        return True
+
+    def origin(self) -> dict[str, str]:
+        """Return the tags that name the command's source, for the run of the result."""
+        if self._run_id is None:
+            return {}
+        tags = self._client.get_run(self._run_id).data.tags
+        return {key: value for key, value in tags.items() if key.startswith(ORIGIN_TAGS)}
+
+    def point_to(self, result: StoredRun) -> None:
+        """Point to a result in another run. `mlflow run` ends this run, so it cannot be deleted."""
+        if self._run_id is None:
+            return
+        note = f"This command's result is run {result.id}, {result.name}."
+        for key, value in (("worldrep.result_run_id", result.id), ("mlflow.note.content", note)):
+            self._client.set_tag(self._run_id, key, value)
+        self._client.update_run(self._run_id, name=f"launch of {result.name}")
+        self._run_id = None

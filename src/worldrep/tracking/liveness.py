@@ -1,8 +1,7 @@
 """Which process works on a run, and whether that process is still alive.
 
-The newest claim on a run names the process that works on it. The first claim is a tag, set when
-the run is created. Each later claim is a param `claim.N`, because every MLflow store accepts only
-one value for a param: if two processes make the same claim, one of them is refused.
+The newest claim on a run names its process. The first claim is a tag; each later one is a param
+`claim.N`, because a store refuses a second value for a param: only one process can make it.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ class Owner:
 
     @classmethod
     def here(cls) -> Owner:
-        """Return this process."""
         process = psutil.Process()
         return cls(process.pid, socket.gethostname(), round(process.create_time(), 2))
 
@@ -59,14 +57,11 @@ class Owner:
         return f"{self.pid} {self.host} {self.started:.2f}"
 
     def exists(self, heard: float) -> bool:
-        """Return whether the process is alive, given its last heartbeat in seconds since 1970.
-
-        A process on this host must also be in the process table.
-        """
+        """Return whether the process is alive, last heard at `heard` in seconds since 1970."""
         if time.time() - heard >= SILENCE_SECONDS:
             return False
         if self.host != socket.gethostname():
-            return True
+            return True  # a process on this host must also be in the process table
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < CLOCK_SECONDS
         except psutil.Error:
@@ -75,13 +70,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Claim:
-    """The newest claim on a run.
-
-    Attributes:
-        number: 0 for the claim of the process that created the run.
-        heard: The owner's last heartbeat, in seconds since 1970.
-        closed: Whether the owner has ended its work on the run.
-    """
+    """The newest claim on a run, number 0 of the process that created it. heard: last heartbeat."""
 
     number: int
     owner: Owner
@@ -115,3 +104,8 @@ def claim_text() -> str:
 def heartbeat_tag() -> dict[str, str]:
     """Return the tag of a heartbeat, made now."""
     return {HEARTBEAT: f"{time.time():.0f}"}
+
+
+def first_claim() -> dict[str, str]:
+    """Return the tags of a run that this process creates now."""
+    return {OWNER: claim_text()} | heartbeat_tag()

@@ -1,33 +1,39 @@
-"""A run as the store knows it, and what a new run is opened with."""
+"""Runs: as the store returns them, what a new one is opened with, and one that is open."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import Run
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from worldrep.tracking.liveness import Claim
+from worldrep.tracking.liveness import CLOSED, HEARTBEAT_SECONDS, Claim, TakenError, heartbeat_tag
+from worldrep.training.checkpoint import MANIFEST
 
 TAG = "worldrep."  # prefix of the tags
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
+FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
+CHECKPOINTS = "checkpoints"  # artifact folder
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it was when it was read.
-
-    Attributes:
-        tags: With their prefix; `tag` reads one without.
-        claim: The newest claim of a process on the run.
-        started: Seconds since 1970.
-        ended: Seconds since 1970, 0 for a run that has not ended.
-    """
+    """A run as it was when it was read. Tags have their prefix; times are in seconds since 1970."""
 
     id: str
     name: str
@@ -41,19 +47,11 @@ class StoredRun:
 
     @classmethod
     def of(cls, run: Run) -> StoredRun:
-        """Convert a run of MLflow."""
         info, data = run.info, run.data
-        return cls(
-            id=info.run_id,
-            name=info.run_name,
-            status=info.status,
-            tags=data.tags,
-            metrics=data.metrics,
-            claim=Claim.newest(data.tags, data.params),
-            started=(info.start_time or 0) / 1000,
-            ended=(info.end_time or 0) / 1000,
-            params=data.params,
-        )
+        claim = Claim.newest(data.tags, data.params)
+        started, ended = ((stamp or 0) / 1000 for stamp in (info.start_time, info.end_time))
+        known = info.run_id, info.run_name, info.status, data.tags, data.metrics
+        return cls(*known, claim, started, ended, data.params)
 
     def tag(self, name: str) -> str:
         """Return a tag by its name without prefix, empty if the run lacks it."""
@@ -66,7 +64,6 @@ class StoredRun:
 
     @property
     def fingerprint(self) -> str:
-        """The digest of everything that determines the result."""
         return self.tag("fingerprint")
 
     @property
@@ -76,12 +73,10 @@ class StoredRun:
 
     @property
     def parent(self) -> str | None:
-        """The id of the parent run."""
         return self.tags.get(MLFLOW_PARENT_RUN_ID)
 
     @property
     def alive(self) -> bool:
-        """Whether a process is working on the run."""
         return self.claim is not None and self.claim.alive
 
 
@@ -89,11 +84,8 @@ class StoredRun:
 class RunSpec:
     """A piece of work: the name of its run, and what identifies its result.
 
-    Attributes:
-        tags: Without the prefix `worldrep.`.
-        settings: Logged as params `cfg.*` and as settings.json.
-        parent: Run id of a study.
-        repeatable: Whether a finished run may be opened again, as that of a study.
+    tags: without prefix; settings: logged as params `cfg.*` and as settings.json; repeatable: a
+    finished run may be opened again, as that of a study.
     """
 
     stage: str
@@ -108,9 +100,8 @@ class RunSpec:
     def all_tags(self) -> dict[str, str]:
         """Tags as MLflow stores them, without the parent: a run keeps its first parent."""
         named = {"stage": self.stage, "fingerprint": self.fingerprint, **self.tags}
-        return {TAG + key: str(value) for key, value in named.items()} | {
-            MLFLOW_RUN_NAME: self.name
-        }
+        prefixed = {TAG + key: str(value) for key, value in named.items()}
+        return prefixed | {MLFLOW_RUN_NAME: self.name}
 
 
 @dataclass(frozen=True)
@@ -122,6 +113,134 @@ class Dataset:
     source: Mapping[str, Any]
 
     def entity(self) -> MlflowDataset:
-        """Convert to MLflow's class."""
         source = CodeDatasetSource(dict(self.source))
         return MetaDataset(source, name=self.name, digest=self.digest)._to_mlflow_entity()
+
+
+class OpenRun:
+    """Writes to one run until it is closed. A Recorder for the training core.
+
+    Methods raise TakenError after another process has taken the run over (`lost`), because this one
+    sent no heartbeat. Metrics that an earlier process logged (`resumed`) are not logged again.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, claim: int) -> None:
+        """Start the heartbeat. claim: number of this process's claim, 0 for a new run."""
+        self.id, self.resumed, self.lost = run_id, claim > 0, False
+        self._client, self._claim, self._flushed = client, claim, time.monotonic()
+        self._points: list[Metric] = []
+        self._last_steps: dict[str, int] = {}
+        self._closing = threading.Event()
+        self._heartbeat = threading.Thread(target=self._send_heartbeats, daemon=True)
+        self._heartbeat.start()
+
+    def _send_heartbeats(self) -> None:
+        while not self._closing.wait(HEARTBEAT_SECONDS):
+            try:
+                self._read_claim()
+                if self.lost:
+                    return
+                self.tags(heartbeat_tag())
+            except Exception:
+                continue
+
+    def _read_claim(self) -> None:
+        run = self._client.get_run(self.id)
+        newest = Claim.newest(run.data.tags, run.data.params)
+        self.lost = newest is not None and newest.number != self._claim
+
+    def _check(self) -> None:
+        if self.lost:
+            text = f"run {self.id} was taken over by another process, because this one was silent"
+            raise TakenError(text, self.id)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """Log settings as settings.json, and as params `cfg.*` unless an earlier process did."""
+        known = self._client.get_run(self.id).data.params
+        params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
+        self._client.log_batch(self.id, params=params)
+        self._client.log_text(self.id, json.dumps(dict(settings), indent=1), "settings.json")
+
+    def inputs(self, context: str, datasets: Iterable[Dataset]) -> None:
+        """Log data sets as inputs of the run, in one request."""
+        tag = InputTag("mlflow.data.context", context)
+        entities = [dataset.entity() for dataset in datasets]
+        self._client.log_inputs(self.id, [DatasetInput(entity, [tag]) for entity in entities])
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Buffer metrics of one step; infinite values become NaN."""
+        self._check()
+        now = int(time.time() * 1000)
+        for key, value in values.items():
+            if step > self.last_step(key):
+                number = value if math.isfinite(value) else math.nan
+                self._points.append(Metric(key, number, now, step))
+        waited = time.monotonic() - self._flushed
+        if len(self._points) >= FLUSH_POINTS or waited >= FLUSH_SECONDS:
+            self.flush(required=False)
+
+    def replace_metrics(self, values: Mapping[str, float]) -> None:
+        """Buffer metrics of step 0 that replace earlier values of the same names."""
+        now = int(time.time() * 1000)
+        self._points += [Metric(key, value, now, 0) for key, value in values.items()]
+
+    def last_step(self, key: str) -> int:
+        """Return the last step at which an earlier process logged a metric, -1 for never."""
+        if not self.resumed:
+            return -1
+        if key not in self._last_steps:
+            history = self._client.get_metric_history(self.id, key)
+            self._last_steps[key] = max((point.step for point in history), default=-1)
+        return self._last_steps[key]
+
+    def flush(self, *, required: bool = True) -> None:
+        """Send the buffered metrics; if not required, keep them after a failure for the next."""
+        self._flushed = time.monotonic()
+        try:
+            while self._points:
+                self._client.log_batch(self.id, metrics=self._points[:BATCH_POINTS])
+                del self._points[:BATCH_POINTS]
+        except MlflowException:
+            if required:
+                raise
+            print("metrics are kept until the store answers again", file=sys.stderr)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        self._client.log_artifact(self.id, str(path), folder)
+
+    @contextmanager
+    def new_artifact(self, name: str, folder: str | None = None) -> Iterator[Path]:
+        """Store the file that the block writes to the path that it gets."""
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
+            yield Path(temporary) / name
+            self.artifact(Path(temporary) / name, folder)
+
+    def artifacts(self, source: Path, folder: str) -> None:
+        """Store the files of a folder, its manifest last, so that an incomplete copy has none."""
+        self._check()
+        files = [path for path in sorted(source.iterdir()) if path.name != MANIFEST]
+        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
+            for path in files:
+                (Path(temporary) / path.name).hardlink_to(path)
+            self._client.log_artifacts(self.id, temporary, folder)
+        if (source / MANIFEST).exists():
+            self.artifact(source / MANIFEST, folder)
+
+    def checkpoint(self, folder: Path) -> None:
+        """Store a checkpoint, after the metrics of the steps before it."""
+        self._read_claim()
+        self._check()
+        self.flush()
+        self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
+
+    def close(self, status: str) -> None:
+        self._closing.set()
+        self._heartbeat.join()
+        self._read_claim()
+        self._check()
+        self.flush()
+        self._client.set_terminated(self.id, status)
+        self.tags({CLOSED: str(self._claim)})

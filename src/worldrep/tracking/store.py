@@ -1,13 +1,9 @@
 """The MLflow store: finding runs, and doing each piece of work in exactly one run.
 
-A run is found by its fingerprint. A finished run is reused, a run of a living process is left
-alone, and any other is reopened. So the store holds one run per fingerprint.
-
-Several processes on several hosts may want the same work at once, and only the store can decide
-between them. A process that creates a run then searches for other runs with its fingerprint, and
-deletes its own if there is one: of two processes that create a run at the same time, at least one
-sees the other's. A process that takes over the run of a dead one makes the next claim on it, which
-the store grants to one process only (see `liveness`).
+A finished run with the fingerprint is reused, a living process's is left alone, others are
+reopened. A process that creates a run then searches for others with its fingerprint, and deletes
+its own if there is one: of two that create a run at once, at least one sees the other's. A process
+that takes over the run of a dead one makes the next claim, granted to one only (see `liveness`).
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -27,19 +24,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
 from worldrep.errors import InputError, StateError
-from worldrep.tracking.connection import fault_text, open_client, without_user
-from worldrep.tracking.launch import Launch
-from worldrep.tracking.liveness import (
-    CLAIM,
-    CLOSED,
-    OWNER,
-    Owner,
-    TakenError,
-    claim_text,
-    heartbeat_tag,
-)
-from worldrep.tracking.open_run import CHECKPOINTS, OpenRun
-from worldrep.tracking.runs import TAG, RunSpec, StoredRun
+from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
+from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, first_claim
+from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
 from worldrep.training.checkpoint import step_of
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
@@ -50,8 +37,8 @@ LONGEST_WAIT = 1.0  # seconds between two attempts
 class Store:
     """One experiment of an MLflow tracking store."""
 
-    def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
-        self.client, self.uri, self.experiment_id = client, uri, experiment_id
+    def __init__(self, uri: str, client: MlflowClient, experiment_id: str) -> None:
+        self.uri, self.client, self.experiment_id = uri, client, experiment_id
         self.experiment_name = client.get_experiment(experiment_id).name
         self.launch = Launch(client)
         self.connected = time.time()
@@ -75,12 +62,10 @@ class Store:
         if uri is not None:
             mlflow.set_tracking_uri(uri)
         uri = mlflow.get_tracking_uri()
-        client, experiment_id = open_client(uri, experiment, create)
-        return cls(client, uri, experiment_id)
+        return cls(uri, *open_client(uri, experiment, create))
 
     @property
     def address(self) -> str:
-        """The tracking URI without user name and password."""
         return without_user(self.uri)
 
     def words_of(self, fault: BaseException) -> str:
@@ -92,32 +77,22 @@ class Store:
         try:
             self.client.set_experiment_tag(self.experiment_id, "worldrep.version", __version__)
         except MlflowException as fault:
-            reason = self.words_of(fault)
-            raise StateError(
-                f"the MLflow store at {self.address} cannot be written: {reason}"
-            ) from None
-
-    # Reading
+            text = f"the MLflow store at {self.address} cannot be written: {self.words_of(fault)}"
+            raise StateError(text) from None
 
     def find(self, **tags: str) -> list[StoredRun]:
         """Return the runs with all these tags (without prefix), the newest first."""
         terms = [f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items()]
-        query, newest = " and ".join(terms), ["attributes.start_time DESC"]
-        runs: list[StoredRun] = []
-        token = None
+        order = {"max_results": PAGE_RUNS, "order_by": ["attributes.start_time DESC"]}
+        query = [self.experiment_id], " and ".join(terms)
+        search = partial(self.client.search_runs, *query, **order)
         with gc_disabled():
-            while True:
-                page = self.client.search_runs(
-                    [self.experiment_id],
-                    query,
-                    max_results=PAGE_RUNS,
-                    order_by=newest,
-                    page_token=token,
-                )
+            page = search()
+            runs = [StoredRun.of(run) for run in page]
+            while page.token:
+                page = search(page_token=page.token)
                 runs += [StoredRun.of(run) for run in page]
-                token = page.token
-                if not token:
-                    return runs
+        return runs
 
     def finished(self, fingerprint: str) -> StoredRun | None:
         """Return the finished run with this fingerprint, if there is one."""
@@ -146,11 +121,7 @@ class Store:
         return sorted({point.step: point.value for point in points}.items())
 
     def artifact(self, run_id: str, path: str, folder: Path) -> Path:
-        """Download an artifact, file or folder, into `folder` and return its path there.
-
-        Raises:
-            StateError: The run has no such artifact.
-        """
+        """Download a file or folder into `folder`; return its path. StateError if it is absent."""
         try:
             return Path(self.client.download_artifacts(run_id, path, str(folder)))
         except (MlflowException, OSError):
@@ -167,8 +138,6 @@ class Store:
         entries = self.client.list_artifacts(run_id, CHECKPOINTS)
         steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
         return sorted(step for step in steps if step is not None)
-
-    # Writing
 
     def tag(self, run_id: str, **tags: str) -> None:
         """Set tags (without prefix) of a run that no process works on."""
@@ -208,12 +177,7 @@ class Store:
             ) from None
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
-        """Make this process the owner of the run for a piece of work.
-
-        Raises:
-            TakenError: A living process owns it, or it was finished meanwhile (and the spec is not
-                repeatable).
-        """
+        """Make this process the owner of the run; TakenError if another is, or has finished it."""
         run_id, number = self._claim(spec, launched)
         run = OpenRun(self.client, run_id, number)
         with _ended_on_error(run):
@@ -227,13 +191,7 @@ class Store:
     def close_dead(
         self, run: StoredRun, ended: Collection[Owner] = (), error: str | None = None
     ) -> None:
-        """End a RUNNING run whose process is dead as KILLED; leave any other run alone.
-
-        Args:
-            run: As it was found.
-            ended: Processes that are known to have ended, whatever their heartbeat says.
-            error: Why the run failed; it is then ended as FAILED.
-        """
+        """End a dead process's RUNNING run as KILLED or FAILED. ended: known to be dead."""
         owner = run.claim.owner if run.claim else None
         if run.status != "RUNNING" or (run.alive and owner not in ended):
             return
@@ -248,13 +206,10 @@ class Store:
         _abandon(OpenRun(self.client, run.id, number), "FAILED" if error else "KILLED", fault)
 
     def take_over(self, run: StoredRun, name: str) -> tuple[int, str]:
-        """Claim a run of a dead process; return the number of the claim and the run's status.
+        """Claim a dead process's run, or raise TakenError; return its claim number and status.
 
-        From now on only this process changes the status. (`run.status` may be older than
-        `run.claim`: MLflow reads a run in several steps.)
-
-        Raises:
-            TakenError: Another process was quicker.
+        `run.status` may be older than `run.claim`: MLflow reads a run in several steps. From now on
+        only this process changes the status.
         """
         number = run.claim.number + 1 if run.claim else 1
         text = claim_text()
@@ -285,7 +240,6 @@ class Store:
         raise StateError(f"{spec.name} is being begun by too many processes at once; try again")
 
     def _reopen(self, spec: RunSpec, earlier: Sequence[StoredRun]) -> tuple[str, int]:
-        """Take over the newest of the earlier runs, and close the others."""
         for run in earlier:
             if run.alive and run.claim:
                 owner = run.claim.owner
@@ -309,7 +263,7 @@ class Store:
         return newest.id, number
 
     def _create(self, spec: RunSpec, launched: bool) -> str:
-        tags = spec.all_tags | {OWNER: claim_text()} | heartbeat_tag()
+        tags = spec.all_tags | first_claim()
         if spec.parent:
             tags[MLFLOW_PARENT_RUN_ID] = spec.parent
         if launched:
@@ -357,10 +311,7 @@ def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> N
 
 @contextmanager
 def gc_disabled() -> Iterator[None]:
-    """Disable automatic garbage collection, which takes most of the time of a large search.
-
-    Reading many runs creates many small objects, and each collection would visit all of them.
-    """
+    """Disable automatic garbage collection, which takes most of the time of a large search."""
     enabled = gc.isenabled()
     gc.disable()
     try:

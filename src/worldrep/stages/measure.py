@@ -1,4 +1,4 @@
-"""Extracting a trained model's representations of all cities in a run, with maps of the cities."""
+"""Evaluating a trained model, and extracting its representations, each in a run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from worldrep.data.sets import suite_sets
 from worldrep.data.world import X_LIMIT, Y_LIMIT, World
 from worldrep.evaluation.representations import (
     ProbeResult,
@@ -18,18 +20,62 @@ from worldrep.evaluation.representations import (
     probe_positions,
     save_representations,
 )
+from worldrep.evaluation.suites import evaluate
 from worldrep.stages.models import LAST, TrainedModel
-from worldrep.stages.plan import extraction_fingerprint
-from worldrep.stages.provenance import world_dataset
+from worldrep.stages.plan import evaluation_fingerprint, extraction_fingerprint
+from worldrep.stages.provenance import log_rows, world_dataset
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 
 REPRESENTATIONS, MAPS = "representations", "maps"  # artifact folders
-_MAP_KINDS = (
-    # mask, label, colour, marker
+Tables = dict[int, NDArray[np.float32]]  # (n cities, width) by layer
+_MAP_KINDS = (  # mask, label, colour, marker
     ("trained", "world, probe fitted on it", "#9aa5b1", "o"),
     ("baseline", "world, held out", "#0072b2", "s"),
     ("atlantis", "Atlantis, held out", "#d55e00", "*"),
 )
+
+
+def evaluate_model(
+    store: Store,
+    model_run: StoredRun,
+    *,
+    checkpoints: str = LAST,
+    keep_answers: bool = False,
+    parent: str | None = None,
+    launched: bool = False,
+) -> str:
+    """Return the run id of a model's evaluation in all suites; evaluate it if needed.
+
+    Args:
+        store: Where the runs are.
+        model_run: The finished training.
+        checkpoints: `last`, `all` or steps such as `100,200`; metrics are logged with their step.
+        keep_answers: Store every question with its generation as answers.parquet.
+        parent: Run id of the study that this evaluation belongs to.
+        launched: This is the work that `mlflow run` was called for.
+    """
+    model = TrainedModel.load(store, model_run, checkpoints)
+    settings, maker = model.settings, model.maker
+    fingerprint, configuration = (
+        evaluation_fingerprint(maker, settings, trained, model.choice, keep_answers)
+        for trained in (model_run.fingerprint, model_run.configuration)
+    )
+    if done := store.reuse(fingerprint, parent):
+        return done
+    tags = model.tags | {"configuration": configuration}
+    name = model.run_name("evaluate", checkpoints)
+    spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
+    with store.run(spec, launched=launched) as run:
+        log_rows(run, maker, suite_sets(settings).values(), "test")
+        answers: list[pd.DataFrame] = []
+        for step, weights in model.weights():
+            metrics, rows = evaluate(weights, maker, settings)
+            run.metrics(step, metrics)
+            answers.append(rows.assign(step=step))
+        if keep_answers:
+            with run.new_artifact("answers.parquet") as path:
+                pd.concat(answers).to_parquet(path, index=False)
+    return run.id
 
 
 def extract_model(
@@ -58,34 +104,27 @@ def extract_model(
     Raises:
         InputError: A layer, task, position or checkpoint is unknown.
     """
-    model = TrainedModel.load(store, model_run)
+    model = TrainedModel.load(store, model_run, checkpoints)
     request = Request.parse(model.settings, layers, task, positions)
-    steps = model.steps(checkpoints)
-    choice = checkpoints if checkpoints == LAST else steps
     asked = request.as_dict()
-    fingerprint = extraction_fingerprint(model.maker, model_run.fingerprint, asked, choice)
+    fingerprint = extraction_fingerprint(model.maker, model_run.fingerprint, asked, model.choice)
     if done := store.reuse(fingerprint, parent):
         return done
     name = model.run_name("extract", layers, task, positions, checkpoints)
     params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
-    spec = RunSpec("extract", name, fingerprint, model.tags(checkpoints), params, parent)
+    spec = RunSpec("extract", name, fingerprint, model.tags, params, parent)
     with store.run(spec, launched=launched) as run:
         run.inputs("extraction", [world_dataset(model.maker.world)])
-        for step in steps:
-            with model.at(step, checkpoints) as weights:
-                tables = extract(weights, model.maker.world, request, model.settings.is_plain)
+        for step, weights in model.weights():
+            tables = extract(weights, model.maker.world, request, model.settings.is_plain)
             _log_step(run, step, tables, request, model)
     return run.id
 
 
 def _log_step(
-    run: OpenRun,
-    step: int,
-    tables: dict[int, NDArray[np.float32]],
-    request: Request,
-    model: TrainedModel,
+    run: OpenRun, step: int, tables: Tables, request: Request, model: TrainedModel
 ) -> None:
-    """Log the tables of one step, and for each layer a map and the errors of a linear probe."""
+    """Log the tables of a step, and for each layer a map and the errors of a linear probe."""
     world = model.maker.world
     manifest = request.as_dict() | {
         "step": step,
@@ -103,9 +142,8 @@ def _log_step(
             errors = {f"probe/layer-{layer}/{k}": v for k, v in probe.summary().items()}
             run.metrics(step, errors)
             title = f"{model.run.name.split(' ', 1)[-1]}, layer {layer}, step {step:,}"
-            path = Path(temporary) / f"step-{step}_layer-{layer}.png"
-            draw_map(world, probe, title).savefig(path, dpi=130)
-            run.artifact(path, MAPS)
+            with run.new_artifact(f"step-{step}_layer-{layer}.png", MAPS) as path:
+                draw_map(world, probe, title).savefig(path, dpi=130)
 
 
 def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
@@ -125,11 +163,9 @@ def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
         x, y = predicted[mask].T
         shown = f"{label}: n={mask.sum()}, mean error {error:.1f}°"
         axes.scatter(x, y, s=34, marker=marker, color=colour, zorder=3, label=shown)
-    axes.set_xlim(-X_LIMIT / 10 - 5, X_LIMIT / 10 + 5)
-    axes.set_ylim(-Y_LIMIT / 10 - 5, Y_LIMIT / 10 + 5)
-    axes.set_aspect("equal")
-    axes.set_xlabel("longitude (degrees)")
-    axes.set_ylabel("latitude (degrees)")
+    x, y = X_LIMIT / 10 + 5, Y_LIMIT / 10 + 5
+    axes.set(xlim=(-x, x), ylim=(-y, y), aspect="equal")
+    axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
     axes.grid(color="#e5e7eb", linewidth=0.5)
     axes.set_title(f"{title}\nhollow: true position, filled: read off by a linear probe")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)

@@ -43,7 +43,6 @@ bench: $(VENV)/runtime
 		python -m benchmarks.$$name --out bench/$$name.json || exit 1; \
 	done
 	python -m benchmarks.analysis --fill 2000 --out bench/analysis.json
-	python -m benchmarks.report bench
 
 clean:
 	rm -rf $(VENV)

@@ -39,11 +39,10 @@ slow-test: $(VENV)/development
 test: lint fast-test slow-test
 
 bench: $(VENV)/runtime
-	for name in data training device inference tracking study; do \
+	for name in data training inference tracking study; do \
 		python -m benchmarks.$$name --out bench/$$name.json || exit 1; \
 	done
 	python -m benchmarks.analysis --fill 2000 --out bench/analysis.json
-	python -m benchmarks.report bench
 
 clean:
 	rm -rf $(VENV)

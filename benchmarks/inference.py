@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.report import Tables, benchmark, in_turns
+from benchmarks.report import Rows, Tables, benchmark, in_turns
 from benchmarks.training import BLOCK, Ours
 from worldrep.data.tokens import decode_rows, encode_prompts
 from worldrep.data.world import world_of
@@ -49,8 +49,9 @@ def main(
     lists numbers of cities, --steps are those of the training before.
     """
     model, suites = trained(scale, width, max(rows, *curve), steps, cities)
-    wanted = [(name, rows) for name in suites] + [(CURVE, size) for size in curve]
-    answered = [answer(model, name, suites[name][:size], rounds, batch) for name, size in wanted]
+    answered = [answer(model, name, suites[name][:rows], rounds, batch) for name in suites]
+    answered.append(total(answered))
+    answered += [answer(model, CURVE, suites[CURVE][:size], rounds, batch) for size in curve]
     extracted = [
         represent(scale, width, layers, size, rounds, cities)
         for size in worlds
@@ -85,6 +86,16 @@ def answer(model: Any, name: str, prompts: list, rounds: int, batch: int) -> dic
         "ratio": their_seconds / seconds,
         "texts that differ": sum(map(str.__ne__, decode_rows(theirs), decode_rows(ours))),
     }
+
+
+def total(answered: Rows) -> dict[str, Any]:
+    rows = sum(row["rows"] for row in answered)
+    theirs, ours = (
+        rows / sum(row["rows"] / row[f"{way}, rows/s"] for row in answered)
+        for way in ("generate", "worldrep")
+    )
+    rates = {"generate, rows/s": theirs, "worldrep, rows/s": ours, "ratio": ours / theirs}
+    return {"suite": "all", "rows": rows} | rates
 
 
 def transformers_tokens(

@@ -1,7 +1,4 @@
-"""What all benchmarks share: a command with options, timing, Markdown tables, and JSON files.
-
-`python -m benchmarks.report bench` prints one Markdown page of the files of `make bench`.
-"""
+"""What all benchmarks share: a command with options, timing, Markdown tables, and JSON files."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,16 +52,21 @@ def benchmark(measure: Callable[..., Tables]) -> click.Command:
     """Make a command of a function whose parameters all have defaults.
 
     Each parameter is an option, a tuple as a list such as `1,2,4`. The tables that the function
-    returns are printed, and written to the JSON file that `--out` names.
+    returns are printed as Markdown, and written to the JSON file that `--out` names.
     """
     defaults = {name: p.default for name, p in inspect.signature(measure).parameters.items()}
+    name = Path(inspect.getfile(measure)).stem
 
     def run(out: str, **typed: Any) -> None:
-        values = {key: parse(typed[key], default) for key, default in defaults.items()}
-        tables = measure(**values)
-        click.echo(page(tables))
+        options = {key: parse(typed[key], default) for key, default in defaults.items()}
+        tables = measure(**options)
+        click.echo(f"## {name}\n")
+        for title, rows in tables.items():
+            click.echo(f"{title}\n\n{table(rows)}\n")
         if out:
-            write(Path(out), Path(inspect.getfile(measure)).stem, values, tables)
+            content = {"name": name, "environment": environment(), "options": options}
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            Path(out).write_text(json.dumps(content | {"tables": tables}, indent=1))
 
     command: Any = click.option("--out", default="", help="JSON file for the tables.")
     command = command(one_sentence(run))
@@ -82,11 +84,6 @@ def parse(value: Any, default: Any) -> Any:
         return tuple(type(default[0])(part) for part in value.split(","))
     except ValueError:
         raise InputError(f"{value!r} is not a list of whole numbers such as 1,2,4") from None
-
-
-def page(tables: Tables) -> str:
-    """Format tables as Markdown."""
-    return "\n\n".join(f"{title}\n\n{table(rows)}" for title, rows in tables.items())
 
 
 def table(rows: Rows) -> str:
@@ -110,15 +107,6 @@ def shown(value: Any) -> str:
     return f"{rounded:,.{max(0, decimals)}f}"
 
 
-def write(path: Path, name: str, options: Mapping[str, Any], tables: Tables) -> None:
-    """Write a JSON file, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"name": name, "environment": environment(), "options": options, "tables": tables}
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    part.replace(path)
-
-
 def environment() -> dict[str, Any]:
     """Describe the machine. load: processes that wanted a core in the last minute."""
     import torch
@@ -130,28 +118,3 @@ def environment() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
     }
-
-
-def section(path: Path) -> str:
-    """Format the file of a benchmark as Markdown. Raises click.ClickException for another file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        facts = ", ".join(f"{key} {value}" for key, value in content["environment"].items())
-        return f"## {content['name']}\n\n{page(content['tables'])}\n\n({facts})"
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        message = f"{path} was not written by a benchmark; remove it"
-        raise click.ClickException(message) from None
-
-
-@click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def main(folder: Path) -> None:
-    """Print what the benchmarks wrote into FOLDER as one page."""
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise click.ClickException(f"{folder} holds no JSON of a benchmark; run `make bench` first")
-    click.echo("\n\n".join(map(section, files)))
-
-
-if __name__ == "__main__":
-    main()

@@ -30,37 +30,6 @@ def test_numbers_are_rounded_before_their_digits_are_counted(value, text):
     assert report.shown(value) == text
 
 
-def page_of(folder):
-    return CliRunner().invoke(report.main, [str(folder)])
-
-
-def test_files_of_benchmarks_make_one_page(tmp_path):
-    for name in ("two", "one"):
-        tables = {"First:": [{"n": 1}], "Second:": [{"n": 1}]}
-        report.write(tmp_path / "bench" / f"{name}.json", name, {"sizes": (1, 2)}, tables)
-    assert {path.name for path in (tmp_path / "bench").iterdir()} == {"one.json", "two.json"}
-    content = json.loads((tmp_path / "bench" / "one.json").read_text())
-    assert content["tables"]["First:"] == [{"n": 1}] and content["options"] == {"sizes": [1, 2]}
-    assert {"cores", "torch", "device", "date"} <= set(content["environment"])
-    text = page_of(tmp_path / "bench").output
-    assert text.index("## one") < text.index("## two") and text.count("Second:") == 2
-    assert text.count("| n |\n| --- |\n| 1 |") == 4
-
-
-@pytest.mark.parametrize("content", ["no JSON", "[1]", "{}", '{"environment": 1}'])
-def test_a_file_of_something_else_is_named_in_one_sentence(tmp_path, content):
-    (tmp_path / "bad.json").write_text(content)
-    result = page_of(tmp_path)
-    assert result.exit_code == 1
-    assert result.output.strip().count("\n") == 0
-    assert "bad.json was not written by a benchmark" in result.output
-
-
-def test_an_empty_folder_is_told_in_one_sentence(tmp_path):
-    result = page_of(tmp_path)
-    assert result.exit_code == 1 and "make bench" in result.output
-
-
 def test_a_list_that_is_none_is_refused_in_a_sentence():
     result = CliRunner().invoke(inference.main, ["--curve", "4,x"])
     assert result.exit_code == 2
@@ -105,7 +74,9 @@ def test_every_benchmark_prints_its_tables_and_writes_its_numbers(
     assert result.exit_code == 0, result.output
     content = json.loads(path.read_text())
     assert content["name"] == name and len(content["tables"]) == tables
-    assert report.page(content["tables"]) in result.output
+    assert {"cores", "torch", "device", "date"} <= set(content["environment"])
+    for title, rows in content["tables"].items():
+        assert title in result.output and report.table(rows) in result.output
     assert "nan" not in result.output
 
 
@@ -137,7 +108,7 @@ def test_a_call_within_a_call_is_timed_once():
 
 
 def test_tracking_takes_a_part_of_the_training_beside_which_it_is_timed(store_uri, tmp_path):
-    (row,) = tracking.measure(tracking.lasting("smoke", 8), {"SQLite": store_uri}, tmp_path)
+    row = tracking.measure(tracking.lasting("smoke", 8), "SQLite", store_uri, tmp_path)
     assert (row["store"], row["steps"]) == ("SQLite", 8)
     assert 0 < row["of these tracking"] < row["seconds"]
 

@@ -59,10 +59,9 @@ class Sweep:
             raise InputError(
                 f"name={self.name!r} is not made of letters, digits and - _ . + @, 200 at most"
             )
-        if self.sampler not in SAMPLERS:
-            raise unknown("sampler", self.sampler, SAMPLERS)
-        if self.pruner not in PRUNERS:
-            raise unknown("pruner", self.pruner, PRUNERS)
+        for name, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if getattr(self, name) not in allowed:
+                raise unknown(name, getattr(self, name), allowed)
         first, *more = self.objectives
         can_prune = not more and first.is_validated(self.settings)
         if self.pruner == AUTO:
@@ -94,12 +93,10 @@ class Sweep:
 
     @property
     def goals(self) -> list[str]:
-        """Names of the objectives."""
         return [objective.name for objective in self.objectives]
 
     @property
     def title(self) -> str:
-        """Name of the sweep's run."""
         return f"sweep {self.name}"
 
     @property
@@ -145,7 +142,6 @@ class Sweep:
         return ", ".join(f"{g} {v:.4f}" for g, v in values) + f" ({in_words(trial.params)})"
 
     def trial_fingerprint(self, number: int) -> str:
-        """Fingerprint of a trial's run."""
         return digest(["trial", self.name, self.identity, number])
 
 

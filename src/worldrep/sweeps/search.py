@@ -68,12 +68,10 @@ class Objective:
 
     @property
     def needs_base(self) -> bool:
-        """Whether it compares a fine-tuned model with its base."""
         return self.name in AGGREGATES
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether it is maximised."""
         if self.needs_base or self.name.endswith("/valid_ratio"):
             return True
         return TASKS[self.name.split("/")[1]].accuracy
@@ -146,8 +144,9 @@ def searchable(settings: Settings) -> tuple[str, ...]:
         names = (*settings.group("training", "model"), "pretrain_rows")
         return tuple(name for name in names if name not in WITHOUT_EFFECT)
     names = (*settings.group("training", "ft_rows"), *settings.of_strategy)
-    left_out = OF_THE_BASE | WITHOUT_EFFECT | {"strategy"}
-    left_out |= set() if has_warmup_rows(settings.ft) else {"ft_warmup_rows"}
+    left_out = {*OF_THE_BASE, *WITHOUT_EFFECT, "strategy"}
+    if not has_warmup_rows(settings.ft):
+        left_out.add("ft_warmup_rows")
     return tuple(name for name in names if name not in left_out)
 
 

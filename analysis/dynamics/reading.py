@@ -7,20 +7,21 @@ settings is preferred, then the newest.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
 from analysis.store.caveats import currency_caveats, duplicate_caveats, setting_caveats
-from analysis.store.missing import MISSING_COLUMNS
+from analysis.store.missing import MISSING_COLUMNS, missing
 from analysis.store.selection import Trained, choose, family_of, run_table
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, ModelName, parse_model
-from worldrep.settings import FIELDS, Settings, from_dict, parse_value
+from worldrep.settings import FIELDS, from_dict, parse_value
 from worldrep.studies.report import training_tokens
 from worldrep.tracking import StoredRun
 from worldrep.tracking.runs import CITIES
@@ -52,39 +53,30 @@ class TrainingCurves:
 def read_curves(
     source: Source, trained: Trained, models: Sequence[ModelName], seeds: Collection[int]
 ) -> TrainingCurves:
-    """Read the curves of these models and seeds, as far as they are trained.
-
-    Raises:
-        StateError: If the store does not answer.
-    """
-    wanted = list(product(seeds, map(str, models)))
+    """Read the curves of these models and seeds, as far as they are trained."""
+    wanted = pd.DataFrame(product(seeds, map(str, models)), columns=["seed", "model"])
+    keys = set(wanted.itertuples(index=False, name=None))
     found = {
         run_id: run
         for run_id, run in trained.runs.items()
-        if (int(run.tag("seed")), run.tag("model")) in wanted
+        if (int(run.tag("seed")), run.tag("model")) in keys
     }
     runs = choose(_run_table(source, found.values(), trained), "training")
-    chosen = runs[runs["chosen"]]
+    chosen = wanted.merge(runs[runs["chosen"]].reset_index(), on=["seed", "model"])
     order = {str(model): place for place, model in enumerate(models)}
-    chosen = chosen.assign(place=chosen["model"].map(order)).sort_values(["place", "seed"])
-    have = set(zip(chosen["seed"], chosen["model"], strict=True))
-    why, train = "the model is not trained", trained.commands.train
-    missing: list[tuple[object, ...]] = [
-        ("curves", seed, model, "", why, train(parse_model(model), seed))
-        for seed, model in wanted
-        if (seed, model) not in have
-    ]
-    used = [found[run_id] for run_id in chosen.index]
-    points = _read_points(source, used)
-    points = points.join(chosen[[*RUN_FACTS, "tokens_per_step"]], on="run_id")
+    chosen = chosen.sort_values("model", key=lambda names: names.map(order), kind="stable")
+    used = [found[run_id] for run_id in chosen["run_id"]]
+    curves = _wanted_curves(used)
+    points = _read_points(source, found, curves)
+    points = points.merge(chosen[["run_id", *RUN_FACTS, "tokens_per_step"]], "left")
     points["tokens"] = points["step"] * points.pop("tokens_per_step")
-    missing += _missing_curves(used, points, trained)
     caveats = [
         *duplicate_caveats(runs, "training", found),
         *currency_caveats(runs),
         *_setting_caveats(used),
     ]
-    return TrainingCurves(runs, points, pd.DataFrame(missing, columns=MISSING_COLUMNS), caveats)
+    absent = _missing(trained, wanted, chosen, curves, points)
+    return TrainingCurves(runs, points, absent, caveats)
 
 
 def _run_table(source: Source, runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
@@ -102,63 +94,71 @@ def _tokens_per_step(source: Source, run: StoredRun, cities: dict[str, str]) -> 
 
     NaN if the run does not have all settings. cities: world digest -> file, which is filled.
     """
+    typed = {name: run.params[f"cfg.{name}"] for name in FIELDS if f"cfg.{name}" in run.params}
     try:
-        settings = _settings(source, run, cities)
+        settings = from_dict({name: parse_value(name, text) for name, text in typed.items()})
+        if settings.cities != "none":  # the file of its settings may be on another machine
+            digest = run.tag("world_digest")
+            if digest not in cities:
+                cities[digest] = str(source.path(run.id, CITIES))
+            settings = replace(settings, cities=cities[digest])
         rows = sum(rows.rows for rows in training_sets(settings, maker_of(settings).world))
         return training_tokens(settings) / Schedule.of(settings, rows).steps
     except (InputError, StateError):
         return math.nan
 
 
-def _settings(source: Source, run: StoredRun, cities: dict[str, str]) -> Settings:
-    typed = {name: run.params[f"cfg.{name}"] for name in FIELDS if f"cfg.{name}" in run.params}
-    settings = from_dict({name: parse_value(name, text) for name, text in typed.items()})
-    if settings.cities == "none":
-        return settings
-    digest = run.tag("world_digest")  # the file of its settings may be on another machine
-    if digest not in cities:
-        cities[digest] = str(source.path(run.id, CITIES))
-    return replace(settings, cities=cities[digest])
+def _wanted_curves(runs: Iterable[StoredRun]) -> pd.DataFrame:
+    """The curves that trainings should have, with seed, model and name of the metric."""
+    rows = []
+    for run in runs:
+        learns_atlantis = run.tag("stage") == "finetune" or run.tag("world") == "with_atlantis"
+        splits = ("standard", "atlantis") if learns_atlantis else ("standard",)
+        suites = [
+            (split, task, f"val/{split}/{task}/mean") for split in splits for task in TASK_NAMES
+        ]
+        facts = run.id, int(run.tag("seed")), run.tag("model")
+        rows += [(*facts, *curve) for curve in (("loss", "", "train/loss"), *suites)]
+    return pd.DataFrame(rows, columns=["run_id", "seed", "model", "split", "task", "metric"])
 
 
-def _read_points(source: Source, runs: Iterable[StoredRun]) -> pd.DataFrame:
+def _read_points(
+    source: Source, runs: Mapping[str, StoredRun], curves: pd.DataFrame
+) -> pd.DataFrame:
     rows = [
-        (run.id, split, task, step, value)
-        for run in runs
-        for split, task in _wanted_curves(run)
-        if _metric(split, task) in run.metrics
-        for step, value in source.curve(run.id, _metric(split, task))
+        (curve.run_id, curve.split, curve.task, step, value)
+        for curve in curves.itertuples()
+        if curve.metric in runs[curve.run_id].metrics
+        for step, value in source.curve(curve.run_id, curve.metric)
     ]
     return pd.DataFrame(rows, columns=[*CURVE, "step", "value"])
 
 
-def _missing_curves(
-    runs: Iterable[StoredRun], points: pd.DataFrame, trained: Trained
-) -> list[tuple[object, ...]]:
-    have = set(points[CURVE].itertuples(index=False, name=None))
-    missing: list[tuple[object, ...]] = []
-    for run in runs:
-        model, seed = run.tag("model"), int(run.tag("seed"))
-        command = trained.commands.again(run.id, trained.commands.train(parse_model(model), seed))
-        for split, task in _wanted_curves(run):
-            if (run.id, split, task) not in have:
-                reason = f"training {run.id} has no curve {_metric(split, task)}"
-                missing.append(("curves", seed, model, task, reason, command))
-    return missing
+def _missing(
+    trained: Trained,
+    wanted: pd.DataFrame,
+    chosen: pd.DataFrame,
+    curves: pd.DataFrame,
+    points: pd.DataFrame,
+) -> pd.DataFrame:
+    """Models without a training, and curves that a training lacks."""
+
+    def train(row: Any) -> str:
+        return trained.commands.train(parse_model(row.model), row.seed)
+
+    def untrained(row: Any) -> tuple[str, str]:
+        return "the model is not trained", train(row)
+
+    def unlogged(row: Any) -> tuple[str, str]:
+        reason = f"training {row.run_id} has no curve {row.metric}"
+        return reason, trained.commands.again(row.run_id, train(row))
+
+    models = missing(wanted.assign(task=""), chosen, ["seed", "model"], untrained)
+    tables = models, missing(curves, points, CURVE, unlogged)
+    return pd.concat(tables, ignore_index=True).assign(matrix="curves")[MISSING_COLUMNS]
 
 
-def _wanted_curves(run: StoredRun) -> list[tuple[str, str]]:
-    """(split, task) of the curves that a training should have."""
-    learns_atlantis = run.tag("stage") == "finetune" or run.tag("world") == "with_atlantis"
-    splits = ("standard", "atlantis") if learns_atlantis else ("standard",)
-    return [("loss", ""), *((split, task) for split in splits for task in TASK_NAMES)]
-
-
-def _metric(split: str, task: str) -> str:
-    return f"val/{split}/{task}/mean" if task else "train/loss"
-
-
-def _setting_caveats(runs: Iterable[StoredRun]) -> list[str]:
+def _setting_caveats(runs: Sequence[StoredRun]) -> list[str]:
     """Differences in settings within each family, and in the cities among all models.
 
     Models of other families are trained differently on purpose.

@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any
 
 import pandas as pd
 
 from analysis.forgetting.reading import Finetuned
-from analysis.forgetting.statistics import halfway_table, mean_by_model, mean_curves
+from analysis.forgetting.statistics import (
+    halfway_table,
+    mean_by_model,
+    mean_curves,
+)
 from analysis.statistics.spread import over_seeds
 from analysis.store.missing import missing_cells
 from worldrep.names import FINETUNINGS, STRATEGIES, parse_model
 
 MODEL = ["strategy", "ft", "seed"]
 QUANTITIES = ["gain", "trained", "transfer", "change", "retention", "halfway_share"]
+SPREAD = ["mean", "std", "n", "low", "high", "missing"]
 
 
 @dataclass(frozen=True)
@@ -48,37 +52,24 @@ class Comparison:
     @cached_property
     def seeds(self) -> pd.DataFrame:
         """One row per strategy and seed: means over all models, NaN where one is missing."""
-        groups = self.models.groupby(["strategy", "seed"], sort=False, observed=True)[QUANTITIES]
-        return groups.mean().where(groups.count().eq(groups.size(), axis=0)).reset_index()
+        groups = self.models.groupby(["strategy", "seed"], sort=False, observed=True)
+        return groups[QUANTITIES].mean(skipna=False).reset_index()
 
     @cached_property
     def over_seeds(self) -> pd.DataFrame:
-        """One row per strategy and quantity: mean, std (ddof=1), n, 95% interval, missing."""
+        """One row per strategy and quantity: SPREAD."""
         values = self.seeds.melt(["strategy", "seed"], QUANTITIES, "quantity")
         table = over_seeds(values, ["strategy", "quantity"], "value")
-        table = table.sort_values("strategy", kind="stable")
-        return table[["strategy", "quantity", "mean", "std", "n", "low", "high", "missing"]]
-
-    @property
-    def curves_over_seeds(self) -> pd.DataFrame:
-        """The curves averaged over seeds; n: number of seeds."""
-        groups = self.curves.groupby(["strategy", "split", "place"], sort=False)
-        return groups[["share", "normalised"]].mean().assign(n=groups.size()).reset_index()
-
-    @property
-    def statistics(self) -> dict[str, Any]:
-        """Statistics by strategy and quantity."""
-        facts: dict[str, Any] = {"models": list(self.fts)}
-        for row in self.over_seeds.to_dict("records"):
-            facts.setdefault(row.pop("strategy"), {})[row.pop("quantity")] = row
-        return facts
+        return table.sort_values("strategy", kind="stable")[["strategy", "quantity", *SPREAD]]
 
     @property
     def caveats(self) -> list[str]:
         """Which models are compared, and which are not."""
-        fts, left_out = ", ".join(self.fts), ", ".join(self.left_out)
+        said = [
+            f"strategies are compared by the models that all of them have: {', '.join(self.fts)}"
+        ]
+        left_out = ", ".join(self.left_out)
         text = f"left out of the comparison of strategies, as one of them lacks it: {left_out}"
-        said = [f"strategies are compared by the models that all of them have: {fts}"]
         return [*said, text] if left_out else said
 
 
@@ -110,9 +101,9 @@ def _models(
 ) -> pd.DataFrame:
     cells = pd.concat([own.cells[own.cells["ft"].isin(fts)] for own in every.values()])
     wanted = pd.DataFrame(product(every, fts, sorted(set(cells["seed"]))), columns=MODEL)
-    found = mean_by_model(cells)
     halfway = halfway_table(curves[curves["split"] == "standard"])
-    found = found.merge(halfway[["model", "seed", "halfway_share"]], "left", ["model", "seed"])
+    halfway = halfway[["model", "seed", "halfway_share"]]
+    found = mean_by_model(cells).merge(halfway, "left", ["model", "seed"])
     models = wanted.merge(found.assign(strategy=_strategies(found)), "left", MODEL)
     models["label"] = models["ft"] + "+" + models["strategy"]
     models["strategy"] = pd.Categorical(models["strategy"], STRATEGIES)

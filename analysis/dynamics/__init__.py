@@ -33,15 +33,8 @@ NAME = "dynamics"
 def dynamics(source: Source, options: Options, models: str = ALL, align: str = "step") -> Result:
     """Plot curves and break-out steps of finished trainings.
 
-    Args:
-        source: Store to read.
-        options: Scale, width, world, strategy and seeds of the models.
-        models: Names such as `pt1,pt1_ftwb1-1..7`, or all.
-        align: Unit of the x axis: step or tokens.
-
-    Raises:
-        InputError: For an unknown name.
-        NothingThere: If none of the models is trained.
+    models: names such as `pt1,pt1_ftwb1-1..7`, or all; align: unit of the x axis, step or tokens.
+    Raises InputError for an unknown name, NothingThere if none of the models is trained.
     """
     if align not in ALIGN:
         raise unknown("align", align, ALIGN)

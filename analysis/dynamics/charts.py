@@ -54,6 +54,12 @@ def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: s
     table = add_medians(points.assign(panel=panels, series=points["run_id"]), group)
     table["chance"] = table["task"].map(CHANCE)
     table["panel"] = pd.Categorical(table["panel"], list(PANELS.values()))
+    rows = ", ".join(f"{int(n)}" for n in sorted(set(used["val_rows"].dropna()))) or "unknown"
+    notes = [f"validation rows in each suite: {rows}"]
+    if n_zero := int(((table["value"] <= 0) & table["panel"].isin(LOGARITHMIC)).sum()):
+        notes.append(f"{n_zero} values of 0 have no place on a logarithmic axis")
+    if align == "tokens":
+        notes.append("tokens: steps times the mean number of real tokens in a step, about 1% off")
     return Curves(
         name=stage, title=f"{TITLES[stage]}: {names}, {_seeds_in_words(used['seed'])}",
         table=table.sort_values("panel", kind="stable", ignore_index=True),
@@ -65,24 +71,13 @@ def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: s
             "(logarithmic axes): lower is better. Shares of right answers: higher is better.",
             "Dashed: chance, what a uniform guess among a task's answers scores.",
         ),
-        notes=tuple(_curve_notes(table, used, align)),
+        notes=tuple(notes),
     )  # fmt: skip
 
 
 def _seeds_in_words(seeds: pd.Series) -> str:
     found = sorted(set(seeds))
     return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
-
-
-def _curve_notes(table: pd.DataFrame, used: pd.DataFrame, align: str) -> list[str]:
-    rows = ", ".join(f"{int(n)}" for n in sorted(set(used["val_rows"].dropna()))) or "unknown"
-    notes = [f"validation rows in each suite: {rows}"]
-    zero = table[(table["value"] <= 0) & table["panel"].isin(LOGARITHMIC)]
-    if len(zero):
-        notes.append(f"{len(zero)} values of 0 have no place on a logarithmic axis")
-    if align == "tokens":
-        notes.append("tokens: steps times the mean number of real tokens in a step, about 1% off")
-    return notes
 
 
 def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
@@ -114,19 +109,17 @@ def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
             "seeds. In brackets: runs that broke out, of all.",
         ),
         notes=tuple(_breakout_notes(broken, stage)),
-        said=tuple(_in_words(name, overview)),
         statistics={name: nested(overview.assign(key=key), ["key"], BREAKOUT)},
     )  # fmt: skip
 
 
 def _labelled(overview: pd.DataFrame) -> pd.DataFrame:
     """The rows in the order of the tasks, each with its label."""
-    several = overview["group"].nunique() > 1
-    labels = [
-        f"{row.task}{f', {row.group}' if several else ''} ({row.broken_out}/{row.runs})"
-        for row in overview.itertuples()
-    ]
-    order = overview.assign(label=labels, place=overview["task"].map(TASK_NAMES.index))
+    counts = overview["broken_out"].astype(str) + "/" + overview["runs"].astype(str)
+    groups = overview["group"].astype(str)
+    names = overview["task"] + (", " + groups if groups.nunique() > 1 else "")
+    order = overview.assign(label=names + " (" + counts + ")")
+    order["place"] = order["task"].map(TASK_NAMES.index)
     order = order.sort_values(["split", "place", "group"], ascending=[False, True, True])
     return order.drop(columns="place").astype({"group": str})
 
@@ -154,12 +147,3 @@ def _breakout_notes(broken: pd.DataFrame, stage: str) -> list[str]:
             "errors above chance: their steps are noise (near_chance in breakout.csv)"
         )
     return [*notes, last[stage]]
-
-
-def _in_words(name: str, overview: pd.DataFrame) -> list[str]:
-    """One line for each split and group."""
-    means = overview["mean"].map("{:,.0f}".format).where(overview["mean"].notna(), "never")
-    counts = overview["broken_out"].astype(str) + "/" + overview["runs"].astype(str)
-    texts = overview["task"] + " " + means + " (" + counts + ")"
-    groups = texts.groupby([overview["group"], overview["split"]], sort=False)
-    return [f"{name}: {group}, {split}: {', '.join(own)}" for (group, split), own in groups]

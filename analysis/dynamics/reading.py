@@ -10,12 +10,11 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import pandas as pd
 
 from analysis.store.caveats import currency_caveats, duplicate_caveats, setting_caveats
-from analysis.store.missing import MISSING_COLUMNS, missing
+from analysis.store.missing import MISSING_COLUMNS
 from analysis.store.selection import Trained, choose, family_of, run_table
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets
@@ -35,13 +34,10 @@ RUN_FACTS = ["model", "family", "stage", "seed"]
 class TrainingCurves:
     """What was read.
 
-    Attributes:
-        runs: The finished trainings, by run_id: columns of `choose`, family, stage, val_rows,
-            tokens_per_step (estimated, about 1% off).
-        points: One row per point: run_id, split, task, step, value, RUN_FACTS, tokens. split is
-            "loss" (task is empty) or that of a validation suite.
-        missing: Models and curves that the store lacks: MISSING_COLUMNS.
-        caveats: How the trainings were chosen, and how they differ.
+    runs: the finished trainings, by run_id: columns of `choose`, family, stage, val_rows,
+    tokens_per_step (estimated, about 1% off); points: one row per point: run_id, split ("loss", or
+    that of a validation suite), task (empty for the loss), step, value, RUN_FACTS, tokens; missing:
+    models and curves that the store lacks; caveats: how trainings were chosen, and how they differ.
     """
 
     runs: pd.DataFrame
@@ -54,29 +50,31 @@ def read_curves(
     source: Source, trained: Trained, models: Sequence[ModelName], seeds: Collection[int]
 ) -> TrainingCurves:
     """Read the curves of these models and seeds, as far as they are trained."""
-    wanted = pd.DataFrame(product(seeds, map(str, models)), columns=["seed", "model"])
-    keys = set(wanted.itertuples(index=False, name=None))
+    names, commands = [*map(str, models)], trained.commands
+    wanted = pd.DataFrame(product(seeds, names), columns=["seed", "model"])
+    wanted["command"] = [commands.train(model, seed) for seed, model in product(seeds, models)]
     found = {
         run_id: run
         for run_id, run in trained.runs.items()
-        if (int(run.tag("seed")), run.tag("model")) in keys
+        if int(run.tag("seed")) in seeds and run.tag("model") in names
     }
     runs = choose(_run_table(source, found.values(), trained), "training")
-    chosen = wanted.merge(runs[runs["chosen"]].reset_index(), on=["seed", "model"])
-    order = {str(model): place for place, model in enumerate(models)}
-    chosen = chosen.sort_values("model", key=lambda names: names.map(order), kind="stable")
-    used = [found[run_id] for run_id in chosen["run_id"]]
-    curves = _wanted_curves(used)
-    points = _read_points(source, found, curves)
+    wanted = wanted.merge(runs[runs["chosen"]].reset_index(), "left", ["seed", "model"])
+    untrained = wanted[wanted["run_id"].isna()].assign(reason="the model is not trained", task="")
+    chosen = wanted.dropna(subset=["run_id"])
+    chosen = chosen.sort_values("model", key=lambda own: own.map(names.index), kind="stable")
+    points, lacking = _read_points(source, [found[run_id] for run_id in chosen["run_id"]])
     points = points.merge(chosen[["run_id", *RUN_FACTS, "tokens_per_step"]], "left")
     points["tokens"] = points["step"] * points.pop("tokens_per_step")
+    lacking = lacking.merge(chosen[["run_id", "seed", "model", "command"]])
+    lacking["command"] = [*map(commands.again, lacking["run_id"], lacking["command"])]
+    missing = pd.concat([untrained, lacking], ignore_index=True).assign(matrix="curves")
     caveats = [
         *duplicate_caveats(runs, "training", found),
         *currency_caveats(runs),
-        *_setting_caveats(used),
+        *_setting_caveats(chosen, found),
     ]
-    absent = _missing(trained, wanted, chosen, curves, points)
-    return TrainingCurves(runs, points, absent, caveats)
+    return TrainingCurves(runs, points, missing[MISSING_COLUMNS], caveats)
 
 
 def _run_table(source: Source, runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
@@ -108,69 +106,37 @@ def _tokens_per_step(source: Source, run: StoredRun, cities: dict[str, str]) -> 
         return math.nan
 
 
-def _wanted_curves(runs: Iterable[StoredRun]) -> pd.DataFrame:
-    """The curves that trainings should have, with seed, model and name of the metric."""
-    rows = []
+def _read_points(source: Source, runs: Iterable[StoredRun]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Points (CURVE, step, value), and the curves that trainings lack (run_id, task, reason)."""
+    rows, lacking = [], []
     for run in runs:
         learns_atlantis = run.tag("stage") == "finetune" or run.tag("world") == "with_atlantis"
         splits = ("standard", "atlantis") if learns_atlantis else ("standard",)
-        suites = [
-            (split, task, f"val/{split}/{task}/mean") for split in splits for task in TASK_NAMES
-        ]
-        facts = run.id, int(run.tag("seed")), run.tag("model")
-        rows += [(*facts, *curve) for curve in (("loss", "", "train/loss"), *suites)]
-    return pd.DataFrame(rows, columns=["run_id", "seed", "model", "split", "task", "metric"])
+        for split, task in (("loss", ""), *product(splits, TASK_NAMES)):
+            metric = f"val/{split}/{task}/mean" if task else "train/loss"
+            curve = source.curve(run.id, metric) if metric in run.metrics else []
+            rows += [(run.id, split, task, step, value) for step, value in curve]
+            if not curve:
+                lacking.append((run.id, task, f"training {run.id} has no curve {metric}"))
+    return (
+        pd.DataFrame(rows, columns=[*CURVE, "step", "value"]),
+        pd.DataFrame(lacking, columns=["run_id", "task", "reason"]),
+    )
 
 
-def _read_points(
-    source: Source, runs: Mapping[str, StoredRun], curves: pd.DataFrame
-) -> pd.DataFrame:
-    rows = [
-        (curve.run_id, curve.split, curve.task, step, value)
-        for curve in curves.itertuples()
-        if curve.metric in runs[curve.run_id].metrics
-        for step, value in source.curve(curve.run_id, curve.metric)
-    ]
-    return pd.DataFrame(rows, columns=[*CURVE, "step", "value"])
-
-
-def _missing(
-    trained: Trained,
-    wanted: pd.DataFrame,
-    chosen: pd.DataFrame,
-    curves: pd.DataFrame,
-    points: pd.DataFrame,
-) -> pd.DataFrame:
-    """Models without a training, and curves that a training lacks."""
-
-    def train(row: Any) -> str:
-        return trained.commands.train(parse_model(row.model), row.seed)
-
-    def untrained(row: Any) -> tuple[str, str]:
-        return "the model is not trained", train(row)
-
-    def unlogged(row: Any) -> tuple[str, str]:
-        reason = f"training {row.run_id} has no curve {row.metric}"
-        return reason, trained.commands.again(row.run_id, train(row))
-
-    models = missing(wanted.assign(task=""), chosen, ["seed", "model"], untrained)
-    tables = models, missing(curves, points, CURVE, unlogged)
-    return pd.concat(tables, ignore_index=True).assign(matrix="curves")[MISSING_COLUMNS]
-
-
-def _setting_caveats(runs: Sequence[StoredRun]) -> list[str]:
+def _setting_caveats(chosen: pd.DataFrame, found: Mapping[str, StoredRun]) -> list[str]:
     """Differences in settings within each family, and in the cities among all models.
 
     Models of other families are trained differently on purpose.
     """
-    families: dict[str, list[StoredRun]] = {}
-    worlds: dict[str, str] = {}  # digest -> a model
-    for run in runs:
-        families.setdefault(family_of(parse_model(run.tag("model"))), []).append(run)
-        if run.tag("world_digest"):
-            name = f"{run.tag('model')} seed {run.tag('seed')}"
-            worlds.setdefault(run.tag("world_digest"), name)
-    caveats = [caveat for group in families.values() for caveat in setting_caveats(group)]
-    if len(worlds) > 1:
-        caveats.append(f"not all models have the same cities: {' and '.join(worlds.values())}")
+    caveats = [
+        caveat
+        for _, own in chosen.groupby("family", sort=False)["run_id"]
+        for caveat in setting_caveats([found[run_id] for run_id in own])
+    ]
+    names = chosen["model"] + " seed " + chosen["seed"].astype(str)
+    worlds = chosen["run_id"].map(lambda run_id: found[run_id].tag("world_digest"))
+    names = names[(worlds != "") & ~worlds.duplicated()]
+    if len(names) > 1:
+        caveats.append(f"not all models have the same cities: {' and '.join(names)}")
     return list(dict.fromkeys(caveats))

@@ -23,13 +23,9 @@ BREAKOUT = ["mean", "std", "low", "high", "n_seeds", "runs", "broken_out", "near
 def breakouts(points: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Find the break-out of each validation curve of each run.
 
-    Args:
-        points: run_id, split, task, step, value, in order of step.
-        runs: By run_id: model, family, stage, seed, val_rows, tokens_per_step.
-
-    Returns:
-        COLUMNS. breakout_step is NaN if there is none. near_chance: whether an accuracy ends no
-        more than DEVIATIONS standard errors above chance, so that its break-out is noise.
+    points: run_id, split, task, step, value, in order of step; runs: by run_id, with val_rows,
+    tokens_per_step. Returns COLUMNS. breakout_step is NaN if there is none. near_chance: whether an
+    accuracy ends no more than DEVIATIONS standard errors above chance: its break-out is noise.
     """
     curves = points[points["split"] != "loss"].groupby(["run_id", "split", "task"], sort=False)
     table = curves.agg(
@@ -38,7 +34,10 @@ def breakouts(points: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         n_points=("step", "size"),
         last_step=("step", "last"),
     )
-    table["breakout_step"] = [_breakout(task, own) for (_, _, task), own in curves]
+    table["breakout_step"] = [
+        breakout_step(own["step"], own["value"], TASKS[task].accuracy, CHANCE.get(task))
+        for (_, _, task), own in curves
+    ]
     table = table.reset_index().join(runs, on="run_id")
     chance = table["task"].map(CHANCE).astype(float)
     error = np.sqrt(chance * (1 - chance) / table["val_rows"])
@@ -52,10 +51,6 @@ def breakouts(points: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         near_chance=table["final"] - chance <= DEVIATIONS * error,  # never, if chance is NaN
         last_tokens=table["last_step"] * table["tokens_per_step"],
     )[COLUMNS]
-
-
-def _breakout(task: str, curve: pd.DataFrame) -> float:
-    return breakout_step(curve["step"], curve["value"], TASKS[task].accuracy, CHANCE.get(task))
 
 
 def add_groups(broken: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -73,14 +68,13 @@ def summarize_breakouts(broken: pd.DataFrame, column: str) -> pd.DataFrame:
     """Average the break-outs of each group over the runs of a seed, then over seeds.
 
     The runs of one seed share a base and count as one value. Runs without a break-out are not
-    averaged. broken: break-outs with group; column: breakout_step or breakout_tokens. Returns GROUP,
-    BREAKOUT (broken_out: runs with a break-out), parts (means of the seeds), seeds.
+    averaged. broken: break-outs with group; column: breakout_step or breakout_tokens. Returns
+    GROUP, BREAKOUT (broken_out: runs with a break-out), parts (means of the seeds), seeds.
     """
     broken = broken.assign(noise=broken["near_chance"] & broken[column].notna())
-    noise = broken.groupby(GROUP, sort=False, observed=True)["noise"].sum()
+    noise = broken.groupby(GROUP, sort=False, observed=True)["noise"].sum().to_numpy()
     table = over_seeds(broken, GROUP, column).rename(columns={"n": "n_seeds", "rows": "runs"})
-    table["broken_out"] = table["runs"] - table["missing"]
-    table["near_chance"] = noise.to_numpy()
+    table = table.assign(broken_out=table["runs"] - table["missing"], near_chance=noise)
     return table[[*GROUP, *BREAKOUT, "parts", "seeds"]]
 
 

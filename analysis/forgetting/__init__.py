@@ -37,7 +37,6 @@ from analysis.result import Part, Result
 from analysis.statistics.matrices import to_matrix
 from analysis.statistics.spread import nested
 from analysis.store.evaluations import PRETRAIN
-from analysis.store.missing import missing_cells
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings
@@ -58,13 +57,9 @@ CHANGE = Kind(
         "Errors: ln(before / after); -2.30 is ten times, -4.61 a hundred times the error. "
         "Accuracies: (after - before) / (1 - before); -1 is twice as many wrong answers.",
     ),
-    "RdBu",
-    (-6.0, 6.0),
-    "both",
-    "{:+.2f}",
-    None,
+    "RdBu", (-6.0, 6.0), "both", "{:+.2f}", None,
     replace(FINETUNED, columns="tested on (standard questions, none about Atlantis)"),
-)
+)  # fmt: skip
 
 
 def forgetting(source: Source, options: Options) -> Result:
@@ -78,7 +73,10 @@ def forgetting(source: Source, options: Options) -> Result:
         for name, own in read_strategies(source, options).items()
     }
     own = every[options.strategy]
-    used, missing = [own.runs], [*_missing(own), own.missing]
+    used, missing = (
+        [own.runs],
+        [*(own.lacking(f, finetunings(f)) for f in own.families), own.missing],
+    )
     caveats = [*own.found.caveats, *_caveats(own)]
     parts: list[Part] = [*_heatmaps(own), _plane(own)]
     tables = {"values": own.cells[VALUES], **raw_tables(own.cells)}
@@ -127,21 +125,9 @@ def _heatmaps(own: Finetuned) -> list[Part]:
 
 def _plane(own: Finetuned) -> Part:
     points = mean_by_model(own.cells)[["model", "ft", "seed", "change", "gain", "run_id"]]
-    return gain_against_loss(
-        points.assign(label=points["ft"], family=family_of(points["ft"])),
-        "family",
-        name="gain_against_loss",
-        title="What fine-tuning gains on Atlantis, and what it forgets",
-    )
-
-
-def _missing(own: Finetuned) -> list[pd.DataFrame]:
-    """Cells without a change, and cells without a gain."""
-    return [
-        missing_cells(cells, f"{kind}_{family}", finetunings(family))
-        for family in own.families
-        for kind, cells in (("change", own.cells), ("gain", own.found.cells))
-    ]
+    points = points.assign(label=points["ft"], family=family_of(points["ft"]))
+    title = "What fine-tuning gains on Atlantis, and what it forgets"
+    return gain_against_loss(points, "family", name="gain_against_loss", title=title)
 
 
 def _caveats(own: Finetuned) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.figures.chart import Chart
@@ -19,7 +20,6 @@ from worldrep.names import FAMILIES, STRATEGIES, TASK_NAMES
 
 MOST_LABELS = 40  # with more models, only those on the front are named
 MOST_MARKED = 40  # lines with markers
-QUESTIONS = {"standard": "standard questions", "atlantis": "questions about Atlantis"}
 EVENTS = {"standard": "forgetting (standard questions)", "atlantis": "gain (Atlantis)"}
 PANELS = {
     "standard": "standard: normalised change",
@@ -58,13 +58,18 @@ def gain_against_loss(
 ) -> Scatter:
     """Plot the gain on Atlantis against the change on standard questions, with the Pareto front.
 
-    points: one row per model and seed: `group` (column that colours tell apart; one front is drawn
-    for all groups), label (which the seeds of a model have in common), model, seed, change, gain
-    (either NaN if a value is missing), run_id; what: what a point stands for, singular and plural;
-    over: what a point is a mean over, beside the tasks.
+    points: one row per model and seed: `group` (told apart by colour), label (which the seeds of a
+    model have in common), model, seed, change, gain (NaN if missing), run_id; what: what a point
+    stands for, singular and plural; over: what it is a mean over, beside the tasks.
     """
     means = mean_over_seeds(points, [group, "label", "model"])
     one, several = what
+    named = means["on_front"] | (len(means) <= MOST_LABELS)
+    single = points.assign(one_seed=True, text="", on_front=False, n=1)
+    table = (
+        means.assign(seed="mean", one_seed=False, text=means["label"].where(named, "")),
+        single.dropna(subset=["change", "gain"]),
+    )
     kept = ["change", "change_std", "gain", "gain_std", "n", "missing"]
     front = means.loc[means["on_front"], "label"].tolist()
     return Scatter(
@@ -76,7 +81,7 @@ def gain_against_loss(
             f"and pale: single seeds. Ringed and joined: no other {one} does better in one without "
             "doing worse in the other.",
         ),
-        table=_plane_table(points, means),
+        table=pd.concat(table, ignore_index=True),
         x="change", x_label="mean normalised change on standard questions (negative: forgotten)",
         y="gain", y_label="mean normalised improvement on Atlantis (no unit)",
         group=group, label="text", error=("change_std", "gain_std"), faint="one_seed",
@@ -85,14 +90,6 @@ def gain_against_loss(
         notes=tuple(_plane_notes(points, means, name, several)),
         statistics={name: {"front": front, several: nested(means, ["label"], kept)}},
     )  # fmt: skip
-
-
-def _plane_table(points: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """The mean points, and below them those of single seeds."""
-    named = means["on_front"] | (len(means) <= MOST_LABELS)
-    means = means.assign(seed="mean", one_seed=False, text=means["label"].where(named, ""))
-    single = points.assign(one_seed=True, text="", on_front=False, n=1)
-    return pd.concat([means, single.dropna(subset=["change", "gain"])], ignore_index=True)
 
 
 def _plane_notes(points: pd.DataFrame, means: pd.DataFrame, name: str, several: str) -> list[str]:
@@ -120,30 +117,23 @@ def _plane_notes(points: pd.DataFrame, means: pd.DataFrame, name: str, several: 
 
 
 def curve_charts(points: pd.DataFrame, overview: pd.DataFrame) -> list[Chart]:
-    """Plot curves and half-way steps; a chart without rows is left out.
-
-    points: points of curves, and their means over tasks (ALL_TASKS); overview: half-way steps, of
-    `halfway_summary`.
-    """
+    """Plot curves (also the means over ALL_TASKS) and half-way steps; no chart without rows."""
     points = points.assign(series=points["model"] + " seed " + points["seed"].astype(str))
     of_tasks = points[points["task"] != ALL_TASKS]
     charts = (
-        _task_curves(of_tasks, "standard"),
-        _task_curves(of_tasks, "atlantis"),
+        _task_curves(of_tasks, "standard", "standard questions"),
+        _task_curves(of_tasks, "atlantis", "questions about Atlantis"),
         _mean_curves(points),
         _halfway_chart(overview, of_tasks),
     )
     return [chart for chart in charts if len(chart.table)]
 
 
-def _task_curves(points: pd.DataFrame, split: str) -> Curves:
+def _task_curves(points: pd.DataFrame, split: str, questions: str) -> Curves:
     """Plot values on one split by step: axes for each task, a line for each model and seed."""
     own = points[points["split"] == split]
-    lines = [
-        f"{'trained' if row.trained else 'not trained'}; {row.rows} "
-        f"{'test' if row.measured_by == EVALUATED else 'validation'} questions"
-        for row in own.itertuples()
-    ]
+    trained = np.where(own["trained"], "trained; ", "not trained; ")
+    kind = np.where(own["measured_by"] == EVALUATED, " test questions", " validation questions")
     panel = pd.Categorical(own["task"].map(TASK_PANELS), list(TASK_PANELS.values()))
     zero = own[(own["value"] <= 0) & panel.isin(ERRORS)]
     notes = [_origins(own)]
@@ -153,8 +143,8 @@ def _task_curves(points: pd.DataFrame, split: str) -> Curves:
             f"{int((zero['step'] == 0).sum())} of them are of a base (step 0)"
         )
     return _curves(
-        own.assign(**{"panel": panel, LINE: lines}), LINE,
-        name=f"course_{split}", title=f"Over the steps of fine-tuning: {QUESTIONS[split]}",
+        own.assign(**{"panel": panel, LINE: trained + own["rows"] + kind}), LINE,
+        name=f"course_{split}", title=f"Over the steps of fine-tuning: {questions}",
         lines=(
             "One line for each model and seed, from its own base at step 0. Errors (logarithmic "
             "axes): lower is better. Shares of right answers: higher is better.",
@@ -242,27 +232,24 @@ def _origins(points: pd.DataFrame) -> str:
 
 def strategy_charts(compared: Comparison) -> list[Chart]:
     """Plot gain against loss of each strategy and of each of its models, and the mean curves."""
-    names = compared.seeds["strategy"].astype(str)
+    names, n = compared.seeds["strategy"].astype(str), len(compared.fts)
+    models = f"the same {n} models" if n > 1 else f"the model {compared.fts[0]}"
     charts: list[Chart] = [
         gain_against_loss(
-            compared.seeds.assign(label=names, run_id="", model=names),
-            "strategy",
+            compared.seeds.assign(label=names, run_id="", model=names), "strategy",
             name="strategies",
             title="Strategies of fine-tuning: what they gain on Atlantis, and what they forget",
-            what=("strategy", "strategies"),
-            over=f" and over {compared.models_in_words}",
+            what=("strategy", "strategies"), over=f" and over {models}",
         ),
         gain_against_loss(
-            compared.models,
-            "strategy",
-            name="strategies_by_model",
+            compared.models, "strategy", name="strategies_by_model",
             title="Strategies of fine-tuning, model by model",
         ),
-    ]
-    return charts + [_strategy_curves(compared)] * (len(compared.curves) > 0)
+    ]  # fmt: skip
+    return charts + [_strategy_curves(compared, models)] * (len(compared.curves) > 0)
 
 
-def _strategy_curves(compared: Comparison) -> Curves:
+def _strategy_curves(compared: Comparison, models: str) -> Curves:
     """Plot when the forgetting and the gain happen, by share of the training."""
     groups = compared.curves.groupby(["strategy", "split", "place"], sort=False)
     means = groups[["share", "normalised"]].mean().assign(n=groups.size()).reset_index()
@@ -272,15 +259,15 @@ def _strategy_curves(compared: Comparison) -> Curves:
     table["percent"] = 100 * table["share"]
     table["panel"] = _split_panels(table["split"])
     table["strategy"] = pd.Categorical(table["strategy"], STRATEGIES)
-    order = {"by": ["panel", "strategy", "is_mean"], "ascending": [True, True, False]}
+    table = table.sort_values("is_mean", ascending=False, kind="stable")
     return Curves(
         name="strategies_course",
         title="Strategies of fine-tuning: when forgetting and gain happen",
         lines=(
-            f"Means over {compared.models_in_words} and the seven tasks, from step 0 on. "
+            f"Means over {models} and the seven tasks, from step 0 on. "
             f"{LEFT_RIGHT} Thick: the mean of the seeds. Thin: single seeds.",
         ),
-        table=table.sort_values(**order, kind="stable"),
+        table=table.sort_values(["panel", "strategy"], kind="stable"),
         x="percent", x_label="share of the fine-tuning's steps (%)", series="series",
         group="strategy", facet="panel", thick="is_mean",
         hover=("strategy", "seed", "percent", "normalised", "n"),

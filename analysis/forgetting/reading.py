@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.options import Options
 from analysis.store.evaluations import PRETRAIN, Evaluations, Improvements, read_improvements
-from analysis.store.missing import Commands, explained, missing, missing_table
+from analysis.store.missing import Commands, explained, missing, missing_cells, missing_table
 from analysis.store.selection import (
     LAST,
     USED_COLUMNS,
@@ -32,7 +32,7 @@ from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings, parse
 from worldrep.tracking import StoredRun
 
 EVALUATED, VALIDATED = "evaluated checkpoints", "validation while training"
-SUITE = ["split", "task"]
+SUITE, POINT = ["split", "task"], ["split", "task", "step", "value"]
 SUITES = pd.MultiIndex.from_product([["standard", "atlantis"], TASK_NAMES], names=SUITE)
 NUMBERS = (("after", "run_id"), ("before", "base_evaluation_id"))  # of a cell, and its evaluation
 POINT_COLUMNS = [
@@ -45,15 +45,10 @@ POINT_COLUMNS = [
 class Finetuned:
     """What the store has of the models fine-tuned from pt1 by one strategy.
 
-    Attributes:
-        found: Their improvements on Atlantis.
-        families: Families with at least one model.
-        cells: The cells of `found`, one row per model, seed and task, with unit, before and after
-            (standard values of the base and of the model); reason and command are of these two.
-        points: Curves: one row per model, seed, split, task and step, POINT_COLUMNS, in order of
-            step. rows: number of questions per value.
-        runs: Runs that all values are from, by run_id: USED_COLUMNS.
-        missing: Models and seeds without a full curve: MISSING_COLUMNS.
+    found: their improvements on Atlantis; families: those with at least one model; cells: those of
+    `found` with unit, before and after (standard values of the base and of the model), with reason
+    and command of these two; points: curves, POINT_COLUMNS in order of step (rows: questions per
+    value); runs: those that all values are from; missing: models and seeds without a full curve.
     """
 
     found: Improvements
@@ -62,6 +57,11 @@ class Finetuned:
     points: pd.DataFrame
     runs: pd.DataFrame
     missing: pd.DataFrame
+
+    def lacking(self, name: str, fts: Sequence[str]) -> pd.DataFrame:
+        """Cells of fine-tunings without a change or a gain: MISSING_COLUMNS, matrix change_name."""
+        change = missing_cells(self.cells, f"change_{name}", fts)
+        return pd.concat([change, missing_cells(self.found.cells, f"gain_{name}", fts)])
 
 
 def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
@@ -126,73 +126,49 @@ def _gaps(
         yield missing(needs.assign(evaluation=needs[run_id]), known, key, number)
 
 
-@dataclass(frozen=True)
-class _Curves:
-    """The curves of a model and seed. points: split, task, step, value; base: a run id."""
-
-    run: StoredRun
-    points: pd.DataFrame
-    why: str
-    base: str = ""
-
-
 def _read_curves(
     source: Source, options: Options, found: Improvements
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Points, all runs used, and what is missing."""
-    several = [  # evaluations of several checkpoints
-        run
+    several = {  # evaluations of several checkpoints
+        run.id: run
         for run in source.runs(stage="evaluate", **options.names, pretrain=PRETRAIN)
         if run.tag("checkpoints") not in ("", LAST)
-    ]
-    read: list[_Curves] = []
-    tables, gaps = [pd.DataFrame(columns=POINT_COLUMNS)], []
+    }
+    trained, evaluations = found.trained, found.evaluations
+    tables, gaps = [pd.DataFrame(columns=[*POINT_COLUMNS, "why", "base"])], []
     for cell in found.cells.drop_duplicates(["model", "seed"]).itertuples():
         # The training of the final values; without such values, the one that the name stands for.
-        standing = found.trained.standing.get((cell.model, cell.seed), "")
-        training = found.trained.runs.get(cell.model_run_id or standing)
+        standing = trained.standing.get((cell.model, cell.seed), "")
+        training = trained.runs.get(cell.model_run_id or standing)
         if training is None:
             continue
-        curves, missing = _curves_of(source, found, cell, training, several)
+        evaluated = [run for run in several.values() if training_id(run) == training.id]
+        points, missing = _curves_of(source, found, cell, training, evaluated)
+        own = points["task"].isin(FINETUNINGS[cell.ft])
+        facts = {"model": cell.model, "ft": cell.ft, "seed": cell.seed}
+        tables.append(points.assign(**facts, trained=own, model_run_id=training.id))
         gap = {"matrix": "course", "seed": cell.seed, "model": cell.ft}
         gaps += [gap | {"reason": reason, "command": command} for reason, command in missing]
-        if curves:
-            read.append(curves)
-            tables.append(_of_model(curves, cell))
     points = pd.concat(tables, ignore_index=True)
     points = points.astype({"seed": int, "trained": bool, "step": int, "value": float})
-    runs = run_table((curves.run for curves in read), found.trained.current)
-    runs = runs.assign(why=[curves.why for curves in read])[USED_COLUMNS]
-    bases = used_runs(found.evaluations.runs, {curves.base for curves in read})
-    return points, pd.concat([found.runs_used, runs, bases]), missing_table(gaps)
-
-
-def _of_model(curves: _Curves, cell: Any) -> pd.DataFrame:
-    """The points with POINT_COLUMNS. cell: any of the model and seed."""
-    run, param = curves.run, "cfg.test_rows" if curves.base else "cfg.val_rows"
-    return curves.points.assign(
-        model=cell.model,
-        ft=cell.ft,
-        seed=cell.seed,
-        trained=curves.points["task"].isin(FINETUNINGS[cell.ft]),
-        measured_by=EVALUATED if curves.base else VALIDATED,
-        rows=run.params.get(param, "?"),
-        run_id=run.id,
-        model_run_id=training_id(run),
-    )[POINT_COLUMNS]
+    why, every = points.groupby("run_id", sort=False)["why"].first(), several | {**trained.runs}
+    runs = run_table((every[run_id] for run_id in why.index), trained.current).assign(why=why)
+    bases = used_runs(evaluations.runs, set(points["base"]))
+    runs = pd.concat([found.runs_used, runs[USED_COLUMNS], bases])
+    return points[POINT_COLUMNS], runs, missing_table(gaps)
 
 
 def _curves_of(
-    source: Source, found: Improvements, cell: Any, training: StoredRun, several: list[StoredRun]
-) -> tuple[_Curves | None, list[tuple[str, str]]]:
-    """The curves of a training, None without any; and what is missing: reason, command."""
+    source: Source, found: Improvements, cell: Any, training: StoredRun, evaluated: list[StoredRun]
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """The curves of a training (no rows without any), and what is missing: reason, command."""
     commands, model = found.trained.commands, parse_model(cell.model)
     if found.trained.standing.get((cell.model, cell.seed)) == training.id:
         command = commands.evaluate(model, cell.seed, checkpoints="all")
     else:
         command = commands.evaluate_run(training.id, checkpoints="all")
     base = _base_of(training, found.evaluations)
-    evaluated = [run for run in several if run.tag("model_run_id") == training.id]
     alike = [run for run in evaluated if base and _rows(run) == _rows(base)]
     gaps = []
     if not evaluated:
@@ -206,18 +182,21 @@ def _curves_of(
     elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
         gaps = [("the last checkpoint is not evaluated: the curve ends early", command)]
     if base and alike:
-        curves = _evaluated(source, found.evaluations, alike, base.id, cell.run_id)
-        command = commands.again(curves.run.id, command)
+        run, points = _evaluated(source, found.evaluations, alike, base.id, cell.run_id)
+        command = commands.again(run.id, command)
     else:
-        curves = _Curves(training, _points(source, training, "val/"), "curve: its validations")
-    curves = replace(curves, points=_from_start(curves.points))
-    n = curves.points.groupby(SUITE).size().reindex(SUITES, fill_value=0)
+        run, points = training, _logged(source, training, "val/")
+        facts = {"rows": run.params.get("cfg.val_rows", "?"), "why": "curve: its validations"}
+        points = points.assign(measured_by=VALIDATED, base="", **facts)
+    points = points[points.groupby(SUITE)["step"].transform("min") == 0].sort_values("step")
+    points = SUITES.to_frame(index=False).merge(points.assign(run_id=run.id))
+    n = points.groupby(SUITE).size().reindex(SUITES, fill_value=0)
     if (n < 2).all():
         without = "; it has no validations from step 0 on"
-        return None, [(f"{reason}{without}", command) for reason, command in gaps]
+        return points[:0], [(f"{reason}{without}", command) for reason, command in gaps]
     if short := ["/".join(suite) for suite in SUITES[n < 2]]:
-        gaps.append((f"run {curves.run.id} has no curve of {', '.join(short)}", command))
-    return curves, gaps
+        gaps.append((f"run {run.id} has no curve of {', '.join(short)}", command))
+    return points, gaps
 
 
 def _base_of(training: StoredRun, evaluations: Evaluations) -> StoredRun | None:
@@ -231,39 +210,33 @@ def _base_of(training: StoredRun, evaluations: Evaluations) -> StoredRun | None:
 
 def _evaluated(
     source: Source, evaluations: Evaluations, runs: Sequence[StoredRun], base: str, last: str
-) -> _Curves:
-    """The curves of the evaluation with most steps, the newest of equals.
+) -> tuple[StoredRun, pd.DataFrame]:
+    """The evaluation with most steps, the newest of equals, and its curves.
 
     base: its values come first; last: the evaluation of the last checkpoint (or empty), with which
     the curves of an evaluation of listed steps end.
     """
-    tables = {run.id: _points(source, run) for run in runs}
+    tables = {run.id: _logged(source, run) for run in runs}
     run = max(runs, key=lambda run: tables[run.id]["step"].nunique())
     points, end = [tables[run.id]], evaluations.sources.get(last)
     if end and _rows(end) == _rows(run) and run.tag("checkpoints") != "all":
-        points.append(_points(source, end))
-    values = evaluations.values
-    points.append(values[values["run_id"] == base].assign(step=0)[[*SUITE, "step", "value"]])
+        points.append(_logged(source, end))
+    values = evaluations.values[evaluations.values["run_id"] == base]
+    points.append(values.assign(step=0)[POINT])
+    curves = pd.concat(points).drop_duplicates([*SUITE, "step"])
     why = f"curve: checkpoints {run.tag('checkpoints')}"
     why += f", the one with most steps of {len(runs)}" if len(runs) > 1 else ""
-    return _Curves(run, pd.concat(points).drop_duplicates([*SUITE, "step"]), why, base)
+    return run, curves.assign(measured_by=EVALUATED, rows=_rows(run), why=why, base=base)
 
 
-def _points(source: Source, run: StoredRun, prefix: str = "") -> pd.DataFrame:
-    """The curves that a run logged: split, task, step, value."""
+def _logged(source: Source, run: StoredRun, prefix: str = "") -> pd.DataFrame:
     rows = [
         (split, task, step, value)
         for split, task in SUITES
         if (metric := f"{prefix}{split}/{task}/mean") in run.metrics
         for step, value in source.curve(run.id, metric)
     ]
-    return pd.DataFrame(rows, columns=[*SUITE, "step", "value"])
-
-
-def _from_start(points: pd.DataFrame) -> pd.DataFrame:
-    """The curves that start at step 0, in order of suite and step."""
-    points = points[points.groupby(SUITE)["step"].transform("min") == 0].sort_values("step")
-    return SUITES.to_frame(index=False).merge(points)
+    return pd.DataFrame(rows, columns=POINT)
 
 
 def _rows(run: StoredRun) -> str:

@@ -21,7 +21,6 @@ from worldrep.names import TASK_NAMES
 
 NO_LOGARITHM = "an error of 0 has no logarithm; the raw change is known"
 ALL_TASKS = "mean of the seven"
-QUANTITIES = ["change", "gain"]
 CURVE = ["model", "ft", "seed", "split"]  # the curves of all tasks have these in common
 ORIGIN = ["measured_by", "rows", "run_id", "model_run_id"]
 HALFWAY_COLUMNS = [
@@ -35,11 +34,7 @@ def normalized_change(after: float, before: float, accuracy: bool) -> float:
 
     Accuracy: (after - before) / (1 - before), or after - before for a perfect base. NaN outside
     0..1. Error: ln(before / after), or 0 if both are 0. NaN if only one is 0 or one is negative.
-
-    Args:
-        after: Value of the fine-tuned model.
-        before: Value of its base. NaN results if one of the two is not finite.
-        accuracy: Whether the values are accuracies; otherwise they are errors.
+    before, after: values of the base and of the fine-tuned model; NaN if one is not finite.
     """
     if not (math.isfinite(after) and math.isfinite(before)):
         return math.nan
@@ -73,11 +68,12 @@ def add_changes(cells: pd.DataFrame) -> pd.DataFrame:
 def add_normalised(points: pd.DataFrame) -> pd.DataFrame:
     """Add the column normalised to the points of curves, ordered by step within each curve.
 
-    It is the normalised change on standard questions and the normalised improvement on questions
-    about Atlantis, both from the values at the first step of the same model and seed.
+    It is the change on standard questions and the improvement on questions about Atlantis, both
+    from the values at the first step of the same model and seed.
     """
     keys = ["model", "seed", "task"]
-    first = points.drop_duplicates([*keys, "split"]).pivot(index=keys, columns="split")["value"]
+    first = points.drop_duplicates([*keys, "split"])
+    first = first.pivot(index=keys, columns="split", values="value")
     start = points[keys].join(first.reindex(columns=["standard", "atlantis"]), on=keys)
     numbers = points["value"], start["atlantis"], start["standard"], _accuracies(points)
     change = [*map(normalized_change, numbers[0], *numbers[2:])]
@@ -96,11 +92,9 @@ def mean_over_tasks(cells: pd.DataFrame, keys: Sequence[str], column: str) -> pd
 def mean_by_model(cells: pd.DataFrame) -> pd.DataFrame:
     """Average the cells of each model and seed over the seven tasks.
 
-    Returns:
-        Columns model, ft, seed; change (normalised, standard questions); gain, trained, transfer
-        (normalised improvement on Atlantis, over all tasks and over those trained on or not);
-        retention (the formula of the improvement for standard values: 1 is the base's own);
-        run_id. A mean is NaN if a task is missing.
+    change: on standard questions; gain, trained, transfer: improvement on Atlantis, over all tasks
+    and over those trained on or not; retention: the formula of the improvement for standard values
+    (1 is the base's own). A mean is NaN if a task is missing.
     """
     keys, trained = ["model", "ft", "seed"], cells["trained"].astype(bool)
     numbers = cells["after"], cells["base_atlantis"], cells["base_standard"], _accuracies(cells)
@@ -120,20 +114,16 @@ def mean_over_seeds(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Average points over seeds and mark the Pareto front.
 
     points: one row per model and seed, with `keys` (which the seeds of a model have in common),
-    change and gain. Returns keys, change, gain, change_std, gain_std (ddof=1, NaN for one seed), n
-    (seeds with both values), missing (the other seeds), on_front.
+    change and gain. std: ddof=1, NaN for one seed; n: seeds with both values; missing: the others.
     """
-    both = points[QUANTITIES].where(points[QUANTITIES].notna().all(axis=1))
-    change, gain = (over_seeds(points.assign(**both), keys, name) for name in QUANTITIES)
-    table = change[[*keys]].assign(
-        change=change["mean"],
-        gain=gain["mean"],
-        change_std=change["std"],
-        gain_std=gain["std"],
-        n=change["n"],
-        missing=change["missing"],
-    )
-    return table.assign(on_front=pareto_front(table["change"], table["gain"]))
+    known = points[["change", "gain"]].notna().all(axis=1)
+    both = points.assign(change=points["change"].where(known), gain=points["gain"].where(known))
+    change, gain = (over_seeds(both, keys, name) for name in ("change", "gain"))
+    numbers = {
+        "change": change["mean"], "gain": gain["mean"], "change_std": change["std"],
+        "gain_std": gain["std"], "n": change["n"], "missing": change["missing"],
+    }  # fmt: skip
+    return change[[*keys]].assign(**numbers, on_front=pareto_front(change["mean"], gain["mean"]))
 
 
 def pareto_front(change: Sequence[float], gain: Sequence[float]) -> np.ndarray:
@@ -186,12 +176,10 @@ def mean_curves(points: pd.DataFrame) -> pd.DataFrame:
 def halfway_table(points: pd.DataFrame) -> pd.DataFrame:
     """Find the step at which half of each curve's change has happened.
 
-    Returns:
-        HALFWAY_COLUMNS, one row per curve with at least two points. happened: whether the task was
-        forgotten (standard) or gained (Atlantis), by the normalised change, or by the sign of the
-        raw change if there is no normalised one. halfway_step is of the normalised values,
-        halfway_step_raw of the raw ones; NaN if it did not happen. halfway_share: halfway_step as
-        a share of the last step.
+    Returns HALFWAY_COLUMNS, one row per curve with at least two points. happened: whether the task
+    was forgotten (standard) or gained (Atlantis), by the normalised change, else by the sign of the
+    raw one. halfway_step is of the normalised values, halfway_step_raw of the raw ones; NaN if it
+    did not happen. halfway_share: halfway_step as a share of the last step.
     """
     curves = points.groupby([*CURVE, "task"], sort=False)
     rows = [_halfway(own.sort_values("step")) for _, own in curves if len(own) > 1]
@@ -208,26 +196,19 @@ def _halfway(curve: pd.DataFrame) -> dict[str, Any]:
     happened = better < 0 if first["split"] == "standard" else better > 0
     halfway = halfway_step(steps, normalised) if happened and known else math.nan
     return first.to_dict() | {
-        "n_points": len(steps),
-        "first_step": steps[1],
-        "last_step": steps[-1],
-        "raw_change": raw_change,
-        "normalised_change": change,
-        "happened": happened,
-        "halfway_step": halfway,
+        "n_points": len(steps), "first_step": steps[1], "last_step": steps[-1],
+        "raw_change": raw_change, "normalised_change": change, "happened": happened,
+        "halfway_step": halfway, "halfway_share": halfway / steps[-1],
         "halfway_step_raw": halfway_step(steps, raw) if happened else math.nan,
-        "halfway_share": halfway / steps[-1],
-    }
+    }  # fmt: skip
 
 
 def halfway_summary(halfway: pd.DataFrame) -> pd.DataFrame:
     """Average half-way steps by family, split and task: over the models of a seed, then over seeds.
 
-    Returns:
-        Keys; n_models: number of curves (of a model and a seed); n_happened: those with a half-way
-        step; only they are averaged; n_early: those whose half-way step is not after the first
-        measured one; last_step: of the longest curve; mean, std, low, high, n and by_seed (parts)
-        of `over_seeds`.
+    n_models: curves (of a model and a seed); n_happened: those with a half-way step, which alone
+    are averaged; n_early: those whose half-way step is not after the first measured one; last_step:
+    of the longest curve; mean, std, low, high, n and by_seed (parts): of `over_seeds`.
     """
     keys = ["family", "split", "task"]
     halfway = halfway.assign(

@@ -44,7 +44,7 @@ LEFT_RIGHT = (
 
 def family_of(fts: pd.Series) -> pd.Series:
     """Return the family of each fine-tuning, as a category with one style in all figures."""
-    return pd.Series(pd.Categorical(fts.str.partition("-")[0], FAMILIES), fts.index)
+    return pd.Series(pd.Categorical(fts.str.split("-").str[0], FAMILIES), fts.index)
 
 
 def gain_against_loss(

@@ -310,14 +310,14 @@ def test_a_model_of_an_unknown_name_is_left_out_and_said(synthetic):
     assert "left out, as this version does not know their names: pt7" in found.caveats
 
 
-# What is said
+# What comes out
 
 
-def test_what_came_out_is_said(synthetic):
+def test_what_came_out_is_shown_and_said(synthetic):
     tuned(synthetic, "ftwb1-1", base(synthetic))
     found = result(align="tokens")
-    said = [line for chart in found.parts for line in chart.said]
-    assert said[0].startswith("breakout_pretrain: pt1, standard: distance") and "(1/1)" in said[0]
+    chart = part(found, "breakout_pretrain")
+    assert chart.table["label"][0] == "distance (1/1)" and chart.said == chart.notes
     names = ["pretrain", "breakout_pretrain", "finetune", "breakout_finetune"]
     assert [chart.name for chart in found.parts] == names
     distance = found.all_statistics["breakout_pretrain"]["pt1/standard/distance"]

@@ -6,9 +6,6 @@ Imports `worldrep` and the shared modules of `analysis`; of its own modules, `ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import click
 import pandas as pd
 
@@ -22,15 +19,13 @@ from analysis.store.selection import (
     STAGES,
     NothingThere,
     Trained,
-    in_order,
-    known_model,
+    choose_models,
     named_models,
     nothing_of,
     used_runs,
 )
 from analysis.store.source import Source
 from worldrep.errors import unknown
-from worldrep.names import ModelName, parse_model
 
 NAME = "dynamics"
 
@@ -38,21 +33,21 @@ NAME = "dynamics"
 def dynamics(source: Source, options: Options, models: str = ALL, align: str = "step") -> Result:
     """Plot curves and break-out steps of finished trainings.
 
-    Args:
-        source: Store to read.
-        options: Scale, width, world, strategy and seeds of the models.
-        models: Names such as `pt1,pt1_ftwb1-1..7`, or all.
-        align: Unit of the x axis: step or tokens.
-
-    Raises:
-        InputError: For an unknown name.
-        NothingThere: If none of the models is trained.
+    models: names such as `pt1,pt1_ftwb1-1..7`, or all; align: unit of the x axis, step or tokens.
+    Raises InputError for an unknown name, NothingThere if none of the models is trained.
     """
     if align not in ALIGN:
         raise unknown("align", align, ALIGN)
     asked = named_models(models, options)
-    trained, strangers = _known(Trained.read(source, options))
-    kept, seeds = _choose(trained, asked, options, source)
+    trained = Trained.read(source, options)
+    if not trained.runs:
+        if held := "; ".join(filter(None, map(source.held, STAGES))):
+            raise NothingThere(
+                f"{source.place} has no finished training of {options.in_words}: it has {held}"
+            )
+        raise nothing_of("finished training", "pretrain", options, source)
+    runs = [*trained.runs.values()]
+    kept, seeds, strangers = choose_models(runs, asked, "training", options, source)
     found = read_curves(source, trained, kept, seeds)
     if found.points.empty:
         raise NothingThere(f"the trainings in {source.place} hold no curve ({options.in_words})")
@@ -69,42 +64,6 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
         tables={"breakout": broken},
         tags={"models": models, "align": align},
     )
-
-
-def _known(trained: Trained) -> tuple[Trained, list[str]]:
-    """The trainings whose model this version knows, and a caveat about the others."""
-    kept = {i: run for i, run in trained.runs.items() if known_model(run.tag("model"))}
-    strange = sorted({run.tag("model") for i, run in trained.runs.items() if i not in kept})
-    text = f"left out, as this version does not know their names: {', '.join(strange)}"
-    return replace(trained, runs=kept), [text] if strange else []
-
-
-def _choose(
-    trained: Trained, asked: Sequence[ModelName], options: Options, source: Source
-) -> tuple[tuple[ModelName, ...], tuple[int, ...]]:
-    """Models and seeds: those asked for, or all that are trained. Raises NothingThere."""
-    pairs = [(parse_model(run.tag("model")), int(run.tag("seed"))) for run in trained.runs.values()]
-    wanted = [
-        (model, seed)
-        for model, seed in pairs
-        if (not asked or model in asked) and (not options.seeds or seed in options.seeds)
-    ]
-    if not pairs:
-        held = "; ".join(filter(None, (source.held(stage) for stage in STAGES)))
-        if not held:
-            raise nothing_of("finished training", "pretrain", options, source)
-        raise NothingThere(
-            f"{source.place} has no finished training of {options.in_words}: it has {held}"
-        )
-    if not wanted:
-        has = ", ".join(map(str, in_order(model for model, _ in pairs)))
-        seeds = ", ".join(map(str, sorted({seed for _, seed in pairs})))
-        raise NothingThere(
-            f"{source.place} has no finished training of the models and seeds asked for "
-            f"({options.in_words}): it has {has} with seeds {seeds}"
-        )
-    models = tuple(asked) or in_order(model for model, _ in wanted)
-    return models, options.seeds or tuple(sorted({seed for _, seed in wanted}))
 
 
 def _token_caveats(chosen: pd.DataFrame, align: str) -> list[str]:

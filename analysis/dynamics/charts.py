@@ -7,16 +7,12 @@ import math
 import pandas as pd
 
 from analysis.dynamics.reading import TrainingCurves
-from analysis.dynamics.statistics import (
-    add_groups,
-    add_medians,
-    breakout_statistics,
-    summarize_breakouts,
-)
+from analysis.dynamics.statistics import BREAKOUT, add_groups, add_medians, summarize_breakouts
 from analysis.figures.chart import Chart
 from analysis.figures.curves import Curves
 from analysis.figures.intervals import Intervals
 from analysis.statistics.curves import CHANCE
+from analysis.statistics.spread import nested
 from analysis.store.selection import STAGES
 from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
@@ -36,60 +32,47 @@ LOGARITHMIC = frozenset(panel for (_, task), panel in PANELS.items() if task not
 
 
 def charts(found: TrainingCurves, broken: pd.DataFrame, align: str) -> list[Chart]:
-    """Plot curves and break-outs of each stage that has any.
-
-    Args:
-        found: Curves of trainings.
-        broken: Their break-outs.
-        align: Unit of the x axis, step or tokens.
-    """
+    """Plot curves and break-outs of each stage that has any. align: x axis, step or tokens."""
     parts: list[Chart] = []
     for stage in STAGES:
         points = found.points[found.points["stage"] == stage]
         own = broken[broken["stage"] == stage]
         if len(points):
-            parts.append(curves_chart(points, found.runs, stage, align))
+            parts.append(_curves_chart(points, found.runs, stage, align))
         if len(own):
-            parts.append(breakout_chart(own, stage, align))
+            parts.append(_breakout_chart(own, stage, align))
     return parts
 
 
-def curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: str) -> Curves:
+def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: str) -> Curves:
     """Plot the loss and all validation curves of a stage, and the median of each group."""
-    group = "family" if points["model"].nunique() > MANY_MODELS else "model"
+    models, n_runs = list(dict.fromkeys(points["model"])), points["run_id"].nunique()
+    group = "family" if len(models) > MANY_MODELS else "model"
+    names = ", ".join(models) if len(models) <= 3 else f"{n_runs} runs of {len(models)} models"
     used = runs[runs["chosen"] & (runs["stage"] == stage)]
     panels = [PANELS[curve] for curve in zip(points["split"], points["task"], strict=True)]
     table = add_medians(points.assign(panel=panels, series=points["run_id"]), group)
     table["chance"] = table["task"].map(CHANCE)
     table["panel"] = pd.Categorical(table["panel"], list(PANELS.values()))
+    rows = ", ".join(f"{int(n)}" for n in sorted(set(used["val_rows"].dropna()))) or "unknown"
+    notes = [f"validation rows in each suite: {rows}"]
+    if n_zero := int(((table["value"] <= 0) & table["panel"].isin(LOGARITHMIC)).sum()):
+        notes.append(f"{n_zero} values of 0 have no place on a logarithmic axis")
+    if align == "tokens":
+        notes.append("tokens: steps times the mean number of real tokens in a step, about 1% off")
     return Curves(
-        name=stage,
-        title=f"{TITLES[stage]}: {_models_in_words(points)}, {_seeds_in_words(used['seed'])}",
+        name=stage, title=f"{TITLES[stage]}: {names}, {_seeds_in_words(used['seed'])}",
         table=table.sort_values("panel", kind="stable", ignore_index=True),
-        x=align,
-        y="value",
-        series="series",
-        thick="thick",
-        group=group,
-        facet="panel",
-        across="chance",
-        log_y=LOGARITHMIC,
-        columns=4,
-        size=(3.9, 2.3),
-        x_label=ALIGN[align],
+        x=align, x_label=ALIGN[align], y="value", log_y=LOGARITHMIC, across="chance",
+        series="series", thick="thick", group=group, facet="panel", columns=4, size=(3.9, 2.3),
         hover=("model", "seed", "step", "tokens", "value", "run_id"),
         lines=(
             f"Thin: one run. Thick: the median of a {group}'s runs, step by step. Loss and errors "
             "(logarithmic axes): lower is better. Shares of right answers: higher is better.",
             "Dashed: chance, what a uniform guess among a task's answers scores.",
         ),
-        notes=tuple(_curve_notes(table, used, align)),
-    )
-
-
-def _models_in_words(points: pd.DataFrame) -> str:
-    models, runs = list(dict.fromkeys(points["model"])), points["run_id"].nunique()
-    return ", ".join(models) if len(models) <= 3 else f"{runs} runs of {len(models)} models"
+        notes=tuple(notes),
+    )  # fmt: skip
 
 
 def _seeds_in_words(seeds: pd.Series) -> str:
@@ -97,18 +80,7 @@ def _seeds_in_words(seeds: pd.Series) -> str:
     return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
 
 
-def _curve_notes(table: pd.DataFrame, used: pd.DataFrame, align: str) -> list[str]:
-    rows = ", ".join(f"{int(n)}" for n in sorted(set(used["val_rows"].dropna()))) or "unknown"
-    notes = [f"validation rows in each suite: {rows}"]
-    zero = table[(table["value"] <= 0) & table["panel"].isin(LOGARITHMIC)]
-    if len(zero):
-        notes.append(f"{len(zero)} values of 0 have no place on a logarithmic axis")
-    if align == "tokens":
-        notes.append("tokens: steps times the mean number of real tokens in a step, about 1% off")
-    return notes
-
-
-def breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
+def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
     """Plot when each task breaks out, by model or family.
 
     Fine-tunings are plotted on Atlantis alone: their bases know the ordinary cities.
@@ -120,23 +92,15 @@ def breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
     table = learnt if stage == "finetune" and len(learnt) else overview
     spread = "" if broken["seed"].nunique() > 1 else ": no spread"
     last = float(broken[f"last_{align}"].max())
-    name = f"breakout_{stage}"
+    name, seeds = f"breakout_{stage}", _seeds_in_words(broken["seed"])
+    key = overview["group"] + "/" + overview["split"] + "/" + overview["task"]
     return Intervals(
-        name=name,
-        title=f"{TITLES[stage]}: when each task breaks out, {_seeds_in_words(broken['seed'])}"
-        + spread,
+        name=name, title=f"{TITLES[stage]}: when each task breaks out, {seeds}{spread}",
         table=table.reset_index(drop=True),
-        label="label",
-        value="mean",
-        low="low",
-        high="high",
-        parts="parts",
-        x_limits=None if math.isnan(last) else (0.0, last),
-        group="group",
-        facet="split",
-        columns=2,
+        label="label", value="mean", low="low", high="high", parts="parts",
+        x_label=ALIGN[align], x_limits=None if math.isnan(last) else (0.0, last),
+        group="group", facet="split", columns=2,
         size=(6.4, max(1.8, 0.24 * table.groupby("split")["label"].nunique().max())),
-        x_label=ALIGN[align],
         hover=("group", "task", "mean", "std", "broken_out", "runs", "seeds"),
         lines=(
             "Break-out: the first validation where an error is at most half its first value, or an "
@@ -145,31 +109,33 @@ def breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
             "seeds. In brackets: runs that broke out, of all.",
         ),
         notes=tuple(_breakout_notes(broken, stage)),
-        said=tuple(_in_words(name, overview)),
-        statistics={name: breakout_statistics(overview)},
-    )
+        statistics={name: nested(overview.assign(key=key), ["key"], BREAKOUT)},
+    )  # fmt: skip
 
 
 def _labelled(overview: pd.DataFrame) -> pd.DataFrame:
     """The rows in the order of the tasks, each with its label."""
-    several = overview["group"].nunique() > 1
-    labels = [
-        f"{row.task}{f', {row.group}' if several else ''} ({row.broken_out}/{row.runs})"
-        for row in overview.itertuples()
-    ]
-    order = overview.assign(label=labels, place=overview["task"].map(TASK_NAMES.index))
+    counts = overview["broken_out"].astype(str) + "/" + overview["runs"].astype(str)
+    groups = overview["group"].astype(str)
+    names = overview["task"] + (", " + groups if groups.nunique() > 1 else "")
+    order = overview.assign(label=names + " (" + counts + ")")
+    order["place"] = order["task"].map(TASK_NAMES.index)
     order = order.sort_values(["split", "place", "group"], ascending=[False, True, True])
     return order.drop(columns="place").astype({"group": str})
 
 
 def _breakout_notes(broken: pd.DataFrame, stage: str) -> list[str]:
     low, high = int(broken["n_points"].min()), int(broken["n_points"].max())
-    validations = f"{low}" if low == high else f"{low} to {high}"
     never = int(broken["breakout_step"].isna().sum())
     noise = int((broken["near_chance"] & broken["breakout_step"].notna()).sum())
+    last = {
+        "pretrain": "errors start at what an untrained model scores, which cannot yet write a "
+        "number: to halve that takes little",
+        "finetune": "standard tasks are learnt before fine-tuning; breakout.csv has them too",
+    }
     notes = [
-        f"measured at {validations} validations in each run: a break-out is known to one of their "
-        "intervals; at 0 it was there from the start",
+        f"measured at {low if low == high else f'{low} to {high}'} validations in each run: a "
+        "break-out is known to one of their intervals; at 0 it was there from the start",
         "it is the first time: an error that was halved may rise again",
         f"{never} of {len(broken)} curves never break out, and are not in the means",
         "chance on compass is 1/8; always answering its commonest direction is right more often, "
@@ -180,24 +146,4 @@ def _breakout_notes(broken: pd.DataFrame, stage: str) -> list[str]:
             f"{noise} of the break-outs are of accuracies that end no more than two standard "
             "errors above chance: their steps are noise (near_chance in breakout.csv)"
         )
-    if stage == "pretrain":
-        notes.append(
-            "errors start at what an untrained model scores, which cannot yet write a number: "
-            "to halve that takes little"
-        )
-    else:
-        notes.append("standard tasks are learnt before fine-tuning; breakout.csv has them too")
-    return notes
-
-
-def _in_words(name: str, overview: pd.DataFrame) -> list[str]:
-    """One line for each split and group."""
-    lines = []
-    for (split, group), own in overview.groupby(["split", "group"], sort=False):
-        steps = ", ".join(
-            f"{row.task} {'never' if math.isnan(row.mean) else f'{row.mean:,.0f}'}"
-            f" ({row.broken_out}/{row.runs})"
-            for row in own.itertuples()
-        )
-        lines.append(f"{name}: {group}, {split}: {steps}")
-    return lines
+    return [*notes, last[stage]]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -21,46 +17,40 @@ COLUMNS = [
     "last_tokens", "run_id",
 ]  # fmt: skip
 GROUP = ["stage", "split", "task", "group"]
+BREAKOUT = ["mean", "std", "low", "high", "n_seeds", "runs", "broken_out", "near_chance"]
 
 
 def breakouts(points: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Find the break-out of each validation curve of each run.
 
-    Args:
-        points: run_id, split, task, step, value, in order of step.
-        runs: By run_id: model, family, stage, seed, val_rows, tokens_per_step.
-
-    Returns:
-        COLUMNS. breakout_step is NaN if there is none. near_chance: whether an accuracy ends no
-        more than DEVIATIONS standard errors above chance, so that its break-out is noise.
+    points: run_id, split, task, step, value, in order of step; runs: by run_id, with val_rows,
+    tokens_per_step. Returns COLUMNS. breakout_step is NaN if there is none. near_chance: whether an
+    accuracy ends no more than DEVIATIONS standard errors above chance: its break-out is noise.
     """
-    facts = runs.to_dict("index")
     curves = points[points["split"] != "loss"].groupby(["run_id", "split", "task"], sort=False)
-    rows = [
-        {"run_id": run_id, "split": split, "task": task} | _breakout(curve, facts[run_id], task)
-        for (run_id, split, task), curve in curves
+    table = curves.agg(
+        first=("value", lambda values: values.iloc[0]),
+        final=("value", lambda values: values.iloc[-1]),
+        n_points=("step", "size"),
+        last_step=("step", "last"),
+    )
+    table["breakout_step"] = [
+        breakout_step(own["step"], own["value"], TASKS[task].accuracy, CHANCE.get(task))
+        for (_, _, task), own in curves
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _breakout(curve: pd.DataFrame, run: Mapping[Any, Any], task: str) -> dict[str, Any]:
-    steps, values = curve["step"].tolist(), curve["value"].tolist()
-    chance = CHANCE.get(task, math.nan)
-    step = breakout_step(steps, values, TASKS[task].accuracy, CHANCE.get(task))
-    error = math.sqrt(chance * (1 - chance) / run["val_rows"])
-    return {
-        **{key: run[key] for key in ("model", "family", "stage", "seed")},
-        "trained": task in parse_model(run["model"]).tasks,
-        "breakout_step": step,
-        "breakout_tokens": step * run["tokens_per_step"],
-        "first": values[0],
-        "final": values[-1],
-        "chance": chance,
-        "near_chance": values[-1] - chance <= DEVIATIONS * error,  # never, if chance is NaN
-        "n_points": len(curve),
-        "last_step": steps[-1],
-        "last_tokens": steps[-1] * run["tokens_per_step"],
-    }
+    table = table.reset_index().join(runs, on="run_id")
+    chance = table["task"].map(CHANCE).astype(float)
+    error = np.sqrt(chance * (1 - chance) / table["val_rows"])
+    return table.assign(
+        trained=[
+            task in parse_model(model).tasks
+            for model, task in zip(table["model"], table["task"], strict=True)
+        ],
+        breakout_tokens=table["breakout_step"] * table["tokens_per_step"],
+        chance=chance,
+        near_chance=table["final"] - chance <= DEVIATIONS * error,  # never, if chance is NaN
+        last_tokens=table["last_step"] * table["tokens_per_step"],
+    )[COLUMNS]
 
 
 def add_groups(broken: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -78,36 +68,14 @@ def summarize_breakouts(broken: pd.DataFrame, column: str) -> pd.DataFrame:
     """Average the break-outs of each group over the runs of a seed, then over seeds.
 
     The runs of one seed share a base and count as one value. Runs without a break-out are not
-    averaged.
-
-    Args:
-        broken: Break-outs with group.
-        column: breakout_step or breakout_tokens.
-
-    Returns:
-        Columns GROUP, mean, std, low, high, n_seeds, runs, broken_out (runs with a break-out),
-        near_chance, parts (means of the seeds), seeds.
+    averaged. broken: break-outs with group; column: breakout_step or breakout_tokens. Returns
+    GROUP, BREAKOUT (broken_out: runs with a break-out), parts (means of the seeds), seeds.
     """
     broken = broken.assign(noise=broken["near_chance"] & broken[column].notna())
-    noise = broken.groupby(GROUP, sort=False, observed=True)["noise"].sum()
-    table = over_seeds(broken, GROUP, column)
-    return table[[*GROUP, "mean", "std", "low", "high"]].assign(
-        n_seeds=table["n"],
-        runs=table["rows"],
-        broken_out=table["rows"] - table["missing"],
-        near_chance=noise.to_numpy(),
-        parts=table["parts"],
-        seeds=table["seeds"],
-    )
-
-
-def breakout_statistics(overview: pd.DataFrame) -> dict[str, Any]:
-    """Nest the rows of `summarize_breakouts` by group, split and task."""
-    kept = ["mean", "std", "low", "high", "n_seeds", "runs", "broken_out", "near_chance"]
-    return {
-        f"{row['group']}/{row['split']}/{row['task']}": {name: row[name] for name in kept}
-        for row in overview.to_dict("records")
-    }
+    noise = broken.groupby(GROUP, sort=False, observed=True)["noise"].sum().to_numpy()
+    table = over_seeds(broken, GROUP, column).rename(columns={"n": "n_seeds", "rows": "runs"})
+    table = table.assign(broken_out=table["runs"] - table["missing"], near_chance=noise)
+    return table[[*GROUP, *BREAKOUT, "parts", "seeds"]]
 
 
 def add_medians(points: pd.DataFrame, group: str) -> pd.DataFrame:

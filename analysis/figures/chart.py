@@ -56,7 +56,7 @@ class Chart:
         hover: Columns shown in the hover text of a mark; all of the first eight if empty. A column
             `run_id` makes a mark a link.
         notes: Sentences below the figure.
-        said: Lines that the command prints.
+        said: Lines that the command prints; by default the notes.
         statistics: Numbers for statistics.json, by name.
     """
 
@@ -74,6 +74,9 @@ class Chart:
     notes: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", self.said or self.notes)
 
     @property
     def which(self) -> str:

@@ -23,7 +23,6 @@ from analysis.forgetting.statistics import (
     NO_LOGARITHM,
     add_changes,
     add_normalised,
-    halfway_statistics,
     halfway_summary,
     halfway_table,
     mean_by_model,
@@ -31,13 +30,13 @@ from analysis.forgetting.statistics import (
     raw_statistics,
     raw_tables,
 )
-from analysis.forgetting.strategies import compare
+from analysis.forgetting.strategies import SPREAD, compare
 from analysis.options import Options
 from analysis.panels import panels_of
 from analysis.result import Part, Result
 from analysis.statistics.matrices import to_matrix
+from analysis.statistics.spread import nested
 from analysis.store.evaluations import PRETRAIN
-from analysis.store.missing import missing_cells
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings
@@ -48,6 +47,7 @@ VALUES = [
     "normalised_change", "run_id", "model_run_id", "base_run_id", "base_evaluation_id", "reason",
     "command",
 ]  # fmt: skip
+HALFWAY = ["mean", "std", "low", "high", "n", "n_happened", "n_models", "n_early"]
 # Fine-tuning may raise errors some hundredfold, which is a change of about -5 to -6.
 CHANGE = Kind(
     "normalised change on standard questions (no unit)",
@@ -57,13 +57,9 @@ CHANGE = Kind(
         "Errors: ln(before / after); -2.30 is ten times, -4.61 a hundred times the error. "
         "Accuracies: (after - before) / (1 - before); -1 is twice as many wrong answers.",
     ),
-    "RdBu",
-    (-6.0, 6.0),
-    "both",
-    "{:+.2f}",
-    None,
+    "RdBu", (-6.0, 6.0), "both", "{:+.2f}", None,
     replace(FINETUNED, columns="tested on (standard questions, none about Atlantis)"),
-)
+)  # fmt: skip
 
 
 def forgetting(source: Source, options: Options) -> Result:
@@ -72,9 +68,15 @@ def forgetting(source: Source, options: Options) -> Result:
     Raises:
         NothingThere: If there is nothing to draw.
     """
-    every = {name: _with_numbers(own) for name, own in read_strategies(source, options).items()}
+    every = {
+        name: replace(own, cells=add_changes(own.cells), points=add_normalised(own.points))
+        for name, own in read_strategies(source, options).items()
+    }
     own = every[options.strategy]
-    used, missing = [own.runs], [_missing(own)]
+    used, missing = (
+        [own.runs],
+        [*(own.lacking(f, finetunings(f)) for f in own.families), own.missing],
+    )
     caveats = [*own.found.caveats, *_caveats(own)]
     parts: list[Part] = [*_heatmaps(own), _plane(own)]
     tables = {"values": own.cells[VALUES], **raw_tables(own.cells)}
@@ -84,14 +86,15 @@ def forgetting(source: Source, options: Options) -> Result:
         tables["halfway"] = halfway_table(points)
         overview = halfway_summary(tables["halfway"])
         parts += curve_charts(points, overview)
-        statistics["halfway"] = halfway_statistics(overview)
+        statistics["halfway"] = nested(overview, ["family", "split", "task"], HALFWAY)
     if compared := compare(every):
         used += [other.runs for other in every.values()]
         missing.append(compared.missing)
         caveats += compared.caveats
         parts += strategy_charts(compared)
         tables["strategies_over_seeds"] = compared.over_seeds
-        statistics["strategies"] = compared.statistics
+        facts = nested(compared.over_seeds, ["strategy", "quantity"], SPREAD)
+        statistics["strategies"] = {"models": list(compared.fts), **facts}
     runs = pd.concat(used)
     return Result(
         name=NAME,
@@ -105,11 +108,6 @@ def forgetting(source: Source, options: Options) -> Result:
         statistics=statistics,
         tags={"pretrain": PRETRAIN, "ft": ",".join(own.families), "tasks": ",".join(TASK_NAMES)},
     )
-
-
-def _with_numbers(own: Finetuned) -> Finetuned:
-    """The same with changes of the cells and normalised values of the curves."""
-    return replace(own, cells=add_changes(own.cells), points=add_normalised(own.points))
 
 
 def _heatmaps(own: Finetuned) -> list[Part]:
@@ -127,39 +125,23 @@ def _heatmaps(own: Finetuned) -> list[Part]:
 
 def _plane(own: Finetuned) -> Part:
     points = mean_by_model(own.cells)[["model", "ft", "seed", "change", "gain", "run_id"]]
-    return gain_against_loss(
-        points.assign(label=points["ft"], family=family_of(points["ft"])),
-        "family",
-        name="gain_against_loss",
-        title="What fine-tuning gains on Atlantis, and what it forgets",
-    )
-
-
-def _missing(own: Finetuned) -> pd.DataFrame:
-    """Cells without a change, cells without a gain, models without a full curve."""
-    tables = [
-        missing_cells(cells, f"{kind}_{family}", finetunings(family))
-        for family in own.families
-        for kind, cells in (("change", own.cells), ("gain", own.found.cells))
-    ]
-    return pd.concat([*tables, own.missing], ignore_index=True)
+    points = points.assign(label=points["ft"], family=family_of(points["ft"]))
+    title = "What fine-tuning gains on Atlantis, and what it forgets"
+    return gain_against_loss(points, "family", name="gain_against_loss", title=title)
 
 
 def _caveats(own: Finetuned) -> list[str]:
-    cells, said = own.cells, []
-    absent = [family for family in FAMILIES if family not in own.families]
-    if absent:
+    cells, points, said = own.cells, own.points, []
+    if absent := [family for family in FAMILIES if family not in own.families]:
         said.append(f"{', '.join(absent)}: left out, the store has no such model")
     perfect = cells[cells["task"].map(lambda task: TASKS[task].accuracy) & (cells["before"] == 1)]
-    if len(perfect):
-        said.append(
-            f"{_seeds_by_task(perfect)}: the base is perfect, so that the normalised change is "
-            "the raw one"
-        )
+    raw = "the base is perfect, so that the normalised change is the raw one"
     zero = cells[cells["reason"] == NO_LOGARITHM]
-    if len(zero):
-        said.append(f"{_seeds_by_task(zero)}: {NO_LOGARITHM}")
-    points = own.points
+    for text, found in ((raw, perfect), (NO_LOGARITHM, zero)):
+        seeds = found.groupby("task", sort=False)["seed"].unique()
+        if len(seeds):
+            where = [f"{task} of seeds {', '.join(map(str, of))}" for task, of in seeds.items()]
+            said.append(f"{'; '.join(where)}: {text}")
     validated = points[points["measured_by"] == VALIDATED]
     if points.empty:
         said.append("no model has a curve: neither evaluated checkpoints nor validations by step")
@@ -172,11 +154,6 @@ def _caveats(own: Finetuned) -> list[str]:
             "checkpoints=all` measures them, missing.csv (course) has the commands"
         )
     return said
-
-
-def _seeds_by_task(cells: pd.DataFrame) -> str:
-    seeds = cells.groupby("task", sort=False)["seed"].unique()
-    return "; ".join(f"{task} of seeds {', '.join(map(str, own))}" for task, own in seeds.items())
 
 
 main = analysis_command(NAME, forgetting)

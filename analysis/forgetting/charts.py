@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.figures.chart import Chart
@@ -13,12 +14,12 @@ from analysis.figures.scatter import Scatter
 from analysis.forgetting.reading import EVALUATED
 from analysis.forgetting.statistics import ALL_TASKS, mean_over_seeds
 from analysis.forgetting.strategies import Comparison
+from analysis.statistics.spread import nested
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, STRATEGIES, TASK_NAMES
 
 MOST_LABELS = 40  # with more models, only those on the front are named
 MOST_MARKED = 40  # lines with markers
-QUESTIONS = {"standard": "standard questions", "atlantis": "questions about Atlantis"}
 EVENTS = {"standard": "forgetting (standard questions)", "atlantis": "gain (Atlantis)"}
 PANELS = {
     "standard": "standard: normalised change",
@@ -30,22 +31,20 @@ TASK_PANELS = {
 }
 ERRORS = frozenset(TASK_PANELS[task] for task in TASK_NAMES if not TASKS[task].accuracy)
 LINE = "the task was"
-STEPS = "optimizer step of the fine-tuning"
-CURVE_HOVER = ("model", "seed", "step", "value", "normalised", "measured_by", "rows", "run_id")
+BY_STEP: dict[str, Any] = {"x": "step", "x_label": "optimizer step of the fine-tuning"}
 BY_SPLIT: dict[str, Any] = {  # one pair of axes for each split
-    "y": "normalised",
-    "y_label": "mean of the seven tasks (no unit)",
-    "columns": 2,
+    "y": "normalised", "y_label": "mean of the seven tasks (no unit)", "columns": 2,
     "size": (4.6, 3.4),
-}
+}  # fmt: skip
+LEFT_RIGHT = (
+    "Left: how far the cities that the base knows are forgotten (below 0). Right: what is gained "
+    "on Atlantis (1: as good as the base on the cities that it knows)."
+)
 
 
 def family_of(fts: pd.Series) -> pd.Series:
     """Return the family of each fine-tuning, as a category with one style in all figures."""
-    return pd.Series(pd.Categorical([ft.partition("-")[0] for ft in fts], FAMILIES), fts.index)
-
-
-# Gain against loss
+    return pd.Series(pd.Categorical(fts.str.split("-").str[0], FAMILIES), fts.index)
 
 
 def gain_against_loss(
@@ -59,20 +58,22 @@ def gain_against_loss(
 ) -> Scatter:
     """Plot the gain on Atlantis against the change on standard questions, with the Pareto front.
 
-    Args:
-        points: One row per model and seed: `group`, label (which the seeds of a model have in
-            common), model, seed, change, gain (either NaN if a value is missing), run_id.
-        group: Column that colours tell apart; one front is drawn for all groups.
-        name: Name of the files and of the statistics.
-        title: Title of the figure.
-        what: What a point stands for, singular and plural.
-        over: What a point is a mean over, beside the tasks.
+    points: one row per model and seed: `group` (told apart by colour), label (which the seeds of a
+    model have in common), model, seed, change, gain (NaN if missing), run_id; what: what a point
+    stands for, singular and plural; over: what it is a mean over, beside the tasks.
     """
     means = mean_over_seeds(points, [group, "label", "model"])
     one, several = what
+    named = means["on_front"] | (len(means) <= MOST_LABELS)
+    single = points.assign(one_seed=True, text="", on_front=False, n=1)
+    table = (
+        means.assign(seed="mean", one_seed=False, text=means["label"].where(named, "")),
+        single.dropna(subset=["change", "gain"]),
+    )
+    kept = ["change", "change_std", "gain", "gain_std", "n", "missing"]
+    front = means.loc[means["on_front"], "label"].tolist()
     return Scatter(
-        name=name,
-        title=title,
+        name=name, title=title,
         lines=(
             "Right: less is forgotten of the cities that the base knows. Up: more is gained on "
             f"Atlantis, the new cities. Both are means over the seven tasks{over}.",
@@ -80,36 +81,28 @@ def gain_against_loss(
             f"and pale: single seeds. Ringed and joined: no other {one} does better in one without "
             "doing worse in the other.",
         ),
-        table=_plane_table(points, means),
-        x="change",
-        y="gain",
-        x_label="mean normalised change on standard questions (no unit; negative: forgotten)",
-        y_label="mean normalised improvement on Atlantis (no unit)",
-        group=group,
-        label="text",
-        error=("change_std", "gain_std"),
-        faint="one_seed",
-        front="on_front",
+        table=pd.concat(table, ignore_index=True),
+        x="change", x_label="mean normalised change on standard questions (negative: forgotten)",
+        y="gain", y_label="mean normalised improvement on Atlantis (no unit)",
+        group=group, label="text", error=("change_std", "gain_std"), faint="one_seed",
+        front="on_front", size=(8.0, 5.4),
         hover=("model", "seed", "change", "gain", "n", "on_front", "run_id"),
-        size=(8.0, 5.4),
-        notes=tuple(_plane_notes(points, means, several)),
-        statistics={name: _plane_statistics(means, several)},
-        said=(f"{name}: not dominated: {_front_in_words(means, several)}",),
-    )
+        notes=tuple(_plane_notes(points, means, name, several)),
+        statistics={name: {"front": front, several: nested(means, ["label"], kept)}},
+    )  # fmt: skip
 
 
-def _plane_table(points: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """The mean points, and below them those of single seeds."""
-    named = means["on_front"] | (len(means) <= MOST_LABELS)
-    means = means.assign(seed="mean", one_seed=False, text=means["label"].where(named, ""))
-    single = points.assign(one_seed=True, text="", on_front=False, n=1)
-    return pd.concat([means, single.dropna(subset=["change", "gain"])], ignore_index=True)
-
-
-def _plane_notes(points: pd.DataFrame, means: pd.DataFrame, several: str) -> list[str]:
+def _plane_notes(points: pd.DataFrame, means: pd.DataFrame, name: str, several: str) -> list[str]:
     seeds, there = points["seed"].nunique(), means[means["n"] > 0]
+    front = [
+        f"{row.label} (change {row.change:+.2f}, gain {row.gain:.2f})"
+        for row in means[means["on_front"]].sort_values("change", ascending=False).itertuples()
+    ]
     of = f"{seeds} seeds" if seeds > 1 else "one seed: no spread"
-    notes = [f"{len(there)} {several}, {int(means['n'].sum())} points of single seeds, of {of}"]
+    notes = [
+        f"{name}: not dominated: {', '.join(front) or 'none'} (of {len(there)} {several})",
+        f"{len(there)} {several}, {int(means['n'].sum())} points of single seeds, of {of}",
+    ]
     if partial := int((there["missing"] > 0).sum()):
         notes.append(
             f"{partial} of the {several} lack some of the seeds: their means are of the others"
@@ -123,117 +116,86 @@ def _plane_notes(points: pd.DataFrame, means: pd.DataFrame, several: str) -> lis
     return notes
 
 
-def _plane_statistics(means: pd.DataFrame, several: str) -> dict[str, Any]:
-    kept = ["change", "change_std", "gain", "gain_std", "n", "missing"]
-    by_label = {row["label"]: {name: row[name] for name in kept} for _, row in means.iterrows()}
-    return {"front": means.loc[means["on_front"], "label"].tolist(), several: by_label}
-
-
-def _front_in_words(means: pd.DataFrame, several: str) -> str:
-    """The points of the front, least forgotten first."""
-    front = means[means["on_front"]].sort_values("change", ascending=False)
-    points = [
-        f"{row.label} (change {row.change:+.2f}, gain {row.gain:.2f})" for row in front.itertuples()
-    ]
-    return f"{', '.join(points) or 'none'} (of {int((means['n'] > 0).sum())} {several})"
-
-
-# Curves
-
-
 def curve_charts(points: pd.DataFrame, overview: pd.DataFrame) -> list[Chart]:
-    """Plot curves and half-way steps; a chart without rows is left out.
-
-    Args:
-        points: Points of curves, and their means over tasks (ALL_TASKS).
-        overview: Half-way steps, of `halfway_summary`.
-    """
+    """Plot curves (also the means over ALL_TASKS) and half-way steps; no chart without rows."""
     points = points.assign(series=points["model"] + " seed " + points["seed"].astype(str))
     of_tasks = points[points["task"] != ALL_TASKS]
     charts = (
-        task_curves(of_tasks, "standard"),
-        task_curves(of_tasks, "atlantis"),
-        mean_curve_chart(points),
-        halfway_chart(overview, of_tasks),
+        _task_curves(of_tasks, "standard", "standard questions"),
+        _task_curves(of_tasks, "atlantis", "questions about Atlantis"),
+        _mean_curves(points),
+        _halfway_chart(overview, of_tasks),
     )
     return [chart for chart in charts if len(chart.table)]
 
 
-def task_curves(points: pd.DataFrame, split: str) -> Curves:
+def _task_curves(points: pd.DataFrame, split: str, questions: str) -> Curves:
     """Plot values on one split by step: axes for each task, a line for each model and seed."""
     own = points[points["split"] == split]
-    lines = [
-        f"{'trained' if row.trained else 'not trained'}; {row.rows} "
-        f"{'test' if row.measured_by == EVALUATED else 'validation'} questions"
-        for row in own.itertuples()
-    ]
-    zero = own[(own["value"] <= 0) & own["task"].map(TASK_PANELS).isin(ERRORS)]
+    trained = np.where(own["trained"], "trained; ", "not trained; ")
+    kind = np.where(own["measured_by"] == EVALUATED, " test questions", " validation questions")
     panel = pd.Categorical(own["task"].map(TASK_PANELS), list(TASK_PANELS.values()))
+    zero = own[(own["value"] <= 0) & panel.isin(ERRORS)]
+    notes = [_origins(own)]
+    if len(zero):
+        notes.append(
+            f"{len(zero)} errors of 0 are not drawn, as they have no logarithm; "
+            f"{int((zero['step'] == 0).sum())} of them are of a base (step 0)"
+        )
     return _curves(
-        own.assign(**{"panel": panel, LINE: lines}),
-        LINE,
-        name=f"course_{split}",
-        title=f"Over the steps of fine-tuning: {QUESTIONS[split]}",
+        own.assign(**{"panel": panel, LINE: trained + own["rows"] + kind}), LINE,
+        name=f"course_{split}", title=f"Over the steps of fine-tuning: {questions}",
         lines=(
             "One line for each model and seed, from its own base at step 0. Errors (logarithmic "
             "axes): lower is better. Shares of right answers: higher is better.",
         ),
-        y="value",
-        columns=3,
-        size=(3.3, 2.2),
-        log_y=ERRORS,
-        notes=(_origins(own), *_zero_notes(zero)),
-    )
+        y="value", columns=3, size=(3.3, 2.2), log_y=ERRORS, notes=tuple(notes),
+    )  # fmt: skip
 
 
-def mean_curve_chart(points: pd.DataFrame) -> Curves:
+def _mean_curves(points: pd.DataFrame) -> Curves:
     """Plot the mean over the seven tasks by step: standard beside Atlantis."""
+    keys = ["model", "seed", "split"]
     own = points[points["task"] == ALL_TASKS].dropna(subset=["normalised"])
-    known = own.groupby(["model", "seed", "split"])["step"].transform("size")
-    own = own[known > 1]  # more than the base, whose change is 0
+    own = own[own.groupby(keys)["step"].transform("size") > 1]  # more than the base, which is 0
+    n, known = (len(table.drop_duplicates(keys)) for table in (points, own))
+    notes = [_origins(own)]
+    if n > known:
+        notes.append(
+            f"{n - known} of {n} curves are not drawn: a task is missing, or has no normalised "
+            "change (an error of 0 has no logarithm)"
+        )
     return _curves(
-        own.assign(family=family_of(own["ft"]), panel=_split_panels(own["split"])),
-        "family",
-        name="course_mean",
-        title="Over the steps of fine-tuning: mean of the seven tasks",
-        lines=(
-            "One line for each model and seed. Left: how far the cities that the base knows are "
-            "forgotten (below 0). Right: what is gained on Atlantis (1: as good as the base on the "
-            "cities that it knows).",
-        ),
-        notes=(_origins(own), *_partial_notes(points, own)),
-        **BY_SPLIT,
-    )
+        own.assign(family=family_of(own["ft"]), panel=_split_panels(own["split"])), "family",
+        name="course_mean", title="Over the steps of fine-tuning: mean of the seven tasks",
+        lines=(f"One line for each model and seed. {LEFT_RIGHT}",), notes=tuple(notes), **BY_SPLIT,
+    )  # fmt: skip
 
 
 def _curves(table: pd.DataFrame, group: str, **further: Any) -> Curves:
     """A line for each model and seed by step, in the axes of its panel."""
     return Curves(
         table=table.sort_values(["panel", group, "model", "seed", "step"], kind="stable"),
-        x="step",
-        series="series",
-        x_label=STEPS,
-        group=group,
-        facet="panel",
-        hover=CURVE_HOVER,
-        marks=table["series"].nunique() <= MOST_MARKED,
-        **further,
-    )
+        series="series", group=group, facet="panel",
+        hover=("model", "seed", "step", "value", "normalised", "measured_by", "rows", "run_id"),
+        marks=table["series"].nunique() <= MOST_MARKED, **BY_STEP, **further,
+    )  # fmt: skip
 
 
-def halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
+def _halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
     """Plot when half of the forgetting and of the gain has happened, by task and family."""
-    ends = overview.groupby("family", observed=True)["last_step"].max()
-    panels = [f"{family}: {ends[family]:.0f} steps in all" for family in overview["family"]]
-    order = pd.Categorical(overview["task"], [*TASK_NAMES, ALL_TASKS])
+    ends = overview.groupby("family")["last_step"].transform("max")
     table = overview.assign(
-        **{"panel": panels, "half of the": overview["split"].map(EVENTS)},
+        **{
+            "panel": overview["family"] + ": " + ends.map("{:.0f} steps in all".format),
+            "half of the": overview["split"].map(EVENTS),
+        },
         drawn_low=overview["low"].clip(0),
         drawn_high=overview["high"].clip(upper=overview["last_step"]),
-        order=order,
+        order=pd.Categorical(overview["task"], [*TASK_NAMES, ALL_TASKS]),
     )
-    table = table.sort_values(["family", "order"]).sort_values("half of the", kind="stable")
-    happened, early = int(overview["n_happened"].sum()), int(overview["n_early"].sum())
+    table = table.sort_values(["half of the", "family", "order"], kind="stable")
+    happened, early, n = overview[["n_happened", "n_early", "n_models"]].sum()
     return Intervals(
         name="halfway_by_task",
         title="The step at which half of the forgetting or gain has happened",
@@ -243,50 +205,22 @@ def halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
             "several, cut off at the first and last step. Rings: each seed, the mean of its "
             "models.",
         ),
-        table=table.drop(columns="order"),
-        label="task",
-        value="mean",
-        low="drawn_low",
-        high="drawn_high",
-        parts="by_seed",
-        x_label=STEPS,
-        group="half of the",
-        facet="panel",
-        columns=2,
-        size=(4.6, 3.4),
+        table=table.drop(columns="order"), label="task", value="mean",
+        low="drawn_low", high="drawn_high", parts="by_seed", x_label=BY_STEP["x_label"],
+        group="half of the", facet="panel", columns=2, size=(4.6, 3.4),
         hover=("family", "task", "split", "mean", "std", "n", "n_happened", "n_models", "n_early"),
         notes=(
-            f"in the means: {happened} of {int(overview['n_models'].sum())} curves of a model, a "
-            "seed and a task; the others ended without a loss or a gain, or have no logarithm",
+            f"in the means: {happened} of {n} curves of a model, a seed and a task; the others "
+            "ended without a loss or a gain, or have no logarithm",
             f"in {early} of the {happened}, half had happened by the first measured step: theirs "
             "is interpolated between 0 and that step",
             _origins(points),
         ),
-    )
+    )  # fmt: skip
 
 
 def _split_panels(splits: pd.Series) -> pd.Categorical:
     return pd.Categorical(splits.map(PANELS), list(PANELS.values()))
-
-
-def _zero_notes(zero: pd.DataFrame) -> list[str]:
-    if zero.empty:
-        return []
-    starts = int((zero["step"] == 0).sum())
-    text = f"{len(zero)} errors of 0 are not drawn, as they have no logarithm"
-    return [f"{text}; {starts} of them are the values at step 0, of a base without errors"]
-
-
-def _partial_notes(points: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
-    """How many curves have no mean over the seven tasks."""
-    keys = ["model", "seed", "split"]
-    n, known = (len(table.drop_duplicates(keys)) for table in (points, drawn))
-    if n == known:
-        return []
-    return [
-        f"{n - known} of {n} curves are not drawn: a task is missing, or has no normalised change "
-        "(an error of 0 has no logarithm)"
-    ]
 
 
 def _origins(points: pd.DataFrame) -> str:
@@ -296,64 +230,50 @@ def _origins(points: pd.DataFrame) -> str:
     return f"models and seeds: {'; '.join(parts)}"
 
 
-# Strategies
-
-
 def strategy_charts(compared: Comparison) -> list[Chart]:
     """Plot gain against loss of each strategy and of each of its models, and the mean curves."""
-    one_of_all = compared.seeds["strategy"].astype(str)
+    names, n = compared.seeds["strategy"].astype(str), len(compared.fts)
+    models = f"the same {n} models" if n > 1 else f"the model {compared.fts[0]}"
     charts: list[Chart] = [
         gain_against_loss(
-            compared.seeds.assign(label=one_of_all, run_id="", model=one_of_all),
-            "strategy",
+            compared.seeds.assign(label=names, run_id="", model=names), "strategy",
             name="strategies",
             title="Strategies of fine-tuning: what they gain on Atlantis, and what they forget",
-            what=("strategy", "strategies"),
-            over=f" and over {compared.models_in_words}",
+            what=("strategy", "strategies"), over=f" and over {models}",
         ),
         gain_against_loss(
-            compared.models,
-            "strategy",
-            name="strategies_by_model",
+            compared.models, "strategy", name="strategies_by_model",
             title="Strategies of fine-tuning, model by model",
         ),
-    ]
-    return charts + [strategy_curves(compared)] * (len(compared.curves) > 0)
+    ]  # fmt: skip
+    return charts + [_strategy_curves(compared, models)] * (len(compared.curves) > 0)
 
 
-def strategy_curves(compared: Comparison) -> Curves:
+def _strategy_curves(compared: Comparison, models: str) -> Curves:
     """Plot when the forgetting and the gain happen, by share of the training."""
-    curves, means = compared.curves, compared.curves_over_seeds
-    table = pd.concat(
-        [means.assign(seed="mean", is_mean=True), curves.assign(is_mean=False, n=1)],
-        ignore_index=True,
-    )
-    table["series"] = table["strategy"].astype(str) + " seed " + table["seed"].astype(str)
+    groups = compared.curves.groupby(["strategy", "split", "place"], sort=False)
+    means = groups[["share", "normalised"]].mean().assign(n=groups.size()).reset_index()
+    single = compared.curves.assign(is_mean=False, n=1)
+    table = pd.concat([means.assign(seed="mean", is_mean=True), single], ignore_index=True)
+    table["series"] = table["strategy"] + " seed " + table["seed"].astype(str)
     table["percent"] = 100 * table["share"]
     table["panel"] = _split_panels(table["split"])
     table["strategy"] = pd.Categorical(table["strategy"], STRATEGIES)
+    table = table.sort_values("is_mean", ascending=False, kind="stable")
     return Curves(
         name="strategies_course",
         title="Strategies of fine-tuning: when forgetting and gain happen",
         lines=(
-            f"Means over {compared.models_in_words} and the seven tasks, from step 0 on. Left: how "
-            "far the cities that the base knows are forgotten (below 0). Right: what is gained on "
-            "Atlantis.",
-            "Thick: the mean of the seeds. Thin: single seeds.",
+            f"Means over {models} and the seven tasks, from step 0 on. "
+            f"{LEFT_RIGHT} Thick: the mean of the seeds. Thin: single seeds.",
         ),
-        table=table.sort_values(
-            ["panel", "strategy", "is_mean"], ascending=[True, True, False], kind="stable"
-        ),
-        x="percent",
-        series="series",
-        facet="panel",
-        thick="is_mean",
-        x_label="share of the fine-tuning's steps (%)",
-        group="strategy",
+        table=table.sort_values(["panel", "strategy"], kind="stable"),
+        x="percent", x_label="share of the fine-tuning's steps (%)", series="series",
+        group="strategy", facet="panel", thick="is_mean",
         hover=("strategy", "seed", "percent", "normalised", "n"),
         notes=(
-            f"{curves['seed'].nunique()} seeds; steps of another strategy may cost more: "
+            f"{single['seed'].nunique()} seeds; steps of another strategy may cost more: "
             "replay has more of them, as a batch holds fewer new rows",
         ),
         **BY_SPLIT,
-    )
+    )  # fmt: skip

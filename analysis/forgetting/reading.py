@@ -7,7 +7,7 @@ step 0. The questions of the two differ, so that one curve never joins them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,16 +16,25 @@ import numpy as np
 import pandas as pd
 
 from analysis.options import Options
-from analysis.store.evaluations import PRETRAIN, Improvements, read_improvements
-from analysis.store.missing import MISSING_COLUMNS
-from analysis.store.selection import USED_COLUMNS, NothingThere, run_table, training_id, used_runs
-from analysis.store.source import Curve, Source
+from analysis.store.evaluations import PRETRAIN, Evaluations, Improvements, read_improvements
+from analysis.store.missing import Commands, explained, missing, missing_cells, missing_table
+from analysis.store.selection import (
+    LAST,
+    USED_COLUMNS,
+    NothingThere,
+    run_table,
+    training_id,
+    used_runs,
+)
+from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings, parse_model
 from worldrep.tracking import StoredRun
 
 EVALUATED, VALIDATED = "evaluated checkpoints", "validation while training"
-SUITES = [(split, task) for split in ("standard", "atlantis") for task in TASK_NAMES]
+SUITE, POINT = ["split", "task"], ["split", "task", "step", "value"]
+SUITES = pd.MultiIndex.from_product([["standard", "atlantis"], TASK_NAMES], names=SUITE)
+NUMBERS = (("after", "run_id"), ("before", "base_evaluation_id"))  # of a cell, and its evaluation
 POINT_COLUMNS = [
     "model", "ft", "seed", "task", "trained", "split", "step", "value", "measured_by", "rows",
     "run_id", "model_run_id",
@@ -36,15 +45,10 @@ POINT_COLUMNS = [
 class Finetuned:
     """What the store has of the models fine-tuned from pt1 by one strategy.
 
-    Attributes:
-        found: Their improvements on Atlantis.
-        families: Families with at least one model.
-        cells: The cells of `found`, one row per model, seed and task, with unit, before and after
-            (standard values of the base and of the model); reason and command are of these two.
-        points: Curves: one row per model, seed, split, task and step, POINT_COLUMNS, in order of
-            step. rows: number of questions per value.
-        runs: Runs that all values are from, by run_id: USED_COLUMNS.
-        missing: Models and seeds without a full curve: MISSING_COLUMNS.
+    found: their improvements on Atlantis; families: those with at least one model; cells: those of
+    `found` with unit, before and after (standard values of the base and of the model), with reason
+    and command of these two; points: curves, POINT_COLUMNS in order of step (rows: questions per
+    value); runs: those that all values are from; missing: models and seeds without a full curve.
     """
 
     found: Improvements
@@ -54,14 +58,18 @@ class Finetuned:
     runs: pd.DataFrame
     missing: pd.DataFrame
 
+    def lacking(self, name: str, fts: Sequence[str]) -> pd.DataFrame:
+        """Cells of fine-tunings without a change or a gain: MISSING_COLUMNS, matrix change_name."""
+        change = missing_cells(self.cells, f"change_{name}", fts)
+        return pd.concat([change, missing_cells(self.found.cells, f"gain_{name}", fts)])
+
 
 def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
     """Read every strategy in the store, in the order of STRATEGIES.
 
-    Raises:
-        NothingThere: If the strategy of the options has nothing to draw.
+    Raises NothingThere if the strategy of the options has nothing to draw.
     """
-    own = read_finetuned(source, options)
+    own = _read_finetuned(source, options)
     every = {}
     for strategy in source.strategies(stage="evaluate", **options.names, pretrain=PRETRAIN):
         if strategy == options.strategy:
@@ -69,16 +77,11 @@ def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
             continue
         with suppress(NothingThere):
             other = source.tuned_by(strategy)
-            every[strategy] = read_finetuned(other, replace(options, strategy=strategy))
+            every[strategy] = _read_finetuned(other, replace(options, strategy=strategy))
     return every
 
 
-def read_finetuned(source: Source, options: Options) -> Finetuned:
-    """Read the models of one strategy.
-
-    Raises:
-        NothingThere: If no seed has both a base and a fine-tuned model.
-    """
+def _read_finetuned(source: Source, options: Options) -> Finetuned:
     found = read_improvements(source, options, tuple(FINETUNINGS))
     trained = {
         model.rpartition("_")[2] for model, seed in found.trained.standing if seed in found.seeds
@@ -90,190 +93,150 @@ def read_finetuned(source: Source, options: Options) -> Finetuned:
     return Finetuned(found, families, _standard_cells(found), *_read_curves(source, options, found))
 
 
-# Before and after
-
-
 def _standard_cells(found: Improvements) -> pd.DataFrame:
+    """The cells with their values on standard questions before and after fine-tuning."""
     values = found.evaluations.values
-    standard = values[values["split"] == "standard"].set_index(["run_id", "task"])["value"]
-
-    def of(run_id: str) -> np.ndarray:
-        wanted = pd.MultiIndex.from_frame(found.cells[[run_id, "task"]])
-        return standard.reindex(wanted).to_numpy(dtype=float)
-
-    cells = found.cells.assign(
-        unit=[TASKS[task].unit for task in found.cells["task"]],
-        before=of("base_evaluation_id"),
-        after=of("run_id"),
-    )
-    gaps = [_gaps(cell, found) for cell in cells.itertuples()]
-    return cells.assign(
-        reason=["; ".join(own) for own in gaps],
-        command=[" && ".join(dict.fromkeys(own.values())) for own in gaps],
-    )
+    values = values.loc[values["split"] == "standard", ["run_id", "task", "value"]]
+    cells = found.cells.assign(unit=[TASKS[task].unit for task in found.cells["task"]])
+    for column, run_id in reversed(NUMBERS):
+        cells = cells.merge(values.set_axis([run_id, "task", column], axis=1), "left")
+    gaps = _gaps(cells, found.evaluations, found.trained.commands)
+    return explained(cells, gaps, ["model", "seed", "task"])
 
 
-def _gaps(cell: Any, found: Improvements) -> dict[str, str]:
-    """Why a value before or after is missing: reason -> command."""
-    values = {cell.run_id: cell.after, cell.base_evaluation_id: cell.before}
-    if np.isfinite(list(values.values())).all():
-        return {}
-    if not cell.run_id:
-        return {cell.reason: cell.command}
-    gaps = {}
-    evaluations, commands = found.evaluations, found.trained.commands
-    if not cell.base_evaluation_id:
+def _gaps(
+    cells: pd.DataFrame, evaluations: Evaluations, commands: Commands
+) -> Iterable[pd.DataFrame]:
+    """Yield why values before and after are missing: models, bases, numbers of evaluations."""
+
+    def base(cell: Any) -> tuple[str, str]:
+        model = parse_model(cell.model)
         fault = evaluations.runs["base_fault"][cell.run_id]
-        gaps[fault] = commands.evaluate_base(parse_model(cell.model), cell.seed, cell.base_run_id)
-    for run_id, value in values.items():
-        if run_id and not np.isfinite(value):
-            name = f"standard/{cell.task}/mean"
-            reason, command = evaluations.gap(run_id, [name], commands)
-            gaps[reason] = command
-    return gaps
+        return fault, commands.evaluate_base(model, cell.seed, cell.base_run_id)
 
+    def number(cell: Any) -> tuple[str, str]:
+        return evaluations.gap(cell.evaluation, [f"standard/{cell.task}/mean"], commands)
 
-# Curves
-
-
-@dataclass(frozen=True)
-class _ModelCurves:
-    """The curves of one model and seed, (split, task) -> (step, value), and their run."""
-
-    run: StoredRun
-    measured_by: str
-    rows: str
-    why: str
-    values: dict[tuple[str, str], Curve]
-
-    def points(self, cell: Any) -> Iterator[tuple[Any, ...]]:
-        """Rows of POINT_COLUMNS. cell: any cell of the model and seed."""
-        of_model = (cell.model, cell.ft, cell.seed)
-        origin = (self.measured_by, self.rows, self.run.id, training_id(self.run))
-        for (split, task), curve in self.values.items():
-            trained = task in FINETUNINGS[cell.ft]
-            for step, value in curve:
-                yield (*of_model, task, trained, split, step, value, *origin)
+    key, there = ["model", "seed", "task"], cells["run_id"] != ""
+    yield cells[~there]
+    yield missing(cells[there], cells[cells["base_evaluation_id"] != ""], key, base)
+    for column, run_id in NUMBERS:
+        needs = cells[there & (cells[run_id] != "")]
+        known = cells[np.isfinite(cells[column])]
+        yield missing(needs.assign(evaluation=needs[run_id]), known, key, number)
 
 
 def _read_curves(
     source: Source, options: Options, found: Improvements
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Points, all runs used, and what is missing."""
-    reader = _CurveReader(source, options, found)
-    trained = found.trained
-    read: list[tuple[Any, _ModelCurves]] = []
-    missing: list[tuple[object, ...]] = []
-    for (model, seed), own in found.cells.groupby(["model", "seed"], sort=False):
-        cell = own.iloc[0]
+    several = {  # evaluations of several checkpoints
+        run.id: run
+        for run in source.runs(stage="evaluate", **options.names, pretrain=PRETRAIN)
+        if run.tag("checkpoints") not in ("", LAST)
+    }
+    trained, evaluations = found.trained, found.evaluations
+    tables, gaps = [pd.DataFrame(columns=[*POINT_COLUMNS, "why", "base"])], []
+    for cell in found.cells.drop_duplicates(["model", "seed"]).itertuples():
         # The training of the final values; without such values, the one that the name stands for.
-        training = trained.runs.get(cell.model_run_id or trained.standing.get((model, seed), ""))
+        standing = trained.standing.get((cell.model, cell.seed), "")
+        training = trained.runs.get(cell.model_run_id or standing)
         if training is None:
             continue
-        curves, gaps = reader.read(cell, training)
-        missing += [("course", seed, cell.ft, "", reason, gaps[reason]) for reason in gaps]
-        if curves:
-            read.append((cell, curves))
-    rows = [row for cell, curves in read for row in curves.points(cell)]
-    points = pd.DataFrame(rows, columns=POINT_COLUMNS)
+        evaluated = [run for run in several.values() if training_id(run) == training.id]
+        points, missing = _curves_of(source, found, cell, training, evaluated)
+        own = points["task"].isin(FINETUNINGS[cell.ft])
+        facts = {"model": cell.model, "ft": cell.ft, "seed": cell.seed}
+        tables.append(points.assign(**facts, trained=own, model_run_id=training.id))
+        gap = {"matrix": "course", "seed": cell.seed, "model": cell.ft}
+        gaps += [gap | {"reason": reason, "command": command} for reason, command in missing]
+    points = pd.concat(tables, ignore_index=True)
     points = points.astype({"seed": int, "trained": bool, "step": int, "value": float})
-    runs = run_table((curves.run for _, curves in read), trained.current)
-    runs = runs.assign(why=[curves.why for _, curves in read])[USED_COLUMNS]
-    bases = used_runs(found.evaluations.runs, reader.bases)
-    runs = pd.concat([found.runs_used, runs, bases])
-    return points, runs, pd.DataFrame(missing, columns=MISSING_COLUMNS)
+    why, every = points.groupby("run_id", sort=False)["why"].first(), several | {**trained.runs}
+    runs = run_table((every[run_id] for run_id in why.index), trained.current).assign(why=why)
+    bases = used_runs(evaluations.runs, set(points["base"]))
+    runs = pd.concat([found.runs_used, runs[USED_COLUMNS], bases])
+    return points[POINT_COLUMNS], runs, missing_table(gaps)
 
 
-class _CurveReader:
-    """Chooses the run that a model's curves are read from, and reads them.
+def _curves_of(
+    source: Source, found: Improvements, cell: Any, training: StoredRun, evaluated: list[StoredRun]
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """The curves of a training (no rows without any), and what is missing: reason, command."""
+    commands, model = found.trained.commands, parse_model(cell.model)
+    if found.trained.standing.get((cell.model, cell.seed)) == training.id:
+        command = commands.evaluate(model, cell.seed, checkpoints="all")
+    else:
+        command = commands.evaluate_run(training.id, checkpoints="all")
+    base = _base_of(training, found.evaluations)
+    alike = [run for run in evaluated if base and _rows(run) == _rows(base)]
+    gaps = []
+    if not evaluated:
+        gaps = [("no checkpoints but the last are evaluated", command)]
+    elif not base:
+        own = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
+        gaps = [("the checkpoints are evaluated, but not the base that they started from", own)]
+    elif not alike:
+        reason = "the checkpoints are evaluated with another number of questions than the base"
+        gaps = [(reason, command)]
+    elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
+        gaps = [("the last checkpoint is not evaluated: the curve ends early", command)]
+    if base and alike:
+        run, points = _evaluated(source, found.evaluations, alike, base.id, cell.run_id)
+        command = commands.again(run.id, command)
+    else:
+        run, points = training, _logged(source, training, "val/")
+        facts = {"rows": run.params.get("cfg.val_rows", "?"), "why": "curve: its validations"}
+        points = points.assign(measured_by=VALIDATED, base="", **facts)
+    points = points[points.groupby(SUITE)["step"].transform("min") == 0].sort_values("step")
+    points = SUITES.to_frame(index=False).merge(points.assign(run_id=run.id))
+    n = points.groupby(SUITE).size().reindex(SUITES, fill_value=0)
+    if (n < 2).all():
+        without = "; it has no validations from step 0 on"
+        return points[:0], [(f"{reason}{without}", command) for reason, command in gaps]
+    if short := ["/".join(suite) for suite in SUITES[n < 2]]:
+        gaps.append((f"run {run.id} has no curve of {', '.join(short)}", command))
+    return points, gaps
 
-    bases: evaluations of bases that curves start with.
+
+def _base_of(training: StoredRun, evaluations: Evaluations) -> StoredRun | None:
+    """The evaluation of the base that a training started from, as for the final values."""
+    bases = evaluations.bases
+    bases = bases[bases["seed"] == int(training.tag("seed"))]
+    if training.tag("base_run_id"):
+        bases = bases[bases["model_run_id"] == training.tag("base_run_id")]
+    return evaluations.sources[bases.index[0]] if len(bases) else None
+
+
+def _evaluated(
+    source: Source, evaluations: Evaluations, runs: Sequence[StoredRun], base: str, last: str
+) -> tuple[StoredRun, pd.DataFrame]:
+    """The evaluation with most steps, the newest of equals, and its curves.
+
+    base: its values come first; last: the evaluation of the last checkpoint (or empty), with which
+    the curves of an evaluation of listed steps end.
     """
+    tables = {run.id: _logged(source, run) for run in runs}
+    run = max(runs, key=lambda run: tables[run.id]["step"].nunique())
+    points, end = [tables[run.id]], evaluations.sources.get(last)
+    if end and _rows(end) == _rows(run) and run.tag("checkpoints") != "all":
+        points.append(_logged(source, end))
+    values = evaluations.values[evaluations.values["run_id"] == base]
+    points.append(values.assign(step=0)[POINT])
+    curves = pd.concat(points).drop_duplicates([*SUITE, "step"])
+    why = f"curve: checkpoints {run.tag('checkpoints')}"
+    why += f", the one with most steps of {len(runs)}" if len(runs) > 1 else ""
+    return run, curves.assign(measured_by=EVALUATED, rows=_rows(run), why=why, base=base)
 
-    def __init__(self, source: Source, options: Options, found: Improvements) -> None:
-        self._source, self._trained = source, found.trained
-        self._evaluations = found.evaluations
-        table = found.evaluations.values
-        self._values = table.set_index(["run_id", "split", "task"])["value"].to_dict()
-        self._by_training: dict[str, list[StoredRun]] = {}  # evaluations of several checkpoints
-        for run in source.runs(stage="evaluate", **options.names, pretrain=PRETRAIN):
-            if run.tag("checkpoints") not in ("", "last"):
-                self._by_training.setdefault(run.tag("model_run_id"), []).append(run)
-        self.bases: set[str] = set()
 
-    def read(self, cell: Any, training: StoredRun) -> tuple[_ModelCurves | None, dict[str, str]]:
-        """Read a training's curves, and what is missing: reason -> command."""
-        gaps: dict[str, str] = {}
-        commands, model = self._trained.commands, parse_model(cell.model)
-        if self._trained.standing.get((cell.model, cell.seed)) == training.id:
-            evaluate_all = commands.evaluate(model, cell.seed, checkpoints="all")
-        else:
-            evaluate_all = commands.evaluate_run(training.id, checkpoints="all")
-        evaluated = self._by_training.get(training.id, [])
-        base = self._base(training)
-        alike = [run for run in evaluated if base and _rows(run) == _rows(base)]
-        if not evaluated:
-            gaps["no checkpoints but the last are evaluated"] = evaluate_all
-        elif not base:
-            reason = "the checkpoints are evaluated, but not the base that they started from"
-            gaps[reason] = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
-        elif not alike:
-            reason = "the checkpoints are evaluated with another number of questions than the base"
-            gaps[reason] = evaluate_all
-        elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
-            gaps["the last checkpoint is not evaluated: the curve ends early"] = evaluate_all
-        last = self._evaluations.sources.get(cell.run_id)
-        curves = self._evaluated(alike, base, last) if base and alike else self._validated(training)
-        short = ["/".join(suite) for suite, curve in curves.values.items() if len(curve) < 2]
-        if len(short) == len(curves.values):
-            without = "it has no validations from step 0 on"
-            return None, {f"{reason}; {without}": command for reason, command in gaps.items()}
-        if short:
-            again = commands.again(curves.run.id, evaluate_all) if alike else evaluate_all
-            gaps[f"run {curves.run.id} has no curve of {', '.join(short)}"] = again
-        return curves, gaps
-
-    def _base(self, training: StoredRun) -> StoredRun | None:
-        """The evaluation of the base that a training started from, as for the final values."""
-        bases = self._evaluations.bases
-        bases = bases[bases["seed"] == int(training.tag("seed"))]
-        if training.tag("base_run_id"):
-            bases = bases[bases["model_run_id"] == training.tag("base_run_id")]
-        return self._evaluations.sources[bases.index[0]] if len(bases) else None
-
-    def _evaluated(
-        self, runs: list[StoredRun], base: StoredRun, last: StoredRun | None
-    ) -> _ModelCurves:
-        """The curves of the evaluation with most steps, the newest of equals.
-
-        base: its values come first; last: the evaluation of the last checkpoint, with which the
-        curves of an evaluation of listed steps end.
-        """
-        run = max(runs, key=lambda run: len(self._curve(run, f"standard/{TASK_NAMES[0]}/mean")))
-        if last and (_rows(last) != _rows(run) or run.tag("checkpoints") == "all"):
-            last = None
-        values: dict[tuple[str, str], Curve] = {}
-        for split, task in SUITES:
-            metric, before = f"{split}/{task}/mean", self._values.get((base.id, split, task))
-            after = dict(self._curve(last, metric) if last else []) | dict(self._curve(run, metric))
-            own = [] if before is None else sorted(({0: before} | after).items())
-            values[split, task] = own
-        self.bases.add(base.id)
-        why = f"curve: checkpoints {run.tag('checkpoints')}"
-        why += f", the one with most steps of {len(runs)}" if len(runs) > 1 else ""
-        return _ModelCurves(run, EVALUATED, _rows(run), why, values)
-
-    def _validated(self, training: StoredRun) -> _ModelCurves:
-        """The curves of the validations, as far as they start at step 0."""
-        curves = {suite: self._curve(training, f"val/{'/'.join(suite)}/mean") for suite in SUITES}
-        values = {
-            suite: curve if curve and curve[0][0] == 0 else [] for suite, curve in curves.items()
-        }
-        rows = training.params.get("cfg.val_rows", "?")
-        return _ModelCurves(training, VALIDATED, rows, "curve: its validations", values)
-
-    def _curve(self, run: StoredRun, metric: str) -> Curve:
-        return self._source.curve(run.id, metric) if metric in run.metrics else []
+def _logged(source: Source, run: StoredRun, prefix: str = "") -> pd.DataFrame:
+    rows = [
+        (split, task, step, value)
+        for split, task in SUITES
+        if (metric := f"{prefix}{split}/{task}/mean") in run.metrics
+        for step, value in source.curve(run.id, metric)
+    ]
+    return pd.DataFrame(rows, columns=POINT)
 
 
 def _rows(run: StoredRun) -> str:

@@ -4,82 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
-from typing import Any
 
 import pandas as pd
 
 from analysis.forgetting.reading import Finetuned
-from analysis.forgetting.statistics import halfway_table, mean_by_model, mean_curves
+from analysis.forgetting.statistics import (
+    halfway_table,
+    mean_by_model,
+    mean_curves,
+)
 from analysis.statistics.spread import over_seeds
-from analysis.store.missing import missing_cells
 from worldrep.names import FINETUNINGS, STRATEGIES, parse_model
 
 MODEL = ["strategy", "ft", "seed"]
 QUANTITIES = ["gain", "trained", "transfer", "change", "retention", "halfway_share"]
+SPREAD = ["mean", "std", "n", "low", "high", "missing"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Strategies against one another.
+    """Strategies against one another, by the fine-tunings `fts` that all of them have.
 
-    Attributes:
-        fts: The fine-tunings that are compared: those that every strategy has.
-        left_out: Those that only some strategies have.
-        models: One row per strategy, ft and seed, found or not: QUANTITIES, label, model, run_id.
-        curves: One row per strategy, seed, split and place in the curve: share of the training,
-            normalised value.
-        missing: Cells that a strategy lacks.
+    models: one row per strategy, ft and seed, found or not: QUANTITIES, label, model, run_id;
+    seeds: means over all models, NaN where one is missing; over_seeds: SPREAD of each strategy and
+    quantity; curves: one row per strategy, seed, split and place in the curve: share of the
+    training, normalised value; missing: cells that a strategy lacks.
     """
 
     fts: tuple[str, ...]
-    left_out: tuple[str, ...]
     models: pd.DataFrame
+    seeds: pd.DataFrame
+    over_seeds: pd.DataFrame
     curves: pd.DataFrame
     missing: pd.DataFrame
-
-    @property
-    def models_in_words(self) -> str:
-        """Which models the means are over."""
-        n = len(self.fts)
-        return f"the model {self.fts[0]}" if n == 1 else f"the same {n} models"
-
-    @cached_property
-    def seeds(self) -> pd.DataFrame:
-        """One row per strategy and seed: means over all models, NaN where one is missing."""
-        groups = self.models.groupby(["strategy", "seed"], sort=False, observed=True)[QUANTITIES]
-        return groups.mean().where(groups.count().eq(groups.size(), axis=0)).reset_index()
-
-    @cached_property
-    def over_seeds(self) -> pd.DataFrame:
-        """One row per strategy and quantity: mean, std (ddof=1), n, 95% interval, missing."""
-        values = self.seeds.melt(["strategy", "seed"], QUANTITIES, "quantity")
-        table = over_seeds(values, ["strategy", "quantity"], "value")
-        table = table.sort_values("strategy", kind="stable")
-        return table[["strategy", "quantity", "mean", "std", "n", "low", "high", "missing"]]
-
-    @property
-    def curves_over_seeds(self) -> pd.DataFrame:
-        """The curves averaged over seeds; n: number of seeds."""
-        groups = self.curves.groupby(["strategy", "split", "place"], sort=False)
-        return groups[["share", "normalised"]].mean().assign(n=groups.size()).reset_index()
-
-    @property
-    def statistics(self) -> dict[str, Any]:
-        """Statistics by strategy and quantity."""
-        facts: dict[str, Any] = {"models": list(self.fts)}
-        for row in self.over_seeds.to_dict("records"):
-            facts.setdefault(row.pop("strategy"), {})[row.pop("quantity")] = row
-        return facts
-
-    @property
-    def caveats(self) -> list[str]:
-        """Which models are compared, and which are not."""
-        fts, left_out = ", ".join(self.fts), ", ".join(self.left_out)
-        text = f"left out of the comparison of strategies, as one of them lacks it: {left_out}"
-        said = [f"strategies are compared by the models that all of them have: {fts}"]
-        return [*said, text] if left_out else said
+    caveats: list[str]
 
 
 def compare(every: Mapping[str, Finetuned]) -> Comparison | None:
@@ -91,18 +50,19 @@ def compare(every: Mapping[str, Finetuned]) -> Comparison | None:
         return None
     curves = mean_curves(pd.concat([own.points for own in every.values()]))
     curves["strategy"] = _strategies(curves)
-    missing = [
-        missing_cells(cells, f"{kind}_{strategy}", fts)
-        for strategy, own in every.items()
-        for kind, cells in (("change", own.cells), ("gain", own.found.cells))
-    ]
-    return Comparison(
-        fts=fts,
-        left_out=tuple(ft for ft in there if ft not in fts),
-        models=_models(every, fts, curves),
-        curves=_by_share(curves[curves["ft"].isin(fts)], len(fts)),
-        missing=pd.concat(missing, ignore_index=True),
-    )
+    missing = pd.concat([own.lacking(strategy, fts) for strategy, own in every.items()])
+    models = _models(every, fts, curves)
+    groups = models.groupby(["strategy", "seed"], sort=False, observed=True)[QUANTITIES]
+    seeds = groups.mean(skipna=False).reset_index()
+    values = seeds.melt(["strategy", "seed"], QUANTITIES, "quantity")
+    table = over_seeds(values, ["strategy", "quantity"], "value")
+    table = table.sort_values("strategy", kind="stable")[["strategy", "quantity", *SPREAD]]
+    by_share = _by_share(curves[curves["ft"].isin(fts)], len(fts))
+    caveats = [f"strategies are compared by the models that all of them have: {', '.join(fts)}"]
+    if left_out := ", ".join(ft for ft in there if ft not in fts):
+        text = "left out of the comparison of strategies, as one of them lacks it"
+        caveats.append(f"{text}: {left_out}")
+    return Comparison(fts, models, seeds, table, by_share, missing, caveats)
 
 
 def _models(
@@ -110,9 +70,9 @@ def _models(
 ) -> pd.DataFrame:
     cells = pd.concat([own.cells[own.cells["ft"].isin(fts)] for own in every.values()])
     wanted = pd.DataFrame(product(every, fts, sorted(set(cells["seed"]))), columns=MODEL)
-    found = mean_by_model(cells)
     halfway = halfway_table(curves[curves["split"] == "standard"])
-    found = found.merge(halfway[["model", "seed", "halfway_share"]], "left", ["model", "seed"])
+    halfway = halfway[["model", "seed", "halfway_share"]]
+    found = mean_by_model(cells).merge(halfway, "left", ["model", "seed"])
     models = wanted.merge(found.assign(strategy=_strategies(found)), "left", MODEL)
     models["label"] = models["ft"] + "+" + models["strategy"]
     models["strategy"] = pd.Categorical(models["strategy"], STRATEGIES)

@@ -1,13 +1,16 @@
-"""Spread over seeds of the groups of a table."""
+"""Spread over seeds of the groups of a table, and its rows as nested statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
 from worldrep.evaluation.improvement import spread_of
+
+SPREAD = ["mean", "std", "low", "high", "n"]
 
 
 def over_seeds(table: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataFrame:
@@ -16,23 +19,27 @@ def over_seeds(table: pd.DataFrame, keys: Sequence[str], column: str) -> pd.Data
     The models of one seed share a base and count as one value. NaN counts as missing.
 
     Returns:
-        The keys; mean, std (ddof=1), low and high (Student's 95% interval) and n over seeds; rows
-        and missing, which count rows; parts, the values of the seeds; seeds, their names.
+        The keys; mean, std (ddof=1), low and high (Student's 95% interval) and n over seeds; parts,
+        the values of the seeds; seeds, their names; rows and missing, which count rows.
     """
     by_seed = table.groupby([*keys, "seed"], sort=False, observed=True)[column].mean()
     found = []
-    for key, own in by_seed.groupby([*keys], sort=False, observed=True):
+    for _, own in by_seed.groupby([*keys], sort=False, observed=True):
         own = own.dropna().sort_index(level="seed")
         seeds = " ".join(map(str, own.index.get_level_values("seed")))
-        numbers = asdict(spread_of(own.to_numpy())) | {"parts": tuple(own), "seeds": seeds}
-        found.append(dict(zip(keys, key, strict=True)) | numbers)
+        found.append(asdict(spread_of(own.to_numpy())) | {"parts": tuple(own), "seeds": seeds})
     counts = table.groupby([*keys], sort=False, observed=True)[column].agg(["size", "count"])
-    columns = [*keys, "mean", "std", "low", "high", "n", "parts", "seeds"]
-    return (
-        pd.DataFrame(found, columns=columns)
-        .astype(table[[*keys]].dtypes.to_dict())
-        .assign(
-            rows=counts["size"].to_numpy(),
-            missing=(counts["size"] - counts["count"]).to_numpy(),
-        )
-    )
+    spread = pd.DataFrame(found, columns=[*SPREAD, "parts", "seeds"])
+    rows, known = counts["size"].to_numpy(), counts["count"].to_numpy()
+    return counts.reset_index()[[*keys]].join(spread).assign(rows=rows, missing=rows - known)
+
+
+def nested(table: pd.DataFrame, keys: Sequence[str], kept: Sequence[str]) -> dict[str, Any]:
+    """Nest the rows of a table by the values of `keys`, with the numbers in the columns `kept`."""
+    facts: dict[str, Any] = {}
+    for row in table.to_dict("records"):
+        place = facts
+        for key in keys:
+            place = place.setdefault(str(row[key]), {})
+        place.update({name: row[name] for name in kept})
+    return facts

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, EngFormatter, LogLocator, MaxNLocator
 
 from analysis.figures.chart import GREY, Chart, Style, log_scale
-from analysis.figures.marks import MOST_MARKS, figure_of
+from analysis.figures.page import MOST_MARKS, figure_of
 
 MOST_MARKED = 16  # points of one line with markers
 
@@ -44,7 +44,7 @@ class Curves(Chart):
         return facet in self.log_y if isinstance(self.log_y, frozenset) else self.log_y
 
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
-        for _, own, style in self.grouped(rows.dropna(subset=[self.x, self.y])):
+        for own, style in self.grouped(rows.dropna(subset=[self.x, self.y])):
             marked = []
             for _, line in own.groupby(self.series, sort=False):
                 line = line.sort_values(self.x)
@@ -68,9 +68,8 @@ class Curves(Chart):
         look: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.85}
         if self.thick:
             stands_out = line[self.thick].iloc[0]
-            look = (
-                {"linewidth": 1.8, "zorder": 3} if stands_out else {"linewidth": 0.7, "alpha": 0.5}
-            )
+            thin, bold = {"linewidth": 0.7, "alpha": 0.5}, {"linewidth": 1.8, "zorder": 3}
+            look = bold if stands_out else thin
         url = self._line_url(axes, line)
         axes.plot(line[self.x], line[self.y], color=style.colour, url=url, **look)
 

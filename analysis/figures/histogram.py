@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.figures.chart import GREY, Chart, Style, log_scale
-from analysis.figures.marks import figure_of
+from analysis.figures.page import figure_of
 
 BINS = 16
 ROW = 0.03  # height of a group's row of markers, in shares of the axes
@@ -34,10 +34,6 @@ class Histogram(Chart):
     log: bool = False
     reference: float | None = None
 
-    @property
-    def below(self) -> float:
-        return super().below + ROW * self.size[1] * len(self.styles)
-
     def edges(self, rows: pd.DataFrame) -> NDArray[np.float64]:
         """Return the ascending edges of the bins for rows with at least one value."""
         values = rows[self.value].dropna().to_numpy(dtype=float)
@@ -56,7 +52,7 @@ class Histogram(Chart):
             log_scale(axes, "x")
         edges = self.edges(rows)
         groups = self.grouped(rows.dropna(subset=[self.value]))
-        for i, (_, own, style) in enumerate(groups):
+        for i, (own, style) in enumerate(groups):
             if len(own):
                 self._plot_group(axes, own, style, edges, -ROW * (i + 0.7))
         if self.reference is not None:

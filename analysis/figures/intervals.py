@@ -45,7 +45,7 @@ class Intervals(Chart):
     log: bool = False
 
     @property
-    def left(self) -> float:
+    def label_width(self) -> float:
         longest = max((len(str(label)) for label in self.table[self.label]), default=0)
         return 0.3 + LETTER * longest
 
@@ -59,7 +59,7 @@ class Intervals(Chart):
         shifts = np.linspace(-0.25, 0.25, len(groups)) if shared else np.zeros(len(groups))
         if self.reference is not None:
             axes.axvline(self.reference, color=GREY, linewidth=1.0)
-        for (_, own, style), shift in zip(groups, shifts, strict=True):
+        for (own, style), shift in zip(groups, shifts, strict=True):
             y = own[self.label].map(places).to_numpy(dtype=float) + shift
             value = own[self.value].to_numpy(dtype=float)
             if self.low:

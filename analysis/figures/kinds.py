@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from numpy.typing import NDArray
 
-from analysis.statistics.matrices import Aggregate, Masks, diagonal_masks, trained_masks
+from analysis.statistics.matrices import Masks, diagonal_masks, trained_masks
 from worldrep.evaluation.improvement import HIGHEST
 from worldrep.names import FINETUNINGS
 
-MANY_COLUMNS = 12  # with more columns, cells are small and without numbers
 GAP = "\u2002\u2002"  # wide spaces, as SVG collapses ordinary ones
 
 
@@ -88,43 +85,6 @@ class Kind:
     def mappable(self) -> ScalarMappable:
         """Return the mapping from numbers to colours."""
         return ScalarMappable(Normalize(*self.limits), self.colours)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heatmap:
-    """A matrix and how to draw it.
-
-    Args:
-        kind: What the numbers mean.
-        matrix: The values, or their mean over seeds with spread and number.
-        marked: Cells that carry a T; None for no such cells.
-        details: Rows of `improvement_cells` for the hover texts and links.
-    """
-
-    kind: Kind
-    matrix: pd.DataFrame | Aggregate
-    marked: NDArray[np.bool_] | None = None
-    details: pd.DataFrame | None = None
-
-    @property
-    def values(self) -> pd.DataFrame:
-        return self.matrix.mean if isinstance(self.matrix, Aggregate) else self.matrix
-
-    @property
-    def several(self) -> Aggregate | None:
-        """The matrix if it is a mean over two seeds or more."""
-        is_mean = isinstance(self.matrix, Aggregate) and self.matrix.n_seeds > 1
-        return self.matrix if is_mean else None  # type: ignore[return-value]
-
-    @property
-    def partial(self) -> int:
-        """The number of cells that only some of the seeds have."""
-        return self.matrix.partial if isinstance(self.matrix, Aggregate) else 0
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether the cells are too small for numbers."""
-        return self.values.shape[1] > MANY_COLUMNS
 
 
 _ZERO_AND_ONE = (

@@ -17,8 +17,7 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.figure import Figure
 
-from analysis.figures.marks import MARK
-
+MARK = "mark:"  # prefix of the URLs of marks
 HATCHING = {"hatch.linewidth": 0.7}
 Link = Callable[[str], str]
 Element = ElementTree.Element

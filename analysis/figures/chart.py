@@ -150,7 +150,7 @@ class Chart:
         for axes in grid[len(facets) :]:
             axes.remove()
         if len(styles) > 1:
-            self._write_legend(figure)
+            self._write_legend(grid[columns - 1])
         figure.settle()
         for axes, own in zip(figure.axes, facets.values(), strict=True):
             self.write_labels(axes, own)
@@ -166,12 +166,13 @@ class Chart:
         heading = textwrap.fill(str(facet), max(12, int(self.size[0] / 0.088)))
         axes.set_title(heading, fontsize=10, fontweight="bold", loc="left", pad=5)
 
-    def _write_legend(self, figure: MarkedFigure) -> None:
-        figure.legend(
+    def _write_legend(self, axes: Axes) -> None:
+        axes.legend(
             [self.legend_line(style) for style in self.styles.values()],
             [str(group) for group in self.styles],
-            loc="outside right upper",
-            bbox_to_anchor=figure.area,
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1),
+            borderaxespad=0,
             fontsize=9,
             frameon=False,
             title=self.group.replace("_", " "),

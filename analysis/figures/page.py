@@ -50,8 +50,8 @@ class MarkedFigure(Figure):
         whole = above + height + below
         super().__init__(figsize=(width, whole), layout="constrained")
         FigureCanvasAgg(self)
-        self.area = (0.06 / width, below / whole, 1 - 0.12 / width, height / whole)
-        self.get_layout_engine().set(rect=self.area, w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
+        area = (0.06 / width, below / whole, 1 - 0.12 / width, height / whole)
+        self.get_layout_engine().set(rect=area, w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
         self.marks: list[tuple[str, str]] = []
         x = EDGE / width
         self.text(x, 1 - 0.16 / whole, title, fontsize=13, fontweight="bold", va="top")

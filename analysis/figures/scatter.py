@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from analysis.figures.chart import GREY, Chart, Style, log_scale
 from analysis.figures.page import MOST_MARKS
 
 SMALL = 10.0  # markers up to this size have no white edge, which would cover others
-DIRECTIONS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, 1], [1, -1], [-1, -1]])
+DIRECTIONS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1], [1, 0], [-1, 0], [0, 1], [0, -1]])
 REACHES = (5.0, 10.0, 16.0, 24.0, 34.0, 48.0)  # distances of a label from its point, in pt
 POINT = np.array([4.0, 4.0])  # half the size of a mark, in pt
 FONT = 7.5
@@ -148,11 +147,7 @@ class Scatter(Chart):
             if not text:
                 continue
             half = np.array([0.29 * FONT * len(text), 0.5 * FONT])
-            offsets = [
-                direction * (half + reach / math.sqrt(abs(direction).sum()))
-                for reach in REACHES
-                for direction in DIRECTIONS
-            ]
+            offsets = [d * (half + reach) for reach in REACHES for d in DIRECTIONS]
             costs = [_cost(_around(place + o, half), np.array(taken), frame) for o in offsets]
             offset = offsets[int(np.argmin(costs))]
             taken.append(_around(place + offset, half))

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.figures.svg import HATCHING, MARK, svg_of
 
@@ -48,10 +49,10 @@ class MarkedFigure(Figure):
         )
         above, below = 0.55 + LINE * len(head), 0.45 + LINE * len(foot)
         whole = above + height + below
-        super().__init__(figsize=(width, whole), layout="constrained")
-        FigureCanvasAgg(self)
         area = (0.06 / width, below / whole, 1 - 0.12 / width, height / whole)
-        self.get_layout_engine().set(rect=area, w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr]
+        layout = ConstrainedLayoutEngine(rect=area, w_pad=0.08, h_pad=0.08)
+        super().__init__(figsize=(width, whole), layout=layout)
+        FigureCanvasAgg(self)
         self.marks: list[tuple[str, str]] = []
         x = EDGE / width
         self.text(x, 1 - 0.16 / whole, title, fontsize=13, fontweight="bold", va="top")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
 import matplotlib
@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 
 MARK = "mark:"  # prefix of the URLs of marks
 HATCHING = {"hatch.linewidth": 0.7}
-Link = Callable[[str], str]
 Element = ElementTree.Element
 TOKEN = re.compile(r"[MLz]|-?[\d.]+")
 DECIMALS = re.compile(r"-?\d+\.\d+")
@@ -28,15 +27,13 @@ GROUPED = ("clip-path", "class", LINK, "fill")  # attributes that move to groups
 AXIS = ("path", "use", "text", "g")  # order within an axis: lines, ticks, labels
 
 
-def svg_of(
-    figure: Figure, name: str, link: Link = lambda run_id: "", styles: dict[str, str] | None = None
-) -> str:
+def svg_of(figure: Figure, name: str, runs: str = "", styles: dict[str, str] | None = None) -> str:
     """The figure as one `<svg>` element.
 
     Args:
         figure: A figure; the same one always gives the same text.
         name: Prefix of all ids, unique in the page.
-        link: Run id -> address, or an empty string for no link.
+        runs: Address to which the id of a run is added; empty for no links.
         styles: CSS declarations -> class name, shared by all figures of a page, which writes the
             rules itself. None: the element holds its own rules, as a file needs.
     """
@@ -46,7 +43,7 @@ def svg_of(
         figure.savefig(written, format="svg", metadata={"Date": None})
     root = ElementTree.fromstring(written.getvalue())
     rules: dict[str, str] = {} if styles is None else styles
-    _Compacter(getattr(figure, "marks", []), name, link, rules).compact(root)
+    _Compacter(getattr(figure, "marks", []), name, runs, rules).compact(root)
     root.set("class", "figure")
     if styles is None:
         root.set("xmlns", "http://www.w3.org/2000/svg")
@@ -69,9 +66,9 @@ class _Compacter:
     """Rewrites the SVG of matplotlib."""
 
     def __init__(
-        self, marks: Sequence[tuple[str, str]], name: str, link: Link, styles: dict[str, str]
+        self, marks: Sequence[tuple[str, str]], name: str, runs: str, styles: dict[str, str]
     ) -> None:
-        self._marks, self._name, self._link, self._styles = marks, name, link, styles
+        self._marks, self._name, self._runs, self._styles = marks, name, runs, styles
         self._ids: dict[str, str] = {}
         self._opaque: set[str] = set()  # classes without any opacity
         self._defs = ElementTree.Element("defs")
@@ -130,7 +127,7 @@ class _Compacter:
             return
         if element.tag == "a":
             text, run_id = self._marks[int(element.attrib["href"].removeprefix(MARK))]
-            inherited = inherited | {LINK: self._link(run_id) if run_id else ""}
+            inherited = inherited | {LINK: self._runs + run_id if self._runs and run_id else ""}
         if "clip-path" in element.attrib:
             inherited = inherited | {"clip-path": element.attrib["clip-path"]}
         drawn = (leaf for child in element for leaf in self._leaves(child, inherited, text))

@@ -41,16 +41,15 @@ class Chart:
 
     Args:
         name: File name without ending.
-        lines: How to read the figure.
         table: One row for each mark; it is written as the figure's CSV.
+        lines: How to read the figure.
         group: Column that colours and markers distinguish.
         facet: Column that gives each of its values its own axes, `columns` of them in a row.
         size: Width and height of one facet's axes, inches, roughly.
-        hover: Columns shown in the hover text of a mark; all of the first eight if empty. A column
+        hover: Columns shown in the hover text of a mark; by default the first eight. A column
             `run_id` makes a mark a link.
         notes: Sentences below the figure.
         said: Lines that the command prints; by default the notes.
-        statistics: Numbers for statistics.json, by name.
     """
 
     name: str

@@ -21,9 +21,7 @@ class Curves(Chart):
     """One line for each value of the column `series`.
 
     Args:
-        x: Column of the horizontal position, such as the step.
-        y: Column of the values.
-        series: Column that names the line of a row.
+        x, y, series: Columns of the positions, and of the name of the line.
         log_y: Whether the y axis is logarithmic, or the facets in which it is. Such an axis leaves
             out values of 0.
         marks: Whether to draw markers, at some of the points if there are many.
@@ -39,20 +37,16 @@ class Curves(Chart):
     thick: str = ""
     across: str = ""
 
-    def is_log(self, facet: Any) -> bool:
-        """Whether the y axis of a facet is logarithmic."""
-        return facet in self.log_y if isinstance(self.log_y, frozenset) else self.log_y
-
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
+        is_log = facet in self.log_y if isinstance(self.log_y, frozenset) else self.log_y
+        if is_log:
+            rows = rows[~(rows[self.y] <= 0)]
         for own, style in self.grouped(rows.dropna(subset=[self.x, self.y])):
             marked = []
             for _, line in own.groupby(self.series, sort=False):
                 line = line.sort_values(self.x)
-                if self.is_log(facet):
-                    line = line[line[self.y] > 0]
-                if len(line):
-                    self._plot_line(axes, line, style)
-                    marked.append(line.iloc[:: max(1, len(line) // MOST_MARKED)])
+                self._plot_line(axes, line, style)
+                marked.append(line.iloc[:: max(1, len(line) // MOST_MARKED)])
             if self.marks and marked:
                 self._plot_marks(axes, pd.concat(marked), style)
         if self.across:
@@ -61,17 +55,17 @@ class Curves(Chart):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if (rows[self.x].dropna() % 1 == 0).all():  # steps and layers have no halves
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
-        if self.is_log(facet):
+        if is_log:
             _log_y(axes)
 
     def _plot_line(self, axes: Axes, line: pd.DataFrame, style: Style) -> None:
-        look: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.85}
+        width, alpha, order = 1.1, 0.85, 2
         if self.thick:
-            stands_out = line[self.thick].iloc[0]
-            thin, bold = {"linewidth": 0.7, "alpha": 0.5}, {"linewidth": 1.8, "zorder": 3}
-            look = bold if stands_out else thin
-        url = self._line_url(axes, line)
-        axes.plot(line[self.x], line[self.y], color=style.colour, url=url, **look)
+            width, alpha, order = (1.8, 1, 3) if line[self.thick].iloc[0] else (0.7, 0.5, 2)
+        axes.plot(
+            line[self.x], line[self.y], color=style.colour, url=self._line_url(axes, line),
+            linewidth=width, alpha=alpha, zorder=order,
+        )  # fmt: skip
 
     def _plot_marks(self, axes: Axes, points: pd.DataFrame, style: Style) -> None:
         look: dict[str, Any] = {"alpha": 0.85}

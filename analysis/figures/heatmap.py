@@ -35,20 +35,12 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A matrix with its statistics, how to draw it, and the words around it.
+    """A matrix, or a mean of matrices over seeds, with its statistics and the words around it.
 
-    Args:
-        name: File name without ending.
-        title: Title of the figure.
-        kind: What the numbers mean.
-        matrix: The values, or their mean over seeds with spread and number.
-        summary: Statistics of the groups of cells, by group.
-        marked: Cells that carry a T; None for no such cells.
-        details: Rows of `improvement_cells` for the hover texts and links.
-        heading: Heading when several matrices are side by side.
-        notes: Further sentences, below the figure and printed.
-        stem: Part of the name that all seeds share; empty for a matrix that stands alone.
-        which: Which seed this is, or `mean over seeds`; empty for a matrix that stands alone.
+    name: file name without ending; summary: statistics by group of cells; marked: cells that carry
+    a T; details: rows of `improvement_cells` for the hover texts; heading: shown when several
+    matrices are side by side; notes: below the figure and printed; stem: part of the name that all
+    seeds share; which: the seed, or `mean over seeds`. A matrix that stands alone has no stem.
     """
 
     name: str
@@ -72,11 +64,6 @@ class Panel:
         """The matrix if it is a mean over two seeds or more."""
         matrix = self.matrix
         return matrix if isinstance(matrix, Aggregate) and matrix.n_seeds > 1 else None
-
-    @property
-    def partial(self) -> int:
-        """The number of cells that only some of the seeds have."""
-        return self.matrix.partial if isinstance(self.matrix, Aggregate) else 0
 
     @property
     def is_dense(self) -> bool:
@@ -106,7 +93,8 @@ class Panel:
 
     @property
     def said(self) -> list[str]:
-        partial = f"; {self.partial} cells of some seeds only" if self.partial else ""
+        n = self.several.partial if self.several else 0
+        partial = f"; {n} cells of some seeds only" if n else ""
         return [f"{self.name}: {text}" for text in (self.in_words + partial, *self.notes)]
 
     def draw(self, about: str) -> Figure:

@@ -26,8 +26,7 @@ class Intervals(Chart):
     Args:
         label: Column of the names.
         value: Column of the values.
-        low: Column of the lower ends of the intervals, NaN for none.
-        high: The same for the upper ends.
+        low, high: Columns of the ends of the intervals, NaN for none.
         parts: Column of tuples of the single values, such as one for each seed, drawn as rings.
         reference: Position of a vertical line.
         x_limits: Limits of every facet; by default those of its own values.

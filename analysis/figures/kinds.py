@@ -22,15 +22,10 @@ def _finetuned_label(ft: str) -> str:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the rows and columns of a matrix are.
+    """What the rows and columns of a matrix are, in words, and its groups of cells.
 
-    Args:
-        rows: What the rows are, in words.
-        columns: What the columns are, in words.
-        row_label: Row name -> label.
-        masks: Matrix -> the groups of cells that have statistics.
-        shown: Groups whose statistics the figure states.
-        marked: Group whose cells carry a T.
+    masks: of the groups that have statistics; shown: groups whose statistics the figure states;
+    marked: group whose cells carry a T.
     """
 
     rows: str
@@ -58,15 +53,10 @@ PRETRAINED = Frame(
 class Kind:
     """What the numbers of a heatmap mean, and how they are drawn.
 
-    Args:
-        label: Name and unit, at the colour bar.
-        lines: How to read the figure.
-        colours: A colour map of matplotlib.
-        limits: Numbers at the ends of the colour bar.
-        extend: Ends beyond which numbers occur: `neither`, `min`, `max` or `both`.
-        number: Format of the numbers in the cells.
-        full: Number of a bar as wide as its cell; None for no bars.
-        frame: What rows and columns are.
+    label: name and unit; lines: how to read the figure; colours: a colour map of matplotlib;
+    limits: numbers at the ends of the colour bar; extend: ends beyond which numbers occur, as
+    `Figure.colorbar` takes it; number: format of the numbers in the cells; full: number of a bar
+    as wide as its cell, None for no bars.
     """
 
     label: str

@@ -77,7 +77,8 @@ class Scatter(Chart):
         if self.equal:
             axes.set_aspect("equal", adjustable="datalim")
         self._scale(axes)
-        self._plot_lines(axes)
+        if self.identity or self.fit:
+            self._plot_lines(axes)
 
     def _plot_points(
         self, axes: Axes, rows: pd.DataFrame, at: tuple[str, str], style: Style, **look: Any
@@ -118,7 +119,8 @@ class Scatter(Chart):
             if is_log:
                 log_scale(axes, which)
         axes.autoscale_view()
-        axes.set(xlim=self.x_limits, ylim=self.y_limits)
+        limits = {"xlim": self.x_limits, "ylim": self.y_limits}
+        axes.set(**{name: ends for name, ends in limits.items() if ends})
 
     def _plot_lines(self, axes: Axes) -> None:
         """Draw the diagonal and the fit, which do not change the limits."""

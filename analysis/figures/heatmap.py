@@ -98,7 +98,7 @@ class Panel:
         return [f"{self.name}: {text}" for text in (self.in_words + partial, *self.notes)]
 
     def draw(self, about: str) -> Figure:
-        return draw_heatmaps([self], self.title, self.lines, about, self.notes)
+        return Strip(self.name, self.title, self.lines, [self], self.notes).draw(about)
 
 
 @dataclass(frozen=True)
@@ -124,34 +124,30 @@ class Strip:
         return [line for panel in self.panels for line in panel.said]
 
     def draw(self, about: str) -> Figure:
-        return draw_heatmaps(self.panels, self.title, self.lines, about, self.notes)
-
-
-def draw_heatmaps(
-    panels: Sequence[Panel], title: str, lines: Sequence[str], about: str, notes: Sequence[str] = ()
-) -> Figure:
-    """Draw matrices of the same rows side by side, with their numbers."""
-    first, n = panels[0], len(panels)
-    rows, columns = first.values.shape
-    wide, high = 0.86 if n == 1 else 0.64, 0.43 if any(p.several for p in panels) else 0.33
-    if first.is_dense:
-        wide = high = SMALL_CELL
-    width = _label_width(first) + n * (columns * wide + BAR_WIDTH)
-    height = max(rows * high, 2.0) + 0.5 + (0.7 if n > 1 else 0) + first.is_dense * _turned(first)
-    figure = MarkedFigure(width, height, title, lines, [*_notes(panels), *notes], about)
-    grid = figure.subplots(1, n, squeeze=False)[0]
-    for axes, panel in zip(grid, panels, strict=True):
-        _draw_cells(axes, panel)
-        slanted = {"rotation": 30, "ha": "left", "rotation_mode": "anchor"} if n > 1 else {}
-        look = {"fontsize": 8, "rotation": 90} if panel.is_dense else {"fontsize": 9, **slanted}
-        _label_axes(axes, panel, is_first=axes is grid[0], **look)
-        axes.xaxis.set_label_position("top")
-        axes.set_xlabel(panel.kind.frame.columns)
-        axes.set_ylabel(panel.kind.frame.rows if axes is grid[0] else "")
-        axes.set_title(panel.heading if n > 1 else "", fontsize=11, fontweight="bold", loc="left")
-        _add_colour_bar(figure, axes, panel.kind, rows * high)
-    figure.settle()
-    return figure
+        panels, first, n = self.panels, self.panels[0], len(self.panels)
+        rows, columns = first.values.shape
+        wide, high = 0.86 if n == 1 else 0.64, 0.43 if any(p.several for p in panels) else 0.33
+        if first.is_dense:
+            wide = high = SMALL_CELL
+        above = _turned(first) if first.is_dense else 0.7 if n > 1 else 0
+        width = _label_width(first) + n * (columns * wide + BAR_WIDTH)
+        height = max(rows * high, 2.0) + 0.5 + above
+        notes = [*_notes(panels), *self.notes]
+        figure = MarkedFigure(width, height, self.title, self.lines, notes, about)
+        grid = figure.subplots(1, n, squeeze=False)[0]
+        for axes, panel in zip(grid, panels, strict=True):
+            _draw_cells(axes, panel)
+            slanted = {"rotation": 30, "ha": "left", "rotation_mode": "anchor"} if n > 1 else {}
+            look = {"fontsize": 8, "rotation": 90} if panel.is_dense else {"fontsize": 9, **slanted}
+            _label_axes(axes, panel, is_first=axes is grid[0], **look)
+            axes.xaxis.set_label_position("top")
+            axes.set_xlabel(panel.kind.frame.columns)
+            axes.set_ylabel(panel.kind.frame.rows if axes is grid[0] else "")
+            heading = panel.heading if n > 1 else ""
+            axes.set_title(heading, fontsize=11, fontweight="bold", loc="left")
+            _add_colour_bar(figure, axes, panel.kind, rows * high)
+        figure.settle()
+        return figure
 
 
 def draw_seeds(panels: Sequence[Panel], title: str, about: str = "") -> Figure:

@@ -28,7 +28,6 @@ class Scatter(Chart):
 
     Args:
         x, y: Columns of the positions.
-        z: Column of a third quantity, shown in the hover text only.
         label: Column of short texts beside the points.
         error: Columns of the half-widths of horizontal and vertical error bars.
         towards: Columns x and y of the end of a line from each point.
@@ -43,7 +42,6 @@ class Scatter(Chart):
 
     x: str
     y: str
-    z: str = ""
     label: str = ""
     error: tuple[str, str] = ("", "")
     towards: tuple[str, str] = ("", "")
@@ -57,10 +55,6 @@ class Scatter(Chart):
     faint: str = ""
     front: str = ""
     marker_size: float = 26.0
-
-    @property
-    def facts(self) -> tuple[str, ...]:
-        return (*super().facts, self.z) if self.z else super().facts
 
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
         shown = rows.dropna(subset=[self.x, self.y])

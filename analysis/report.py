@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import pandas as pd
@@ -44,8 +44,7 @@ MANY_REASONS = 3
 SEED = "seed "  # how `which` of a single seed begins
 
 
-@dataclass(frozen=True)
-class Chapter:
+class Chapter(NamedTuple):
     """One analysis of the report."""
 
     analyse: Callable[[Source, Options], Result]
@@ -54,7 +53,7 @@ class Chapter:
 
 
 def all_widths(source: Source, options: Options) -> Result:
-    """exp3 for every width, whichever width the report is about."""
+    """Make exp3 for every width, whichever width the report is about."""
     return exp3_heatmaps(source, replace(options, width=ALL))
 
 
@@ -62,39 +61,24 @@ CHAPTERS = {
     "exp1_heatmaps": Chapter(
         exp1_heatmaps,
         "What is carried over",
-        "Models fine-tuned on one task (ftwb1) and on two (ftwb2), tested on questions of all "
-        "seven tasks about the new cities.",
+        "Models fine-tuned on one task and on two, tested on all seven about the new cities.",
     ),
     "reciprocity": Chapter(
         reciprocity, "Givers and takers", "Which tasks help the others, and which are helped."
     ),
     "predictors": Chapter(
-        predictors,
-        "Predicting several tasks",
-        "How well the models of one task predict those of two.",
+        predictors, "Predicting several tasks", "How well models of one task predict those of two."
     ),
-    "exp3_heatmaps": Chapter(
-        all_widths,
-        "Width",
-        "The same matrices for models of each width, and side by side where there are several.",
-    ),
+    "exp3_heatmaps": Chapter(all_widths, "Width", "The matrices of each width, and side by side."),
     "ft_heatmaps": Chapter(
-        ft_heatmaps,
-        "Every fine-tuning",
-        "All families, with warm-up rows (ftwb) and without (ft), and what the rows change.",
+        ft_heatmaps, "Every fine-tuning", "All families, with warm-up rows (ftwb) and without (ft)."
     ),
     "forgetting": Chapter(
         forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."
     ),
-    "probes": Chapter(
-        probes,
-        "Maps inside",
-        "What a linear probe reads off the hidden states, and what they look like.",
-    ),
+    "probes": Chapter(probes, "Maps inside", "What a linear probe reads off the hidden states."),
     "cka": Chapter(
-        cka,
-        "Likeness of representations",
-        "CKA between models pretrained on one task each, and between those of two and of three.",
+        cka, "Likeness of representations", "CKA between models pretrained on one task or several."
     ),
     "cka_generalization": Chapter(
         cka_generalization,
@@ -262,17 +246,13 @@ def count_missing(missing: pd.DataFrame, key: str) -> list[dict[str, Any]]:
 
 def study_command(options: Options, seeds: Sequence[int], experiment: str) -> str:
     """Return the study that trains and evaluates the models of the page; empty if none does."""
-    if options.world not in ("standard", "scattered"):
+    scattered, other = options.world == "scattered", options.width in ("wide", "narrow")
+    if not (scattered or options.world == "standard") or not (other or options.width == "base"):
         return ""
-    parameters = {"seeds": ",".join(map(str, seeds)), "scale": options.scale}
-    if options.width in ("wide", "narrow"):
-        worlds = {"worlds": options.world} if options.world != "standard" else {}
-        parameters = {"name": "exp3", "widths": options.width, **worlds, **parameters}
-    elif options.width == "base":
-        name = "exp1" if options.world == "standard" else "exp6"
-        parameters = {"name": name, **parameters}
-    else:
-        return ""
+    parameters = {"name": "exp3" if other else "exp6" if scattered else "exp1"}
+    if other:
+        parameters |= {"widths": options.width} | ({"worlds": options.world} if scattered else {})
+    parameters |= {"seeds": ",".join(map(str, seeds)), "scale": options.scale}
     typed = " ".join(f"-P {name}={value}" for name, value in parameters.items())
     own = experiment != DEFAULT_EXPERIMENT
     where = f" --experiment-name {shlex.quote(experiment)}" if own else ""

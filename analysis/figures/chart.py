@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
 
 from analysis.figures.page import (
     COLOURS,
@@ -25,7 +25,8 @@ from analysis.figures.page import (
 )
 
 GREY = "#6b7280"
-MOST_RATIO = 200  # of the ends of a logarithmic axis with ticks between powers of ten
+# Ratios of the ends of a logarithmic axis with ticks at powers of ten and between them.
+LEAST_RATIO, MOST_RATIO = 5, 200
 
 
 class Style(NamedTuple):
@@ -184,6 +185,8 @@ class _PlainTicks(LogLocator):
     """Ticks at 1, 2 and 5 times powers of ten; over a wide range at the powers only."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
+        if vmin > 0 and vmax < LEAST_RATIO * vmin:
+            return [tick for tick in AutoLocator().tick_values(vmin, vmax) if tick > 0]
         crowded = vmin <= 0 or vmax / vmin > MOST_RATIO
         self.set_params(subs=(1.0,) if crowded else (1.0, 2.0, 5.0))
         return super().tick_values(vmin, vmax)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import AutoLocator, EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis.figures.chart import GREY, Chart, Style, log_scale
 from analysis.figures.page import MOST_MARKS, figure_of
@@ -56,7 +56,7 @@ class Curves(Chart):
         if (rows[self.x].dropna() % 1 == 0).all():  # steps and layers have no halves
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         if is_log:
-            _log_y(axes)
+            log_scale(axes, "y")
 
     def _plot_line(self, axes: Axes, line: pd.DataFrame, style: Style) -> None:
         width, alpha, order = 1.1, 0.85, 2
@@ -68,11 +68,11 @@ class Curves(Chart):
         )  # fmt: skip
 
     def _plot_marks(self, axes: Axes, points: pd.DataFrame, style: Style) -> None:
-        look: dict[str, Any] = {"alpha": 0.85}
         if self.thick:
-            points, look = points[points[self.thick].astype(bool)], {"zorder": 3}
-        look |= {"s": 12, "marker": style.marker, "color": style.colour, "linewidths": 0.5}
-        axes.scatter(points[self.x], points[self.y], urls=self.urls(axes, points), **look)
+            points = points[points[self.thick].astype(bool)]
+        look: dict[str, Any] = {"marker": style.marker, "color": style.colour, "linewidths": 0.5}
+        urls = self.urls(axes, points)
+        axes.scatter(points[self.x], points[self.y], s=12, zorder=3, urls=urls, **look)
 
     def _line_url(self, axes: Axes, line: pd.DataFrame) -> str | None:
         """The URL of a whole line, with the facts that all of its points share."""
@@ -83,13 +83,3 @@ class Curves(Chart):
 
     def legend_line(self, style: Style) -> Line2D:
         return Line2D([], [], color=style.colour, marker=style.marker, linewidth=1.3, markersize=5)
-
-
-def _log_y(axes: Axes) -> None:
-    """Make the y axis logarithmic, with neither too many nor too few labels."""
-    log_scale(axes, "y")
-    low, high = axes.get_ylim()
-    if high / low > 1000:
-        axes.yaxis.set_major_locator(LogLocator())
-    elif high / low < 5:
-        axes.yaxis.set_major_locator(AutoLocator())

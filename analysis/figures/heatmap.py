@@ -26,11 +26,9 @@ MOST_CELLS = 1000  # more are an image with one hover text for each row
 SMALL_CELL, SEED_CELL, SEEDS_WIDTH, BAR_WIDTH = 0.2, 0.16, 12.0, 1.15  # inches
 CHARACTER = 0.074  # width of a letter of a label, inches, generously
 BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
-MISSING = "0.82"  # of an image
 HATCH: dict[str, Any] = {
     "facecolor": "white", "edgecolor": "0.55", "hatch": "/////", "linewidth": 0.0,
 }  # fmt: skip
-Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +70,7 @@ class Panel:
 
     @property
     def lines(self) -> tuple[str, ...]:
+        """How to read the figure."""
         return self.kind.lines
 
     @property
@@ -306,14 +305,14 @@ def draw_image(axes: Axes, panel: Panel, which: str = "") -> None:
     numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
     rows, columns = numbers.shape
     colours = panel.kind.mappable()
-    image = colours.cmap.with_extremes(bad=MISSING)(colours.norm(numbers))
+    image = colours.cmap.with_extremes(bad="0.82")(colours.norm(numbers))
     axes.imshow(image, extent=(0, columns, rows, 0), aspect="auto", interpolation="none")
-    details, urls = _facts_by_cell(panel.details), []
+    runs = {} if panel.details is None else panel.details.groupby("ft")["run_id"].agg(_common_run)
+    urls = []
     for name, values in panel.values.iterrows():
         known = [panel.kind.write(value) if value == value else "-" for value in values]
-        own = [facts for column in values.index for facts in details.get((name, column), ())]
         text = f"{f'{name} {which}'.strip()}: {' '.join(known)}"
-        urls.append(figure_of(axes).mark(text, _common_run(own)))
+        urls.append(figure_of(axes).mark(text, runs.get(name, "")))
     boxes = [[(0, i), (columns, i), (columns, i + 1), (0, i + 1)] for i in range(rows)]
     # Not quite transparent: a shape without a fill has no hover text.
     look: dict[str, Any] = {"facecolors": "white", "alpha": 0.01, "linewidths": 0}
@@ -322,28 +321,24 @@ def draw_image(axes: Axes, panel: Panel, which: str = "") -> None:
 
 def _cell_urls(figure: MarkedFigure, panel: Panel) -> NDArray[np.object_]:
     """The URL of each cell, with its numbers, its seeds, and its run if there is only one."""
-    values = panel.values
-    details, urls = _facts_by_cell(panel.details), np.full(values.shape, None, dtype=object)
+    values, several, seeds, runs = panel.values, panel.several, {}, {}
+    urls = np.full(values.shape, None, dtype=object)
     if values.size > MOST_CELLS:
         return urls
+    if panel.details is not None:
+        cells = panel.details.groupby(["ft", "task"])
+        seeds = {cell: list(map(_seed_text, own.to_dict("records"))) for cell, own in cells}
+        runs = cells["run_id"].agg(_common_run)
     for (i, j), number in np.ndenumerate(values.to_numpy(dtype=float)):
-        row, column = values.index[i], values.columns[j]
-        own = details.get((row, column), [])
+        row, column = cell = values.index[i], values.columns[j]
         known = "missing" if math.isnan(number) else plain(float(number))
-        spread = _spread(panel.several, i, j) if panel.several else ""
-        text = "\n".join([f"{row}, {column}: {known} {spread}".rstrip(), *map(_seed_text, own)])
-        urls[i, j] = figure.mark(text, _common_run(own))
+        spread = _spread(several, i, j) if several else ""
+        text = "\n".join([f"{row}, {column}: {known} {spread}".rstrip(), *seeds.get(cell, [])])
+        urls[i, j] = figure.mark(text, runs.get(cell, ""))
     return urls
 
 
-def _facts_by_cell(details: pd.DataFrame | None) -> dict[tuple[str, str], list[Facts]]:
-    """Row and column -> the facts of each seed."""
-    if details is None:
-        return {}
-    return {cell: own.to_dict("records") for cell, own in details.groupby(["ft", "task"])}
-
-
-def _seed_text(facts: Facts) -> str:
+def _seed_text(facts: Mapping[str, Any]) -> str:
     """The raw and the normalised value of one seed."""
     if facts["reason"]:
         return f"seed {facts['seed']}: missing, {facts['reason']}"
@@ -352,7 +347,7 @@ def _seed_text(facts: Facts) -> str:
     return text if uncut == facts["normalised"] else f"{text} (uncut {uncut:.3f})"
 
 
-def _common_run(facts: Sequence[Facts]) -> str:
-    """The run behind all facts; empty if there are several or none."""
-    runs = {own["run_id"] for own in facts if own["run_id"]}
-    return runs.pop() if len(runs) == 1 else ""
+def _common_run(runs: pd.Series) -> str:
+    """The run behind all numbers; empty if there are several or none."""
+    found = set(runs) - {""}
+    return found.pop() if len(found) == 1 else ""

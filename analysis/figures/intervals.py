@@ -65,7 +65,10 @@ class Intervals(Chart):
                 axes.hlines(y, low, high, color=style.colour, linewidth=1.6, alpha=0.8)
             if self.parts:
                 rings: dict[str, Any] = {"facecolors": "none", "linewidths": 0.7, "alpha": 0.8}
-                parts, n = own[self.parts].explode().astype(float), own[self.parts].map(len).clip(lower=1)
+                parts, n = (
+                    own[self.parts].explode().astype(float),
+                    own[self.parts].map(len).clip(lower=1),
+                )
                 axes.scatter(parts, np.repeat(y, n), s=14, edgecolors=style.colour, **rings)
             look: dict[str, Any] = {"color": style.colour, "marker": style.marker, "zorder": 3}
             axes.scatter(value, y, s=34, urls=self.urls(axes, own), **look)

@@ -231,7 +231,7 @@ def count_missing(missing: pd.DataFrame, key: str) -> list[dict[str, Any]]:
 
     With the key `reason`, the same for each reason of values that no command can fill.
     """
-    missing = missing.fillna("")
+    missing = missing[["command", "reason", "analysis"]].fillna("")
     rows = []
     for name, own in missing[(missing["command"] != "") == (key == "command")].groupby(
         key, sort=False

@@ -1,16 +1,20 @@
-"""All analyses that the store supports, on one HTML page.
+"""All analyses that the store supports, on one HTML page that needs no network and no other file.
 
 Each analysis is made from the store; one that the store cannot support says why.
 """
 
 from __future__ import annotations
 
+import gc
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from typing import Any, NamedTuple
 
 import click
 import pandas as pd
+from jinja2 import Environment
 
 from analysis.cka import cka
 from analysis.cka_generalization import cka_generalization
@@ -18,14 +22,15 @@ from analysis.command import analysis_command
 from analysis.dynamics import dynamics
 from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.exp3_heatmaps import exp3_heatmaps
+from analysis.figures.heatmap import Panel, Strip, draw_seeds
+from analysis.figures.svg import css, svg_of
 from analysis.forgetting import forgetting
 from analysis.ft_heatmaps import ft_heatmaps
 from analysis.options import ALL, Options
 from analysis.predictors import predictors
 from analysis.probes import probes
 from analysis.reciprocity import reciprocity
-from analysis.report_page import Links, Page
-from analysis.result import Result
+from analysis.result import Part, Result
 from analysis.seeds import seeds
 from analysis.store.missing import missing_table
 from analysis.store.source import Source
@@ -34,10 +39,12 @@ from worldrep.tracking import DEFAULT_EXPERIMENT
 
 NAME = "report"
 SERVER = "http://127.0.0.1:5000"
+MANY_RUNS = 400  # rows of the table of runs
+MANY_REASONS = 3
+SEED = "seed "  # how `which` of a single seed begins
 
 
-@dataclass(frozen=True)
-class Chapter:
+class Chapter(NamedTuple):
     """One analysis of the report."""
 
     analyse: Callable[[Source, Options], Result]
@@ -46,7 +53,7 @@ class Chapter:
 
 
 def all_widths(source: Source, options: Options) -> Result:
-    """exp3 for every width, whichever width the report is about."""
+    """Make exp3 for every width, whichever width the report is about."""
     return exp3_heatmaps(source, replace(options, width=ALL))
 
 
@@ -54,39 +61,24 @@ CHAPTERS = {
     "exp1_heatmaps": Chapter(
         exp1_heatmaps,
         "What is carried over",
-        "Models fine-tuned on one task (ftwb1) and on two (ftwb2), tested on questions of all "
-        "seven tasks about the new cities.",
+        "Models fine-tuned on one task and on two, tested on all seven about the new cities.",
     ),
     "reciprocity": Chapter(
         reciprocity, "Givers and takers", "Which tasks help the others, and which are helped."
     ),
     "predictors": Chapter(
-        predictors,
-        "Predicting several tasks",
-        "How well the models of one task predict those of two.",
+        predictors, "Predicting several tasks", "How well models of one task predict those of two."
     ),
-    "exp3_heatmaps": Chapter(
-        all_widths,
-        "Width",
-        "The same matrices for models of each width, and side by side where there are several.",
-    ),
+    "exp3_heatmaps": Chapter(all_widths, "Width", "The matrices of each width, and side by side."),
     "ft_heatmaps": Chapter(
-        ft_heatmaps,
-        "Every fine-tuning",
-        "All families, with warm-up rows (ftwb) and without (ft), and what the rows change.",
+        ft_heatmaps, "Every fine-tuning", "All families, with warm-up rows (ftwb) and without (ft)."
     ),
     "forgetting": Chapter(
         forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."
     ),
-    "probes": Chapter(
-        probes,
-        "Maps inside",
-        "What a linear probe reads off the hidden states, and what they look like.",
-    ),
+    "probes": Chapter(probes, "Maps inside", "What a linear probe reads off the hidden states."),
     "cka": Chapter(
-        cka,
-        "Likeness of representations",
-        "CKA between models pretrained on one task each, and between those of two and of three.",
+        cka, "Likeness of representations", "CKA between models pretrained on one task or several."
     ),
     "cka_generalization": Chapter(
         cka_generalization,
@@ -96,6 +88,38 @@ CHAPTERS = {
     "dynamics": Chapter(dynamics, "Learning", "Training and validation over steps."),
     "seeds": Chapter(seeds, "Seeds", "Spread over seeds, and how many of them a difference needs."),
 }
+
+
+@dataclass
+class Drawings:
+    """The figures of a page as SVG, which share their CSS classes.
+
+    runs: address of the server's runs, to which a run id is added; about: small print.
+    """
+
+    runs: str
+    about: str
+    styles: dict[str, str] = field(default_factory=dict)
+    n: int = 0
+
+    def of(self, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+        """Yield each figure, with one for each matrix whose single seeds are folded below it."""
+        by_seed = seed_panels(parts)
+        for part in shown_parts(parts):
+            svg = self._svg(part.draw(self.about))
+            found = [by_seed.get(panel.stem, []) for panel in panels_in(part)]
+            below = [self._seeds(panels) for panels in found if len(panels) > 1]
+            yield {"title": part.title, "svg": svg, "seeds": below}
+
+    def _seeds(self, panels: Sequence[Panel]) -> str:
+        title = panels[0].title.removesuffix(f", {panels[0].which}")
+        return self._svg(draw_seeds(panels, f"{title}, each seed", self.about))
+
+    def _svg(self, figure: Any) -> str:
+        self.n += 1
+        svg = svg_of(figure, f"f{self.n}", self.runs, self.styles)
+        gc.collect(0)  # figures are large and hold references to themselves
+        return svg
 
 
 def report(source: Source, options: Options, server: str = SERVER) -> Result:
@@ -110,90 +134,129 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
         StateError: The store supports no analysis at all.
         InputError: The server is not an address.
     """
-    own, server = source.store.address, _checked(server)
-    links = Links(own if own.startswith("http") else server, source.store.experiment_id)
-    page = Page(links, f"{options.in_words}, experiment {source.store.experiment_name}")
+    if not server.startswith(("http://", "https://")):
+        raise InputError(f"server={server!r} is not an address such as {SERVER}")
+    store = source.store
+    server = store.address if store.address.startswith("http") else server
+    runs = f"{server.rstrip('/')}/#/experiments/{store.experiment_id}/runs/"
+    drawings = Drawings(runs, f"{options.in_words}, experiment {store.experiment_name}")
     results: list[Result] = []
     faults: dict[str, Exception] = {}
+    sections = []
     for name, chapter in CHAPTERS.items():
+        section: dict[str, Any] = {"name": name, "title": chapter.title, "about": chapter.about}
+        sections.append(section)
         try:
             result = chapter.analyse(source, options)
         except (StateError, InputError) as fault:  # other analyses may still be possible
             faults[name] = fault
-            page.add_fault(name, chapter.title, chapter.about, str(fault))
+            section["fault"] = str(fault)
         else:
             results.append(result)
-            page.add(result, chapter.title, chapter.about)
+            said = dict.fromkeys(line for part in result.parts for line in part.said)
+            section |= {"result": result, "said": said, "drawings": [*drawings.of(result.parts)]}
     if not results:
         raise next(iter(faults.values()))
-    html = page.render(_facts(source, options, results, links), results)
-    absent = [f"{name}: {fault}" for name, fault in faults.items()]
-    return _result(options, results, absent, html)
+    whole = _joined(options, results, [f"{name}: {fault}" for name, fault in faults.items()])
+    page = _page(source, whole, server, sections=sections, css=css(drawings.styles), address=runs)
+    return replace(whole, pages={"report.html": page})
 
 
-def _checked(server: str) -> str:
-    if not server.startswith(("http://", "https://")):
-        raise InputError(f"server={server!r} is not an address such as {SERVER}")
-    return server
-
-
-def _facts(
-    source: Source, options: Options, results: Sequence[Result], links: Links
-) -> dict[str, str]:
-    """The heading and the source of the numbers."""
-    used = pd.concat([result.runs_used for result in results])
-    seeds_used = _seeds(results)
-    return {
-        "title": f"worldrep: {options.in_words}",
-        "experiment": source.store.experiment_name,
-        "store": source.store.address,
-        "names": options.in_words,
-        "seeds": ", ".join(map(str, seeds_used)),
-        "newest": str(used["ended"].max()),
-        "server": links.server,
-        "study": study_command(options, seeds_used, source.store.experiment_name),
-    }
-
-
-def study_command(options: Options, seeds: Sequence[int], experiment: str) -> str:
-    """Return the study that trains and evaluates the models of the page; empty if none does."""
-    if options.world not in ("standard", "scattered"):
-        return ""
-    parameters = {"seeds": ",".join(map(str, seeds)), "scale": options.scale}
-    if options.width in ("wide", "narrow"):
-        worlds = {"worlds": options.world} if options.world != "standard" else {}
-        parameters = {"name": "exp3", "widths": options.width, **worlds, **parameters}
-    elif options.width == "base":
-        name = "exp1" if options.world == "standard" else "exp6"
-        parameters = {"name": name, **parameters}
-    else:
-        return ""
-    typed = " ".join(f"-P {name}={value}" for name, value in parameters.items())
-    own = experiment != DEFAULT_EXPERIMENT
-    where = f" --experiment-name {shlex.quote(experiment)}" if own else ""
-    return f"mlflow run . -e study {typed}{where} --env-manager local"
-
-
-def _seeds(results: Sequence[Result]) -> list[int]:
-    return sorted({seed for result in results for seed in result.seeds})
-
-
-def _result(
-    options: Options, results: Sequence[Result], absent: Sequence[str], page: str
-) -> Result:
+def _joined(options: Options, results: Sequence[Result], absent: Sequence[str]) -> Result:
+    """What the results hold together, without a page. absent: why others could not be made."""
     used = pd.concat([result.runs_used for result in results])
     tables = [result.missing.assign(analysis=result.name) for result in results]
     return Result(
         name=NAME,
         options=options,
-        seeds=_seeds(results),
+        seeds=sorted({seed for result in results for seed in result.seeds}),
         parts=(),
         missing=pd.concat([missing_table(), *tables]),
         runs_used=used[~used.index.duplicated()],
         caveats=[*absent, *dict.fromkeys(c for result in results for c in result.caveats)],
         statistics={result.name: result.all_statistics for result in results},
-        pages={"report.html": page},
     )
+
+
+def _page(source: Source, whole: Result, server: str, **parts: Any) -> str:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("analysis") / "report.html.j2").read_text())
+    options, experiment = whole.options, source.store.experiment_name
+    used = whole.runs_used.reset_index().sort_values(["seed", "model", "run_name"])
+    return template.render(
+        title=f"worldrep: {options.in_words}",
+        experiment=experiment,
+        store=source.store.address,
+        names=options.in_words,
+        seeds=", ".join(map(str, whole.seeds)),
+        newest=str(whole.runs_used["ended"].max()),
+        server=server,
+        study=study_command(options, whole.seeds, experiment),
+        missing=count_missing(whole.missing, "command"),
+        lost=count_missing(whole.missing, "reason"),
+        runs=used[:MANY_RUNS].to_dict("records"),
+        n_runs=len(used),
+        **parts,
+    )
+
+
+def panels_in(part: Part) -> Sequence[Panel]:
+    """Return the matrices of a part; none for a chart."""
+    if isinstance(part, Strip):
+        return part.panels
+    return [part] if isinstance(part, Panel) else []
+
+
+def seed_panels(parts: Sequence[Part]) -> dict[str, list[Panel]]:
+    """Return the matrices of single seeds by the name that they share."""
+    found: dict[str, list[Panel]] = {}
+    for panel in (panel for part in parts for panel in panels_in(part)):
+        if panel.which.startswith(SEED):
+            found.setdefault(panel.stem, []).append(panel)
+    return found
+
+
+def shown_parts(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts with a figure of their own: no single seeds, no matrix twice.
+
+    A matrix that stands beside others in a strip is not shown alone.
+    """
+    shown = [part for part in parts if not any(p.which.startswith(SEED) for p in panels_in(part))]
+    beside = {p.stem for part in shown if isinstance(part, Strip) for p in part.panels}
+    return [part for part in shown if not isinstance(part, Panel) or part.stem not in beside]
+
+
+def count_missing(missing: pd.DataFrame, key: str) -> list[dict[str, Any]]:
+    """Return each command with the number of values that it fills, largest first.
+
+    With the key `reason`, the same for each reason of values that no command can fill.
+    """
+    missing = missing[["command", "reason", "analysis"]].fillna("")
+    rows = []
+    for name, own in missing[(missing["command"] != "") == (key == "command")].groupby(
+        key, sort=False
+    ):
+        reasons = own["reason"].unique()
+        more = f"; and {len(reasons) - MANY_REASONS} more" if len(reasons) > MANY_REASONS else ""
+        reason = "; ".join(reasons[:MANY_REASONS]) + more
+        analyses = ", ".join(own["analysis"].unique())
+        rows.append({"n": len(own), "command": name, "analyses": analyses, "reason": reason})
+    return sorted(rows, key=lambda row: -row["n"])
+
+
+def study_command(options: Options, seeds: Sequence[int], experiment: str) -> str:
+    """Return the study that trains and evaluates the models of the page; empty if none does."""
+    scattered, other = options.world == "scattered", options.width in ("wide", "narrow")
+    if not (scattered or options.world == "standard") or not (other or options.width == "base"):
+        return ""
+    parameters = {"name": "exp3" if other else "exp6" if scattered else "exp1"}
+    if other:
+        parameters |= {"widths": options.width} | ({"worlds": options.world} if scattered else {})
+    parameters |= {"seeds": ",".join(map(str, seeds)), "scale": options.scale}
+    typed = " ".join(f"-P {name}={value}" for name, value in parameters.items())
+    own = experiment != DEFAULT_EXPERIMENT
+    where = f" --experiment-name {shlex.quote(experiment)}" if own else ""
+    return f"mlflow run . -e study {typed}{where} --env-manager local"
 
 
 main = analysis_command(

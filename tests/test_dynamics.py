@@ -158,8 +158,8 @@ def test_a_page_has_the_loss_and_every_suite(synthetic):
     loss = page.table[page.table["split"] == "loss"]
     assert dict(zip(loss["step"], loss["value"], strict=True)) == {5: 2.0, 15: 1.0, 30: 0.5}
     assert set(loss["run_id"]) == {run}
-    assert page.is_log("atlantis: distance (0.1 degree)")
-    assert not page.is_log("atlantis: compass (share right)")
+    assert "atlantis: distance (0.1 degree)" in page.log_y
+    assert "atlantis: compass (share right)" not in page.log_y
     shares = page.table[page.table["task"] == "inside"]
     assert set(shares["chance"]) == {0.5}
 

@@ -99,7 +99,7 @@ def test_the_aggregate_is_the_mean_of_the_seeds_matrices(synthetic):
     assert panel.matrix.mean.loc["ftwb1-2"].tolist() == pytest.approx([0.3] * 7)
     assert panel.matrix.n.loc["ftwb1-2"].tolist() == [2] * 7
     assert panel.matrix.n.loc["ftwb1-3"].tolist() == [0] * 7
-    assert panel.partial == 7
+    assert panel.matrix.partial == 7
     assert panel.summary["trained"]["n"] == 2 and panel.summary["trained"]["missing"] == 5
 
 
@@ -397,7 +397,7 @@ def test_a_figure_shows_the_numbers_of_its_matrix():
     }
     assert marks == set(map(tuple, np.argwhere(trained_mask(TWO).to_numpy()).tolist()))
     foot = " ".join(text.get_text() for text in figure.texts)
-    assert "(n = 40, missing: 2)" in foot and "(n = 100, missing: 5)" in foot
+    assert "(n = 40, missing 2)" in foot and "(n = 100, missing 5)" in foot
     assert "missing.csv" in foot
 
 

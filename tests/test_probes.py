@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from synthetic import part
 
 from analysis.figures.chart import Chart
-from analysis.figures.kinds import MANY_COLUMNS
+from analysis.figures.heatmap import MANY_COLUMNS
 from analysis.options import Options
 from analysis.probes import main, probes
 from analysis.probes.charts import DISPARITY

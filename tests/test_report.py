@@ -6,7 +6,6 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,18 +19,19 @@ from analysis.figures.heatmap import draw_seeds
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import PERFORMANCE, PRETRAINED
-from analysis.figures.marks import hover_text, plain
+from analysis.figures.page import hover_text, plain
 from analysis.figures.scatter import Scatter
 from analysis.figures.svg import short_path, svg_of
 from analysis.options import Options
 from analysis.panels import Strip, make_panel, panels_of
-from analysis.report import CHAPTERS, main, report, study_command
-from analysis.report_page import (
-    Links,
-    missing_by_command,
-    missing_for_good,
+from analysis.report import (
+    CHAPTERS,
+    count_missing,
+    main,
+    report,
     seed_panels,
     shown_parts,
+    study_command,
 )
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere
@@ -302,14 +302,14 @@ def test_what_is_missing_is_told_by_command_and_without_one_by_reason():
         {"reason": "gone", "task": "angle", "seed": 1},
         {"command": "do more", "reason": "why not"},
     ]
-    result = SimpleNamespace(name="a", missing=missing_table(rows))
-    first, second = missing_by_command([result])
+    missing = missing_table(rows).assign(analysis="a")
+    first, second = count_missing(missing, "command")
     assert (first["command"], first["n"], first["analyses"]) == ("do it", 5, "a")
     assert first["reason"] == "because 0; because 1; because 2; and 2 more"
     assert (second["command"], second["reason"]) == ("do more", "why not")
-    (lost,) = missing_for_good([result])
+    (lost,) = count_missing(missing, "reason")
     assert (lost["reason"], lost["n"]) == ("gone", 2)
-    assert missing_by_command([]) == missing_for_good([]) == []
+    assert count_missing(missing[:0], "command") == count_missing(missing[:0], "reason") == []
 
 
 # Figures
@@ -373,14 +373,14 @@ def marked_chart(**options):
 
 
 def test_marks_carry_their_facts_and_link_to_their_run():
-    links = Links("http://127.0.0.1:5000/", "3")
     styles = {}
-    root = ElementTree.fromstring(svg_of(marked_chart().draw(""), "f1", links.of, styles))
+    address = "http://127.0.0.1:5000/#/experiments/3/runs/"
+    root = ElementTree.fromstring(svg_of(marked_chart().draw(""), "f1", address, styles))
     assert [title.text for title in root.iter("title")] == [
         f"model: {EVIL}\nx: 1\ny: 1", "model: m\nx: 2\ny: 2,000",
     ]  # fmt: skip
     (link,) = root.iter("a")
-    assert link.get("href") == "http://127.0.0.1:5000/#/experiments/3/runs/r1"
+    assert link.get("href") == f"{address}r1"
     assert next(link.iter("title")).text.startswith(f"model: {EVIL}")
     assert EVIL in [text.text for text in root.iter("text")] and styles
     used = {element.get("href") for element in root.iter("use")}

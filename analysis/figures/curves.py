@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import AutoLocator, EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis.figures.chart import GREY, Chart, Style, log_scale
-from analysis.figures.marks import MOST_MARKS, figure_of
+from analysis.figures.page import MOST_MARKS, figure_of
 
 MOST_MARKED = 16  # points of one line with markers
 
@@ -21,9 +21,7 @@ class Curves(Chart):
     """One line for each value of the column `series`.
 
     Args:
-        x: Column of the horizontal position, such as the step.
-        y: Column of the values.
-        series: Column that names the line of a row.
+        x, y, series: Columns of the positions, and of the name of the line.
         log_y: Whether the y axis is logarithmic, or the facets in which it is. Such an axis leaves
             out values of 0.
         marks: Whether to draw markers, at some of the points if there are many.
@@ -39,20 +37,16 @@ class Curves(Chart):
     thick: str = ""
     across: str = ""
 
-    def is_log(self, facet: Any) -> bool:
-        """Whether the y axis of a facet is logarithmic."""
-        return facet in self.log_y if isinstance(self.log_y, frozenset) else self.log_y
-
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
-        for _, own, style in self.grouped(rows.dropna(subset=[self.x, self.y])):
+        is_log = facet in self.log_y if isinstance(self.log_y, frozenset) else self.log_y
+        if is_log:
+            rows = rows[~(rows[self.y] <= 0)]
+        for own, style in self.grouped(rows.dropna(subset=[self.x, self.y])):
             marked = []
             for _, line in own.groupby(self.series, sort=False):
                 line = line.sort_values(self.x)
-                if self.is_log(facet):
-                    line = line[line[self.y] > 0]
-                if len(line):
-                    self._plot_line(axes, line, style)
-                    marked.append(line.iloc[:: max(1, len(line) // MOST_MARKED)])
+                self._plot_line(axes, line, style)
+                marked.append(line.iloc[:: max(1, len(line) // MOST_MARKED)])
             if self.marks and marked:
                 self._plot_marks(axes, pd.concat(marked), style)
         if self.across:
@@ -61,25 +55,24 @@ class Curves(Chart):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if (rows[self.x].dropna() % 1 == 0).all():  # steps and layers have no halves
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
-        if self.is_log(facet):
-            _log_y(axes)
+        if is_log:
+            log_scale(axes, "y")
 
     def _plot_line(self, axes: Axes, line: pd.DataFrame, style: Style) -> None:
-        look: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.85}
+        width, alpha, order = 1.1, 0.85, 2
         if self.thick:
-            stands_out = line[self.thick].iloc[0]
-            look = (
-                {"linewidth": 1.8, "zorder": 3} if stands_out else {"linewidth": 0.7, "alpha": 0.5}
-            )
-        url = self._line_url(axes, line)
-        axes.plot(line[self.x], line[self.y], color=style.colour, url=url, **look)
+            width, alpha, order = (1.8, 1, 3) if line[self.thick].iloc[0] else (0.7, 0.5, 2)
+        axes.plot(
+            line[self.x], line[self.y], color=style.colour, url=self._line_url(axes, line),
+            linewidth=width, alpha=alpha, zorder=order,
+        )  # fmt: skip
 
     def _plot_marks(self, axes: Axes, points: pd.DataFrame, style: Style) -> None:
-        look: dict[str, Any] = {"alpha": 0.85}
         if self.thick:
-            points, look = points[points[self.thick].astype(bool)], {"zorder": 3}
-        look |= {"s": 12, "marker": style.marker, "color": style.colour, "linewidths": 0.5}
-        axes.scatter(points[self.x], points[self.y], urls=self.urls(axes, points), **look)
+            points = points[points[self.thick].astype(bool)]
+        look: dict[str, Any] = {"marker": style.marker, "color": style.colour, "linewidths": 0.5}
+        urls = self.urls(axes, points)
+        axes.scatter(points[self.x], points[self.y], s=12, zorder=3, urls=urls, **look)
 
     def _line_url(self, axes: Axes, line: pd.DataFrame) -> str | None:
         """The URL of a whole line, with the facts that all of its points share."""
@@ -90,13 +83,3 @@ class Curves(Chart):
 
     def legend_line(self, style: Style) -> Line2D:
         return Line2D([], [], color=style.colour, marker=style.marker, linewidth=1.3, markersize=5)
-
-
-def _log_y(axes: Axes) -> None:
-    """Make the y axis logarithmic, with neither too many nor too few labels."""
-    log_scale(axes, "y")
-    low, high = axes.get_ylim()
-    if high / low > 1000:
-        axes.yaxis.set_major_locator(LogLocator())
-    elif high / low < 5:
-        axes.yaxis.set_major_locator(AutoLocator())

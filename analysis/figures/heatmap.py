@@ -1,7 +1,6 @@
-"""Heatmaps: matrices as figures, with the number in every cell.
+"""Heatmaps: matrices as figures, with a number, a hover text and a link in every cell.
 
-Matrices of many columns have small cells without numbers, which their table has. All lengths are
-inches.
+Matrices of many columns have small cells without numbers, which their table has.
 """
 
 from __future__ import annotations
@@ -14,55 +13,64 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from analysis.figures.cells import draw_cells, draw_image
-from analysis.figures.kinds import Heatmap, Kind
-from analysis.figures.marks import MarkedFigure
-from analysis.figures.page import (
-    EDGE,
-    Note,
-    foot_height,
-    head_height,
-    wrapped,
-    wrapped_notes,
-    write_foot,
-    write_head,
-)
-from analysis.statistics.matrices import Aggregate, Summary, in_words
+from analysis.figures.kinds import Kind
+from analysis.figures.page import MarkedFigure, figure_of, for_collection, plain
+from analysis.statistics.matrices import Aggregate, Summary
 
-CELL_HEIGHT, TALL_CELL_HEIGHT, LEAST_HEIGHT = 0.33, 0.43, 2.8
-CELL_WIDTH, NARROW_CELL_WIDTH = 0.86, 0.64
-SMALL_CELL = 0.2  # of dense matrices
-TOP, RIGHT, HEADING, SLANTED = 1.42, 1.25, 0.28, 0.36
-SEED_CELL, SEED_GAP, SEED_BAR, SEEDS_WIDTH = 0.16, 0.25, 1.1, 12.0  # of small multiples
-CHARACTER = 0.074  # width of a letter of a row label, generously
+MANY_COLUMNS = 12  # with more columns, cells are small and without numbers
+MOST_CELLS = 1000  # more are an image with one hover text for each row
+SMALL_CELL, SEED_CELL, SEEDS_WIDTH, BAR_WIDTH = 0.2, 0.16, 12.0, 1.15  # inches
+CHARACTER = 0.074  # width of a letter of a label, inches, generously
+BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
+HATCH: dict[str, Any] = {
+    "facecolor": "white", "edgecolor": "0.55", "hatch": "/////", "linewidth": 0.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel(Heatmap):
-    """A heatmap with its statistics and the words around it.
+class Panel:
+    """A matrix, or a mean of matrices over seeds, with its statistics and the words around it.
 
-    Args:
-        name: File name without ending.
-        title: Title of the figure.
-        summary: Statistics of the groups of cells, by group.
-        heading: Heading when several matrices are side by side.
-        notes: Further sentences, below the figure and printed.
-        stem: Part of the name that all seeds share; empty for a matrix that stands alone.
-        which: Which seed this is, or `mean over seeds`; empty for a matrix that stands alone.
+    name: file name without ending; summary: statistics by group of cells; marked: cells that carry
+    a T; details: rows of `improvement_cells` for the hover texts; heading: shown when several
+    matrices are side by side; notes: below the figure and printed; stem: part of the name that all
+    seeds share; which: the seed, or `mean over seeds`. A matrix that stands alone has no stem.
     """
 
     name: str
     title: str
+    kind: Kind
+    matrix: pd.DataFrame | Aggregate
     summary: Mapping[str, Summary]
+    marked: NDArray[np.bool_] | None = None
+    details: pd.DataFrame | None = None
     heading: str = ""
     notes: tuple[str, ...] = ()
     stem: str = ""
     which: str = ""
 
     @property
+    def values(self) -> pd.DataFrame:
+        return self.matrix.mean if isinstance(self.matrix, Aggregate) else self.matrix
+
+    @property
+    def several(self) -> Aggregate | None:
+        """The matrix if it is a mean over two seeds or more."""
+        matrix = self.matrix
+        return matrix if isinstance(matrix, Aggregate) and matrix.n_seeds > 1 else None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the cells are too small for numbers."""
+        return self.values.shape[1] > MANY_COLUMNS
+
+    @property
     def lines(self) -> tuple[str, ...]:
+        """How to read the figure."""
         return self.kind.lines
 
     @property
@@ -78,13 +86,18 @@ class Panel(Heatmap):
         return {self.name: self.summary}
 
     @property
+    def in_words(self) -> str:
+        """The statistics of the groups of cells."""
+        return "; ".join(f"{g} {_in_words(self.summary[g])}" for g in self.kind.frame.shown)
+
+    @property
     def said(self) -> list[str]:
-        parts = [f"{group} {_short(self.summary[group])}" for group in self.kind.frame.shown]
-        parts += [f"{self.partial} cells of some seeds only"] if self.partial else []
-        return [f"{self.name}: {text}" for text in ("; ".join(parts), *self.notes)]
+        n = self.several.partial if self.several else 0
+        partial = f"; {n} cells of some seeds only" if n else ""
+        return [f"{self.name}: {text}" for text in (self.in_words + partial, *self.notes)]
 
     def draw(self, about: str) -> Figure:
-        return draw_heatmaps([self], self.title, self.lines, about, self.notes)
+        return Strip(self.name, self.title, self.lines, [self], self.notes).draw(about)
 
 
 @dataclass(frozen=True)
@@ -96,11 +109,6 @@ class Strip:
     lines: tuple[str, ...]
     panels: Sequence[Panel]
     notes: tuple[str, ...] = ()
-
-    @property
-    def which(self) -> str:
-        """The seed, or `mean over seeds`, that all panels show."""
-        return self.panels[0].which
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -115,46 +123,30 @@ class Strip:
         return [line for panel in self.panels for line in panel.said]
 
     def draw(self, about: str) -> Figure:
-        return draw_heatmaps(self.panels, self.title, self.lines, about, self.notes)
-
-
-def draw_heatmaps(
-    panels: Sequence[Panel],
-    title: str,
-    lines: Sequence[str],
-    about: str = "",
-    sentences: Sequence[str] = (),
-) -> Figure:
-    """Draw matrices of the same rows side by side.
-
-    Args:
-        panels: The matrices.
-        title: Title of the figure.
-        lines: How to read it.
-        about: Where the numbers come from, in small print.
-        sentences: Further notes below the figure.
-    """
-    first, n = panels[0], len(panels)
-    rows, columns = first.values.shape
-    tall = any(panel.several for panel in panels)
-    cell = SMALL_CELL if first.is_dense else TALL_CELL_HEIGHT if tall else CELL_HEIGHT
-    height = max(0 if first.is_dense else LEAST_HEIGHT, rows * cell)
-    wide = SMALL_CELL if first.is_dense else CELL_WIDTH if n == 1 else NARROW_CELL_WIDTH
-    left, cells = _label_width(first), columns * wide
-    width = left + n * (cells + RIGHT)
-    lines = wrapped(lines, width)
-    notes = wrapped_notes([*_notes(panels), *(("", text) for text in sentences)], width)
-    top = TOP + 0.2 * (len(lines) - 2) + (HEADING if n > 1 else 0) + _turned(first, n > 1)
-    bottom = foot_height(notes)
-    figure = MarkedFigure(width, top + height + bottom)
-    for i, panel in enumerate(panels):
-        axes = _add_axes(figure, left + i * (cells + RIGHT), bottom, cells, height)
-        draw_cells(axes, panel)
-        _label_axes(axes, panel, is_first=i == 0, slanted=n > 1)
-        _colour_bar(figure, axes, panel.kind)
-    write_head(figure, title, lines)
-    write_foot(figure, notes, about)
-    return figure
+        panels, first, n = self.panels, self.panels[0], len(self.panels)
+        rows, columns = first.values.shape
+        wide, high = 0.86 if n == 1 else 0.64, 0.43 if any(p.several for p in panels) else 0.33
+        if first.is_dense:
+            wide = high = SMALL_CELL
+        above = _turned(first) if first.is_dense else 0.7 if n > 1 else 0
+        width = _label_width(first) + n * (columns * wide + BAR_WIDTH)
+        height = max(rows * high, 2.0) + 0.5 + above
+        notes = [*_notes(panels), *self.notes]
+        figure = MarkedFigure(width, height, self.title, self.lines, notes, about)
+        grid = figure.subplots(1, n, squeeze=False)[0]
+        for axes, panel in zip(grid, panels, strict=True):
+            _draw_cells(axes, panel)
+            slanted = {"rotation": 30, "ha": "left", "rotation_mode": "anchor"} if n > 1 else {}
+            look = {"fontsize": 8, "rotation": 90} if panel.is_dense else {"fontsize": 9, **slanted}
+            _label_axes(axes, panel, is_first=axes is grid[0], **look)
+            axes.xaxis.set_label_position("top")
+            axes.set_xlabel(panel.kind.frame.columns)
+            axes.set_ylabel(panel.kind.frame.rows if axes is grid[0] else "")
+            heading = panel.heading if n > 1 else ""
+            axes.set_title(heading, fontsize=11, fontweight="bold", loc="left")
+            _add_colour_bar(figure, axes, panel.kind, rows * high)
+        figure.settle()
+        return figure
 
 
 def draw_seeds(panels: Sequence[Panel], title: str, about: str = "") -> Figure:
@@ -162,150 +154,200 @@ def draw_seeds(panels: Sequence[Panel], title: str, about: str = "") -> Figure:
 
     The hover text of a row has its numbers, and the row links to its run.
     """
-    rows, columns = panels[0].values.shape
-    left, cells, height = _label_width(panels[0]), columns * SEED_CELL, rows * SEED_CELL
-    above = 0.35 + CHARACTER * max(len(str(column)) for column in panels[0].values.columns)
-    in_row = max(1, min(len(panels), int((SEEDS_WIDTH - left - SEED_BAR) / (cells + SEED_GAP))))
-    lines_of_panels = math.ceil(len(panels) / in_row)
-    width = max(left + in_row * (cells + SEED_GAP) + SEED_BAR, CHARACTER * 1.5 * len(title))
-    head, bottom = head_height(()), foot_height(())
-    figure = MarkedFigure(width, head + lines_of_panels * (above + height) + bottom)
-    for i, panel in enumerate(panels):
-        row, column = divmod(i, in_row)
-        y = bottom + (lines_of_panels - row - 1) * (above + height)
-        axes = _add_axes(figure, left + column * (cells + SEED_GAP), y, cells, height)
+    first = panels[0]
+    rows, columns = first.values.shape
+    left, wide = _label_width(first), columns * SEED_CELL + 0.2
+    in_row = max(1, min(len(panels), int((SEEDS_WIDTH - left - BAR_WIDTH) / wide)))
+    n = math.ceil(len(panels) / in_row)
+    high = rows * SEED_CELL
+    size = left + in_row * wide + BAR_WIDTH, n * (high + _turned(first) + 0.4)
+    figure = MarkedFigure(*size, title, about=about)
+    grid = figure.subplots(n, in_row, squeeze=False).ravel()
+    for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
         draw_image(axes, panel, panel.which)
-        _label_axes(axes, panel, is_first=column == 0, slanted=False, small=True)
+        _label_axes(axes, panel, is_first=i % in_row == 0, fontsize=7, rotation=90)
         axes.set_title(panel.which, fontsize=9, fontweight="bold", loc="left", pad=3)
-        if i == min(in_row, len(panels)) - 1:
-            _colour_bar(figure, axes, panel.kind)
-    write_head(figure, title, ())
-    write_foot(figure, (), about)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    _add_colour_bar(figure, grid[in_row - 1], first.kind, high)
+    figure.settle()
     return figure
 
 
-def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Add axes at a place in inches."""
-    wide, high = figure.get_size_inches()
-    return figure.add_axes((x / wide, y / high, width / wide, height / high))
-
-
 def _label_width(panel: Panel) -> float:
-    longest = max(len(panel.kind.frame.row_label(row)) for row in panel.values.index)
-    return EDGE + 0.35 + CHARACTER * longest
+    return 0.6 + CHARACTER * max(len(panel.kind.frame.row_label(r)) for r in panel.values.index)
 
 
-def _turned(panel: Panel, slanted: bool) -> float:
-    """The height of the column names beyond one line."""
-    if panel.is_dense:
-        return CHARACTER * max(len(str(column)) for column in panel.values.columns) - 0.1
-    return SLANTED if slanted else 0
+def _turned(panel: Panel) -> float:
+    """The height of column names that are turned upright, inches."""
+    return CHARACTER * max(len(str(column)) for column in panel.values.columns)
 
 
-# Axes
-
-
-def _label_axes(
-    axes: Axes, panel: Panel, *, is_first: bool, slanted: bool, small: bool = False
-) -> None:
+def _label_axes(axes: Axes, panel: Panel, *, is_first: bool, fontsize: int, **look: Any) -> None:
     """Write the names of columns, and of rows for the first matrix."""
-    values, frame = panel.values, panel.kind.frame
+    values = panel.values
     rows, columns = values.shape
-    axes.set_xlim(0, columns)
-    axes.set_ylim(rows, 0)
-    slant: dict[str, Any] = {}
-    if panel.is_dense or small:
-        slant = {"rotation": 90}
-    elif slanted:
-        slant = {"rotation": 30, "ha": "left", "rotation_mode": "anchor"}
-    size = 7 if small else 8 if panel.is_dense else 9
-    axes.set_xticks(np.arange(columns) + 0.5, values.columns, fontsize=size, **slant)
-    labels = [frame.row_label(row) for row in values.index] if is_first else [""] * rows
-    axes.set_yticks(np.arange(rows) + 0.5, labels, fontsize=size)
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    axes.set_xticks(np.arange(columns) + 0.5, values.columns, fontsize=fontsize, **look)
+    labels = [panel.kind.frame.row_label(row) if is_first else "" for row in values.index]
+    axes.set_yticks(np.arange(rows) + 0.5, labels, fontsize=fontsize)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    if not small:
-        _name_axes(axes, panel, is_first=is_first, slanted=slanted)
+    axes.spines[:].set_visible(False)
 
 
-def _name_axes(axes: Axes, panel: Panel, *, is_first: bool, slanted: bool) -> None:
-    """Write what rows and columns are, and the heading."""
-    width, height = axes.bbox.width / axes.figure.dpi, axes.bbox.height / axes.figure.dpi
-    above = 0.28 + _turned(panel, slanted)
-    axes.xaxis.set_label_position("top")
-    axes.set_xlabel(panel.kind.frame.columns, va="bottom")
-    axes.xaxis.set_label_coords(0.5, 1 + above / height)
-    if slanted:
-        style: dict[str, Any] = {"fontsize": 11, "fontweight": "bold", "va": "bottom"}
-        y = 1 + (above + HEADING) / height
-        axes.text(0, y, panel.heading, transform=axes.transAxes, **style)
-    if is_first:
-        axes.set_ylabel(panel.kind.frame.rows, va="top")
-        axes.yaxis.set_label_coords((EDGE - axes.bbox.x0 / axes.figure.dpi) / width, 0.5)
-
-
-def _colour_bar(figure: Figure, axes: Axes, kind: Kind) -> None:
-    width, height = figure.get_size_inches()
-    box = axes.get_position()
-    tall = min(box.height, 3.6 / height)
-    place = (box.x1 + 0.2 / width, box.y1 - tall, 0.16 / width, tall)
+def _add_colour_bar(figure: Figure, axes: Axes, kind: Kind, height: float) -> None:
+    """Add a colour bar to axes of a height in inches."""
+    shrink = min(1, 3.6 / height)
     bar = figure.colorbar(
-        kind.mappable(), cax=figure.add_axes(place), extend=kind.extend, extendfrac=0.04
-    )
+        kind.mappable(), ax=axes, extend=kind.extend, extendfrac=0.04, pad=0.03, shrink=shrink,
+        anchor=(0, 1), aspect=shrink * height / 0.16,
+    )  # fmt: skip
     bar.set_label(kind.label, fontsize=8.5)
     bar.ax.tick_params(labelsize=8.5)
 
 
-# Notes below the figure
-
-
-def _notes(panels: Sequence[Panel]) -> list[Note]:
-    notes = [note for panel in panels for note in _statistics_notes(panel)]
-    dense = any(panel.is_dense for panel in panels)
-    notes += [_dense_note(panels)] if dense else _sign_notes(panels)
-    if any(panel.values.isna().to_numpy().any() for panel in panels):
-        notes.append(("hatch", "missing in the store; missing.csv has the command that fills it"))
-    return notes
-
-
-def _dense_note(panels: Sequence[Panel]) -> Note:
-    """What small cells do not show."""
-    partial = sum(panel.several.partial for panel in panels if panel.several)
-    rest = f"; {partial} cells rest on some of the seeds only" if partial else ""
-    return "", f"the number of each cell is in the table of the same name{rest}"
-
-
-def _sign_notes(panels: Sequence[Panel]) -> list[Note]:
-    """What the signs in the cells mean."""
-    notes = []
-    full = next((panel.kind.full for panel in panels if panel.kind.full), None)
-    if full:
-        notes.append(("bar", f"the number as a length, as wide as its cell for {full}"))
-    if any(panel.kind.frame.marked for panel in panels):
-        text = "trained: the model was fine-tuned on this task (all others are transfer)"
-        notes.append(("T", text))
+def _notes(panels: Sequence[Panel]) -> list[str]:
+    """The statistics, and what the signs in the cells mean."""
+    headings = [f"{panel.heading}: " if panel.heading else "" for panel in panels]
+    notes = [f"{h}{panel.in_words}." for h, panel in zip(headings, panels, strict=True)]
     means = [panel.several for panel in panels if panel.several]
-    if means:
-        most = max(means, key=lambda mean: mean.n_seeds)
-        notes.append(("±", f"standard deviation over {most.in_words}"))
-        partial = sum(mean.partial for mean in means)
-        if partial:
-            text = f"only n of {most.in_words} have this cell ({partial} cells)"
-            notes.append(("(n)", text))
+    partial = sum(mean.partial for mean in means)
+    full = next((panel.kind.full for panel in panels if panel.kind.full), None)
+    if any(panel.is_dense for panel in panels):
+        rest = f"; {partial} cells rest on some of the seeds only" if partial else ""
+        notes.append(f"The number of each cell is in the table of the same name{rest}.")
+    else:
+        if full:
+            notes.append(f"Bar: the number as a length, as wide as its cell for {full}.")
+        if any(panel.kind.frame.marked for panel in panels):
+            notes.append("T: the model was fine-tuned on this task; all others are transfer.")
+        if means:
+            over = max(means, key=lambda mean: mean.n_seeds).in_words
+            some = f" (n): only n of {over} have this cell ({partial} cells)." if partial else ""
+            notes.append(f"±: standard deviation over {over}.{some}")
+    if any(panel.values.isna().to_numpy().any() for panel in panels):
+        notes.append("Hatched: missing in the store; missing.csv has the command that fills it.")
     return notes
 
 
-def _statistics_notes(panel: Panel) -> list[Note]:
-    shown = {group: in_words(panel.summary[group]) for group in panel.kind.frame.shown}
-    if not panel.heading:
-        return [("", f"{group} cells: {text}") for group, text in shown.items()]
-    parts = "; ".join(f"{group} {text}" for group, text in shown.items())
-    return [("", f"{panel.heading}: {parts}")]
-
-
-def _short(summary: Summary) -> str:
+def _in_words(summary: Summary) -> str:
     if summary["mean"] is None:
         return f"none (n = 0, missing {summary['missing']})"
     spread = f"{summary['mean']:.3f} ± {summary['std']:.3f}"
     return f"{spread} (n = {summary['n']}, missing {summary['missing']})"
+
+
+def _draw_cells(axes: Axes, panel: Panel) -> None:
+    """Draw coloured cells with their numbers, hover texts and links."""
+    numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
+    missing = np.ma.getmaskarray(numbers)
+    colours = panel.kind.mappable().to_rgba(numbers)
+    dark = colours[..., :3] @ BRIGHTNESS < 0.45
+    inks = np.where(dark & ~missing, "white", "black")
+    urls = _cell_urls(figure_of(axes), panel)
+    if numbers.size > MOST_CELLS:
+        draw_image(axes, panel)
+    else:
+        look = {"facecolors": colours[~missing], "edgecolors": "white", "linewidths": 1}
+        _add_boxes(axes, ~missing, urls=urls, **look)
+    _add_boxes(axes, missing, inset=0.03, urls=urls, **HATCH)
+    if not panel.is_dense:
+        _write_numbers(axes, panel, ~missing, inks)
+
+
+def _add_boxes(
+    axes: Axes, cells: NDArray[np.bool_], urls: NDArray[np.object_], inset: float = 0, **look: Any
+) -> None:
+    """Draw a box for each of some cells."""
+    low, high = inset, 1 - inset
+    corners = np.array([(low, low), (high, low), (high, high), (low, high)])
+    boxes = [corners + (column, row) for row, column in np.argwhere(cells)]
+    own = for_collection(urls[cells].tolist())
+    axes.add_collection(PolyCollection(boxes, urls=own, **look), autolim=False)
+
+
+def _write_numbers(
+    axes: Axes, panel: Panel, present: NDArray[np.bool_], inks: NDArray[np.str_]
+) -> None:
+    """Write the number of each cell, below it the spread, draw it as a bar, and mark with a T."""
+    values, kind, several = panel.values.to_numpy(dtype=float), panel.kind, panel.several
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
+    for row, column in np.argwhere(present):
+        ink, x, y = inks[row, column], column + 0.5, row + (0.31 if several else 0.5)
+        axes.text(x, y, kind.write(values[row, column]), fontsize=9, color=ink, **middle)
+        if several and (spread := _spread(several, row, column)):
+            axes.text(x, row + 0.66, spread, fontsize=7, color=ink, **middle)
+    if kind.full:
+        rows, columns = np.nonzero(present)
+        left, ends = columns + 0.05, columns + 0.05 + 0.9 * values[present] / kind.full
+        axes.hlines(rows + 0.87, left, ends, colors=inks[present], linewidth=1.8, capstyle="butt")
+    for row, column in np.argwhere(panel.marked) if panel.marked is not None else ():
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # on hatching
+        axes.text(
+            column + 0.05, row + 0.1, "T", color=inks[row, column], va="top", fontsize=7,
+            fontweight="bold", bbox=None if present[row, column] else white, in_layout=False,
+        )  # fmt: skip
+
+
+def _spread(several: Aggregate, row: int, column: int) -> str:
+    """The spread below a mean, and the number of its seeds if some are missing."""
+    spread, n = several.spread.iat[row, column], several.n.iat[row, column]
+    text = "" if math.isnan(spread) else f"±{spread:.2f}"
+    full = several.n_seeds if several.full is None else several.full.iat[row, column]
+    return f"{text} ({n})".strip() if n < full else text
+
+
+def draw_image(axes: Axes, panel: Panel, which: str = "") -> None:
+    """Draw a matrix as an image, with a hover text and a link for each row.
+
+    which: the seed, for the hover text.
+    """
+    numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
+    rows, columns = numbers.shape
+    colours = panel.kind.mappable()
+    image = colours.cmap.with_extremes(bad="0.82")(colours.norm(numbers))
+    axes.imshow(image, extent=(0, columns, rows, 0), aspect="auto", interpolation="none")
+    runs = {} if panel.details is None else panel.details.groupby("ft")["run_id"].agg(_common_run)
+    urls = []
+    for name, values in panel.values.iterrows():
+        known = [panel.kind.write(value) if value == value else "-" for value in values]
+        text = f"{f'{name} {which}'.strip()}: {' '.join(known)}"
+        urls.append(figure_of(axes).mark(text, runs.get(name, "")))
+    boxes = [[(0, i), (columns, i), (columns, i + 1), (0, i + 1)] for i in range(rows)]
+    # Not quite transparent: a shape without a fill has no hover text.
+    look: dict[str, Any] = {"facecolors": "white", "alpha": 0.01, "linewidths": 0}
+    axes.add_collection(PolyCollection(boxes, urls=for_collection(urls), **look), autolim=False)
+
+
+def _cell_urls(figure: MarkedFigure, panel: Panel) -> NDArray[np.object_]:
+    """The URL of each cell, with its numbers, its seeds, and its run if there is only one."""
+    values, several, seeds, runs = panel.values, panel.several, {}, {}
+    urls = np.full(values.shape, None, dtype=object)
+    if values.size > MOST_CELLS:
+        return urls
+    if panel.details is not None:
+        cells = panel.details.groupby(["ft", "task"])
+        seeds = {cell: list(map(_seed_text, own.to_dict("records"))) for cell, own in cells}
+        runs = cells["run_id"].agg(_common_run)
+    for (i, j), number in np.ndenumerate(values.to_numpy(dtype=float)):
+        row, column = cell = values.index[i], values.columns[j]
+        known = "missing" if math.isnan(number) else plain(float(number))
+        spread = _spread(several, i, j) if several else ""
+        text = "\n".join([f"{row}, {column}: {known} {spread}".rstrip(), *seeds.get(cell, [])])
+        urls[i, j] = figure.mark(text, runs.get(cell, ""))
+    return urls
+
+
+def _seed_text(facts: Mapping[str, Any]) -> str:
+    """The raw and the normalised value of one seed."""
+    if facts["reason"]:
+        return f"seed {facts['seed']}: missing, {facts['reason']}"
+    text = f"seed {facts['seed']}: raw {facts['value']:.4g}, normalised {facts['normalised']:.3f}"
+    uncut = facts["normalised_unclipped"]
+    return text if uncut == facts["normalised"] else f"{text} (uncut {uncut:.3f})"
+
+
+def _common_run(runs: pd.Series) -> str:
+    """The run behind all numbers; empty if there are several or none."""
+    found = set(runs) - {""}
+    return found.pop() if len(found) == 1 else ""

@@ -14,10 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.figures.chart import GREY, Chart, Style, log_scale
-from analysis.figures.marks import figure_of
+from analysis.figures.page import figure_of
 
 BINS = 16
 ROW = 0.03  # height of a group's row of markers, in shares of the axes
+DASHES = (0, (4, 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +34,6 @@ class Histogram(Chart):
     value: str
     log: bool = False
     reference: float | None = None
-
-    @property
-    def below(self) -> float:
-        return super().below + ROW * self.size[1] * len(self.styles)
 
     def edges(self, rows: pd.DataFrame) -> NDArray[np.float64]:
         """Return the ascending edges of the bins for rows with at least one value."""
@@ -56,7 +53,7 @@ class Histogram(Chart):
             log_scale(axes, "x")
         edges = self.edges(rows)
         groups = self.grouped(rows.dropna(subset=[self.value]))
-        for i, (_, own, style) in enumerate(groups):
+        for i, (own, style) in enumerate(groups):
             if len(own):
                 self._plot_group(axes, own, style, edges, -ROW * (i + 0.7))
         if self.reference is not None:
@@ -71,25 +68,22 @@ class Histogram(Chart):
         """Draw bars, median, and markers at a height y in shares of the axes."""
         figure, found = figure_of(axes), rows[self.value].to_numpy(dtype=float)
         counts, _ = np.histogram(found, bins=edges)
-        bars = axes.bar(
-            edges[:-1], counts, np.diff(edges), align="edge", color=style.colour, alpha=0.3
-        )
+        colour, widths = style.colour, np.diff(edges)
+        bars = axes.bar(edges[:-1], counts, widths, align="edge", color=colour, alpha=0.3)
         for bar, low, high, n in zip(bars, edges, edges[1:], counts, strict=False):
             bar.set_url(figure.mark(f"{low:.4g} to {high:.4g}: {n}"))
-        axes.stairs(counts, edges, color=style.colour, linewidth=1.3)
+        axes.stairs(counts, edges, color=colour, linewidth=1.3)
         median = float(np.median(found))
-        dashes: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.3}
         url = figure.mark(f"median: {median:.4g}")
-        axes.axvline(median, color=style.colour, url=url, **dashes)
+        axes.axvline(median, color=colour, url=url, linestyle=DASHES, linewidth=1.3)
         below: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        look: dict[str, Any] = {"facecolors": "none", "edgecolors": style.colour, "linewidths": 0.8}
-        heights = np.full(len(found), y)
-        urls = self.urls(axes, rows)
-        axes.scatter(found, heights, s=15, marker=style.marker, urls=urls, **look, **below)
-        axes.scatter([median], [1.0], s=15, marker=style.marker, **look, **below)
+        look: dict[str, Any] = {"s": 15, "marker": style.marker, "linewidths": 0.8, **below}
+        look |= {"facecolors": "none", "edgecolors": colour}
+        axes.scatter(found, np.full(len(found), y), urls=self.urls(axes, rows), **look)
+        axes.scatter([median], [1.0], **look)
 
     def legend_line(self, style: Style) -> Line2D:
         return Line2D(
-            [], [], color=style.colour, linestyle=(0, (4, 2)), linewidth=1.3,
+            [], [], color=style.colour, linestyle=DASHES, linewidth=1.3,
             marker=style.marker, markersize=5, markerfacecolor="none",
         )  # fmt: skip

@@ -26,8 +26,7 @@ class Intervals(Chart):
     Args:
         label: Column of the names.
         value: Column of the values.
-        low: Column of the lower ends of the intervals, NaN for none.
-        high: The same for the upper ends.
+        low, high: Columns of the ends of the intervals, NaN for none.
         parts: Column of tuples of the single values, such as one for each seed, drawn as rings.
         reference: Position of a vertical line.
         x_limits: Limits of every facet; by default those of its own values.
@@ -45,21 +44,19 @@ class Intervals(Chart):
     log: bool = False
 
     @property
-    def left(self) -> float:
-        longest = max((len(str(label)) for label in self.table[self.label]), default=0)
-        return 0.3 + LETTER * longest
+    def label_width(self) -> float:
+        return 0.3 + LETTER * max(map(len, self.table[self.label].astype(str)), default=0)
 
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
         if self.log:
             log_scale(axes, "x")
-        labels = list(dict.fromkeys(rows[self.label]))
-        places = {label: i for i, label in enumerate(labels)}
+        places = {label: i for i, label in enumerate(rows[self.label].unique())}
         groups = self.grouped(rows)
         shared = rows.groupby(self.label)[self.group].nunique().max() > 1 if self.group else False
         shifts = np.linspace(-0.25, 0.25, len(groups)) if shared else np.zeros(len(groups))
         if self.reference is not None:
             axes.axvline(self.reference, color=GREY, linewidth=1.0)
-        for (_, own, style), shift in zip(groups, shifts, strict=True):
+        for (own, style), shift in zip(groups, shifts, strict=True):
             y = own[self.label].map(places).to_numpy(dtype=float) + shift
             value = own[self.value].to_numpy(dtype=float)
             if self.low:
@@ -67,18 +64,16 @@ class Intervals(Chart):
                 low = np.where(low <= 0, value / 1e3, low) if self.log else low
                 axes.hlines(y, low, high, color=style.colour, linewidth=1.6, alpha=0.8)
             if self.parts:
-                parts = own[self.parts].tolist()
-                axes.scatter(
-                    [part for found in parts for part in found],
-                    np.repeat(y, [len(found) for found in parts]),
-                    s=14, facecolors="none", edgecolors=style.colour, linewidths=0.7, alpha=0.8,
-                )  # fmt: skip
-            axes.scatter(
-                value, y, s=34, color=style.colour, marker=style.marker, zorder=3,
-                urls=self.urls(axes, own),
-            )  # fmt: skip
-        axes.set_yticks(range(len(labels)), [str(label) for label in labels], fontsize=9)
-        axes.set_ylim(len(labels) - 0.4, -0.6)
+                rings: dict[str, Any] = {"facecolors": "none", "linewidths": 0.7, "alpha": 0.8}
+                parts, n = (
+                    own[self.parts].explode().astype(float),
+                    own[self.parts].map(len).clip(lower=1),
+                )
+                axes.scatter(parts, np.repeat(y, n), s=14, edgecolors=style.colour, **rings)
+            look: dict[str, Any] = {"color": style.colour, "marker": style.marker, "zorder": 3}
+            axes.scatter(value, y, s=34, urls=self.urls(axes, own), **look)
+        axes.set_yticks(range(len(places)), [str(label) for label in places], fontsize=9)
+        axes.set_ylim(len(places) - 0.4, -0.6)
         axes.margins(x=0.06)
         self._limit(axes, rows)
 
@@ -90,14 +85,14 @@ class Intervals(Chart):
             if self.x_limits[1] >= 1000:
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             return
-        parts = rows[self.parts].explode() if self.parts else pd.Series(dtype=float)
-        line = pd.Series([] if self.reference is None else [self.reference], dtype=float)
-        found = pd.concat([rows[self.value], parts, line]).astype(float).dropna()
+        columns = [rows[c].explode() for c in (self.value, self.parts) if c]
+        found = pd.concat([*columns, pd.Series([self.reference])]).astype(float).dropna()
         if found.empty:
             return
+        least, most = found.min(), found.max()
         if self.log:
-            axes.set_xlim(found.min() / LOG_MARGIN, found.max() * LOG_MARGIN)
+            axes.set_xlim(least / LOG_MARGIN, most * LOG_MARGIN)
             return
-        reach = WIDEST * max(found.max() - found.min(), 1e-9)
+        reach = WIDEST * max(most - least, 1e-9)
         low, high = axes.get_xlim()
-        axes.set_xlim(max(low, found.min() - reach), min(high, found.max() + reach))
+        axes.set_xlim(max(low, least - reach), min(high, most + reach))

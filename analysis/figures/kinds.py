@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from numpy.typing import NDArray
 
-from analysis.statistics.matrices import Aggregate, Masks, diagonal_masks, trained_masks
+from analysis.statistics.matrices import Masks, diagonal_masks, trained_masks
 from worldrep.evaluation.improvement import HIGHEST
 from worldrep.names import FINETUNINGS
 
-MANY_COLUMNS = 12  # with more columns, cells are small and without numbers
 GAP = "\u2002\u2002"  # wide spaces, as SVG collapses ordinary ones
 
 
@@ -25,15 +22,10 @@ def _finetuned_label(ft: str) -> str:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the rows and columns of a matrix are.
+    """What the rows and columns of a matrix are, in words, and its groups of cells.
 
-    Args:
-        rows: What the rows are, in words.
-        columns: What the columns are, in words.
-        row_label: Row name -> label.
-        masks: Matrix -> the groups of cells that have statistics.
-        shown: Groups whose statistics the figure states.
-        marked: Group whose cells carry a T.
+    masks: of the groups that have statistics; shown: groups whose statistics the figure states;
+    marked: group whose cells carry a T.
     """
 
     rows: str
@@ -61,15 +53,10 @@ PRETRAINED = Frame(
 class Kind:
     """What the numbers of a heatmap mean, and how they are drawn.
 
-    Args:
-        label: Name and unit, at the colour bar.
-        lines: How to read the figure.
-        colours: A colour map of matplotlib.
-        limits: Numbers at the ends of the colour bar.
-        extend: Ends beyond which numbers occur: `neither`, `min`, `max` or `both`.
-        number: Format of the numbers in the cells.
-        full: Number of a bar as wide as its cell; None for no bars.
-        frame: What rows and columns are.
+    label: name and unit; lines: how to read the figure; colours: a colour map of matplotlib;
+    limits: numbers at the ends of the colour bar; extend: ends beyond which numbers occur, as
+    `Figure.colorbar` takes it; number: format of the numbers in the cells; full: number of a bar
+    as wide as its cell, None for no bars.
     """
 
     label: str
@@ -88,43 +75,6 @@ class Kind:
     def mappable(self) -> ScalarMappable:
         """Return the mapping from numbers to colours."""
         return ScalarMappable(Normalize(*self.limits), self.colours)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heatmap:
-    """A matrix and how to draw it.
-
-    Args:
-        kind: What the numbers mean.
-        matrix: The values, or their mean over seeds with spread and number.
-        marked: Cells that carry a T; None for no such cells.
-        details: Rows of `improvement_cells` for the hover texts and links.
-    """
-
-    kind: Kind
-    matrix: pd.DataFrame | Aggregate
-    marked: NDArray[np.bool_] | None = None
-    details: pd.DataFrame | None = None
-
-    @property
-    def values(self) -> pd.DataFrame:
-        return self.matrix.mean if isinstance(self.matrix, Aggregate) else self.matrix
-
-    @property
-    def several(self) -> Aggregate | None:
-        """The matrix if it is a mean over two seeds or more."""
-        is_mean = isinstance(self.matrix, Aggregate) and self.matrix.n_seeds > 1
-        return self.matrix if is_mean else None  # type: ignore[return-value]
-
-    @property
-    def partial(self) -> int:
-        """The number of cells that only some of the seeds have."""
-        return self.matrix.partial if isinstance(self.matrix, Aggregate) else 0
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether the cells are too small for numbers."""
-        return self.values.shape[1] > MANY_COLUMNS
 
 
 _ZERO_AND_ONE = (

@@ -1,94 +1,122 @@
-"""Layout that all figures share: title and reading aid above, notes below; and saving to files.
-
-All lengths are inches.
-"""
+"""Figures with hover texts and links: title and reading aid above, notes below, files."""
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from analysis.figures.svg import HATCHING, svg_of
+from analysis.figures.svg import HATCHING, MARK, svg_of
 
-EDGE, LINE = 0.2, 0.235
-HEAD, HEAD_LINE = 0.62, 0.2  # of the title, and of each line below it
-LETTER = 0.073  # width of a letter of a line, on average
+EDGE, LINE = 0.2, 0.185  # margin and height of a line, inches
+LETTER, TITLE_LETTER = 0.073, 0.112  # average width of a letter, inches
 DPI = 120
-QUICK: dict[str, Any] = {"compress_level": 3}
+MOST_MARKS = 500  # marks of one chart with a hover text; more would make its file too large
 # Distinct with any kind of colour vision, and in grey (Okabe and Ito, 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a8a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-HATCH: dict[str, Any] = {
-    "facecolor": "white",
-    "edgecolor": "0.55",
-    "hatch": "/////",
-    "linewidth": 0.0,
-}
-Note = tuple[str, str]  # a sign and its meaning; no sign: a sentence
 
 
-def wrapped(lines: Sequence[str], width: float) -> list[str]:
-    """Lines broken where they would leave a figure of this width."""
-    letters = max(20, int((width - 2 * EDGE) / LETTER))
-    return [part for line in lines for part in textwrap.wrap(line, letters)]
+class MarkedFigure(Figure):
+    """A figure with its words, which knows what its marks stand for.
+
+    width, height: of the part between the words, inches, where matplotlib lays out the axes;
+    lines: how to read the figure; about: small print on the origin of the numbers.
+    """
+
+    def __init__(
+        self,
+        width: float,
+        height: float,
+        title: str,
+        lines: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        about: str = "",
+    ) -> None:
+        width = max(width, 2 * EDGE + TITLE_LETTER * len(title))
+        letters = max(20, int((width - 2 * EDGE) / LETTER))
+        head, foot = (
+            [p for t in texts for p in textwrap.wrap(t, letters)] for texts in (lines, notes)
+        )
+        above, below = 0.55 + LINE * len(head), 0.45 + LINE * len(foot)
+        whole = above + height + below
+        area = (0.06 / width, below / whole, 1 - 0.12 / width, height / whole)
+        layout = ConstrainedLayoutEngine(rect=area, w_pad=0.08, h_pad=0.08)
+        super().__init__(figsize=(width, whole), layout=layout)
+        FigureCanvasAgg(self)
+        self.marks: list[tuple[str, str]] = []
+        x = EDGE / width
+        self.text(x, 1 - 0.16 / whole, title, fontsize=13, fontweight="bold", va="top")
+        self.text(x, 1 - 0.48 / whole, "\n".join(head), fontsize=9.5, va="top")
+        self.text(x, 0.34 / whole, "\n".join(foot), fontsize=9.5, va="bottom")
+        self.text(x, 0.1 / whole, about, fontsize=7.5, color="0.35", va="bottom")
+
+    def settle(self) -> None:
+        """Lay out the axes once, so that their places are known and the same in all files."""
+        self.get_layout_engine().execute(self)  # type: ignore[union-attr]
+        self.set_layout_engine("none")
+
+    def mark(self, text: str, run_id: object = "") -> str:
+        """Register a hover text and the run behind it, and return the URL for the artist."""
+        self.marks.append((text, run_id if isinstance(run_id, str) else ""))
+        return f"{MARK}{len(self.marks) - 1}"
+
+    def mark_rows(self, rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+        """Register a mark for each row, with the facts in `columns`, and return the URLs."""
+        runs = rows["run_id"] if "run_id" in rows.columns else [""] * len(rows)
+        facts = rows[[c for c in columns if c in rows.columns]].to_dict("records")
+        return [self.mark(hover_text(own), run) for own, run in zip(facts, runs, strict=True)]
 
 
-def wrapped_notes(notes: Sequence[Note], width: float) -> list[Note]:
-    """Notes broken likewise, the sign on the first line of each."""
-    broken = [(sign, wrapped([text], width - 0.42)) for sign, text in notes]
-    return [
-        (sign if i == 0 else " " * bool(sign), part)
-        for sign, parts in broken
-        for i, part in enumerate(parts)
-    ]
+def figure_of(axes: Axes) -> MarkedFigure:
+    """Return the figure of some axes."""
+    assert isinstance(axes.figure, MarkedFigure)
+    return axes.figure
 
 
-def head_height(lines: Sequence[str]) -> float:
-    """Return the height of a title with these lines below it."""
-    return HEAD + HEAD_LINE * len(lines)
+def for_collection(urls: Sequence[str]) -> list[str] | None:
+    """Return URLs in the form that `set_urls` of a collection needs."""
+    if len(urls) == 1:
+        return [*urls, *urls]  # matplotlib ignores a single one
+    return list(urls) or None
 
 
-def foot_height(notes: Sequence[Note]) -> float:
-    """Return the height of these notes with the source of the numbers."""
-    return LINE * (len(notes) + 2.2)
+def hover_text(facts: Mapping[str, Any]) -> str:
+    """Return one line for each fact that is known, such as `seed: 1`; without the run's id."""
+    return "\n".join(
+        f"{name.replace('_', ' ')}: {plain(value)}"
+        for name, value in facts.items()
+        if name != "run_id" and _is_known(value)
+    )
 
 
-def write_head(figure: Figure, title: str, lines: Sequence[str]) -> None:
-    """The title, and below it how the figure is to be read."""
-    top, inches = figure.get_figheight() - 0.16, figure.dpi_scale_trans
-    style: dict[str, Any] = {"va": "top", "transform": inches}
-    figure.text(EDGE, top, title, fontsize=13, fontweight="bold", **style)
-    for i, line in enumerate(lines):
-        figure.text(EDGE, top - 0.32 - HEAD_LINE * i, line, fontsize=9.5, **style)
+def _is_known(value: object) -> bool:
+    return (
+        value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+    )
 
 
-def write_foot(figure: Figure, notes: Sequence[Note], about: str) -> None:
-    """Notes, each with its sign, and in small print where the numbers come from."""
-    inches = figure.dpi_scale_trans
-    style: dict[str, Any] = {"va": "center", "transform": inches}
-    for i, (sign, text) in enumerate(notes):
-        y = LINE * (len(notes) + 1.2 - i)
-        if sign == "hatch":
-            box = Rectangle((EDGE, y - 0.075), 0.32, 0.15, transform=inches, **HATCH)
-            figure.add_artist(box)
-        elif sign == "bar":
-            bar: dict[str, Any] = {"facecolor": "black", "linewidth": 0, "transform": inches}
-            figure.add_artist(Rectangle((EDGE, y - 0.012), 0.32, 0.024, **bar))
-        else:
-            figure.text(EDGE, y, sign, fontsize=8, fontweight="bold", **style)
-        figure.text(EDGE + (0.42 if sign else 0), y, text, fontsize=9.5, **style)
-    figure.text(EDGE, LINE * 0.6, about, fontsize=7.5, color="0.35", **style)
+def plain(value: object) -> str:
+    """Return a value as text, numbers with four significant digits."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write name.png and name.svg; the same figure always gives the same files."""
     with matplotlib.rc_context(HATCHING):
-        metadata = {"Software": None}
-        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata=metadata, pil_kwargs=QUICK)
+        figure.savefig(
+            folder / f"{name}.png", dpi=DPI, metadata={"Software": None},
+            pil_kwargs={"compress_level": 3},
+        )  # fmt: skip
     (folder / f"{name}.svg").write_text(svg_of(figure, name))

@@ -1,9 +1,9 @@
 """Figure -> compact SVG in which marks carry hover texts and links.
 
 Drawing code registers what a mark stands for with `MarkedFigure.mark` and gives the returned
-URL to the artist. Here these URLs become `<title>` elements and links. The rest
-makes the text short: styles become classes, attributes that siblings share move to their parent,
-paths become relative with one decimal (0.1 pt), and ids are numbered.
+URL to the artist. Here these URLs become `<title>` elements and links. The rest makes the text
+short: styles become classes, attributes that siblings share move to their parent, paths become
+relative with one decimal (0.1 pt), and ids are numbered.
 """
 
 from __future__ import annotations
@@ -11,57 +11,49 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from analysis.figures.marks import MARK
-
+MARK = "mark:"  # prefix of the URLs of marks
 HATCHING = {"hatch.linewidth": 0.7}
-Link = Callable[[str], str]
 Element = ElementTree.Element
 TOKEN = re.compile(r"[MLz]|-?[\d.]+")
 DECIMALS = re.compile(r"-?\d+\.\d+")
 LINK = "link"  # temporary attribute of what belongs into a link
 GROUPED = ("clip-path", "class", LINK, "fill")  # attributes that move to groups, outermost first
-AXIS = ("path", "use", "text", "g")  # order within an axis: lines, ticks, labels
 
 
-def svg_of(
-    figure: Figure, name: str, link: Link = lambda run_id: "", styles: dict[str, str] | None = None
-) -> str:
-    """The figure as one `<svg>` element.
+def svg_of(figure: Figure, name: str, runs: str = "", styles: dict[str, str] | None = None) -> str:
+    """Return the figure as one `<svg>` element.
 
     Args:
         figure: A figure; the same one always gives the same text.
         name: Prefix of all ids, unique in the page.
-        link: Run id -> address, or an empty string for no link.
+        runs: Address to which the id of a run is added; empty for no links.
         styles: CSS declarations -> class name, shared by all figures of a page, which writes the
             rules itself. None: the element holds its own rules, as a file needs.
     """
-    settings = {"svg.hashsalt": name, "svg.fonttype": "none", **HATCHING}
     written = io.BytesIO()
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", **HATCHING}):
         figure.savefig(written, format="svg", metadata={"Date": None})
     root = ElementTree.fromstring(written.getvalue())
     rules: dict[str, str] = {} if styles is None else styles
-    _Compacter(getattr(figure, "marks", []), name, link, rules).compact(root)
+    _Compacter(getattr(figure, "marks", []), name, runs, rules).compact(root)
     root.set("class", "figure")
     if styles is None:
         root.set("xmlns", "http://www.w3.org/2000/svg")
         root.set("xmlns:xlink", "http://www.w3.org/1999/xlink")
-        element = ElementTree.Element("style")
-        element.text = css(rules)
-        root.insert(0, element)
-    text = ElementTree.tostring(root, encoding="unicode")
-    text = text.replace(" />", "/>")
+        root.insert(0, ElementTree.Element("style"))
+        root[0].text = css(rules)
+    text = ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
     return text.replace(' href="', ' xlink:href="') if styles is None else text
 
 
 def css(styles: Mapping[str, str]) -> str:
-    """The rules of all classes."""
+    """Return the rules of all classes."""
     head = ".figure{stroke-linejoin:round;stroke-linecap:butt}.figure text{pointer-events:none}"
     return head + "".join(f".{name}{{{style}}}" for style, name in styles.items())
 
@@ -70,53 +62,42 @@ class _Compacter:
     """Rewrites the SVG of matplotlib."""
 
     def __init__(
-        self, marks: Sequence[tuple[str, str]], name: str, link: Link, styles: dict[str, str]
+        self, marks: Sequence[tuple[str, str]], name: str, runs: str, styles: dict[str, str]
     ) -> None:
-        self._marks, self._name, self._link, self._styles = marks, name, link, styles
+        self._marks, self._name, self._runs, self._styles = marks, name, runs, styles
         self._ids: dict[str, str] = {}
-        self._opaque: set[str] = set()  # classes without any opacity
-        self._defs = ElementTree.Element("defs")
+        self._defs = Element("defs")
 
     def compact(self, root: Element) -> None:
         """Replace the children of the root by a short list of groups."""
         for element in root.iter():
             _simplify(element)
-        self._number_ids(root)
+        values = "\n".join(f"{k}={v}" for element in root.iter() for k, v in element.items())
+        for found in re.findall(r"(?:href=|url\()#(\w+)", values):
+            self._ids.setdefault(found, f"{self._name}.{len(self._ids)}")
         for element in root.iter():
             self._shorten(element)
-        leaves = _joined(self._leaves(root, {}, ""), self._opaque)
-        root[:] = [self._defs, *self._grouped(leaves, GROUPED)]
-
-    def _number_ids(self, root: Element) -> None:
-        """Give short ids to the elements that others refer to."""
-        said = [f"{key}={value}" for e in root.iter() for key, value in e.attrib.items()]
-        for found in re.findall(r"(?:href=|url\()#(\w+)", "\n".join(said)):
-            self._ids.setdefault(found, f"{self._name}.{len(self._ids)}")
+        self._see_through = {c for style, c in self._styles.items() if "opacity" in style}
+        root[:] = [self._defs, *self._grouped(list(self._leaves(root, {}, "")), GROUPED)]
 
     def _shorten(self, element: Element) -> None:
         """Shorten the attributes of one element."""
         attributes = element.attrib
         for key, value in attributes.items():
-            attributes[key] = re.sub(r"#(\w+)", self._renamed, value)
-        if "d" in attributes:
-            attributes["d"] = short_path(attributes["d"])
-        for key in ("x", "y", "width", "height", "transform"):
-            if key in attributes and element.tag not in ("svg", "image"):
+            attributes[key] = re.sub(r"#(\w+)", lambda m: f"#{self._ids.get(m[1], m[1])}", value)
+            if key == "d":
+                attributes[key] = short_path(value)
+            elif key in ("x", "y", "width", "height", "transform") and element.tag != "image":
                 attributes[key] = _rounded(attributes[key], 1)
         if attributes.get("transform", "").startswith("rotate(-0 "):
             del attributes["transform"]
-        declared = [part.split(":", 1) for part in attributes.pop("style", "").split(";")]
-        style = {part[0].strip(): part[1].strip() for part in declared if len(part) == 2}
+        parts = (part.partition(":") for part in attributes.pop("style", "").split(";"))
+        style = {key.strip(): value.strip() for key, _, value in parts if value}
         if "fill" in style:
             attributes["fill"] = style.pop("fill")
         if style:
             rule = ";".join(f"{key}:{value}" for key, value in style.items())
             attributes["class"] = self._styles.setdefault(rule, f"c{len(self._styles)}")
-            if "opacity" not in rule:
-                self._opaque.add(attributes["class"])
-
-    def _renamed(self, found: re.Match[str]) -> str:
-        return f"#{self._ids.get(found[1], found[1])}"
 
     def _leaves(self, element: Element, inherited: dict[str, str], text: str) -> Iterator[Element]:
         """What is drawn, in order, with the attributes and the hover text of its groups."""
@@ -131,34 +112,28 @@ class _Compacter:
             return
         if element.tag == "a":
             text, run_id = self._marks[int(element.attrib["href"].removeprefix(MARK))]
-            inherited = inherited | {LINK: self._link(run_id) if run_id else ""}
+            inherited = inherited | {LINK: self._runs + run_id if self._runs and run_id else ""}
         if "clip-path" in element.attrib:
             inherited = inherited | {"clip-path": element.attrib["clip-path"]}
-        drawn = (leaf for child in element for leaf in self._leaves(child, inherited, text))
-        if element.get("id", "").startswith("matplotlib.axis_"):
-            yield from sorted(drawn, key=lambda leaf: AXIS.index(leaf.tag))
-        else:
-            yield from drawn
+        for child in element:
+            yield from self._leaves(child, inherited, text)
 
     def _grouped(self, elements: Sequence[Element], keys: Sequence[str]) -> list[Element]:
         """Move attributes that neighbours share to a group around them."""
         if not keys:
             return list(elements)
         groups: list[Element] = []
-        for value, run in itertools.groupby(elements, key=lambda e: e.attrib.get(keys[0], "")):
+        for value, run in itertools.groupby(elements, key=lambda e: e.get(keys[0], "")):
             own = list(run)
-            if not value or (keys[0] == "class" and value not in self._opaque):
-                groups += self._grouped(own, keys[1:])
-                continue
-            if keys[0] != LINK and len(own) == 1:
+            alone = len(own) == 1 and keys[0] != LINK
+            if not value or value in self._see_through or alone:
                 groups += self._grouped(own, keys[1:])
                 continue
             for element in own:
                 del element.attrib[keys[0]]
             tag, key = ("a", "href") if keys[0] == LINK else ("g", keys[0])
-            group = ElementTree.Element(tag, {key: value})
-            group.extend(self._grouped(own, keys[1:]))
-            groups.append(group)
+            groups.append(Element(tag, {key: value}))
+            groups[-1].extend(self._grouped(own, keys[1:]))
         return groups
 
 
@@ -166,15 +141,12 @@ def _simplify(element: Element) -> None:
     """Drop namespaces, white space, and what only programs read."""
     element.tag = element.tag.rpartition("}")[2]
     kept = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-    kept.pop("target", None)
     element.attrib.clear()
-    element.attrib.update(kept)
+    element.attrib.update({key: value for key, value in kept.items() if key != "target"})
     element.tail = None
     if element.tag != "text":
         element.text = None
-    for child in list(element):
-        if child.tag.rpartition("}")[2] in ("metadata", "style"):
-            element.remove(child)
+    element[:] = [c for c in element if c.tag.rpartition("}")[2] not in ("metadata", "style")]
 
 
 def _leaf(element: Element, inherited: Mapping[str, str], text: str) -> Iterator[Element]:
@@ -183,29 +155,15 @@ def _leaf(element: Element, inherited: Mapping[str, str], text: str) -> Iterator
         return
     element.attrib.pop("id", None)
     if text:
-        title = ElementTree.Element("title")
+        title = Element("title")
         title.text = text
         element.insert(0, title)
     if "transform" in element.attrib and inherited:  # which a clip path must not share
-        group = ElementTree.Element("g")
+        group = Element("g")
         group.append(element)
         element = group
     element.attrib.update({key: value for key, value in inherited.items() if value})
     yield element
-
-
-def _joined(leaves: Iterable[Element], opaque: Collection[str]) -> list[Element]:
-    """Join neighbouring paths that look the same and carry no hover text."""
-    found: list[Element] = []
-    for leaf in leaves:
-        last = found[-1] if found else leaf
-        one, other = ({**e.attrib, "d": ""} for e in (last, leaf))
-        plain = leaf.tag == last.tag == "path" and not len(leaf) and not len(last)
-        if last is not leaf and plain and one == other and leaf.get("class", "") in ("", *opaque):
-            last.set("d", last.attrib["d"] + leaf.attrib["d"])
-        else:
-            found.append(leaf)
-    return found
 
 
 def short_path(path: str) -> str:

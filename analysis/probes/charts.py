@@ -196,7 +196,6 @@ def component_map(found: Probed, shown: Mapping[str, str], seed: int) -> Scatter
         table=table,
         x="pc1",
         y="pc2",
-        z="pc3",
         x_label="first component",
         y_label="second component",
         lines=(
@@ -209,7 +208,7 @@ def component_map(found: Probed, shown: Mapping[str, str], seed: int) -> Scatter
         size=(WIDE, WIDE),
         equal=True,
         marker_size=26 if n <= MANY_CITIES else 5,
-        hover=("name", "city_id", "region", "model", "seed", "run_id"),
+        hover=("name", "city_id", "region", "model", "seed", "pc3", "run_id"),
         notes=("The same models as in position_map.",),
         statistics={"pca_map": shares},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ TITLES = {
     MEANS[1]: "mean over the other tasks (transfer)",
     **{f"standard/{task}/mean": f"standard: {task} ({TASKS[task].unit})" for task in TASK_NAMES},
 }
-TESTED = [f"below {LEVEL:g}", f"{LEVEL:g} or more", "no test"]
+TESTED, NO_TEST = [f"below {LEVEL:g}", f"{LEVEL:g} or more"], "no test"
 ROW = 0.22  # inches
 HOW = (
     "Large: the mean{of} over seeds, with Student's 95% interval (cut at the frame where it is "
@@ -205,9 +206,20 @@ def _difference_chart(
     quantities = MEANS if improved else STANDARD
     table = _of(compared, quantities)
     labels = [_pair_label(row, against) for row in table.itertuples()]
-    tested = pd.Categorical(map(_tested, table["p_holm"]), TESTED)
+    tested = pd.cut(table["p_holm"], [-math.inf, LEVEL, math.inf], right=False, labels=TESTED)
+    tested = tested.cat.add_categories(NO_TEST).fillna(NO_TEST)
     table = table.assign(label=labels, corrected_p=tested)
-    facts = _detectable(compared)
+    facts = (
+        compared.assign(below=compared["p_holm"] < LEVEL)
+        .groupby("quantity", sort=False)
+        .agg(
+            pairs=("first", "size"),
+            tests=("p", "count"),
+            below_level=("below", "sum"),
+            detectable_median=("detectable", "median"),
+            seeds_needed_median=("seeds_needed", "median"),
+        )
+    )
     shown = facts.loc[[name for name in quantities if name in facts.index]]
     notes = _difference_notes(int(compared["n"].max()), improved, shown, difference)
     what = f"Differences from {against}" if against else "Differences between models"
@@ -249,28 +261,9 @@ def _height(table: pd.DataFrame, rows: str) -> float:
 
 def _pair_label(row: Any, against: str) -> str:
     names = row.first if against else f"{row.first} - {row.second}"
-    p = "" if math.isnan(row.p_holm) else f", p = {_short(row.p_holm)}"
-    return f"{names} (n = {row.n}{p})"
-
-
-def _short(p: float) -> str:
-    return "1" if p >= 0.995 else f"{p:.2f}" if p >= 0.01 else f"{p:.1g}"
-
-
-def _tested(p: float) -> str:
-    return TESTED[2] if math.isnan(p) else TESTED[0] if p < LEVEL else TESTED[1]
-
-
-def _detectable(compared: pd.DataFrame) -> pd.DataFrame:
-    """Count the comparisons of each quantity, and take medians of what they could detect."""
-    table = compared.assign(below=compared["p_holm"] < LEVEL)
-    return table.groupby("quantity", sort=False).agg(
-        pairs=("first", "size"),
-        tests=("p", "count"),
-        below_level=("below", "sum"),
-        detectable_median=("detectable", "median"),
-        seeds_needed_median=("seeds_needed", "median"),
-    )
+    p = row.p_holm
+    short = "1" if p >= 0.995 else f"{p:.2f}" if p >= 0.01 else f"{p:.1g}"
+    return f"{names} (n = {row.n}{'' if math.isnan(p) else f', p = {short}'})"
 
 
 def _difference_notes(
@@ -300,25 +293,17 @@ def _difference_notes(
     ]
 
 
+option = partial(click.option, show_default=True)
 main = analysis_command(
     NAME,
     seeds,
-    click.option(
-        "--models", default=ALL, show_default=True, help="Such as pt1,pt1_ftwb1-1..7; or all."
-    ),
-    click.option(
+    option("--models", default=ALL, help="Such as pt1,pt1_ftwb1-1..7; or all."),
+    option(
         "--against",
         default=NOT_GIVEN,
-        show_default=True,
         help="Compare all models with this one; none: each pair, of many models with the base.",
     ),
-    click.option(
-        "--difference",
-        type=float,
-        default=0.05,
-        show_default=True,
-        help="Difference for which the number of seeds is found.",
-    ),
+    option("--difference", default=0.05, help="Difference for which the number of seeds is found."),
 )
 
 if __name__ == "__main__":

@@ -260,11 +260,8 @@ def _by_seed(own: Mapping[int, Prediction], actual: Mapping[int, pd.DataFrame]) 
 
 def _summary(table: pd.DataFrame) -> dict[str, float]:
     scored = table[table["n"] > 0]
-    row = {
-        "n_seeds": len(scored),
-        "n": int(table["n"].sum()),
-        "missing": int(table["missing"].sum()),
-    }
+    row: dict[str, float] = table[["n", "missing"]].sum().astype(int).to_dict()
+    row["n_seeds"] = len(scored)
     row |= scored[MEANS].mean(skipna=False).to_dict()
     for name in ("mae", "r"):
         row[f"{name}_low"], row[f"{name}_high"] = _interval(scored[name].to_numpy())

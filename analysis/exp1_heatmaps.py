@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import pandas as pd
-
 from analysis.command import analysis_command, open_source
 from analysis.options import Options
 from analysis.panels import family_missing, family_panels
@@ -24,19 +22,14 @@ FAMILIES = {family: finetunings(family) for family in ("ftwb1", "ftwb2")}
 
 
 def exp1_heatmaps(source: Source, options: Options, only: Collection[str] | None = None) -> Result:
-    """Return the heatmaps of the ftwb1 and ftwb2 models.
-
-    only: run ids of the evaluations to choose from. Raises StateError without anything to draw.
-    """
-    fts = [ft for own in FAMILIES.values() for ft in own]
-    found = read_improvements(source, options, fts, only=only)
-    panels = [family_panels(found, family, own) for family, own in FAMILIES.items()]
+    """Return the heatmaps of the ftwb1 and ftwb2 models; only: evaluations to choose from."""
+    found = read_improvements(source, options, sum(FAMILIES.values(), ()), only=only)
     return Result(
         name=NAME,
         options=options,
         seeds=found.seeds,
-        parts=[panel for own in panels for kind in own.values() for panel in kind],
-        missing=pd.concat(family_missing(found, family, own) for family, own in FAMILIES.items()),
+        parts=[panel for own in family_panels(found, FAMILIES).values() for panel in own],
+        missing=family_missing(found, FAMILIES),
         runs_used=found.runs_used,
         caveats=found.caveats,
         tables={"values": found.cells},
@@ -45,15 +38,11 @@ def exp1_heatmaps(source: Source, options: Options, only: Collection[str] | None
 
 
 def draw_exp1(
-    options: Options,
-    *,
-    runs: Collection[str] | None = None,
-    parent_run_id: str | None = None,
+    options: Options, *, runs: Collection[str] | None = None, parent_run_id: str | None = None
 ) -> Path:
     """Draw the heatmaps from within another program, and return the folder of the files.
 
-    runs: run ids of the evaluations to use, instead of all that fit; parent_run_id: parent of the
-    analysis's run. Raises InputError and StateError.
+    runs: run ids of the evaluations to choose from; parent_run_id: of the analysis's run.
     """
     with open_source(options) as source:
         result = exp1_heatmaps(source, options, runs)

@@ -6,6 +6,7 @@ its one-task models let expect, and the difference; then ftwbN against ftN, mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,15 +17,7 @@ from analysis.command import analysis_command
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import DIFFERENCE
 from analysis.options import Options
-from analysis.panels import (
-    ACTUAL,
-    Panel,
-    Strip,
-    family_missing,
-    family_panels,
-    make_panel,
-    seeds_in_words,
-)
+from analysis.panels import Panel, Strip, family_missing, family_panels, make_panel, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
 from analysis.statistics.matrices import aggregate, trained_masks
@@ -33,8 +26,7 @@ from analysis.store.source import Source
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
 
 NAME = "ft_heatmaps"
-COUNTS = ("1", "2", "3")
-CELLS = ("overall", "trained", "transfer")
+CELLS = {"overall": "all", "trained": "trained", "transfer": "transfer"}  # -> group of cells
 LINES = (
     "Left: what fine-tuning gained on Atlantis; 0 is as bad as the base, 1 as good as the base on "
     "the cities that it knows. Middle: the best of the models fine-tuned on one of the same tasks.",
@@ -54,16 +46,19 @@ def ft_heatmaps(source: Source, options: Options) -> Result:
     """Return the heatmaps of the families in the store. Raises NothingThere when it has none."""
     found = read_improvements(source, options, tuple(FINETUNINGS))
     evaluated = set(found.cells["ft"][found.cells["value"].notna()])
-    present = [family for family in FAMILIES if evaluated & set(finetunings(family))]
-    absent = [family for family in FAMILIES if family not in present]
-    caveats = [f"{family} is left out: none of its models is evaluated" for family in absent]
+    families = {family: finetunings(family) for family in FAMILIES}
+    present = {family: fts for family, fts in families.items() if evaluated & set(fts)}
+    absent = [
+        f"{f} is left out: none of its models is evaluated" for f in families if f not in present
+    ]
     differences = {
-        n: warm_up_differences(found, n)
-        for n in COUNTS
-        if f"ft{n}" in present and f"ftwb{n}" in present
+        n: warm_up_differences(found, n) for n in "123" if {f"ft{n}", f"ftwb{n}"} <= set(present)
     }
-    parts: list[Part] = [part for family in present for part in family_parts(found, family)]
-    parts += [warm_up_panel(n, matrices) for n, matrices in differences.items()]
+    parts = family_parts(family_panels(found, present))
+    for n, matrices in differences.items():
+        title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(list(matrices))}"
+        mean = aggregate(list(matrices.values()))
+        parts.append(make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
     if differences:
         parts.append(warm_up_chart(warm_up_table(differences)))
     return Result(
@@ -71,22 +66,25 @@ def ft_heatmaps(source: Source, options: Options) -> Result:
         options=options,
         seeds=found.seeds,
         parts=parts,
-        missing=pd.concat(family_missing(found, f, finetunings(f)) for f in present),
+        missing=family_missing(found, present),
         runs_used=found.runs_used,
-        caveats=[*found.caveats, *caveats],
+        caveats=[*found.caveats, *absent],
         tables={"values": found.cells},
         tags={"pretrain": "pt1", "ft": ",".join(present), "tasks": ",".join(TASK_NAMES)},
     )
 
 
-def family_parts(found: Improvements, family: str) -> list[Part]:
-    """Return the figures of one family: of each seed, and of the mean over seeds."""
-    panels = family_panels(found, family, finetunings(family))
-    if len(panels) == 1:
-        return [*panels[ACTUAL]]
-    return [
-        Strip(own[0].name, own[0].title, LINES, own) for own in zip(*panels.values(), strict=True)
-    ]
+def family_parts(panels: Mapping[tuple[str, str], list[Panel]]) -> list[Part]:
+    """Return the figures of each family: of each seed, and of the mean over seeds."""
+    parts: list[Part] = []
+    for family in dict.fromkeys(family for family, _ in panels):
+        kinds = [own for (other, _), own in panels.items() if other == family]
+        sets = zip(*kinds, strict=True)
+        if len(kinds) == 1:
+            parts += kinds[0]
+        else:
+            parts += [Strip(own[0].name, own[0].title, LINES, own) for own in sets]
+    return parts
 
 
 def warm_up_differences(found: Improvements, n: str) -> dict[int, pd.DataFrame]:
@@ -107,36 +105,25 @@ def warm_up_table(differences: dict[str, dict[int, pd.DataFrame]]) -> pd.DataFra
     for n, matrices in differences.items():
         values = np.stack([matrix.to_numpy() for matrix in matrices.values()])
         masks = trained_masks(next(iter(matrices.values())))
-        for cells, mask in zip(
-            CELLS, (masks["all"], masks["trained"], masks["transfer"]), strict=True
-        ):
-            by_seed = np.where(mask, values, 0).sum(axis=2) / mask.sum(axis=1)  # (seeds, models)
-            known = ~np.isnan(by_seed)
-            kept = [own[its] for own, its in zip(by_seed.T, known.T, strict=True)]
-            by_model = np.array([own.mean() if len(own) else np.nan for own in kept])
-            seeds = [seed for seed, its in zip(matrices, known, strict=True) if its.any()]
+        for cells, group in CELLS.items():
+            sums = np.where(masks[group], values, 0).sum(axis=2)
+            by_seed = pd.DataFrame(sums / masks[group].sum(axis=1), index=list(matrices))
+            by_model, known = by_seed.mean(), by_seed.notna()  # by_seed: (seeds, models)
             rows.append(
                 {
                     "comparison": f"ftwb{n} - ft{n}",
                     "cells": cells,
-                    **asdict(paired(by_model.tolist(), [0.0] * len(by_model))),
-                    "seeds": " ".join(map(str, seeds)),
-                    "seeds_missing": int((~known[:, known.any(axis=0)]).sum()),
-                    "models": tuple(by_model[~np.isnan(by_model)]),
+                    **asdict(paired(by_model, np.zeros(len(by_model)))),
+                    "seeds": " ".join(map(str, known.index[known.any(axis=1)])),
+                    "seeds_missing": int((~known.loc[:, known.any()]).to_numpy().sum()),
+                    "models": tuple(by_model.dropna()),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def warm_up_panel(n: str, matrices: dict[int, pd.DataFrame]) -> Panel:
-    """Return the heatmap of the mean of ftwbN - ftN."""
-    title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(list(matrices))}"
-    return make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, aggregate(list(matrices.values())))
-
-
 def warm_up_chart(table: pd.DataFrame) -> Intervals:
     """Chart the differences with their 95% intervals. table: of `warm_up_table`."""
-    said = tuple(_in_words(row) for row in table.itertuples())
     names = table["comparison"] + ": " + table["cells"]
     facts = table.drop(columns=["comparison", "cells", "models"]).to_dict("records")
     return Intervals(
@@ -155,8 +142,7 @@ def warm_up_chart(table: pd.DataFrame) -> Intervals:
         parts="models",
         group="cells",
         reference=0.0,
-        notes=said,
-        said=said,
+        notes=tuple(_in_words(row) for row in table.itertuples()),
         statistics={"warm_up": dict(zip(names, facts, strict=True))},
         size=(6.4, 0.55 * max(3, len(table)) / 1.5),
     )

@@ -19,9 +19,11 @@ __all__ = ["MEAN", "Panel", "Strip", "make_panel", "panels_of", "seeds_in_words"
 
 MANY_SEEDS = 6
 MEAN = "mean over seeds"
-ACTUAL, OF_EXPECTED, OF_DIFFERENCE = "", "_expected", "_difference"
-KINDS: Mapping[str, Kind] = {ACTUAL: PERFORMANCE, OF_EXPECTED: EXPECTED, OF_DIFFERENCE: DIFFERENCE}
-HEADINGS = {ACTUAL: "actual", OF_EXPECTED: "expected", OF_DIFFERENCE: "actual - expected"}
+KINDS: Mapping[str, tuple[Kind, str]] = {  # end of the file name -> kind and heading
+    "": (PERFORMANCE, "actual"),
+    "_expected": (EXPECTED, "expected"),
+    "_difference": (DIFFERENCE, "actual - expected"),
+}
 
 
 def make_panel(
@@ -32,10 +34,7 @@ def make_panel(
     heading: str = "",
     **further: Any,
 ) -> Panel:
-    """Return the panel of one matrix, with the statistics of its groups of cells.
-
-    further: of `Panel`, such as notes.
-    """
+    """Return the panel of one matrix, with its statistics; further: of `Panel`, such as notes."""
     values = matrix.mean if isinstance(matrix, Aggregate) else matrix
     masks = kind.frame.masks(values)
     further["marked"] = masks[kind.frame.marked] if kind.frame.marked else None
@@ -53,8 +52,7 @@ def panels_of(
 ) -> list[Panel]:
     """Return the panel of each seed's matrix, and that of their mean.
 
-    name: part of the file names that all seeds share; matrices: by seed, with the same rows; cells:
-    rows of `improvement_cells`, for the hover texts.
+    name: start of the file names; cells: rows of `improvement_cells`, for the hover texts.
     """
     make = partial(make_panel, kind=kind, heading=heading, stem=name)
     panels = [
@@ -81,43 +79,42 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 
 
 def family_panels(
-    found: Improvements, family: str, fts: Sequence[str], *, prefix: str = "", title: str = ""
-) -> dict[str, list[Panel]]:
-    """Return the panels of a family's actual and expected matrix and their difference, by KINDS.
+    found: Improvements, families: Mapping[str, Sequence[str]], prefix: str = "", title: str = ""
+) -> dict[tuple[str, str], list[Panel]]:
+    """Return the panels of each family and kind of matrix: actual, expected and the difference.
 
-    A model of one task is its own specialist, so its family has the actual matrix only. prefix:
-    start of the file names; title: end of the titles.
+    families: family -> fine-tunings; a model of one task is its own specialist, so its family has
+    the actual matrix only. prefix: start of the file names; title: end of the titles.
     """
-    actual = found.matrices(fts)
-    matrices = {ACTUAL: actual}
-    if family[-1] != "1":
-        ones = found.matrices(finetunings(f"{family[:-1]}1"))
-        expected = {seed: expected_matrix(fts, ones[seed]) for seed in actual}
-        matrices[OF_EXPECTED] = expected
-        matrices[OF_DIFFERENCE] = {seed: actual[seed] - expected[seed] for seed in actual}
-    head = f"Fine-tuned on {family_in_words(family)}{title}"
-    return {
-        kind: panels_of(
-            f"{prefix}{family}{kind}",
-            f"{head}: {HEADINGS[kind]}" if kind else head,
-            KINDS[kind],
-            by_seed,
-            HEADINGS[kind],
-            None if kind else found.cells,
-        )
-        for kind, by_seed in matrices.items()
-    }
+    panels = {}
+    for family, fts in families.items():
+        matrices = [found.matrices(fts)]
+        if not _is_of_one_task(fts):
+            ones = found.matrices(finetunings(f"{family[:-1]}1"))
+            expected = {seed: expected_matrix(fts, ones[seed]) for seed in found.seeds}
+            gain = {seed: matrices[0][seed] - expected[seed] for seed in found.seeds}
+            matrices += [expected, gain]
+        head = f"Fine-tuned on {family_in_words(family)}{title}"
+        for (end, (kind, heading)), by_seed in zip(KINDS.items(), matrices, strict=False):
+            name, words = f"{prefix}{family}{end}", f"{head}: {heading}" if end else head
+            cells = None if end else found.cells
+            panels[family, end] = panels_of(name, words, kind, by_seed, heading, cells)
+    return panels
 
 
 def family_missing(
-    found: Improvements, family: str, fts: Sequence[str], *, prefix: str = ""
+    found: Improvements, families: Mapping[str, Sequence[str]], prefix: str = ""
 ) -> pd.DataFrame:
-    """Return the missing cells of the family's matrices, with the commands that compute them."""
-    name = f"{prefix}{family}"
-    tables = [missing_cells(found.cells, name, fts)]
-    if family[-1] != "1":
-        tables += [
-            missing_expected(found.cells, f"{name}{kind}", fts, actual=kind == OF_DIFFERENCE)
-            for kind in (OF_EXPECTED, OF_DIFFERENCE)
-        ]
+    """Return the missing cells of the families' matrices, with the commands that compute them."""
+    tables = []
+    for family, fts in families.items():
+        actual, expected, difference = (f"{prefix}{family}{end}" for end in KINDS)
+        tables.append(missing_cells(found.cells, actual, fts))
+        if not _is_of_one_task(fts):
+            tables.append(missing_expected(found.cells, expected, fts, actual=False))
+            tables.append(missing_expected(found.cells, difference, fts, actual=True))
     return pd.concat(tables)
+
+
+def _is_of_one_task(fts: Sequence[str]) -> bool:
+    return len(FINETUNINGS[fts[0]]) == 1

@@ -60,26 +60,25 @@ def exchange(matrix: pd.DataFrame) -> pd.DataFrame:
 def over_seeds(by_seed: pd.DataFrame) -> pd.DataFrame:
     """Return mean, std (ddof=1), interval and n over seeds of each task and side."""
     rows = []
-    for side in SIDES:
-        for task, own in by_seed.groupby("task", sort=False):
-            values = own[side].dropna().to_list()
-            row = {"task": task, "side": side, **asdict(spread_of(values))}
-            rows.append(row | {"missing": len(own) - len(values), "seeds": tuple(values)})
+    sums = by_seed.melt("task", SIDES, "side").groupby(["side", "task"], sort=False)["value"]
+    for (side, task), own in sums:
+        values = tuple(own.dropna())
+        row = {"task": task, "side": side, **asdict(spread_of(values))}
+        rows.append(row | {"missing": len(own) - len(values), "seeds": values})
     return pd.DataFrame(rows)
 
 
 def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
     """Chart all tasks, the greatest net giver first. table: of `over_seeds`."""
     net = table[table["side"] == "net"].set_index("task")["mean"].sort_values(ascending=False)
-    rows = table.set_index(["side", "task"])
-    table = rows.loc[[(side, task) for side in SIDES for task in net.index]].reset_index()
-    kept = rows[["mean", "std", "n", "low", "high", "missing"]]
-    lacking = int(table["missing"].sum())
+    order = pd.MultiIndex.from_product([SIDES, net.index], names=["side", "task"])
+    rows = table.set_index(["side", "task"]).loc[order]
+    facts = rows[["mean", "std", "n", "low", "high", "missing"]]
     notes = [
         f"{seeds_in_words(seeds)}; bars: 95% interval over seeds (Student), cut where they leave "
         "the axes; rings: seeds"
     ]
-    if lacking:
+    if lacking := int(rows["missing"].sum()):
         notes.append(f"{lacking} sums of a seed are missing, as they lack a cell; see missing.csv")
     return Intervals(
         name=NAME,
@@ -88,7 +87,7 @@ def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
             "give: how much a model fine-tuned on this task gains on the six others, summed; take: "
             "how much the six other models gain on this task; net = give - take.",
         ),
-        table=table[["task", "side", *table.columns[2:]]],
+        table=rows.reset_index()[list(table)],
         x_label="sum of six normalised improvements (no unit)",
         label="task",
         value="mean",
@@ -101,7 +100,7 @@ def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
         hover=("task", "side", "mean", "std", "n"),
         notes=tuple(notes),
         said=tuple(_in_words(task, mean) for task, mean in net.items()),
-        statistics={side: kept.loc[side].loc[net.index].to_dict("index") for side in SIDES},
+        statistics={side: facts.loc[side].to_dict("index") for side in SIDES},
     )
 
 

@@ -28,7 +28,6 @@ from worldrep.settings import Settings
 from worldrep.stages import TrainingPlan, train_model
 from worldrep.stages.train import TrainingData
 from worldrep.tracking import OpenRun, Store
-from worldrep.training.loop import TrainingInputs, train
 from worldrep.training.state import make_accelerator
 
 

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, ttest_rel, wilcoxon
 
-from analysis.seeds.comparisons import detectable_difference, holm, seeds_needed
-from analysis.statistics.comparison import paired, rank_sum
+from analysis.statistics.comparison import (
+    detectable_difference,
+    holm,
+    paired,
+    rank_sum,
+    seeds_needed,
+)
 
 FIRST = [0.81, 0.77, 0.92, 0.85, 0.64, 0.71]
 SECOND = [0.75, 0.79, 0.81, 0.80, 0.61, 0.62]

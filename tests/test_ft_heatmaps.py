@@ -97,7 +97,7 @@ def test_seeds_of_which_one_side_is_missing_do_not_empty_the_test():
     facts = chart.statistics["warm_up"]["ftwb1 - ft1: overall"]
     assert (facts["n"], facts["missing"], facts["seeds"]) == (7, 0, "42")
     assert facts["seeds_missing"] == 7 and facts["difference"] == pytest.approx(1.0 / 7)
-    assert "seeds 42, 7 of their seeds missing" in chart.said[0]
+    assert "seeds 42, 7 of their seeds missing" in chart.notes[0]
 
 
 def test_figures_of_three_matrices_have_room_for_every_word(synthetic):

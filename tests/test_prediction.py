@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.predictors import rules, scores
-from analysis.predictors.rules import PREDICTORS, Row, similarities
-from analysis.predictors.scores import score
+from analysis.statistics import prediction
 from analysis.statistics.matrices import expected_matrix
+from analysis.statistics.prediction import PREDICTORS, score, similarities
 from worldrep.errors import InputError
 from worldrep.names import TASK_NAMES
 
@@ -21,22 +20,22 @@ UNFITTED = [name for name in PREDICTORS if name not in FITTED]
 
 
 def predict(*arguments) -> pd.DataFrame:
-    return rules.predict(*arguments).values
+    return prediction.predict(*arguments)[0]
 
 
 def coefficient(*arguments) -> float:
-    return rules.predict(*arguments).coefficient
+    return prediction.predict(*arguments)[1]
 
 
 def scores_over_seeds(specialists, actual) -> pd.DataFrame:
     predictions = {
         name: {
-            seed: rules.predict(name, own, actual.get(seed, own.iloc[:0]))
+            seed: prediction.predict(name, own, actual.get(seed, own.iloc[:0]))
             for seed, own in specialists.items()
         }
         for name in PREDICTORS
     }
-    return scores.scores_over_seeds(predictions, actual)
+    return prediction.scores_over_seeds(predictions, actual)
 
 
 def matrix(values, rows):
@@ -104,7 +103,7 @@ def test_triples_by_hand(name, expected):
 
 def weighted(similarity):
     v = np.array([[0.2] * 7, [0.8] * 7])
-    return PREDICTORS["similarity_weighted_mean"].fixed(Row(v, np.asarray(similarity, float)))[0]
+    return PREDICTORS["similarity_weighted_mean"].fixed(v, np.asarray(similarity, float))[0]
 
 
 def test_similarity_weights_by_hand():
@@ -181,7 +180,7 @@ def test_a_planted_coefficient_is_found(name, planted):
     actual = planted * largest if name == FITTED[0] else middle + planted * (largest - smallest)
     actual.iloc[3, 2] = np.nan
     assert coefficient(name, specialists, actual) == pytest.approx(planted)
-    assert score(predict(name, specialists, actual), actual).mae == pytest.approx(0, abs=1e-12)
+    assert score(predict(name, specialists, actual), actual)["mae"] == pytest.approx(0, abs=1e-12)
 
 
 def test_the_maximum_is_what_figures_call_expected():
@@ -234,25 +233,25 @@ def test_score_by_hand():
     actual.iloc[0, :4] = [0.4, 0.7, 0.1, 0.2]
     predicted.iloc[0, :4] = [0.5, 0.4, 0.1, 0.4]  # errors 0.1, -0.3 (trained), 0, 0.2
     result = score(predicted, actual)
-    assert (result.n, result.missing) == (4, 3)
-    assert result.mae == pytest.approx(0.15)
-    assert result.rmse == pytest.approx(math.sqrt(0.14 / 4))
-    assert result.bias == pytest.approx(0.0)
-    assert result.trained_mae == pytest.approx(0.2)
-    assert result.transfer_mae == pytest.approx(0.1)
+    assert (result["n"], result["missing"]) == (4, 3)
+    assert result["mae"] == pytest.approx(0.15)
+    assert result["rmse"] == pytest.approx(math.sqrt(0.14 / 4))
+    assert result["bias"] == pytest.approx(0.0)
+    assert result["trained_mae"] == pytest.approx(0.2)
+    assert result["transfer_mae"] == pytest.approx(0.1)
     # deviations (0.05, 0.35, -0.25, -0.15) and (0.15, 0.05, -0.25, 0.05)
-    assert result.r == pytest.approx(0.08 / math.sqrt(0.21 * 0.09))
+    assert result["r"] == pytest.approx(0.08 / math.sqrt(0.21 * 0.09))
 
 
 def test_score_without_enough_cells():
     nothing = score(flat(["ftwb2-1"]), flat(["ftwb2-1"], np.nan))
-    assert (nothing.n, nothing.missing) == (0, 7)
-    assert all(map(math.isnan, (nothing.mae, nothing.rmse, nothing.bias, nothing.r)))
+    assert (nothing["n"], nothing["missing"]) == (0, 7)
+    assert all(map(math.isnan, (nothing["mae"], nothing["rmse"], nothing["bias"], nothing["r"])))
     two = random_actual(rows=["ftwb2-1"])
     two.iloc[0, 2:] = np.nan
-    assert math.isnan(score(random_actual(1, ["ftwb2-1"]), two).r)
-    assert math.isnan(score(flat(TWO, 0.1), random_actual()).r)  # no variance
-    assert math.isnan(score(random_actual(1, ["ftwb2-1"]), two).transfer_mae)
+    assert math.isnan(score(random_actual(1, ["ftwb2-1"]), two)["r"])
+    assert math.isnan(score(flat(TWO, 0.1), random_actual())["r"])  # no variance
+    assert math.isnan(score(random_actual(1, ["ftwb2-1"]), two)["transfer_mae"])
 
 
 def test_wrong_input_is_named():
@@ -316,7 +315,7 @@ def test_means_over_seeds_ordered_by_error():
     for name in PREDICTORS:
         own = [score(predict(name, specialists[s], actual[s]), actual[s]) for s in (1, 2, 3)]
         for column in ("mae", "rmse", "r", "bias", "trained_mae", "transfer_mae"):
-            expected = np.mean([getattr(result, column) for result in own])
+            expected = np.mean([result[column] for result in own])
             assert rows.loc[name, column] == pytest.approx(expected)
     assert rows["coefficient"].notna().to_dict() == {name: name in FITTED for name in PREDICTORS}
     alpha = np.mean([coefficient(FITTED[0], specialists[s], actual[s]) for s in (1, 2, 3)])
@@ -363,11 +362,11 @@ def test_many_seeds_are_drawn_reproducibly():
 
 @given(st.lists(st.floats(1e-300, 1.5), min_size=2, max_size=3))
 def test_means_are_ordered(values):
-    row = Row(np.tile(np.array(values)[:, None], 7), np.eye(7)[: len(values)])
+    row = np.tile(np.array(values)[:, None], 7), np.eye(7)[: len(values)]
     names = ["minimum", "harmonic_mean", "geometric_mean", "mean", "maximum"]
-    results = [PREDICTORS[name].fixed(row)[0] for name in names]
+    results = [PREDICTORS[name].fixed(*row)[0] for name in names]
     for lower, higher in zip(results, results[1:], strict=False):
         assert lower <= higher * (1 + 1e-12)
-    weighted_mean = PREDICTORS["similarity_weighted_mean"].fixed(row)
+    weighted_mean = PREDICTORS["similarity_weighted_mean"].fixed(*row)
     assert (weighted_mean >= results[0] * (1 - 1e-12)).all()
     assert (weighted_mean <= results[-1] * (1 + 1e-12)).all()

@@ -11,7 +11,7 @@ from synthetic import BASE_ACCURACIES, BASE_ERRORS, part, values
 
 from analysis.options import Options
 from analysis.seeds import main, seeds
-from analysis.seeds.comparisons import (
+from analysis.statistics.comparison import (
     comparisons,
     detectable_difference,
     is_share,
@@ -193,7 +193,9 @@ def test_seeds_are_counted_for_shares_alone():
         for model, column in (("a", [0.3, 0.5, 0.6]), ("b", [0.1, 0.1, 0.1]))
     }
     names = ("standard/angle/mean", "standard/compass/mean")
-    angle, compass = comparisons(series, [("a", "b")], names, 0.1).to_dict("records")
+    angle, compass = comparisons(pd.DataFrame(series).T, [("a", "b")], names, 0.1).to_dict(
+        "records"
+    )
     assert math.isnan(angle["seeds_needed"]) and compass["seeds_needed"] > 2
     assert angle["detectable"] == compass["detectable"] > 0
     assert is_share("improvement/angle") and is_share("multi/angle/valid_ratio")
@@ -204,7 +206,9 @@ def test_equal_differences_promise_nothing():
         ("a", "improvement/trained"): {1: 0.5, 2: 0.75},
         ("b", "improvement/trained"): {1: 0.25, 2: 0.5},
     }
-    (row,) = comparisons(series, [("a", "b")], ("improvement/trained",), 0.1).to_dict("records")
+    (row,) = comparisons(
+        pd.DataFrame(series).T, [("a", "b")], ("improvement/trained",), 0.1
+    ).to_dict("records")
     assert row["difference"] == 0.25 and row["std"] == 0 and row["tests"] == 0
     assert all(math.isnan(row[name]) for name in ("p", "p_holm", "detectable", "seeds_needed"))
 

@@ -1,28 +1,41 @@
-"""Comparison of a quantity between two groups of models: paired tests and rank tests."""
+"""Spread over seeds, paired tests and rank tests, and the number of seeds that a test takes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import stdtr
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import chdtri, ncfdtr, stdtr, stdtrit
 from scipy.stats import mannwhitneyu, wilcoxon
 
+from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import spread_of
 
+LEVEL, POWER = 0.05, 0.8
+MOST_SEEDS = 10_000
 ROUNDING = 1e-12  # differences below this share of the largest value count as equal
+SPREAD_COLUMNS = [
+    "model", "family", "quantity", "mean", "std", "low", "high", "n", "missing", "seeds", "parts",
+]  # fmt: skip
+COMPARISON_COLUMNS = [
+    "quantity", "first", "second", "difference", "std", "low", "high", "n", "missing", "t", "p",
+    "p_holm", "tests", "wilcoxon_p", "detectable", "seeds_needed", "parts", "seeds",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Difference between two quantities paired by seed (or by cell).
+    """Difference (mean of first - second) over n complete pairs; tests are two-sided.
 
-    n: complete pairs; difference: mean of first - second in the unit of the values, with its
-    standard deviation (ddof=1) and Student's 95% interval of the mean; t, p: paired t test;
-    wilcoxon_p: signed-rank test; missing: pairs left out. Both tests are two-sided.
+    std has ddof=1, low to high is Student's 95% interval of the mean, missing counts pairs.
     """
 
     n: int
@@ -38,11 +51,10 @@ class Paired:
 
 @dataclass(frozen=True)
 class RankSum:
-    """Rank comparison of two unpaired groups.
+    """Mann-Whitney U of the first group, and its two-sided p.
 
-    u: Mann-Whitney U of the first group; p: two-sided; effect: u / (n_first * n_second), the
-    probability that a value of the first group exceeds one of the second, ties counted half;
-    missing: NaN values left out of both groups together.
+    effect: u / (n_first * n_second), the probability that a value of the first group exceeds one of
+    the second, ties counted half; missing: NaN values of both groups.
     """
 
     n_first: int
@@ -53,36 +65,27 @@ class RankSum:
     missing: int
 
 
-def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
+def paired(first: ArrayLike, second: ArrayLike) -> Paired:
     """Compare two quantities pair by pair; a pair with a value that is not finite is missing.
 
-    Without a pair every number except n and missing is NaN; with a single pair every number that
-    needs a spread is NaN. When all differences are equal, t = difference / 0 does not exist, so t
-    and p are NaN and the interval is a point: no spread in a few seeds does not prove certainty.
-
-    Raises:
-        ValueError: The lengths differ.
+    Numbers that n does not allow are NaN. When all differences are equal, t = difference / 0 does
+    not exist, so t and p are NaN and the interval is a point: no spread in a few seeds does not
+    prove certainty. Raises ValueError if the lengths differ.
     """
-    if len(first) != len(second):
-        raise ValueError(f"pairs need equal lengths, not {len(first)} and {len(second)}")
-    pairs = np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
-    complete = pairs[:, np.isfinite(pairs).all(axis=0)]
-    differences, rounding = complete[0] - complete[1], ROUNDING * np.abs(complete).max(initial=0)
+    x, y = (np.asarray(values, dtype=float) for values in (first, second))
+    if len(x) != len(y):
+        raise ValueError(f"pairs need equal lengths, not {len(x)} and {len(y)}")
+    complete = np.isfinite(x) & np.isfinite(y)
+    differences = (x - y)[complete]
+    rounding = ROUNDING * np.abs([x[complete], y[complete]]).max(initial=0)
     spread = spread_of(differences)
     t = p = math.nan
     if spread.std > rounding:  # False for NaN
         t = spread.mean / spread.std * math.sqrt(spread.n)
         p = 2 * float(stdtr(spread.n - 1, -abs(t)))
+    signed = _signed_rank_p(differences, rounding)
     return Paired(
-        n=spread.n,
-        difference=spread.mean,
-        std=spread.std,
-        low=spread.low,
-        high=spread.high,
-        t=t,
-        p=p,
-        wilcoxon_p=_signed_rank_p(differences, rounding),
-        missing=len(first) - spread.n,
+        spread.n, spread.mean, spread.std, spread.low, spread.high, t, p, signed, len(x) - spread.n
     )
 
 
@@ -99,7 +102,7 @@ def _signed_rank_p(differences: NDArray[np.float64], rounding: float) -> float:
     return float(wilcoxon(np.round(different / rounding)).pvalue)
 
 
-def rank_sum(first: Sequence[float], second: Sequence[float]) -> RankSum:
+def rank_sum(first: ArrayLike, second: ArrayLike) -> RankSum:
     """Return the two-sided Mann-Whitney U test; u, p and effect are NaN if a group is empty.
 
     Exact if there are no ties and one group has at most eight values, else the normal
@@ -107,9 +110,159 @@ def rank_sum(first: Sequence[float], second: Sequence[float]) -> RankSum:
     """
     groups = [np.asarray(values, dtype=float) for values in (first, second)]
     x, y = (group[~np.isnan(group)] for group in groups)
-    missing = len(first) + len(second) - len(x) - len(y)
+    missing = int(sum(np.isnan(group).sum() for group in groups))
     if not len(x) or not len(y):
         return RankSum(len(x), len(y), math.nan, math.nan, math.nan, missing)
     test = mannwhitneyu(x, y, alternative="two-sided")
     u = float(test.statistic)
     return RankSum(len(x), len(y), u, float(test.pvalue), u / (len(x) * len(y)), missing)
+
+
+def spreads(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
+    """Return the spread over seeds of each model's quantities, with SPREAD_COLUMNS.
+
+    values: columns model, family, seed, quantity, value; seeds: those that each quantity should
+    have. std has ddof=1, the interval is Student's; parts: the values in the order of the seeds.
+    """
+    keys = ["model", "family", "quantity"]
+    rows = []
+    for names, own in values.groupby(keys, sort=False):
+        own = own.sort_values("seed")
+        row = dict(zip(keys, names, strict=True)) | asdict(spread_of(own["value"]))
+        rows.append(row | {"seeds": " ".join(map(str, own["seed"])), "parts": tuple(own["value"])})
+    table = pd.DataFrame(rows, columns=SPREAD_COLUMNS)
+    return table.assign(missing=len(seeds) - table["n"])
+
+
+def comparisons(
+    series: pd.DataFrame, pairs: Iterable[tuple[str, str]], quantities: Sequence[str], wanted: float
+) -> pd.DataFrame:
+    """Compare models pair by pair, each seed with the same seed, with COMPARISON_COLUMNS.
+
+    Args:
+        series: Values by model and quantity (index) and seed (columns); NaN is missing.
+        pairs: Names of the first and second model.
+        quantities: Quantities to compare.
+        wanted: Difference that `seeds_needed` seeds detect.
+
+    Returns:
+        difference: mean of first - second over the seeds that both have; missing: seeds that one
+        of them lacks; p_holm: p of the paired t test corrected for the `tests` of that quantity;
+        detectable: smallest true difference that a t test over n seeds detects with power 0.8;
+        seeds_needed: for shares and improvements only (0.05 says nothing about an error with a
+        unit). Both take the standard deviation of the n differences as the true one and are NaN
+        where it is 0.
+    """
+    values = dict(zip(series.index, series.to_numpy(dtype=float), strict=True))
+    pairs, rows = list(pairs), []
+    for quantity in quantities:
+        own = [
+            {"quantity": quantity, "first": first, "second": second}
+            | _compare(values[first, quantity], values[second, quantity], series.columns)
+            for first, second in pairs
+            if (first, quantity) in values and (second, quantity) in values
+        ]
+        corrected = holm([row["p"] for row in own])
+        tests = len(own) - sum(map(math.isnan, corrected))
+        share = is_share(quantity)
+        for row, p in zip(own, corrected, strict=True):
+            std = math.nan if math.isnan(row["t"]) else row["std"]
+            needed = seeds_needed(std, wanted) if share else None
+            row["detectable"] = detectable_difference(std, row["n"])
+            row["seeds_needed"] = math.nan if needed is None else needed
+            rows.append(row | {"p_holm": p, "tests": tests})
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+
+
+def _compare(
+    first: NDArray[np.float64], second: NDArray[np.float64], seeds: pd.Index
+) -> dict[str, Any]:
+    either = ~(np.isnan(first) & np.isnan(second))
+    both = ~np.isnan(first - second)
+    return asdict(paired(first[either], second[either])) | {
+        "parts": tuple((first - second)[both].tolist()),
+        "seeds": " ".join(map(str, seeds[both])),
+    }
+
+
+def is_share(quantity: str) -> bool:
+    """Return whether a quantity is an improvement or a share, not an error with a unit."""
+    kind, task, *fact = quantity.split("/")
+    return kind == "improvement" or fact == ["valid_ratio"] or TASKS[task].accuracy
+
+
+def seeds_needed(std_of_difference: float, difference: float) -> int | None:
+    """Return the fewest seeds (2 or more) at which a paired t test detects this difference.
+
+    Detected: the two-sided test at LEVEL rejects with probability POWER. The standard deviation is
+    that of the paired differences, in the same unit. None if the difference is 0, if either
+    argument is NaN, or if more than MOST_SEEDS are needed.
+    """
+    if math.isnan(std_of_difference) or math.isnan(difference) or difference == 0:
+        return None
+    if std_of_difference == 0:
+        return 2
+    effect = difference / std_of_difference
+    counts = range(MOST_SEEDS + 1)  # power grows with the count
+    found = bisect_left(counts, True, lo=2, key=lambda n: _power(effect, n) >= POWER)
+    return found if found <= MOST_SEEDS else None
+
+
+def detectable_difference(std: float, n: int) -> float:
+    """Return the smallest difference that a paired t test over n seeds detects (`seeds_needed`).
+
+    std: standard deviation of the paired differences; the result has its unit. NaN if std is NaN
+    or n < 2.
+    """
+    return std * _detectable_effect(n)
+
+
+@lru_cache(maxsize=256)
+def _detectable_effect(n: int) -> float:
+    """Return the detectable difference in standard deviations."""
+    if n < 2:
+        return math.nan
+    largest = 1.0
+    while _power(largest, n) < POWER:
+        largest *= 2
+    return float(brentq(lambda effect: _power(effect, n) - POWER, 0.0, largest))
+
+
+def _power(effect: float, n: int) -> float:
+    """Return the probability that a paired t test over n seeds rejects.
+
+    effect: mean difference in standard deviations. t has the noncentral t distribution with n-1
+    degrees of freedom and noncentrality effect * sqrt(n); its square, noncentral F, covers both
+    tails.
+    """
+    critical = stdtrit(n - 1, 1 - LEVEL / 2)
+    missed = float(ncfdtr(1, n - 1, effect**2 * n, critical**2))
+    # NaN occurs only with noncentralities above 38 and 5 seeds or more, where nothing is missed.
+    return 1.0 if math.isnan(missed) else 1.0 - missed
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for their number, in the same order: Holm 1979 (Scand. J. Statist. 6).
+
+    The k-th smallest of m becomes the largest of (m - i + 1) * p_i for i = 1..k, at most 1, which
+    bounds the probability of any false rejection whatever the dependence between the tests. NaN
+    stays NaN and does not count as a test. Raises ValueError for a value outside 0..1.
+    """
+    p = np.asarray(p_values, dtype=float)
+    known = np.flatnonzero(~np.isnan(p))
+    if ((p[known] < 0) | (p[known] > 1)).any():
+        raise ValueError("p values are chances from 0 to 1")
+    order = known[p[known].argsort(kind="stable")]
+    steps = (len(order) - np.arange(len(order))) * p[order]
+    corrected = np.full(len(p), math.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected.tolist()
+
+
+def spread_bounds(n: int) -> tuple[float, float]:
+    """Return the 95% interval of a true standard deviation relative to that seen in n >= 2 values.
+
+    sqrt((n-1) / chi2) at the two ends, for normally distributed values.
+    """
+    low, high = (float(np.sqrt((n - 1) / chdtri(n - 1, p))) for p in (LEVEL / 2, 1 - LEVEL / 2))
+    return low, high

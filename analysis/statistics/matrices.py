@@ -43,11 +43,9 @@ def expected_matrix(fts: Sequence[str], specialists: pd.DataFrame) -> pd.DataFra
     specialists: normalised matrix of the same seed's single-task models. A cell is NaN if one of
     them is missing, as the best of the others might be too low.
     """
-    rows = [
-        specialists.reindex(specialists_of(FINETUNINGS[ft], ft)).max(skipna=False) for ft in fts
-    ]
-    matrix = pd.DataFrame(rows, index=pd.Index(fts, name="model"))
-    return matrix.reindex(columns=COLUMNS)
+    own = [specialists.reindex(specialists_of(FINETUNINGS[ft], ft)) for ft in fts]
+    rows = [matrix.max(skipna=False) for matrix in own]
+    return pd.DataFrame(rows, pd.Index(fts, name="model")).reindex(columns=COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -80,19 +78,9 @@ class Aggregate:
 
 def aggregate(matrices: Sequence[pd.DataFrame]) -> Aggregate:
     """Return the mean of matrices of the same rows, with its spread."""
-    first = matrices[0]
-    stack = np.stack([matrix.loc[first.index, first.columns] for matrix in matrices])
-    present = ~np.isnan(stack)
-    n = present.sum(axis=0)
-    total = np.where(present, stack, 0).sum(axis=0)
-    mean = np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
-    squares = np.where(present, stack - mean, 0) ** 2
-    variance = np.divide(squares.sum(axis=0), n, out=np.full(n.shape, np.nan), where=n > 1)
-
-    def framed(values: np.ndarray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=first.index, columns=first.columns)
-
-    return Aggregate(framed(mean), framed(np.sqrt(variance)), framed(n), len(matrices))
+    seeds = pd.concat([*matrices], keys=range(len(matrices))).groupby(level=1, sort=False)
+    n = seeds.count()
+    return Aggregate(seeds.mean(), seeds.std(ddof=0).where(n > 1), n, len(matrices))
 
 
 Summary = dict[str, float | int | None]

@@ -11,10 +11,9 @@ from analysis.command import analysis_command
 from analysis.figures.intervals import Intervals
 from analysis.figures.scatter import Scatter
 from analysis.options import Options
-from analysis.predictors.rules import PREDICTORS, predict
-from analysis.predictors.scores import Predictions, scores_over_seeds
 from analysis.result import Result
 from analysis.statistics.matrices import trained_mask
+from analysis.statistics.prediction import PREDICTORS, Predictions, predict, scores_over_seeds
 from analysis.store.evaluations import read_improvements
 from analysis.store.missing import missing_cells
 from analysis.store.selection import NothingThere
@@ -29,9 +28,7 @@ FAMILIES = ("ftwb2", "ftwb3", "ft2", "ft3")
 def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> Result:
     """Compare every predictor with the actual matrix of a family.
 
-    Raises:
-        InputError: The family is not one of FAMILIES.
-        NothingThere: No seed has a model of the family with the one-task models of its tasks.
+    Raises InputError for another family than FAMILIES, NothingThere when nothing can be compared.
     """
     if family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
@@ -67,11 +64,10 @@ def predicted_cells(
     predictions: Predictions, actual: dict[int, pd.DataFrame], cells: pd.DataFrame
 ) -> pd.DataFrame:
     """Return a row per predictor, seed, model and task: predicted, actual, error, cells, run_id."""
-    run_ids = cells.set_index(["seed", "ft", "task"])["run_id"].to_dict()
     tables = [
         pd.DataFrame(
             {
-                "predicted": prediction.values.stack(),
+                "predicted": values.stack(),
                 "actual": actual[seed].stack(),
                 "trained": trained_mask(list(actual[seed].index)).stack(),
             }
@@ -79,15 +75,13 @@ def predicted_cells(
         .reset_index()
         .assign(predictor=name, seed=seed)
         for name, by_seed in predictions.items()
-        for seed, prediction in by_seed.items()
+        for seed, (values, _) in by_seed.items()
     ]
-    points = pd.concat(tables, ignore_index=True)
-    keys = zip(points["seed"], points["model"], points["task"], strict=True)
-    return points.assign(
-        error=points["predicted"] - points["actual"],
-        cells=points.pop("trained").map({True: "trained", False: "transfer"}),
-        run_id=[run_ids.get(key, "") for key in keys],
-    )
+    runs = cells[["seed", "ft", "task", "run_id"]].rename(columns={"ft": "model"})
+    points = pd.concat(tables).merge(runs, how="left", on=["seed", "model", "task"])
+    points["error"] = points["predicted"] - points["actual"]
+    points["cells"] = points.pop("trained").map({True: "trained", False: "transfer"})
+    return points.assign(run_id=points.pop("run_id").fillna(""))
 
 
 def ranking(scores: pd.DataFrame, family: str) -> Intervals:
@@ -98,7 +92,6 @@ def ranking(scores: pd.DataFrame, family: str) -> Intervals:
     if n_seeds > 1:
         how = f"bars: 95% bootstrap interval over {n_seeds} seeds"
         how += " (of so few seeds hardly more than their range)" if n_seeds < 5 else ""
-    said = [_in_words(row, i) for i, row in enumerate(table.itertuples())]
     return Intervals(
         name="predictors_ranking",
         title=f"Which rule predicts {family} models best from the models of one task?",
@@ -115,7 +108,7 @@ def ranking(scores: pd.DataFrame, family: str) -> Intervals:
         size=(6.0, 3.2),
         hover=("predictor", "mae", "r", "bias", "trained_mae", "transfer_mae", "n", "missing"),
         notes=(how, *(f"{_words(name)}: {rule.description}" for name, rule in PREDICTORS.items())),
-        said=tuple(said),
+        said=tuple(_in_words(row, place) for place, row in enumerate(table.itertuples())),
         statistics={"predictors": {row["predictor"]: row for row in scores.to_dict("records")}},
     )
 
@@ -170,3 +163,6 @@ main = analysis_command(
         "--family", default=FAMILIES[0], show_default=True, help=f"One of {', '.join(FAMILIES)}."
     ),
 )
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,0 @@
-"""`python -m analysis.predictors`."""
-
-from analysis.predictors import main
-
-main()

@@ -1,0 +1,310 @@
+"""How sure the numbers are: spread over seeds, paired comparisons, and the seeds that they need.
+
+For any set of models: mean, standard deviation and 95% interval over seeds of every quantity, the
+models compared with each other seed by seed, and how many seeds a given difference would take.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import click
+import pandas as pd
+
+from analysis.command import analysis_command
+from analysis.figures.intervals import Intervals
+from analysis.options import ALL, Options
+from analysis.panels import seeds_in_words
+from analysis.result import Result
+from analysis.statistics.comparison import LEVEL, comparisons, spread_bounds, spreads
+from analysis.store.evaluations import (
+    IMPROVEMENTS,
+    MEANS,
+    PRETRAIN,
+    QUANTITIES,
+    Scores,
+    read_scores,
+)
+from analysis.store.missing import missing_table
+from analysis.store.selection import NothingThere, in_order, named_models, used_runs
+from analysis.store.source import Source
+from worldrep.data.tasks import TASKS
+from worldrep.errors import InputError
+from worldrep.names import NO_FT, TASK_NAMES, ModelName
+
+NAME = "seeds"
+MANY_MODELS = 12  # more are compared with one instead of with each other
+NOT_GIVEN = "none"
+COMPARED = tuple(name for name in QUANTITIES if not name.endswith("valid_ratio"))
+STANDARD = tuple(f"standard/{task}/mean" for task in TASK_NAMES)
+TITLES = {
+    MEANS[0]: "mean over the tasks trained on",
+    MEANS[1]: "mean over the other tasks (transfer)",
+    **{f"standard/{task}/mean": f"standard: {task} ({TASKS[task].unit})" for task in TASK_NAMES},
+}
+TESTED, NO_TEST = [f"below {LEVEL:g}", f"{LEVEL:g} or more"], "no test"
+ROW = 0.22  # inches
+HOW = (
+    "Large: the mean{of} over seeds, with Student's 95% interval (cut at the frame where it is "
+    "wider). Rings: the seeds."
+)
+
+
+def seeds(
+    source: Source,
+    options: Options,
+    models: str = ALL,
+    against: str = NOT_GIVEN,
+    difference: float = 0.05,
+) -> Result:
+    """Return spreads and comparisons over seeds.
+
+    models: names such as `pt1,pt1_ftwb1-1..7`, or all; against: model that all others are compared
+    with, instead of every pair of a few models; difference: the one whose number of seeds is found.
+    Raises InputError for a wrong name or number, NothingThere if no model is evaluated.
+    """
+    if not 0 < difference < float("inf"):
+        raise InputError(f"difference={difference} must be a number above 0")
+    asked = named_models(models, options)
+    other = _named(against, options)
+    found = read_scores(source, options, in_order([*asked, *other]) if asked else ())
+    if other and other[0] not in found.models:
+        raise NothingThere(f"{other[0]} is not evaluated ({options.in_words})")
+    reference = _reference(found.models, other)
+    pairs = [(str(later), str(first)) for first, later in itertools.combinations(found.models, 2)]
+    if reference:
+        pairs = [(str(model), str(reference)) for model in found.models if model != reference]
+    spread = spreads(found.values, found.seeds)
+    compared = comparisons(_series(found), pairs, COMPARED, difference)
+    caveats = list(found.caveats)
+    if len(found.seeds) == 1:
+        caveats.append(f"seed {found.seeds[0]} is the only one: there is no spread and no test")
+    return Result(
+        name=NAME,
+        options=options,
+        seeds=found.seeds,
+        parts=[*_charts(spread, compared, found.seeds, str(reference or ""), difference)],
+        missing=missing_table(found.absent),
+        runs_used=used_runs(found.runs, set(found.runs.index)),
+        caveats=caveats,
+        tables={"values": found.values, "spread": spread, "comparisons": compared},
+        tags={"models": models, "against": str(reference or "each other")},
+    )
+
+
+def _named(against: str, options: Options) -> tuple[ModelName, ...]:
+    if against == NOT_GIVEN:
+        return ()
+    named = named_models(against, options)
+    if len(named) != 1:
+        raise InputError(f"against={against!r} is not the name of one model")
+    return named
+
+
+def _reference(models: Sequence[ModelName], named: Sequence[ModelName]) -> ModelName | None:
+    """Return the model that all others are compared with; None for all pairs."""
+    if named:
+        return named[0]
+    if len(models) <= MANY_MODELS:
+        return None
+    return next((model for model in models if model.ft == NO_FT), models[0])
+
+
+def _series(found: Scores) -> pd.DataFrame:
+    """Return the values by model and quantity (index) and seed (columns).
+
+    The improvement of a base is 0 by definition, for every seed of it that is evaluated.
+    """
+    bases = [str(m) for m in found.models if m.ft == NO_FT and m.pretrain == PRETRAIN]
+    evaluated = found.values.loc[found.values["model"].isin(bases), ["model", "seed"]]
+    zeros = pd.DataFrame({"quantity": IMPROVEMENTS, "value": 0.0})
+    values = pd.concat([found.values, evaluated.drop_duplicates().merge(zeros, how="cross")])
+    return values.pivot(index=["model", "quantity"], columns="seed", values="value")
+
+
+def _charts(
+    spread: pd.DataFrame,
+    compared: pd.DataFrame,
+    seeds: Sequence[int],
+    against: str,
+    difference: float,
+) -> Iterator[Intervals]:
+    """Chart what models score and how they differ, as far as there are values."""
+    improved = spread["quantity"].isin(MEANS)
+    if improved.any():
+        yield _spread_chart(
+            _of(spread, MEANS),
+            name="improvement",
+            title=f"Normalised improvement on Atlantis, by model, {seeds_in_words(seeds)}",
+            line="0: as the base on Atlantis; 1: as on ordinary cities (clipped to 0..1.5)",
+            columns=2,
+            width=4.6,
+            x_label="normalised improvement",
+        )
+    others = spread[~spread["model"].isin(spread["model"][improved])]
+    if others["quantity"].isin(STANDARD).any():
+        yield _spread_chart(
+            _of(others, STANDARD),
+            name="standard",
+            title=f"Scores on ordinary cities, by model, {seeds_in_words(seeds)}",
+            line="Errors: lower is better; shares of right answers: higher is better",
+            columns=4,
+            width=3.0,
+        )
+    if compared["quantity"].isin((*MEANS, *STANDARD)).any():
+        yield _difference_chart(compared, seeds, against, difference)
+
+
+def _spread_chart(
+    table: pd.DataFrame, *, name: str, line: str, width: float, **fields: Any
+) -> Intervals:
+    partial = int((table["missing"] > 0).sum())
+    note = f"{partial} of {len(table)} rows lack some of the seeds: n in brackets"
+    counts = table["n"].map(" (n = {})".format)
+    models = {str(model): own for model, own in table.groupby("model", sort=False)}
+    kept = ["mean", "std", "low", "high", "n", "missing"]
+    facts = {m: own.set_index("quantity")[kept].to_dict("index") for m, own in models.items()}
+    return Intervals(
+        name=name,
+        table=table.assign(label=table["model"] + counts.where(table["missing"] != 0, "")),
+        label="label",
+        value="mean",
+        low="low",
+        high="high",
+        parts="parts",
+        group="family",
+        facet="what",
+        size=(width, _height(table, "model")),
+        hover=("model", "mean", "std", "low", "high", "n", "seeds"),
+        lines=(f"{HOW.format(of='')} {line}",),
+        notes=(note,) if partial else (),
+        said=tuple(f"{name}: {model}: {_in_words(own)}" for model, own in models.items()),
+        statistics={name: facts},
+        **fields,
+    )
+
+
+def _in_words(table: pd.DataFrame) -> str:
+    """Return the numbers of one model as text."""
+    parts = [
+        f"{row.quantity.removeprefix('improvement/').removesuffix('/mean')} {row.mean:.3g}"
+        + ("" if math.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]")
+        for row in table.itertuples()
+    ]
+    return f"{', '.join(parts)} (n = {table['n'].max()})"
+
+
+def _difference_chart(
+    compared: pd.DataFrame, seeds: Sequence[int], against: str, difference: float
+) -> Intervals:
+    """Chart the improvements' differences, or those of the standard scores if there are none."""
+    improved = bool(compared["quantity"].isin(MEANS).any())
+    quantities = MEANS if improved else STANDARD
+    table = _of(compared, quantities)
+    labels = [_pair_label(row, against) for row in table.itertuples()]
+    tested = pd.cut(table["p_holm"], [-math.inf, LEVEL, math.inf], right=False, labels=TESTED)
+    tested = tested.cat.add_categories(NO_TEST).fillna(NO_TEST)
+    table = table.assign(label=labels, corrected_p=tested)
+    facts = (
+        compared.assign(below=compared["p_holm"] < LEVEL)
+        .groupby("quantity", sort=False)
+        .agg(
+            pairs=("first", "size"),
+            tests=("p", "count"),
+            below_level=("below", "sum"),
+            detectable_median=("detectable", "median"),
+            seeds_needed_median=("seeds_needed", "median"),
+        )
+    )
+    shown = facts.loc[[name for name in quantities if name in facts.index]]
+    notes = _difference_notes(int(compared["n"].max()), improved, shown, difference)
+    what = f"Differences from {against}" if against else "Differences between models"
+    return Intervals(
+        name="differences",
+        title=f"{what}, paired by seed: {seeds_in_words(seeds)}",
+        table=table,
+        label="label",
+        value="difference",
+        low="low",
+        high="high",
+        parts="parts",
+        reference=0.0,
+        group="corrected_p",
+        facet="what",
+        columns=2 if improved else 4,
+        size=(4.2 if improved else 2.6, _height(table, "label")),
+        x_label="difference of the normalised improvement" if improved else "difference",
+        hover=("first", "second", "difference", "std", "n", "p", "p_holm", "detectable", "seeds"),
+        lines=(
+            HOW.format(of=" difference"),
+            "p: paired t test, two-sided, corrected (Holm) for the tests in the same axes.",
+        ),
+        notes=tuple(notes),
+        statistics={"differences": facts.to_dict("index")},
+    )
+
+
+def _of(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of some quantities, in their order, with the title of each one's axes."""
+    own = table[table["quantity"].isin(quantities)]
+    titles = pd.Categorical(own["quantity"].map(TITLES), [TITLES[q] for q in quantities])
+    return own.assign(what=titles).sort_values("what", kind="stable", ignore_index=True)
+
+
+def _height(table: pd.DataFrame, rows: str) -> float:
+    return max(1.2, ROW * float(table.groupby("what", observed=True)[rows].nunique().max()))
+
+
+def _pair_label(row: Any, against: str) -> str:
+    names = row.first if against else f"{row.first} - {row.second}"
+    p = row.p_holm
+    short = "1" if p >= 0.995 else f"{p:.2f}" if p >= 0.01 else f"{p:.1g}"
+    return f"{names} (n = {row.n}{'' if math.isnan(p) else f', p = {short}'})"
+
+
+def _difference_notes(
+    n_seeds: int, improved: bool, facts: pd.DataFrame, difference: float
+) -> list[str]:
+    notes = [f"pairs of {n_seeds} seeds at most; comparisons.csv has all quantities"]
+    if improved:
+        notes.append(
+            "the tasks trained on, and the others, are each model's own; the improvement of a base "
+            "is 0 by definition"
+        )
+    if n_seeds < 2:
+        return [*notes, "one seed has no spread: there is no interval and no test"]
+    for row in facts[facts["tests"] > 0].itertuples():
+        needed = row.seeds_needed_median
+        takes = f"; a difference of {difference:g} takes {needed:,.0f} seeds (median)"
+        notes.append(
+            f"{row.Index}: {row.below_level} of {row.tests} differences have a corrected p below "
+            f"{LEVEL:g}; detectable with power 0.8: {row.detectable_median:.2g} (median)"
+            + ("" if math.isnan(needed) else takes)
+        )
+    low, high = spread_bounds(n_seeds)
+    return [
+        *notes,
+        f"such numbers rest on the spread of {n_seeds} seeds; the true one may be {low:.2g} to "
+        f"{high:.2g} times as large (95%)",
+    ]
+
+
+option = partial(click.option, show_default=True)
+main = analysis_command(
+    NAME,
+    seeds,
+    option("--models", default=ALL, help="Such as pt1,pt1_ftwb1-1..7; or all."),
+    option(
+        "--against",
+        default=NOT_GIVEN,
+        help="Compare all models with this one; none: each pair, of many models with the base.",
+    ),
+    option("--difference", default=0.05, help="Difference for which the number of seeds is found."),
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,0 @@
-"""`python -m analysis.seeds`."""
-
-from analysis.seeds import main
-
-main()

@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import click
 import numpy as np
@@ -60,7 +59,7 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
             f"{source.place} has no pair of tasks with both the CKA of their models (pt1-X) and "
             f"the improvement of a model fine-tuned on one of them (ftwb1-X; {options.in_words})"
         )
-    caveats = list(family.bias_caveats)
+    caveats = [*family.caveats, *found.caveats]
     if set(likeness.seeds) != set(found.seeds):
         caveats.append(
             f"CKA rests on seeds {_listed(likeness.seeds)}, the improvement on seeds "
@@ -80,28 +79,21 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
         parts=charts,
         missing=pd.concat(missing),
         runs_used=pd.concat([family.runs_used, found.runs_used]),
-        caveats=[*caveats, *family.caveats, *found.caveats],
+        caveats=caveats,
         tables={"pairs": likeness.pairs, "values": found.cells},
         tags={"pretrain": "pt1", "ft": "ftwb1", "tasks": ",".join(TASK_NAMES)},
     )
 
 
 def read_single_tasks(source: Source, options: Options, layer: str) -> Family:
-    """Return the CKA of the models pt1-X at one layer.
-
-    Raises InputError for a layer that they do not have, NothingThere when there are none.
-    """
+    """Return the CKA of the models pt1-X at one layer."""
     at = parse_layer(layer, ALL)
     if at == ALL:
         raise InputError(f"layer={ALL!r} is for the analysis cka; one layer, or {DEFAULT!r}")
-    family = compare_family(source, options, Trained.read(source, options), "pt1", at)
-    if not family:
-        kind = "representations of models pretrained on one task (pt1-1 to pt1-7)"
-        raise nothing_of(kind, "extract", options, source)
-    return family
-
-
-# Statistics
+    if family := compare_family(source, options, Trained.read(source, options), "pt1", at):
+        return family
+    kind = "representations of models pretrained on one task (pt1-1 to pt1-7)"
+    raise nothing_of(kind, "extract", options, source)
 
 
 def point_table(likeness: Likeness, cells: pd.DataFrame) -> pd.DataFrame:
@@ -116,26 +108,13 @@ def point_table(likeness: Likeness, cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for first, second in itertools.permutations(TASK_NAMES, 2):
         of_both = (one == first) & (other == second) | (one == second) & (other == first)
-        of_cell = (tuned_on == first) & (cells["task"] == second)
-        alike, gains = likeness.pairs["cka"][of_both], cells["normalised"][of_cell]
-        rows.append(_point(first, second, alike, gains))
+        gains = cells["normalised"][(tuned_on == first) & (cells["task"] == second)]
+        x = spread_of(likeness.pairs["cka"][of_both].astype(float).dropna())
+        y = spread_of(gains.astype(float).dropna())
+        label = f"{LETTERS[first]}->{LETTERS[second]}"
+        kind = "accuracy task" if TASKS[second].accuracy else "error task"
+        rows.append((label, first, second, kind, x.mean, x.std, x.n, y.mean, y.std, y.n))
     return pd.DataFrame(rows, columns=POINT_COLUMNS)
-
-
-def _point(one: str, other: str, alike: pd.Series, gains: pd.Series) -> dict[str, Any]:
-    x, y = (spread_of(values.astype(float).dropna().tolist()) for values in (alike, gains))
-    return {
-        "label": f"{LETTERS[one]}->{LETTERS[other]}",
-        "fine_tuned_on": one,
-        "tested_on": other,
-        "task_tested": "accuracy task" if TASKS[other].accuracy else "error task",
-        "cka": x.mean,
-        "cka_std": x.std,
-        "n_seed_pairs": x.n,
-        "normalised": y.mean,
-        "normalised_std": y.std,
-        "n_seeds": y.n,
-    }
 
 
 @dataclass(frozen=True)
@@ -185,7 +164,8 @@ def label_permutation_test(cka: npt.ArrayLike, transfer: npt.ArrayLike) -> Assoc
     correlations = _correlations(relabelled, values)
     r, n = float(correlations[0]), int(known.sum())
     if math.isnan(r):
-        return Association(n, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+        nan = math.nan
+        return Association(n, nan, nan, nan, nan, nan, 0)
     line = scipy.stats.linregress(points[known], values[known])
     found = np.abs(correlations[~np.isnan(correlations)])
     share = float((found >= abs(r) - TIE).mean())
@@ -206,26 +186,16 @@ def _require_label_matrices(cka: Array, transfer: Array) -> None:
 
 def _correlations(x: Array, y: Array) -> Array:
     """Return Pearson's r of each row of x (m, n) with y (n,) where both are known; else NaN."""
-    known = ~np.isnan(x) & ~np.isnan(y)
-    x_deviations, x_norms = _deviations(x, known)
-    y_deviations, y_norms = _deviations(np.broadcast_to(y, x.shape), known)
-    norms = x_norms * y_norms
-    products = (x_deviations * y_deviations).sum(axis=1)
-    defined = (known.sum(axis=1) >= 3) & (norms > 0)
-    return np.divide(products, norms, out=np.full(len(x), np.nan), where=defined).clip(-1, 1)
-
-
-def _deviations(values: Array, known: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return each row's deviations from its mean over the known cells, and their norm (m,)."""
-    filled = np.where(known, values, 0)
-    mean = filled.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    both = np.stack([x, np.broadcast_to(y, x.shape)])
+    known = ~np.isnan(both).any(axis=0)
+    n, filled = known.sum(axis=1), np.where(known, both, 0)
+    mean = filled.sum(axis=2, keepdims=True) / np.maximum(n, 1)[:, None]
     deviations = np.where(known, filled - mean, 0)
-    largest = np.abs(filled).max(axis=1, initial=0)
-    constant = np.abs(deviations).max(axis=1, initial=0) <= CONSTANT * largest
-    return deviations, np.where(constant, 0, np.linalg.norm(deviations, axis=1))
-
-
-# Figures
+    largest = np.abs(filled).max(axis=2, initial=0)
+    constant = np.abs(deviations).max(axis=2, initial=0) <= CONSTANT * largest
+    norms = np.where(constant, 0, np.linalg.norm(deviations, axis=2)).prod(axis=0)
+    products, defined = deviations.prod(axis=0).sum(axis=1), (n >= 3) & (norms > 0)
+    return np.divide(products, norms, out=np.full(len(x), np.nan), where=defined).clip(-1, 1)
 
 
 def chart_of(
@@ -236,7 +206,8 @@ def chart_of(
     seeds: Sequence[int],
 ) -> Scatter:
     """Chart all pairs of these tasks with their fit. seeds: of the improvement."""
-    name = NAME if WITHOUT in tasks else f"{NAME}_without_{WITHOUT}"
+    without = "" if WITHOUT in tasks else WITHOUT
+    name = f"{NAME}_without_{without}" if without else NAME
     facts = asdict(fit) | {
         "missing": len(points) - fit.n,
         "seeds_of_cka": list(likeness.seeds),
@@ -245,7 +216,7 @@ def chart_of(
     }
     return Scatter(
         name=name,
-        title="CKA against generalisation" + ("" if WITHOUT in tasks else f", without {WITHOUT}"),
+        title=f"CKA against generalisation{without and f', without {without}'}",
         lines=lines_of(tasks, likeness, seeds),
         table=points.astype({"cka": float, "normalised": float}),
         x="cka",
@@ -258,8 +229,7 @@ def chart_of(
         group="task_tested",
         size=(8.4, 6.2),
         hover=tuple(POINT_COLUMNS),
-        notes=notes_of(fit, points),
-        said=(f"{name}: {in_words(fit, len(points))}",),
+        notes=notes_of(name, fit, points),
         statistics={name: facts},
     )
 
@@ -281,33 +251,27 @@ def lines_of(tasks: Sequence[str], likeness: Likeness, seeds: Sequence[int]) -> 
     )
 
 
-def notes_of(fit: Association, points: pd.DataFrame) -> tuple[str, ...]:
+def notes_of(name: str, fit: Association, points: pd.DataFrame) -> tuple[str, ...]:
     """Return the correlation, how far to trust it, and which points are missing."""
-    notes = [f"Line: least squares. {in_words(fit, len(points)).capitalize()}."]
-    if np.isfinite(fit.r):
-        notes.append(
+    n = len(points)
+    counted = f"n = {fit.n}, missing {n - fit.n}"
+    if not np.isfinite(fit.r):
+        notes = [f"{name}: no correlation, which needs 3 points that differ ({counted})"]
+    else:
+        notes = [
+            f"{name}: Pearson r = {fit.r:.2f}, permutation p = {fit.permutation_p:.2g}, "
+            f"p = {fit.p:.2g} as if points were independent ({counted}). Line: least squares.",
             "Trust the permutation test (rows and columns of CKA relabelled together, "
             f"{fit.n_permutations:,} ways): CKA is symmetric, so that each x occurs twice, and "
-            "every task is in many points; the other p takes them for independent."
-        )
+            "every task is in many points; the other p takes them for independent.",
+        ]
     lacking = points["label"][points[["cka", "normalised"]].isna().any(axis=1)]
     if len(lacking):
         notes.append(
-            f"Missing: {len(lacking)} of {len(points)} points ({', '.join(lacking)}); missing.csv "
-            "has the commands that fill them."
+            f"Missing: {len(lacking)} of {n} points ({', '.join(lacking)}); missing.csv has the "
+            "commands that fill them."
         )
     return tuple(notes)
-
-
-def in_words(fit: Association, n: int) -> str:
-    """Return a sentence such as `Pearson r = 0.35, permutation p = 0.055, ...`."""
-    counted = f"n = {fit.n}, missing {n - fit.n}"
-    if not np.isfinite(fit.r):
-        return f"no correlation, which needs 3 points that differ ({counted})"
-    return (
-        f"Pearson r = {fit.r:.2f}, permutation p = {fit.permutation_p:.2g}, "
-        f"p = {fit.p:.2g} as if points were independent ({counted})"
-    )
 
 
 def _listed(seeds: Sequence[int]) -> str:
@@ -317,9 +281,7 @@ def _listed(seeds: Sequence[int]) -> str:
 main = analysis_command(
     NAME,
     cka_generalization,
-    click.option(
-        "--layer", default=DEFAULT, show_default=True, help="A layer, or that of extractions."
-    ),
+    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, or default."),
 )
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from analysis.figures.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
 from analysis.statistics.matrices import Aggregate, aggregate, expected_matrix, summaries
 from analysis.store.evaluations import Improvements
 from analysis.store.missing import missing_cells, missing_expected
-from worldrep.names import family_in_words, finetunings
+from worldrep.names import FINETUNINGS, family_in_words, finetunings
 
 __all__ = ["MEAN", "Panel", "Strip", "make_panel", "panels_of", "seeds_in_words"]
 

@@ -11,7 +11,7 @@ from drawn_text import clashes
 from synthetic import part
 
 from analysis.cka import cka, main
-from analysis.cka.pairs import pair_table
+from analysis.cka.families import pair_table
 from analysis.options import Options
 from analysis.statistics.comparison import rank_sum
 from analysis.store.source import Source

@@ -127,8 +127,8 @@ def test_fewer_than_three_points_have_no_correlation(synthetic):
     found = result()
     facts = found.parts[0].statistics["cka_generalization"]
     assert facts["n"] == 2 and np.isnan(facts["r"]) and found.parts[0].fit is None
-    assert found.parts[0].said == (
-        "cka_generalization: no correlation, which needs 3 points that differ (n = 2, missing 40)",
+    assert found.parts[0].notes[0] == (
+        "cka_generalization: no correlation, which needs 3 points that differ (n = 2, missing 40)"
     )
     found.parts[0].draw("")
 

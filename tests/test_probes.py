@@ -17,8 +17,16 @@ from analysis.figures.heatmap import MANY_COLUMNS
 from analysis.options import Options
 from analysis.probes import main, probes
 from analysis.probes.charts import DISPARITY
-from analysis.probes.models import BASE, GROUPS, WITH, WITHOUT
-from analysis.probes.statistics import comparison, map_limits, pair_masks, shown_models
+from analysis.probes.models import (
+    BASE,
+    GROUPS,
+    WITH,
+    WITHOUT,
+    comparison,
+    map_limits,
+    pair_masks,
+    shown_models,
+)
 from analysis.statistics.similarity import procrustes_table
 from analysis.store.extractions import parse_layer
 from analysis.store.source import Source
@@ -353,7 +361,7 @@ def test_a_base_alone_is_drawn_without_a_comparison(synthetic):
     assert {part.name for part in found.parts} == {
         "atlantis_histogram", "probe_errors", "atlantis_by_model", "position_map", "pca_map",
     }  # fmt: skip
-    assert "no test" in part(found, "atlantis_histogram").said[0]
+    assert "no test" in part(found, "atlantis_histogram").notes[0]
 
 
 # Bad input

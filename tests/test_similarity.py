@@ -13,7 +13,7 @@ from analysis.statistics.similarity import (
     cka_table,
     linear_cka,
     principal_components,
-    procrustes_disparity,
+    procrustes_table,
 )
 from worldrep.errors import InputError
 
@@ -25,6 +25,10 @@ several = settings(max_examples=40, deadline=None)
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape)
+
+
+def procrustes_disparity(a, b):
+    return procrustes_table([a, b])[0, 1]
 
 
 def rotation(seed, d):

@@ -11,11 +11,13 @@ from typing import Any
 import click
 import pandas as pd
 
-from analysis.cka.families import Family, Likeness, compare_family
-from analysis.cka.pairs import (
+from analysis.cka.families import (
     OTHER_SEED,
     SAME,
     SHARED_SEED,
+    Family,
+    Likeness,
+    compare_family,
     mean_over_pairs,
     mixture_masks,
     pair_statistics,
@@ -41,27 +43,22 @@ LABEL = "linear CKA (no unit)"
 
 
 def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
-    """Compute the CKA matrices of all families in the store, at a layer or at `all` of them.
-
-    Raises:
-        InputError: The models do not have this layer.
-        NothingThere: No two models can be compared.
-    """
+    """Compute the CKA matrices of all families in the store, at a layer or at `all` of them."""
     families, caveats = compare_families(source, options, parse_layer(layer, ALL))
     layers = [likeness for family in families for likeness in family.layers]
-    statistics = {likeness.name: statistics_of(likeness) for likeness in layers}
+    statistics = {own.name: statistics_of(own) for own in layers}
     parts: list[Panel | Curves] = [panel_of(own, statistics[own.name]) for own in layers]
     if layer == ALL:
         parts += [curves_of(family, statistics) for family in families]
     return Result(
         name=NAME,
         options=options,
-        seeds=tuple(sorted({seed for likeness in layers for seed in likeness.seeds})),
+        seeds=tuple(sorted({seed for own in layers for seed in own.seeds})),
         parts=parts,
         missing=missing_table(row for family in families for row in family.missing),
         runs_used=pd.concat([family.runs_used for family in families]),
         caveats=[*caveats, *(text for family in families for text in family.caveats)],
-        tables={"pairs": pd.concat([likeness.pairs for likeness in layers], ignore_index=True)},
+        tables={"pairs": pd.concat([own.pairs for own in layers], ignore_index=True)},
         statistics={f"{name}_pairs": facts for name, facts in statistics.items()},
         tags={
             "pretrain": ",".join(family.name for family in families),
@@ -74,51 +71,38 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
 def compare_families(
     source: Source, options: Options, layer: int | str
 ) -> tuple[list[Family], list[str]]:
-    """Return the families that can be compared, and caveats about the others.
-
-    Raises:
-        NothingThere: None can be compared.
-    """
+    """Return the families that can be compared, and caveats about the others."""
     trained = Trained.read(source, options)
     families, caveats, faults = [], [], []
     for name in FAMILIES:
+        reason = "the store has no representations of its models"
         try:
-            family = compare_family(source, options, trained, name, layer)
+            if family := compare_family(source, options, trained, name, layer):
+                families.append(family)
+                continue
         except NothingThere as fault:
             faults.append(fault)
-            caveats.append(f"{name} is left out: {fault}")
-            continue
-        if family:
-            families.append(family)
-            caveats += family.bias_caveats
-        else:
-            caveats.append(f"{name} is left out: the store has no representations of its models")
-    if faults and not families:
+            reason = str(fault)
+        caveats.append(f"{name} is left out: {reason}")
+    if families:
+        return families, caveats
+    if faults:
         raise faults[0]
-    if not families:
-        kind = "representations of models pretrained on one, two or three tasks (pt1-X, pt2, pt3)"
-        raise nothing_of(kind, "extract", options, source)
-    return families, caveats
+    kind = "representations of models pretrained on one, two or three tasks (pt1-X, pt2, pt3)"
+    raise nothing_of(kind, "extract", options, source)
 
 
 def statistics_of(likeness: Likeness) -> dict[str, Any]:
     """Return `pair_statistics`, and the CKA of shuffled cities."""
-    return {
-        **pair_statistics(likeness.pairs, len(likeness.models), len(likeness.seeds)),
-        SHUFFLED: likeness.chance,
-        "n_cities": likeness.n_cities,
-        "n_features": list(likeness.n_features),
-    }
-
-
-def _mixture_label(name: str) -> str:
-    return f"{' + '.join(PRETRAININGS[name])}{GAP}{name}"
+    facts = pair_statistics(likeness.pairs, len(likeness.models), len(likeness.seeds))
+    further = {"n_cities": likeness.n_cities, "n_features": list(likeness.n_features)}
+    return facts | {SHUFFLED: likeness.chance} | further
 
 
 MIXTURES = Frame(
     "pretrained on",
     "pretrained on (the rows say what)",
-    _mixture_label,
+    lambda name: f"{' + '.join(PRETRAININGS[name])}{GAP}{name}",
     mixture_masks,
     ("same mixture", "overlapping mixtures", "disjoint mixtures"),
 )
@@ -130,26 +114,21 @@ def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
     which = f"seeds {', '.join(map(str, seeds))}"
     if len(seeds) == 1:
         which = f"seed {seeds[0]} only: no spread"
-    return make_panel(
-        likeness.name,
-        f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
-        kind_of(likeness),
-        mean_over_pairs(likeness.pairs, likeness.models, likeness.labels, len(seeds)),
-        notes=notes_of(statistics),
-    )
-
-
-def kind_of(likeness: Likeness) -> Kind:
-    """Return what the cells mean, and how they are coloured."""
     lines = (
         "How alike two models represent the same cities, each asked with its own (first) task: "
         f"linear CKA, double-centred. {likeness.n_cities} world cities, "
-        f"{likeness.features_in_words}, layer {likeness.layer}.",
+        f"{likeness.features_in_words}, layer {layer}.",
         "1: the same but for rotation and scale. 0: nothing in common. Each cell is the mean over "
         "all pairs of seeds, on the diagonal over pairs of different seeds.",
     )
     frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
-    return Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
+    return make_panel(
+        likeness.name,
+        f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
+        Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame),
+        mean_over_pairs(likeness.pairs, likeness.models, likeness.labels, len(seeds)),
+        notes=notes_of(statistics),
+    )
 
 
 def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
@@ -191,11 +170,9 @@ def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
         name=f"cka_{family.name}_by_layer",
         title=f"CKA of models pretrained on {FAMILIES[family.name]}, by layer",
         lines=(
-            "Mean linear CKA over pairs of models, on "
-            f"{family.layers[0].n_cities} world cities; the same tasks are always of different "
-            "seeds. Layer 0 is the embeddings.",
-            f"{SHUFFLED.capitalize()}: CKA by chance, with the cities of one of the two in random "
-            "order.",
+            f"Mean linear CKA over pairs of models, on {family.layers[0].n_cities} world cities; "
+            "the same tasks are always of different seeds. Layer 0 is the embeddings.",
+            f"{SHUFFLED.capitalize()}: CKA by chance, the cities of one in random order.",
         ),
         table=pd.DataFrame(rows).astype({"mean": float, "std": float}),
         x="layer",
@@ -211,10 +188,5 @@ def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
 main = analysis_command(
     NAME,
     cka,
-    click.option(
-        "--layer",
-        default=DEFAULT,
-        show_default=True,
-        help="A layer, all that the models have in common, or the default one of extractions.",
-    ),
+    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, all, or default."),
 )

@@ -19,20 +19,12 @@ from analysis.probes.charts import (
     model_intervals,
     position_map,
 )
-from analysis.probes.models import probe_models, read_extracted
-from analysis.probes.statistics import (
-    by_model,
-    comparison,
-    disparities,
-    fullest_seed,
-    shown_models,
-)
+from analysis.probes.models import by_model, disparities, probe_models, shown_models
 from analysis.result import Part, Result
 from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.source import Source
 
 NAME = "probes"
-EACH, MEANS = "each model and seed", "each model, mean over its seeds"
 
 
 def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
@@ -41,15 +33,13 @@ def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     layer: `default` or a number. Raises InputError for another one, NothingThere when there are no
     representations.
     """
-    found = probe_models(read_extracted(source, options, parse_layer(layer)))
+    found = probe_models(source, options, parse_layer(layer))
     table, models = found.table, by_model(found.table)
-    units = {EACH: table} | ({MEANS: models} if table["seed"].nunique() > 1 else {})
-    facts = {unit: comparison(rows) for unit, rows in units.items()}
-    seed = fullest_seed(table)
+    seed = int(table["seed"].mode()[0])  # the one with most models
     shown = shown_models(table[table["seed"] == seed])
     parts: list[Part] = [
-        histogram(units, facts, found.guessed["atlantis_error"]),
-        error_scatter(found, {EACH: comparison(table, "world_error")}),
+        histogram(found, models),
+        error_scatter(found),
         model_intervals(models, found),
         position_map(found, shown, seed),
         component_map(found, shown, seed),
@@ -76,10 +66,5 @@ def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
 main = analysis_command(
     NAME,
     probes,
-    click.option(
-        "--layer",
-        default=DEFAULT,
-        show_default=True,
-        help="A layer (0: embeddings), or the default one of extractions.",
-    ),
+    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, or default."),
 )

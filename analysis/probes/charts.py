@@ -14,8 +14,12 @@ from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import Frame, Kind
 from analysis.figures.scatter import Scatter
 from analysis.panels import Panel, make_panel, seeds_in_words
-from analysis.probes.models import BASE, WITH, WITHOUT, Probed
-from analysis.probes.statistics import (
+from analysis.probes.models import (
+    BASE,
+    WITH,
+    WITHOUT,
+    Probed,
+    comparison,
     component_table,
     map_limits,
     model_label,
@@ -29,20 +33,20 @@ ERROR = "probe error on Atlantis (0.1 degree)"
 MOST_LABELS = 14
 MANY_CITIES = 500
 WIDE = 3.6  # inches of one map
+EACH, MEANS = "each model and seed", "each model, mean over its seeds"
+MEAN_POSITION = "error of always saying the mean position of the cities fitted on"
 DISPARITY_LIMITS = (0.05, 0.1, 0.2, 0.5, 1.0)  # the colour scale ends at the least that fits
 HOVER = ("model", "seed", "tasks", "world_error", "atlantis_error", "layer", "run_id")
 
 
-def histogram(
-    units: Mapping[str, pd.DataFrame], facts: Mapping[str, dict[str, Any]], guess: float
-) -> Histogram:
-    """Chart Atlantis errors with and without distance.
-
-    units: rows by unit of counting; facts: `comparison` of each; guess: error of the mean position.
-    """
+def histogram(found: Probed, models: pd.DataFrame) -> Histogram:
+    """Chart Atlantis errors with and without distance. models: of `by_model`."""
+    units, guess = {EACH: found.table}, found.guessed["atlantis_error"]
+    if found.table["seed"].nunique() > 1:
+        units[MEANS] = models
+    facts = {unit: comparison(rows) for unit, rows in units.items()}
     table = pd.concat([rows.assign(unit=unit) for unit, rows in units.items()], ignore_index=True)
     is_log = _spans_decades(table["atlantis_error"])
-    notes = {unit: in_words(own) for unit, own in facts.items()}
     return Histogram(
         name="atlantis_histogram",
         title="Reading the positions of Atlantis off the hidden states",
@@ -52,8 +56,7 @@ def histogram(
         y_label="number of models",
         lines=(
             "Models by whether distance was among the tasks that they were fine-tuned on.",
-            "Dashed: median. Dotted: error of always saying the mean position of the cities "
-            f"fitted on ({guess:.0f}).",
+            f"Dashed: median. Dotted: {MEAN_POSITION} ({guess:.0f}).",
         ),
         group="fine_tuned",
         facet="unit",
@@ -61,8 +64,7 @@ def histogram(
         log=is_log,
         reference=guess,
         hover=HOVER,
-        notes=tuple(f"{unit}: {text}" for unit, text in notes.items()),
-        said=tuple(f"Atlantis error, {unit}: {text}" for unit, text in notes.items()),
+        notes=tuple(f"Atlantis error, {unit}: {in_words(own)}" for unit, own in facts.items()),
         statistics={"atlantis_error": facts},
     )
 
@@ -76,17 +78,18 @@ def in_words(facts: dict[str, Any]) -> str:
     ]
     test = facts["mann_whitney"]
     if np.isnan(test["u"]):
-        return "; ".join([*parts, "no test, as one group is empty"])
-    return "; ".join([*parts, f"Mann-Whitney U = {test['u']:g}, p = {test['p']:.2g}"])
+        parts.append("no test, as one group is empty")
+    else:
+        parts.append(f"Mann-Whitney U = {test['u']:g}, p = {test['p']:.2g}")
+    return "; ".join(parts)
 
 
 def _spans_decades(values: pd.Series) -> bool:
-    """Return whether values are better shown on a logarithmic axis."""
     return bool(values.min() > 0 and values.max() / values.min() >= 10)
 
 
-def error_scatter(found: Probed, facts: dict[str, Any]) -> Scatter:
-    """Chart errors on Atlantis against those on held-out world cities. facts: of the latter."""
+def error_scatter(found: Probed) -> Scatter:
+    """Chart errors on Atlantis against those on held-out world cities."""
     table, guess = found.table, found.guessed
     is_log = _spans_decades(table[["world_error", "atlantis_error"]].stack())
     names = table["ft"].where(table["ft"] != NO_FT, "pt1")
@@ -114,7 +117,7 @@ def error_scatter(found: Probed, facts: dict[str, Any]) -> Scatter:
             f"an error of {guess['world_error']:.0f} on held-out cities and of "
             f"{guess['atlantis_error']:.0f} on Atlantis.",
         ),
-        statistics={"world_error": facts},
+        statistics={"world_error": {EACH: comparison(table, "world_error")}},
     )
 
 
@@ -139,8 +142,7 @@ def model_intervals(models: pd.DataFrame, found: Probed) -> Intervals:
         log=is_log,
         lines=(
             f"{spread if n_seeds > 1 else ''}Rings: single seeds.",
-            "Grey: error of always saying the mean position of the cities fitted on "
-            f"({guess:.0f}).",
+            f"Grey: {MEAN_POSITION} ({guess:.0f}).",
         ),
         group="fine_tuned",
         size=(5.6, max(2.0, 0.24 * len(models))),
@@ -239,7 +241,7 @@ DISPARITY = Kind(
 
 
 def disparity_panel(matrices: Mapping[int, pd.DataFrame], largest: float) -> Panel:
-    """Return the mean over seeds of Procrustes disparities between models."""
+    """Return the mean over seeds of Procrustes disparities; largest: of all pairs."""
     title = f"Procrustes disparity between models, {seeds_in_words(list(matrices))}"
     top = next(limit for limit in DISPARITY_LIMITS if limit >= largest)
     kind = replace(DISPARITY, limits=(0.0, top))

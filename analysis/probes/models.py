@@ -1,13 +1,9 @@
-"""Linear probe and principal components of the representations of pt1 and its fine-tunings.
-
-`read_extracted` reads which extractions there are; `probe_models` loads one after the other and
-computes.
-"""
+"""Linear probe and principal components of the representations of pt1 and its fine-tunings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,21 +11,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.options import Options
-from analysis.statistics.similarity import principal_components
+from analysis.statistics.comparison import rank_sum
+from analysis.statistics.matrices import Masks, summary
+from analysis.statistics.similarity import principal_components, procrustes_table
 from analysis.store.evaluations import PRETRAIN
 from analysis.store.extractions import (
     DEFAULT,
     Extractions,
     check_depth,
-    default_layer,
     layers_of,
     read_extractions,
 )
 from analysis.store.missing import Commands, missing_table
 from analysis.store.selection import NothingThere, Trained, nothing_of, used_runs
 from analysis.store.source import Source
-from worldrep.data.world import World
+from worldrep.data.world import ATLANTIS, X_LIMIT, Y_LIMIT, World
 from worldrep.errors import StateError
+from worldrep.evaluation.improvement import spread_of
 from worldrep.evaluation.representations import ProbeResult, probe_positions
 from worldrep.names import FINETUNINGS, NO_FT, ModelName, parse_model
 from worldrep.tracking import StoredRun
@@ -37,83 +35,25 @@ from worldrep.tracking import StoredRun
 DISTANCE, COMPONENTS = "distance", 3
 FTS = (NO_FT, *FINETUNINGS)  # in the order of tables
 WITH, WITHOUT, BASE = "with distance", "without distance", "not at all (base)"
+DEGREE = 10  # units of 0.1 degree
+HELD_OUT = "held-out world city"
+SHARE_INSIDE = 0.98
+FLATTEST = 0.5  # height of a map as a share of its width, that of the world
 GROUPS = pd.CategoricalDtype([WITH, WITHOUT, BASE], ordered=False)
 
-
-@dataclass(frozen=True)
-class Extracted:
-    """Extractions to probe.
-
-    runs: by run id, with the columns ft and layer (the one to probe), in the order of the models.
-    """
-
-    place: str
-    runs: pd.DataFrame
-    found: Extractions
-    seeds: tuple[int, ...]
-    commands: Commands
-
-
-def read_extracted(source: Source, options: Options, layer: int | str) -> Extracted:
-    """Read which extractions pt1 and its fine-tunings have.
-
-    layer: a number, or `default` for each model's own. Raises InputError for a layer that the
-    models do not have, NothingThere when there are no extractions of it.
-    """
-    names = options.names | {"pretrain": PRETRAIN}
-    trained = Trained.read(source, options, pretrain=PRETRAIN)
-    runs = {run.id: run for run in source.runs(stage="extract", **names)}
-    if runs:
-        check_depth(layer, runs.values())
-    held = [run for run in runs.values() if layer == DEFAULT or layer in layers_of(run)]
-    seeds = options.seeds or tuple(sorted({int(run.tag("seed")) for run in held}))
-    if not any(int(run.tag("seed")) in seeds for run in held):
-        raise _nothing(source, options, runs.values(), layer)
-    # A model that some of the seeds have is missing in the others.
-    known = [*trained.runs.values(), *runs.values()]
-    fts = {run.tag("ft") for run in known if int(run.tag("seed")) in seeds} | {NO_FT}
-    models = [
-        ModelName(PRETRAIN, ft, options.width).tuned_by(options.strategy) for ft in FTS if ft in fts
-    ]
-    asked = [(model, seed) for model in models for seed in seeds]
-    found = read_extractions(source, trained, asked, layer=layer, **names)
-    usual = [default_layer(runs[run_id]) for run_id in found.runs.index]
-    table = found.runs.assign(
-        layer=layer if isinstance(layer, int) else usual, place=found.runs["ft"].map(FTS.index)
-    )
-    ordered = table.sort_values(["place", "seed"], kind="stable")
-    return Extracted(source.place, ordered, found, seeds, trained.commands)
-
-
-def _nothing(
-    source: Source, options: Options, runs: Iterable[StoredRun], layer: int | str
-) -> NothingThere:
-    """Return why no extraction can be used."""
-    runs = list(runs)
-    if not runs:
-        return nothing_of("representations", "extract", options, source)
-    seeds = sorted({int(run.tag("seed")) for run in runs})
-    layers = sorted({layer for run in runs for layer in layers_of(run)})
-    asked = "" if layer == DEFAULT else f" of layer {layer}"
-    hint = "" if layer == DEFAULT else f"; `-e extract -P layers={layer}` makes them"
-    asked += f" for seeds {', '.join(map(str, options.seeds))}" if options.seeds else ""
-    return NothingThere(
-        f"{source.place} has no representations{asked} ({options.in_words}): it has layers "
-        f"{', '.join(map(str, layers)) or 'none'} of seeds {', '.join(map(str, seeds))}{hint}"
-    )
+Limits = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Cities:
     """Probe of one model, and principal components (n, 3) of all its cities.
 
-    explained: each component's share of the variance; features: columns of the representations.
+    explained: each component's share of the variance.
     """
 
     probe: ProbeResult
     components: NDArray[np.float64]
     explained: NDArray[np.float64]
-    features: int
 
 
 @dataclass(frozen=True)
@@ -134,42 +74,77 @@ class Probed:
     caveats: list[str]
 
 
-def probe_models(read: Extracted) -> Probed:
-    """Load each extraction and probe it. Raises NothingThere if none can be used."""
-    world = read.found.world
+def probe_models(source: Source, options: Options, layer: int | str) -> Probed:
+    """Probe the extractions of pt1 and its fine-tunings, one after the other.
+
+    layer: a number, or `default` for each model's own. Raises InputError for a layer that the
+    models do not have, NothingThere when no extraction of it can be used.
+    """
+    found, seeds, commands = read_extracted(source, options, layer)
     rows, cities, faults = [], {}, []
-    for run in read.runs.itertuples():
+    for run in found.runs.itertuples():
         try:
-            own = probe_cities(read.found.table(run.Index, run.layer), world)
+            features = found.table(run.Index, run.layer)
+            cities[run.Index] = probe_cities(features, found.world)
         except StateError as fault:
-            again = read.commands.extract(parse_model(run.model), run.seed)
-            command = read.commands.again(run.Index, again)
+            again = commands.extract(parse_model(run.model), run.seed)
             row = {"model": run.model, "seed": run.seed, "reason": str(fault)}
-            faults.append(row | {"command": command})
+            faults.append(row | {"command": commands.again(run.Index, again)})
         else:
-            cities[run.Index] = own
-            rows.append(_row(run, own))
+            rows.append(_row(run, cities[run.Index].probe, features.shape[1]))
     if not rows:
-        raise NothingThere(
-            f"{read.place}: no representations that can be used; {faults[0]['reason']}"
-        )
+        reason = faults[0]["reason"]
+        raise NothingThere(f"{source.place}: no representations that can be used; {reason}")
     table = pd.DataFrame(rows).astype({"fine_tuned": GROUPS})
-    used = read.found.runs.loc[table["run_id"]]
-    absent = [{"matrix": "probes", "task": "", **row} for row in (*read.found.absent, *faults)]
+    used = found.runs.loc[table["run_id"]]
     return Probed(
         table=table,
         cities=cities,
-        world=world,
-        guessed=guessed_errors(world, next(iter(cities.values())).probe),
-        seeds=read.seeds,
-        missing=missing_table(absent),
+        world=found.world,
+        guessed=guessed_errors(found.world, next(iter(cities.values())).probe),
+        seeds=seeds,
+        missing=missing_table({"matrix": "probes", **row} for row in (*found.absent, *faults)),
         runs_used=used_runs(used, set(used.index)),
-        caveats=[
-            *read.found.caveats,
-            *_base_caveats(used),
-            *_seed_caveats(table, read.seeds),
-            *_probe_caveats(table),
-        ],
+        caveats=[*found.caveats, *_base_caveats(used), *_caveats(table, seeds)],
+    )
+
+
+def read_extracted(
+    source: Source, options: Options, layer: int | str
+) -> tuple[Extractions, tuple[int, ...], Commands]:
+    """Read which extractions pt1 and its fine-tunings have, the seeds, and commands for others."""
+    names = options.names | {"pretrain": PRETRAIN}
+    trained = Trained.read(source, options, pretrain=PRETRAIN)
+    runs = source.runs(stage="extract", **names)
+    if not runs:
+        raise nothing_of("representations", "extract", options, source)
+    check_depth(layer, runs)
+    held = {int(run.tag("seed")) for run in runs if layer == DEFAULT or layer in layers_of(run)}
+    seeds = options.seeds or tuple(sorted(held))
+    if not held & set(seeds):
+        raise NothingThere(f"{source.place} has no representations{_held(runs, options, layer)}")
+    # A model that some of the seeds have is missing in the others.
+    known = [*trained.runs.values(), *runs]
+    fts = {run.tag("ft") for run in known if int(run.tag("seed")) in seeds} | {NO_FT}
+    models = [
+        ModelName(PRETRAIN, ft, options.width).tuned_by(options.strategy) for ft in FTS if ft in fts
+    ]
+    asked = [(model, seed) for model in models for seed in seeds]
+    found = read_extractions(source, trained, asked, layer=layer, **names)
+    return found, seeds, trained.commands
+
+
+def _held(runs: list[StoredRun], options: Options, layer: int | str) -> str:
+    """Return what was asked for, and which layers and seeds the store has instead."""
+    seeds = sorted({int(run.tag("seed")) for run in runs})
+    layers = sorted({layer for run in runs for layer in layers_of(run)})
+    asked, hint = "", ""
+    if layer != DEFAULT:
+        asked, hint = f" of layer {layer}", f"; `-e extract -P layers={layer}` makes them"
+    asked += f" for seeds {', '.join(map(str, options.seeds))}" if options.seeds else ""
+    return (
+        f"{asked} ({options.in_words}): it has layers {', '.join(map(str, layers)) or 'none'} "
+        f"of seeds {', '.join(map(str, seeds))}{hint}"
     )
 
 
@@ -179,12 +154,11 @@ def probe_cities(table: NDArray[np.float32], world: World) -> Cities:
         raise StateError("its representations have NaN or infinity")
     if not np.ptp(table, axis=0).any():
         raise StateError("its representations are the same for all cities")
-    components, explained = principal_components(table, COMPONENTS)
-    return Cities(probe_positions(table, world), components, explained, table.shape[1])
+    return Cities(probe_positions(table, world), *principal_components(table, COMPONENTS))
 
 
-def _row(run: Any, own: Cities) -> dict[str, Any]:
-    model, probe = parse_model(run.model), own.probe
+def _row(run: Any, probe: ProbeResult, n_features: int) -> dict[str, Any]:
+    model = parse_model(run.model)
     is_base, has_distance = model.ft == NO_FT, DISTANCE in model.tasks
     return {
         "model": run.model,
@@ -195,7 +169,7 @@ def _row(run: Any, own: Cities) -> dict[str, Any]:
         "fine_tuned": BASE if is_base else WITH if has_distance else WITHOUT,
         "layer": run.layer,
         **position_errors(probe),
-        "n_features": own.features,
+        "n_features": n_features,
         "n_fitted": int(probe.trained.sum()),
         "n_baseline": int(probe.baseline.sum()),
         "n_atlantis": int(probe.atlantis.sum()),
@@ -214,8 +188,7 @@ def guessed_errors(world: World, probe: ProbeResult) -> dict[str, float]:
     """Return the same for the mean position of the cities fitted on, whatever the city."""
     middle = world.positions[probe.trained].mean(axis=0)
     errors = np.linalg.norm(world.positions - middle, axis=1)
-    known = ProbeResult(probe.predicted, errors, probe.trained, probe.baseline, probe.atlantis)
-    return position_errors(known)
+    return position_errors(replace(probe, errors=errors))
 
 
 def _base_caveats(used: pd.DataFrame) -> list[str]:
@@ -229,11 +202,11 @@ def _base_caveats(used: pd.DataFrame) -> list[str]:
     ]
 
 
-def _seed_caveats(table: pd.DataFrame, seeds: tuple[int, ...]) -> list[str]:
-    """Name seeds without any model, and means that rest on some of the seeds only."""
-    absent = [seed for seed in seeds if seed not in set(table["seed"])]
+def _caveats(table: pd.DataFrame, seeds: tuple[int, ...]) -> list[str]:
+    """Return caveats about missing seeds, and about the probe and the test."""
+    first, features, n = table.iloc[0], table["n_features"].max(), table["model"].value_counts()
+    absent = sorted(set(seeds) - set(table["seed"]))
     caveats = [f"seed {seed} has no representations" for seed in absent]
-    n = table["model"].value_counts()
     partial = int((n < len(seeds)).sum())
     if len(seeds) == 1:
         caveats.append(f"one seed only ({seeds[0]}): no spread over seeds")
@@ -242,13 +215,6 @@ def _seed_caveats(table: pd.DataFrame, seeds: tuple[int, ...]) -> list[str]:
             f"{partial} of {len(n)} models have representations of some of the {len(seeds)} seeds "
             "only: their means rest on those"
         )
-    return caveats
-
-
-def _probe_caveats(table: pd.DataFrame) -> list[str]:
-    """Say what the numbers of features and cities mean for the probe and the test."""
-    first, features = table.iloc[0], table["n_features"].max()
-    caveats = []
     if features >= first["n_fitted"] - 1:
         caveats.append(
             f"the probe has {features} features and is fitted on {first['n_fitted']} cities: it "
@@ -262,3 +228,158 @@ def _probe_caveats(table: pd.DataFrame) -> list[str]:
         "each model was shown the cities in the prompt of its own first task: representations "
         "differ by that as well",
     ]
+
+
+def by_model(table: pd.DataFrame) -> pd.DataFrame:
+    """Return each model's Atlantis error over seeds, the smallest first.
+
+    table: one row for each model and seed. n_seeds, seeds and atlantis_errors: the model's seeds
+    and the error of each; world_error: mean of the held-out cities' errors.
+    """
+    groups = table.groupby("model", sort=False)
+    spreads = pd.DataFrame([spread_of(own) for _, own in groups["atlantis_error"]])
+    further = groups.agg(
+        seeds=("seed", tuple),
+        atlantis_errors=("atlantis_error", tuple),
+        world_error=("world_error", "mean"),
+    )
+    columns = {"mean": "atlantis_error", "std": "std", "low": "low", "high": "high", "n": "n_seeds"}
+    found = groups[["ft", "tasks", "fine_tuned"]].first().reset_index()
+    found = found.join(spreads[[*columns]].rename(columns=columns)).join(further, on="model")
+    return found.sort_values("atlantis_error", kind="stable", ignore_index=True)
+
+
+def comparison(table: pd.DataFrame, column: str = "atlantis_error") -> dict[str, Any]:
+    """Summarise a column for each group of `fine_tuned`, and compare with and without distance."""
+    groups = {group: table.loc[table["fine_tuned"] == group, column] for group in GROUPS.categories}
+    facts: dict[str, Any] = {
+        group: summary(values.to_numpy(dtype=float)) | {"median": float(values.median())}
+        for group, values in groups.items()
+    }
+    test = rank_sum(groups[WITH].to_list(), groups[WITHOUT].to_list())
+    return facts | {"mann_whitney": vars(test)}
+
+
+def shown_models(table: pd.DataFrame) -> dict[str, str]:
+    """Choose models to draw: run id -> why (the base, best and worst of both groups, the median).
+
+    table: the models of one seed. The median is that of all fine-tuned ones; each occurs once.
+    """
+    ordered = table.sort_values("atlantis_error", kind="stable").set_index("run_id")["fine_tuned"]
+    tuned = ordered.index[ordered != BASE]
+    wanted = [("base", run_id) for run_id in ordered.index[ordered == BASE]]
+    for group in (WITH, WITHOUT):
+        own = ordered.index[ordered == group]
+        wanted += [(f"best {group}", own[0]), (f"worst {group}", own[-1])] if len(own) else []
+    if len(tuned):
+        wanted.append(("median", tuned[(len(tuned) - 1) // 2]))
+    chosen: dict[str, str] = {}
+    for why, run_id in wanted:
+        chosen.setdefault(run_id, why)
+    return chosen
+
+
+def model_label(ft: str) -> str:
+    """Return a label such as `distance + perimeter (ftwb2-13)`."""
+    return "base (pt1)" if ft in (NO_FT, PRETRAIN) else f"{' + '.join(FINETUNINGS[ft])} ({ft})"
+
+
+def position_table(found: Probed, shown: Mapping[str, str]) -> pd.DataFrame:
+    """Return true and probed positions in degrees of Atlantis and the held-out cities."""
+    models, tables = found.table.set_index("run_id"), []
+    for run_id, why in shown.items():
+        row, probe = models.loc[run_id], found.cities[run_id].probe
+        kept = probe.baseline | probe.atlantis
+        cities = found.world.cities[kept]
+        heading = model_label(row["ft"]) + (f", {why}" if row["ft"] != NO_FT else "")
+        own = cities[["city_id", "name", "region"]].assign(
+            city=np.where(probe.atlantis, ATLANTIS, HELD_OUT)[kept],
+            lon=cities["x"] / DEGREE,
+            lat=cities["y"] / DEGREE,
+            predicted_lon=probe.predicted[kept, 0] / DEGREE,
+            predicted_lat=probe.predicted[kept, 1] / DEGREE,
+            error=probe.errors[kept],
+            run_id=run_id,
+        )
+        own.insert(0, "shown", f"{heading}: error {row['atlantis_error']:.0f}")
+        own.insert(1, "model", row["model"])
+        own.insert(2, "seed", row["seed"])
+        tables.append(own.sort_values("city", kind="stable", ascending=False))
+    return pd.concat(tables, ignore_index=True)
+
+
+def map_limits(table: pd.DataFrame) -> tuple[Limits, Limits]:
+    """Return limits in degrees with all true and nearly all probed positions, within the map."""
+    tail, most = 100 * (1 - SHARE_INSIDE) / 2, np.array([X_LIMIT, Y_LIMIT]) / DEGREE
+    true = table[["lon", "lat"]].to_numpy()
+    low, high = np.percentile(table[["predicted_lon", "predicted_lat"]], [tail, 100 - tail], axis=0)
+    low = np.maximum(np.minimum(low, true.min(axis=0)), -most)
+    high = np.minimum(np.maximum(high, true.max(axis=0)), most)
+    margin = 0.04 * (high - low) + 0.5
+    low, high = low - margin, high + margin
+    width, height = high - low
+    further = np.maximum(0, [height - width, FLATTEST * width - height]) / 2
+    (left, bottom), (right, top) = (low - further).tolist(), (high + further).tolist()
+    return (left, right), (bottom, top)
+
+
+def component_table(
+    found: Probed, shown: Mapping[str, str]
+) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
+    """Return principal components of every city for the shown models, and their variance shares."""
+    models, cities = found.table.set_index("run_id"), found.world.cities
+    names = sorted(set(cities["region"]) - {ATLANTIS})
+    regions = pd.CategoricalDtype([*names, ATLANTIS])  # Atlantis last: drawn above the others
+    tables, shares = [], {}
+    for run_id in shown:
+        row, own = models.loc[run_id], found.cities[run_id]
+        percent = ", ".join(f"{100 * share:.0f}" for share in own.explained) + "%"
+        shares[row["model"]] = {f"share_{i + 1}": float(own.explained[i]) for i in range(3)}
+        tables.append(
+            cities[["city_id", "name"]].assign(
+                region=cities["region"].astype(regions),
+                shown=f"{model_label(row['ft'])}: {percent}",
+                model=row["model"],
+                seed=row["seed"],
+                run_id=run_id,
+                **{f"pc{i + 1}": own.components[:, i] for i in range(3)},
+            )
+        )
+    return pd.concat(tables, ignore_index=True), shares
+
+
+def disparities(found: Probed) -> tuple[dict[int, pd.DataFrame], float, dict[str, Any]]:
+    """Return each seed's Procrustes disparities, the largest of all pairs, and summaries."""
+    table = found.table
+    disparity = procrustes_table([found.cities[run_id].components for run_id in table["run_id"]])
+    names = table["ft"].replace(NO_FT, PRETRAIN)
+    every = pd.Index(names.unique(), name="model")
+    matrices = {}
+    for seed in sorted(set(table["seed"])):
+        own = (table["seed"] == seed).to_numpy()
+        matrix = pd.DataFrame(disparity[np.ix_(own, own)], index=names[own], columns=names[own])
+        matrices[int(seed)] = matrix.reindex(index=every, columns=every)
+    pairs = np.triu(np.ones_like(disparity, dtype=bool), 1)
+    labels = (table[column].to_numpy() for column in ("ft", "seed"))
+    same_model, same_seed = (np.equal.outer(own, own) for own in labels)
+    facts = {
+        "different models, same seed": summary(disparity[pairs & same_seed]),
+        "same model, different seeds": summary(disparity[pairs & same_model]),
+    }
+    return matrices, float(disparity.max()), facts
+
+
+def pair_masks(matrix: pd.DataFrame) -> Masks:
+    """Return the pairs of models, each once, by which of the two were fine-tuned on distance."""
+    known = np.array(["distance" in FINETUNINGS.get(ft, ()) for ft in matrix.index])
+    base = matrix.index.to_numpy() == PRETRAIN
+    with_base = base[:, None] | base
+    pairs = np.triu(np.ones(matrix.shape, dtype=bool), 1)
+    tuned = pairs & ~with_base
+    return {
+        "distance-distance": tuned & known[:, None] & known,
+        "other-other": tuned & ~known[:, None] & ~known,
+        "distance-other": tuned & (known[:, None] != known),
+        "base": pairs & with_base,
+        "all": pairs,
+    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +82,12 @@ def _require_comparable(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) 
         raise InputError(f"CKA compares tables with the same rows; {shapes}")
     if len(x) < 2:
         raise InputError(f"CKA needs at least 2 rows; {shapes}")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise InputError(f"CKA needs finite numbers, and there is NaN or infinity; {shapes}")
+    _require_finite("CKA needs", shapes, x, y)
+
+
+def _require_finite(who: str, shapes: str, *tables: npt.NDArray[Any]) -> None:
+    if not all(np.isfinite(table).all() for table in tables):
+        raise InputError(f"{who} finite numbers, and there is NaN or infinity; {shapes}")
 
 
 def _centred(table: Array) -> Array:
@@ -105,15 +110,17 @@ def _unit(centred: Array) -> Array:
 def principal_components(x: npt.ArrayLike, k: int = 3) -> tuple[Array, Array]:
     """Return the first k principal components of a table (n, d), by SVD of the centred table.
 
-    Returns:
-        The scores (n, k) in the unit of x, and each component's share of the total variance (k,),
-        NaN without variance. A component's sign makes its largest absolute loading positive.
-
-    Raises:
-        InputError: k is not in 1..min(n - 1, d), or there is NaN or infinity.
+    Returns the scores (n, k) in the unit of x, and each component's share of the total variance
+    (k,), NaN without variance. A component's sign makes its largest absolute loading positive.
+    Raises InputError if k is not in 1..min(n - 1, d), or if there is NaN or infinity.
     """
     table = np.asarray(x, dtype=np.float64)
-    _require_components(table, k)
+    if table.ndim != 2:
+        raise InputError(f"principal components need rows and columns; the shape is {table.shape}")
+    most = max(min(len(table) - 1, table.shape[1]), 0)
+    if not 1 <= k <= most:
+        raise InputError(f"a table of shape {table.shape} has {most} principal components, not {k}")
+    _require_finite("principal components need", f"the shape is {table.shape}", table)
     left, singular, loadings = np.linalg.svd(_centred(table), full_matrices=False)
     largest = np.abs(loadings[:k]).argmax(axis=1)
     signs = np.where(loadings[np.arange(k), largest] < 0, -1.0, 1.0)
@@ -122,36 +129,14 @@ def principal_components(x: npt.ArrayLike, k: int = 3) -> tuple[Array, Array]:
     return left[:, :k] * singular[:k] * signs, explained
 
 
-def _require_components(table: Array, k: int) -> None:
-    if table.ndim != 2:
-        raise InputError(f"principal components need rows and columns; the shape is {table.shape}")
-    most = max(min(len(table) - 1, table.shape[1]), 0)
-    if not 1 <= k <= most:
-        raise InputError(f"a table of shape {table.shape} has {most} principal components, not {k}")
-    if not np.isfinite(table).all():
-        raise InputError(
-            "principal components need finite numbers, and there is NaN or infinity;"
-            f" the shape is {table.shape}"
-        )
-
-
-def procrustes_disparity(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Return how far two configurations (n, k) of the same cities differ in shape: 0 to 1, no unit.
-
-    The sum of squared distances after both are shifted and scaled to norm 1 and b is rotated,
-    reflected and scaled onto a (as `scipy.spatial.procrustes`); 0 is the same shape.
-
-    Raises:
-        InputError: The shapes differ, all points of one coincide, or there is NaN or infinity.
-    """
-    return float(procrustes_table([a, b])[0, 1])
-
-
 def procrustes_table(configurations: Sequence[npt.ArrayLike]) -> Array:
-    """Return `procrustes_disparity` of all pairs of m configurations: a symmetric (m, m) array.
+    """Return how far m configurations (n, k) of the same cities differ in shape: (m, m), 0 to 1.
 
-    The best rotation of unit configurations A and B leaves 1 - s^2, where s is the sum of the
-    singular values of A'B (Gower 1975), so that no (n, k) table is rotated.
+    The sum of squared distances after both are shifted and scaled to norm 1 and one is rotated,
+    reflected and scaled onto the other (as `scipy.spatial.procrustes`). The best rotation of unit
+    configurations A and B leaves 1 - s^2, where s is the sum of the singular values of A'B (Gower
+    1975), so that no (n, k) table is rotated. Raises InputError if the shapes differ, all points of
+    one coincide, or there is NaN or infinity.
     """
     arrays = [np.asarray(points, dtype=np.float64) for points in configurations]
     for array in arrays[1:] or arrays:
@@ -168,7 +153,6 @@ def _require_shapes(a: Array, b: Array) -> None:
     shapes = f"the shapes are {a.shape} and {b.shape}"
     if a.shape != b.shape or a.ndim != 2 or a.size == 0:
         raise InputError(f"Procrustes compares configurations (n, k) of one shape; {shapes}")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InputError(f"Procrustes needs finite numbers, and there is NaN or infinity; {shapes}")
+    _require_finite("Procrustes needs", shapes, a, b)
     if not all(_centred(points).any() for points in (a, b)):
         raise InputError(f"all points of a configuration coincide, so it has no shape; {shapes}")

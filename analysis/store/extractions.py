@@ -40,8 +40,9 @@ DEFAULT, LAYERS = "default", "cfg.extract_layers"
 class Extractions:
     """One extraction of each model and seed that has one.
 
-    runs: table of `choose` with layers and world_digest; absent: models and seeds without one, with
-    reason and command; world: the cities that all of them have.
+    runs: table of `choose` in the order of what was asked for, with `layers` (those it has) and
+    `layer` (that asked for, else its default); absent: models and seeds without one, with reason
+    and command; world: the cities that all of them have.
     """
 
     source: Source
@@ -90,7 +91,7 @@ def read_extractions(
     StateError if the cities of the models cannot be read.
     """
     wanted = pd.DataFrame([(str(model), seed) for model, seed in asked], columns=KEYS)
-    pairs = set(wanted.itertuples(index=False, name=None))
+    pairs = pd.MultiIndex.from_frame(wanted)
     found = {
         run.id: run
         for run in source.runs(stage="extract", **names)
@@ -101,20 +102,22 @@ def read_extractions(
     runs = run_table(found.values(), trained.current)
     digests = {run_id: run.tag("world_digest") for run_id, run in trained.runs.items()}
     runs["layers"] = [layers_of(run) for run in found.values()]
+    runs["layer"] = [layer if isinstance(layer, int) else default_layer(r) for r in found.values()]
     runs["world_digest"] = runs["model_run_id"].map(digests).fillna("")
     runs = choose(runs, "extraction", most_layers=layer == ALL)
     chosen = runs[runs["chosen"]]
     chosen = chosen.assign(left_out=_left_out(chosen["world_digest"]))
-    kept = chosen[chosen["left_out"] == ""].drop(columns="left_out")
+    kept = chosen[chosen["left_out"] == ""]
     if kept.empty:
         raise NothingThere(
-            f"{source.place} has no finished training behind the representations of "
-            f"{_listed(wanted)}"
+            f"{source.place} has no finished training of the representations of {_listed(wanted)}"
         )
-    of_kept = runs[runs.set_index(KEYS).index.isin(kept.set_index(KEYS).index)]
+    own = pd.MultiIndex.from_frame(kept[KEYS])
+    of_kept = runs[pd.MultiIndex.from_frame(runs[KEYS]).isin(own)]
     caveats = [*city_caveats(chosen), *run_caveats(of_kept, "extraction", found)]
     absent = _absent(wanted, chosen, layer, trained)
-    return Extractions(source, kept, absent, caveats, _read_world(source, kept, names["world"]))
+    world = _read_world(source, kept, names["world"])
+    return Extractions(source, kept.iloc[pairs.get_indexer(own).argsort()], absent, caveats, world)
 
 
 def _is_usable(run: StoredRun, layer: int | str) -> bool:

@@ -41,6 +41,24 @@ def with_reasons(rows: pd.DataFrame, why: Why) -> pd.DataFrame:
     return pd.concat([rows, facts], axis=1)
 
 
+def explained(table: pd.DataFrame, gaps: Iterable[pd.DataFrame], on: list[str]) -> pd.DataFrame:
+    """Add the columns reason and command: those of all gaps of a row, joined.
+
+    gaps: tables of `missing`; on: key columns of all tables. A row without gaps has empty texts.
+    """
+    found: dict[Any, tuple[dict[str, None], dict[str, None]]] = {}
+    for gap in gaps:
+        keys = gap[on].itertuples(index=False, name=None)
+        for key, reason, command in zip(keys, gap["reason"], gap["command"], strict=True):
+            reasons, commands = found.setdefault(key, ({}, {}))
+            reasons[reason] = commands[command] = None
+    facts = [found.get(key, ({}, {})) for key in table[on].itertuples(index=False, name=None)]
+    return table.assign(
+        reason=["; ".join(reasons) for reasons, _ in facts],
+        command=[" && ".join(filter(None, commands)) for _, commands in facts],
+    )
+
+
 def missing_table(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
     """Return the rows as a table with MISSING_COLUMNS; task and seed default to empty."""
     empty = {"task": "", "seed": ""}

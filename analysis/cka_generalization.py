@@ -164,8 +164,7 @@ def label_permutation_test(cka: npt.ArrayLike, transfer: npt.ArrayLike) -> Assoc
     correlations = _correlations(relabelled, values)
     r, n = float(correlations[0]), int(known.sum())
     if math.isnan(r):
-        nan = math.nan
-        return Association(n, nan, nan, nan, nan, nan, 0)
+        return Association(n, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
     line = scipy.stats.linregress(points[known], values[known])
     found = np.abs(correlations[~np.isnan(correlations)])
     share = float((found >= abs(r) - TIE).mean())

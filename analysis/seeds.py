@@ -140,7 +140,8 @@ def _charts(
             _of(spread, MEANS),
             name="improvement",
             title=f"Normalised improvement on Atlantis, by model, {seeds_in_words(seeds)}",
-            line="0: as the base on Atlantis; 1: as on ordinary cities (clipped to 0..1.5)",
+            line="0: as the base on Atlantis; 1: as the base on ordinary cities (clipped to "
+            "0..1.5)",
             columns=2,
             width=4.6,
             x_label="normalised improvement",

@@ -118,7 +118,8 @@ class TrialRecorder:
         self._run.metrics(step, objectives)
         self._validations += 1
         if sweep.pruner != NONE:
-            trial.report(*objectives.values(), self._validations)
+            (value,) = objectives.values()
+            trial.report(value, self._validations)
             if step < self._steps and trial.should_prune():
                 raise optuna.TrialPruned
 

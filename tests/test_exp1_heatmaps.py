@@ -414,7 +414,7 @@ def test_the_mean_of_seeds_shows_its_spread():
     assert cell_texts(figure)[0, 0] == "0.10"
     below = [text.get_text() for text in figure.axes[0].texts]
     assert below.count("±0.10") == 42 and below.count("(1)") == 7
-    foot = [text.get_text() for text in figure.texts]
+    foot = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
     assert "only n of the 2 seeds have this cell (7 cells)" in foot
 
 

@@ -38,7 +38,7 @@ def missing(wanted: pd.DataFrame, found: pd.DataFrame, on: Sequence[str], why: W
 def with_reasons(rows: pd.DataFrame, why: Why) -> pd.DataFrame:
     """Add the columns reason and command: why a row is missing, and what computes it."""
     facts = pd.DataFrame([why(row) for row in rows.itertuples()], rows.index, ["reason", "command"])
-    return pd.concat([rows, facts], axis=1)
+    return rows.assign(reason=facts["reason"], command=facts["command"])
 
 
 def explained(table: pd.DataFrame, gaps: Iterable[pd.DataFrame], on: list[str]) -> pd.DataFrame:

@@ -153,8 +153,7 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
             section["fault"] = str(fault)
         else:
             results.append(result)
-            said = dict.fromkeys(line for part in result.parts for line in part.said)
-            section |= {"result": result, "said": said, "drawings": [*drawings.of(result.parts)]}
+            section |= {"result": result, "drawings": [*drawings.of(result.parts)]}
     if not results:
         raise next(iter(faults.values()))
     whole = _joined(options, results, [f"{name}: {fault}" for name, fault in faults.items()])

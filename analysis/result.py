@@ -61,7 +61,7 @@ class Result:
     @property
     def sentences(self) -> list[str]:
         """The findings in words, each once."""
-        lines = (getattr(part, "said", ()) or part.notes for part in self.parts)
+        lines = (part.said for part in self.parts)
         return list(dict.fromkeys(itertools.chain.from_iterable(lines)))
 
     @property

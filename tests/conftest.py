@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -53,13 +54,28 @@ def empty_database(tmp_path_factory):
 @pytest.fixture
 def store_uri(empty_database, tmp_path, monkeypatch):
     """An empty MLflow store that this test and its child processes use."""
-    root = Path(__file__).parents[1]
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("PYTHONPATH", f"{root / 'src'}:{root}")
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    return use_store(monkeypatch, empty_database, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def new_store(empty_database, tmp_path_factory):
+    """Makes contexts that work in a new folder with an empty store, for fixtures of a module."""
+
+    @contextmanager
+    def use(name):
+        with pytest.MonkeyPatch.context() as patch:
+            yield use_store(patch, empty_database, tmp_path_factory.mktemp(name)), patch
+
+    return use
+
+
+def use_store(patch, database, folder):
+    """Work in a folder with a copy of a database as store; return its URI."""
+    shutil.copy(database, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    patch.chdir(folder)
+    patch.setenv("MLFLOW_TRACKING_URI", uri)
+    patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     return uri
 
 
@@ -84,17 +100,13 @@ def long_study(store_uri, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def straight(empty_database, tmp_path_factory):
+def straight(new_store):
     """Weights of that study when nothing disturbs it."""
     import drivers
 
     from worldrep.studies import expand, load_definition
 
-    folder = tmp_path_factory.mktemp("straight")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    with new_store("straight") as (_, patch):
         patch.setenv("OMP_NUM_THREADS", "1")
         Path("long.yaml").write_text(drivers.LONG)
         drivers.finish()

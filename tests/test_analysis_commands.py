@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -56,14 +55,9 @@ def test_a_store_without_results_ends_with_one_sentence(command, store_uri):
 
 
 @pytest.fixture(scope="module")
-def filled(empty_database, tmp_path_factory):
+def filled(new_store):
     """The URI of a store with something for every analysis: two seeds of a few models."""
-    folder = tmp_path_factory.mktemp("filled")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
+    with new_store("filled") as (uri, _):
         synthetic = SyntheticStore(uri)
         for seed in (1, 2):
             fill(synthetic, seed)

@@ -79,14 +79,9 @@ def forgotten(model: ModelName, task: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def study(empty_database, tmp_path_factory):
+def study(new_store):
     """The tracking URI of a store that holds the study."""
-    folder = tmp_path_factory.mktemp("exp1")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
+    with new_store("exp1") as (uri, patch):
         patch.setattr("benchmarks.stores.CURVE_POINTS", 20)  # 200 are more of the same
         patch.setattr("benchmarks.stores.score", known_score)
         graph = expand(load_definition("exp1").changed(seeds=SEEDS))

@@ -48,15 +48,10 @@ EVIL = "</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;</b>"
 
 
 @pytest.fixture(scope="module")
-def stored(empty_database, tmp_path_factory):
+def stored(new_store):
     """A store for all tests that only read: a few models of two seeds, with wild names of runs."""
-    folder = tmp_path_factory.mktemp("stored")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
-        a_few(SyntheticStore(f"sqlite:///{folder}/mlflow.db"))
+    with new_store("stored") as (uri, _):
+        a_few(SyntheticStore(uri))
         store = Store.connect()
         for run in store.find(stage="evaluate"):
             store.client.set_tag(run.id, "mlflow.runName", EVIL)

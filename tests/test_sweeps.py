@@ -60,15 +60,10 @@ def history(run_id, metric):
 
 
 @pytest.fixture(scope="module")
-def straight_sweep(empty_database, tmp_path_factory):
+def straight_sweep(new_store):
     """The folder of a sweep `first` and what its command printed."""
-    folder = tmp_path_factory.mktemp("sweep")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
-        return folder, run(*FIRST)
+    with new_store("sweep"):
+        return Path.cwd(), run(*FIRST)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, ModelName, parse_model
-from worldrep.settings import FIELDS, from_dict, parse_value
+from worldrep.settings import FIELDS, NO_CITIES, from_dict, parse_value
 from worldrep.studies.report import training_tokens
 from worldrep.tracking import StoredRun
 from worldrep.tracking.runs import CITIES
@@ -99,7 +99,7 @@ def _tokens_per_step(source: Source, run: StoredRun, cities: dict[str, str]) -> 
     typed = {name: run.params[f"cfg.{name}"] for name in FIELDS if f"cfg.{name}" in run.params}
     try:
         settings = from_dict({name: parse_value(name, text) for name, text in typed.items()})
-        if settings.cities != "none":  # the file of its settings may be on another machine
+        if settings.cities != NO_CITIES:  # the file of its settings may be on another machine
             digest = run.tag("world_digest")
             if digest not in cities:
                 cities[digest] = str(source.path(run.id, CITIES))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worldrep.errors import InputError, StateError, first_line
-from worldrep.settings import Settings
+from worldrep.settings import NO_CITIES, Settings
 from worldrep.tracking import Store, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
 from worldrep.training.progress import Progress
@@ -88,7 +88,7 @@ def with_cities(store: Store, job: Job) -> Settings:
     from worldrep.stages.models import cached_cities
 
     cities = job.settings.cities
-    if cities == "none" or Path(cities).is_file():
+    if cities == NO_CITIES or Path(cities).is_file():
         return job.settings
     return replace(job.settings, cities=cached_cities(store, job.parent))
 

@@ -15,7 +15,7 @@ from worldrep.data.sets import cache_folder, maker_of, training_sets
 from worldrep.errors import InputError, StateError
 from worldrep.model.qwen2 import load_model
 from worldrep.scales import changed_settings
-from worldrep.settings import Settings, from_dict
+from worldrep.settings import NO_CITIES, Settings, from_dict
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.tracking import CHECKPOINTS, CITIES, Store, StoredRun
@@ -46,7 +46,7 @@ class TrainedModel:
         Raises StateError when the cities have changed since, InputError for an unknown checkpoint.
         """
         settings = known = stored_settings(store, run)
-        if settings.cities != "none":
+        if settings.cities != NO_CITIES:
             # The user's CSV may be on another machine, or may have changed since.
             known = replace(settings, cities=cached_cities(store, run.id))
         maker = maker_of(known)

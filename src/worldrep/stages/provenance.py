@@ -14,7 +14,7 @@ import torch
 from worldrep import __version__
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.world import World
-from worldrep.settings import Settings
+from worldrep.settings import NO_CITIES, Settings
 from worldrep.tracking import CITIES, Dataset, OpenRun, StoredRun
 
 
@@ -63,6 +63,6 @@ def world_dataset(world: World) -> Dataset:
 
 def keep_cities(run: OpenRun, settings: Settings) -> None:
     """Store the user's CSV with the run of a study or sweep, for workers on other machines."""
-    if settings.cities != "none":
+    if settings.cities != NO_CITIES:
         with run.new_artifact(CITIES) as path:
             shutil.copy(settings.cities, path)

@@ -112,7 +112,7 @@ class Scheduler:
 
     @property
     def waits_for_others(self) -> bool:
-        """Whether other shards have steps to do that nobody is known to have begun."""
+        """Whether other shards have steps to do that no process is known to have begun."""
         return any(state == WAITING for f, state in self.state.items() if f not in self._needed)
 
     def counts(self) -> dict[str, int]:

@@ -74,7 +74,7 @@ class Meter:
         self._tokens, self._since = 0, time.perf_counter()
 
     def add(self, tokens: int) -> None:
-        """Count one step of so many tokens, padding excluded."""
+        """Count one step and its tokens, padding excluded."""
         self._tokens += tokens
         self._done += 1
         now = time.perf_counter()

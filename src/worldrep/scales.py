@@ -86,13 +86,13 @@ def resolve(
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     values = {"paper": paper, "mini": mini, "smoke": smoke}[scale]()
-    size, patience = _WIDTHS[model.width]
+    size, length = _WIDTHS[model.width]
     for name in ("hidden_size", "intermediate_size", "n_heads"):
         values[name] = max(1, round(values[name] * size))
     pretrain, finetune = values.pop("pretrain"), values.pop("finetune")
     if model.ft == NO_FT:
         share = len(TASK_NAMES) / len(model.tasks)  # fewer tasks, fewer rows: equally many steps
-        values |= pretrain | {"epochs": round(pretrain["epochs"] * share * patience)}
+        values |= pretrain | {"epochs": round(pretrain["epochs"] * share * length)}
     else:
         values |= finetune | {"epochs": finetune["epochs"][len(model.tasks) - 1]}
     overrides = dict(overrides or {})

@@ -31,7 +31,7 @@ class Layout:
 
     # For each group (n, l) the packed token in each column; arbitrary past the end of a row.
     gathers: tuple[Tensor, ...]
-    places: Tensor  # (T,) index of one of each token's cells, in those of all groups end to end
+    places: Tensor  # (T,) index of a cell that holds the token, in the concatenated groups
     columns: Tensor  # (T,) position of each token in its row
 
     @staticmethod

@@ -6,7 +6,7 @@ its one-task models let expect, and the difference; then ftwbN against ftN, mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.command import analysis_command
+from analysis.figures.heatmap import Panel, Strip
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import DIFFERENCE
 from analysis.options import Options
-from analysis.panels import Panel, Strip, family_missing, family_panels, make_panel, seeds_in_words
+from analysis.panels import family_panels, family_result, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
 from analysis.statistics.matrices import aggregate, trained_masks
 from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.source import Source
-from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
+from worldrep.names import FAMILIES, FINETUNINGS, finetunings
 
 NAME = "ft_heatmaps"
 CELLS = {"overall": "all", "trained": "trained", "transfer": "transfer"}  # -> group of cells
@@ -54,37 +55,22 @@ def ft_heatmaps(source: Source, options: Options) -> Result:
     differences = {
         n: warm_up_differences(found, n) for n in "123" if {f"ft{n}", f"ftwb{n}"} <= set(present)
     }
-    parts = family_parts(family_panels(found, present))
+    parts: list[Part] = []
+    for kinds in family_panels(found, present).values():
+        parts += kinds[0] if len(kinds) == 1 else map(_strip, zip(*kinds, strict=True))
     for n, matrices in differences.items():
-        title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(list(matrices))}"
-        mean = aggregate(list(matrices.values()))
-        parts.append(make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
+        title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words([*matrices])}"
+        mean = aggregate([*matrices.values()])
+        parts.append(Panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
     if differences:
         parts.append(warm_up_chart(warm_up_table(differences)))
-    return Result(
-        name=NAME,
-        options=options,
-        seeds=found.seeds,
-        parts=parts,
-        missing=family_missing(found, present),
-        runs_used=found.runs_used,
-        caveats=[*found.caveats, *absent],
-        tables={"values": found.cells},
-        tags={"pretrain": "pt1", "ft": ",".join(present), "tasks": ",".join(TASK_NAMES)},
-    )
+    caveats = [*found.caveats, *absent]
+    return family_result(NAME, options, found, present, parts, caveats=caveats)
 
 
-def family_parts(panels: Mapping[tuple[str, str], list[Panel]]) -> list[Part]:
-    """Return the figures of each family: of each seed, and of the mean over seeds."""
-    parts: list[Part] = []
-    for family in dict.fromkeys(family for family, _ in panels):
-        kinds = [own for (other, _), own in panels.items() if other == family]
-        sets = zip(*kinds, strict=True)
-        if len(kinds) == 1:
-            parts += kinds[0]
-        else:
-            parts += [Strip(own[0].name, own[0].title, LINES, own) for own in sets]
-    return parts
+def _strip(panels: Sequence[Panel]) -> Strip:
+    """The actual, expected and difference matrix of one seed or of the mean, side by side."""
+    return Strip(panels[0].name, panels[0].title, LINES, panels)
 
 
 def warm_up_differences(found: Improvements, n: str) -> dict[int, pd.DataFrame]:
@@ -137,8 +123,6 @@ def warm_up_chart(table: pd.DataFrame) -> Intervals:
         x_label="difference in normalised improvement (no unit)",
         label="comparison",
         value="difference",
-        low="low",
-        high="high",
         parts="models",
         group="cells",
         reference=0.0,

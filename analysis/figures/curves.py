@@ -78,7 +78,7 @@ class Curves(Chart):
         """The URL of a whole line, with the facts that all of its points share."""
         if self.table[self.series].nunique() * len(self.facets) > MOST_MARKS:
             return None
-        same = [c for c in self.facts if c in line.columns and line[c].nunique(dropna=False) == 1]
+        same = [c for c in self.hover if c in line.columns and line[c].nunique(dropna=False) == 1]
         return figure_of(axes).mark_rows(line.iloc[:1], same)[0]
 
     def legend_line(self, style: Style) -> Line2D:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +20,6 @@ EDGE, LINE = 0.2, 0.185  # margin and height of a line, inches
 LETTER, TITLE_LETTER = 0.073, 0.112  # average width of a letter, inches
 DPI = 120
 MOST_MARKS = 500  # marks of one chart with a hover text; more would make its file too large
-# Distinct with any kind of colour vision, and in grey (Okabe and Ito, 2008).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a8a")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 class MarkedFigure(Figure):
@@ -95,13 +91,7 @@ def hover_text(facts: Mapping[str, Any]) -> str:
     return "\n".join(
         f"{name.replace('_', ' ')}: {plain(value)}"
         for name, value in facts.items()
-        if name != "run_id" and _is_known(value)
-    )
-
-
-def _is_known(value: object) -> bool:
-    return (
-        value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+        if name != "run_id" and value not in (None, "") and value == value  # not NaN
     )
 
 

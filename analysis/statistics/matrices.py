@@ -43,8 +43,8 @@ def expected_matrix(fts: Sequence[str], specialists: pd.DataFrame) -> pd.DataFra
     specialists: normalised matrix of the same seed's single-task models. A cell is NaN if one of
     them is missing, as the best of the others might be too low.
     """
-    own = [specialists.reindex(specialists_of(FINETUNINGS[ft], ft)) for ft in fts]
-    rows = [matrix.max(skipna=False) for matrix in own]
+    ones = (specialists.reindex(specialists_of(FINETUNINGS[ft], ft)) for ft in fts)
+    rows = [matrix.max(skipna=False) for matrix in ones]
     return pd.DataFrame(rows, pd.Index(fts, name="model")).reindex(columns=COLUMNS)
 
 
@@ -113,10 +113,3 @@ def summary(values: np.ndarray) -> Summary:
     known = values[~np.isnan(values)]
     mean, std = (float(known.mean()), float(known.std())) if len(known) else (None, None)
     return {"mean": mean, "std": std, "n": len(known), "missing": len(values) - len(known)}
-
-
-def in_words(summary: Summary) -> str:
-    """Return a `summary` as text."""
-    mean, std = summary["mean"], summary["std"]
-    numbers = "none" if mean is None else f"mean {mean:.2f}, standard deviation {std:.2f}"
-    return f"{numbers} (n = {summary['n']}, missing: {summary['missing']})"

@@ -20,7 +20,7 @@ from analysis.statistics.matrices import aggregate
 from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.selection import NothingThere
 from analysis.store.source import Source
-from worldrep.names import family_in_words, finetunings
+from worldrep.names import WIDTHS, family_in_words, finetunings
 
 NAME = "exp3_heatmaps"
 PAIRS = tuple(f"ftwb2-{k}" for k in (4, 13, 15, 2, 9, 12))  # the order of the study's figures
@@ -54,18 +54,16 @@ def exp3_heatmaps(source: Source, options: Options) -> Result:
 
 def _by_width(source: Source, options: Options) -> tuple[dict[str, Improvements], list[str]]:
     """Read each width that has models; return them with caveats about all widths."""
-    fts, found, faults, caveats = sum(FAMILIES.values(), ()), {}, [], []
-    for width in options.widths:
+    fts, found, faults = sum(FAMILIES.values(), ()), {}, {}
+    for width in WIDTHS if options.width == ALL else [options.width]:
         try:
             found[width] = read_improvements(source, replace(options, width=width), fts)
         except NothingThere as fault:
-            faults.append(str(fault))
-            caveats.append(f"width {width} is left out: {fault}")
-        else:
-            caveats += [f"width {width}: {caveat}" for caveat in found[width].caveats]
+            faults[width] = str(fault)
     if not found:
-        raise NothingThere("; ".join(faults))
-    return found, caveats
+        raise NothingThere("; ".join(faults.values()))
+    caveats = [f"width {width}: {text}" for width, own in found.items() for text in own.caveats]
+    return found, caveats + [f"width {w} is left out: {fault}" for w, fault in faults.items()]
 
 
 def side_by_side(

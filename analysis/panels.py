@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -25,25 +26,24 @@ KINDS: Mapping[str, tuple[Kind, str]] = {  # end of the file name -> kind and he
 
 
 def panels_of(
-    name: str,
-    title: str,
-    kind: Kind,
-    matrices: Mapping[int, pd.DataFrame],
-    heading: str = "",
+    name: str, title: str, kind: Kind, matrices: Mapping[int, pd.DataFrame], heading: str = "",
     cells: pd.DataFrame | None = None,
-) -> list[Panel]:
+) -> list[Panel]:  # fmt: skip
     """Return the panel of each seed's matrix, and that of their mean.
 
     name: start of the file names; cells: rows of `improvement_cells`, for the hover texts.
     """
-    panels = []
-    for seed, matrix in matrices.items():
-        own = None if cells is None else cells[cells["seed"] == seed]
-        words = f"{name}_seed{seed}", f"{title}, seed {seed}"
-        panels.append(Panel(*words, kind, matrix, heading, details=own, stem=name, seed=seed))
     words = f"{name}_aggregate", f"{title}, {seeds_in_words([*matrices])}"
     mean = aggregate([*matrices.values()])
-    return [*panels, Panel(*words, kind, mean, heading, details=cells, stem=name)]
+    mean_panel = Panel(*words, kind, mean, heading, details=cells, stem=name)
+    of_seeds = [
+        replace(
+            mean_panel, name=f"{name}_seed{seed}", title=f"{title}, seed {seed}", matrix=matrix,
+            details=None if cells is None else cells[cells["seed"] == seed], seed=seed,
+        )
+        for seed, matrix in matrices.items()
+    ]  # fmt: skip
+    return [*of_seeds, mean_panel]
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
@@ -106,18 +106,16 @@ def _is_of_one_task(family: str) -> bool:
 
 
 def family_result(
-    name: str,
-    options: Options,
-    found: Improvements,
-    families: Mapping[str, Sequence[str]],
-    parts: Sequence[Part],
-    **further: Any,
-) -> Result:
+    name: str, options: Options, found: Improvements, families: Mapping[str, Sequence[str]],
+    parts: Sequence[Part], **further: Any,
+) -> Result:  # fmt: skip
     """Return the result of an analysis of improvements; further: fields of `Result` to change."""
-    fields = {"missing": family_missing(found, families), "runs_used": found.runs_used}
-    fields |= {"caveats": found.caveats, "tables": {"values": found.cells}}
-    tags = improvement_tags(families)
-    return Result(name, options, found.seeds, parts, tags=tags, **(fields | further))
+    fields = {
+        "missing": family_missing(found, families), "runs_used": found.runs_used,
+        "caveats": found.caveats, "tables": {"values": found.cells},
+        "tags": improvement_tags(families),
+    }  # fmt: skip
+    return Result(name, options, found.seeds, parts, **(fields | further))
 
 
 def improvement_tags(fts: Iterable[str]) -> dict[str, str]:

@@ -114,16 +114,9 @@ class Drawings:
 
 
 def report(source: Source, options: Options, server: str = SERVER) -> Result:
-    """Make the page.
+    """Make the page. server: address of the MLflow server for links to runs.
 
-    Args:
-        source: The store.
-        options: Which models the analyses are about.
-        server: Address of the MLflow server for links to runs.
-
-    Raises:
-        StateError: The store supports no analysis at all.
-        InputError: The server is not an address.
+    Raises StateError if the store supports no analysis, InputError if the server is no address.
     """
     if not server.startswith(("http://", "https://")):
         raise InputError(f"server={server!r} is not an address such as {SERVER}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -55,11 +56,8 @@ class Result:
     @property
     def units(self) -> list[Chart | Panel]:
         """The charts and matrices, each of which has tables, statistics and sentences."""
-        return [
-            unit
-            for part in self.parts
-            for unit in (part.panels if isinstance(part, Strip) else [part])
-        ]
+        found = (part.panels if isinstance(part, Strip) else [part] for part in self.parts)
+        return [*itertools.chain.from_iterable(found)]
 
     @property
     def all_statistics(self) -> dict[str, Any]:
@@ -94,15 +92,12 @@ def publish(
                     f"the files are in {out}, but the store at {store.address} did not "
                     f"record them: {first_line(fault)}"
                 ) from None
-    _print_summary(result)
-    click.echo(f"figures and tables: {out.resolve()}")
-    if run_id:
-        click.echo(f"run: {run_id}")
+    lines = [*_summary(result), f"figures and tables: {out.resolve()}"]
+    click.echo("\n".join(lines + [f"run: {run_id}"] * bool(run_id)))
     return out
 
 
 def _write_files(result: Result, store: Store, folder: Path) -> None:
-    """Write figures (PNG, SVG), tables (CSV) and statistics (JSON)."""
     about = f"{result.options.in_words}, experiment {store.experiment_name}"
     about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
     about += f"; caveats: {len(result.caveats)}, see {STATISTICS}" if result.caveats else ""
@@ -204,14 +199,13 @@ def _metrics(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
         yield path, float(value)
 
 
-def _print_summary(result: Result) -> None:
-    """Print the findings, caveats and the commands that compute what is missing."""
+def _summary(result: Result) -> list[str]:
     lines = result.sentences + _some("note: ", result.caveats, STATISTICS)
     commands = list(filter(None, result.missing["command"].unique()))
     if commands:
         lines.append(f"missing: {len(result.missing)} values; to fill them:")
         lines += _some("  ", commands, MISSING)
-    click.echo("".join(f"{line}\n" for line in lines), nl=False)
+    return lines
 
 
 def _some(prefix: str, lines: Sequence[str], file: str) -> list[str]:

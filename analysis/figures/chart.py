@@ -78,20 +78,18 @@ class Chart:
         """
         found = self.table[self.group] if self.group else pd.Series([""])
         known = isinstance(found.dtype, pd.CategoricalDtype)
-        groups = found.cat.categories if known else found.unique()
-        n = len(COLOURS)
-        return {
-            group: Style(COLOURS[i % n], MARKERS[(i + i // n) % len(MARKERS)])
-            for i, group in enumerate(groups)
-            if (found == group).any()
-        }
+        styles, n = {}, len(COLOURS)
+        for i, group in enumerate(found.cat.categories if known else found.unique()):
+            if (found == group).any():
+                styles[group] = Style(COLOURS[i % n], MARKERS[(i + i // n) % len(MARKERS)])
+        return styles
 
     @property
     def facets(self) -> dict[Any, pd.DataFrame]:
         """The rows of each facet; without facets, all rows under an empty name."""
         if not self.facet:
             return {"": self.table}
-        return dict([*self.table.groupby(self.facet, sort=False, observed=True)])
+        return dict(iter(self.table.groupby(self.facet, sort=False, observed=True)))
 
     def grouped(self, rows: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
         """The rows of each group, with its style."""
@@ -129,9 +127,8 @@ class Chart:
         width = columns * (self.size[0] + self.label_width + 0.3)
         if len(styles) > 1:
             width += 0.5 + LETTER * max(len(str(group)) for group in (*styles, self.group))
-        figure = MarkedFigure(
-            width, rows * (self.size[1] + 0.9), self.title, self.lines, self.notes, about
-        )
+        height = rows * (self.size[1] + 0.9)
+        figure = MarkedFigure(width, height, self.title, self.lines, self.notes, about)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (facet, own) in zip(grid, facets.items(), strict=False):
             self._dress(axes, facet)
@@ -159,15 +156,10 @@ class Chart:
         axes.legend(
             [self.legend_line(style) for style in self.styles.values()],
             [str(group) for group in self.styles],
-            loc="upper left",
-            bbox_to_anchor=(1.02, 1),
-            borderaxespad=0,
-            fontsize=9,
-            frameon=False,
-            title=self.group.replace("_", " "),
+            loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, alignment="left",
+            frameon=False, fontsize=9, title=self.group.replace("_", " "),
             title_fontproperties={"size": 9.5, "weight": "bold"},
-            alignment="left",
-        )
+        )  # fmt: skip
 
 
 class _PlainTicks(LogLocator):

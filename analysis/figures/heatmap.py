@@ -71,12 +71,10 @@ class Panel:
 
     @cached_property
     def masks(self) -> Masks:
-        """The groups of cells that have statistics."""
         return self.kind.frame.masks(self.values)
 
     @cached_property
     def summary(self) -> dict[str, Summary]:
-        """The statistics of each group of cells."""
         return summaries(self.values, self.masks)
 
     @property
@@ -176,7 +174,6 @@ def _turned(panel: Panel) -> float:
 
 
 def _label_axes(axes: Axes, panel: Panel, *, is_first: bool, fontsize: int, **look: Any) -> None:
-    """Write the names of columns, and of rows for the first matrix."""
     values = panel.values
     rows, columns = values.shape
     axes.set(xlim=(0, columns), ylim=(rows, 0))
@@ -213,7 +210,8 @@ def _notes(panels: Sequence[Panel]) -> list[str]:
         if any(panel.kind.frame.marked for panel in panels):
             notes.append("T: the model was fine-tuned on this task; all others are transfer.")
         if means:
-            over = max(means, key=lambda mean: mean.n_seeds).in_words
+            most = max(means, key=lambda mean: mean.n_seeds)
+            over = most.over or f"the {most.n_seeds} seeds"
             some = f" (n): only n of {over} have this cell ({partial} cells)." if partial else ""
             notes.append(f"±: standard deviation over {over}.{some}")
     if any(panel.values.isna().to_numpy().any() for panel in panels):
@@ -229,7 +227,6 @@ def _in_words(summary: Summary) -> str:
 
 
 def _draw_cells(axes: Axes, panel: Panel) -> None:
-    """Draw coloured cells with their numbers, hover texts and links."""
     numbers = np.ma.masked_invalid(panel.values.to_numpy())
     missing = np.ma.getmaskarray(numbers)
     colours = panel.kind.mappable().to_rgba(numbers)
@@ -238,11 +235,7 @@ def _draw_cells(axes: Axes, panel: Panel) -> None:
         _draw_image(axes, panel)
     else:
         urls = _cell_urls(figure_of(axes), panel)
-        look: dict[str, Any] = {
-            "facecolors": colours[~missing],
-            "edgecolors": "white",
-            "linewidths": 1,
-        }
+        look: dict[str, Any] = {"fc": colours[~missing], "ec": "white", "linewidths": 1}
         _add_boxes(axes, np.argwhere(~missing), urls[~missing], **look)
     _add_boxes(axes, np.argwhere(missing), urls[missing], inset=0.03, **HATCH)
     if not panel.is_dense:
@@ -329,7 +322,6 @@ def _cell_urls(figure: MarkedFigure, panel: Panel) -> NDArray[np.object_]:
 
 
 def _seed_text(facts: Mapping[str, Any]) -> str:
-    """The raw and the normalised value of one seed."""
     if facts["reason"]:
         return f"seed {facts['seed']}: missing, {facts['reason']}"
     text = f"seed {facts['seed']}: raw {facts['value']:.4g}, normalised {facts['normalised']:.3f}"

@@ -30,19 +30,13 @@ class MarkedFigure(Figure):
     """
 
     def __init__(
-        self,
-        width: float,
-        height: float,
-        title: str,
-        lines: Sequence[str] = (),
-        notes: Sequence[str] = (),
-        about: str = "",
-    ) -> None:
+        self, width: float, height: float, title: str, lines: Sequence[str] = (),
+        notes: Sequence[str] = (), about: str = "",
+    ) -> None:  # fmt: skip
         width = max(width, 2 * EDGE + TITLE_LETTER * len(title))
         letters = max(20, int((width - 2 * EDGE) / LETTER))
-        head, foot = (
-            [p for t in texts for p in textwrap.wrap(t, letters)] for texts in (lines, notes)
-        )
+        wrap = textwrap.TextWrapper(letters).wrap
+        head, foot = ([part for text in own for part in wrap(text)] for own in (lines, notes))
         above, below = 0.55 + LINE * len(head), 0.45 + LINE * len(foot)
         whole = above + height + below
         area = (0.06 / width, below / whole, 1 - 0.12 / width, height / whole)
@@ -105,8 +99,6 @@ def plain(value: object) -> str:
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write name.png and name.svg; the same figure always gives the same files."""
     with matplotlib.rc_context(HATCHING):
-        figure.savefig(
-            folder / f"{name}.png", dpi=DPI, metadata={"Software": None},
-            pil_kwargs={"compress_level": 3},
-        )  # fmt: skip
+        png: dict[str, Any] = {"dpi": DPI, "metadata": {"Software": None}}
+        figure.savefig(folder / f"{name}.png", pil_kwargs={"compress_level": 3}, **png)
     (folder / f"{name}.svg").write_text(svg_of(figure, name))

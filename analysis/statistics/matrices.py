@@ -70,11 +70,6 @@ class Aggregate:
         full = self.n_seeds if self.full is None else self.full
         return int(((self.n > 0) & (self.n < full)).to_numpy().sum())
 
-    @property
-    def in_words(self) -> str:
-        """Text such as `the 3 seeds`: what the mean is over."""
-        return self.over or f"the {self.n_seeds} seeds"
-
 
 def aggregate(matrices: Sequence[pd.DataFrame]) -> Aggregate:
     """Return the mean of matrices of the same rows, with its spread."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from analysis.command import analysis_command, open_source
 from analysis.options import Options
-from analysis.panels import family_missing, family_panels
+from analysis.panels import family_panels, family_result, flat
 from analysis.result import Result, publish
 from analysis.store.evaluations import read_improvements
 from analysis.store.source import Source
-from worldrep.names import TASK_NAMES, finetunings
+from worldrep.names import finetunings
 
 NAME = "exp1_heatmaps"
 FAMILIES = {family: finetunings(family) for family in ("ftwb1", "ftwb2")}
@@ -24,17 +24,8 @@ FAMILIES = {family: finetunings(family) for family in ("ftwb1", "ftwb2")}
 def exp1_heatmaps(source: Source, options: Options, only: Collection[str] | None = None) -> Result:
     """Return the heatmaps of the ftwb1 and ftwb2 models; only: evaluations to choose from."""
     found = read_improvements(source, options, sum(FAMILIES.values(), ()), only=only)
-    return Result(
-        name=NAME,
-        options=options,
-        seeds=found.seeds,
-        parts=[panel for own in family_panels(found, FAMILIES).values() for panel in own],
-        missing=family_missing(found, FAMILIES),
-        runs_used=found.runs_used,
-        caveats=found.caveats,
-        tables={"values": found.cells},
-        tags={"pretrain": "pt1", "ft": ",".join(FAMILIES), "tasks": ",".join(TASK_NAMES)},
-    )
+    parts = flat(family_panels(found, FAMILIES))
+    return family_result(NAME, options, found, FAMILIES, parts)
 
 
 def draw_exp1(

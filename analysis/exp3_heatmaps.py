@@ -6,28 +6,21 @@ over the seeds that all of them have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 from analysis.command import analysis_command
+from analysis.figures.heatmap import Panel, Strip
 from analysis.options import ALL, Options
-from analysis.panels import (
-    MEAN,
-    Panel,
-    Strip,
-    family_missing,
-    family_panels,
-    make_panel,
-    seeds_in_words,
-)
+from analysis.panels import family_missing, family_panels, flat, improvement_tags, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.matrices import aggregate
 from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.selection import NothingThere
 from analysis.store.source import Source
-from worldrep.names import TASK_NAMES, family_in_words, finetunings
+from worldrep.names import WIDTHS, family_in_words, finetunings
 
 NAME = "exp3_heatmaps"
 PAIRS = tuple(f"ftwb2-{k}" for k in (4, 13, 15, 2, 9, 12))  # the order of the study's figures
@@ -37,16 +30,8 @@ FAMILIES = {"ftwb1": finetunings("ftwb1"), "ftwb2": PAIRS}
 def exp3_heatmaps(source: Source, options: Options) -> Result:
     """Return the heatmaps of every width asked for. Raises NothingThere when none has models."""
     found, caveats = _by_width(source, options)
-    panels = {
-        (width, *key): panels
-        for width, own in found.items()
-        for key, panels in family_panels(own, FAMILIES, f"{width}_", f", {width}").items()
-    }
-    parts: list[Part] = [
-        replace(panel, which="mean over each width's own seeds") if panel.which == MEAN else panel
-        for own in panels.values()
-        for panel in own
-    ]
+    panels = {w: family_panels(own, FAMILIES, f"{w}_", f", {w}") for w, own in found.items()}
+    parts: list[Part] = [panel for own in panels.values() for panel in flat(own)]
     common = sorted(set.intersection(*(set(own.seeds) for own in found.values())))
     seeds = sorted({seed for own in found.values() for seed in own.seeds})
     if len(found) > 1 and common:
@@ -63,44 +48,41 @@ def exp3_heatmaps(source: Source, options: Options) -> Result:
         runs_used=pd.concat([own.runs_used for own in found.values()]),
         caveats=caveats,
         tables={"values": pd.concat([own.cells.assign(width=w) for w, own in found.items()])},
-        tags={"pretrain": "pt1", "ft": ",".join(FAMILIES), "tasks": ",".join(TASK_NAMES)},
+        tags=improvement_tags(FAMILIES),
     )
 
 
 def _by_width(source: Source, options: Options) -> tuple[dict[str, Improvements], list[str]]:
     """Read each width that has models; return them with caveats about all widths."""
-    fts, found, faults, caveats = sum(FAMILIES.values(), ()), {}, [], []
-    for width in options.widths:
+    fts, found, faults = sum(FAMILIES.values(), ()), {}, {}
+    for width in WIDTHS if options.width == ALL else [options.width]:
         try:
             found[width] = read_improvements(source, replace(options, width=width), fts)
         except NothingThere as fault:
-            faults.append(str(fault))
-            caveats.append(f"width {width} is left out: {fault}")
-        else:
-            caveats += [f"width {width}: {caveat}" for caveat in found[width].caveats]
+            faults[width] = str(fault)
     if not found:
-        raise NothingThere("; ".join(faults))
-    return found, caveats
+        raise NothingThere("; ".join(faults.values()))
+    caveats = [f"width {width}: {text}" for width, own in found.items() for text in own.caveats]
+    return found, caveats + [f"width {w} is left out: {fault}" for w, fault in faults.items()]
 
 
 def side_by_side(
-    panels: dict[tuple[str, str, str], list[Panel]], seeds: list[int]
+    panels: Mapping[str, Mapping[str, list[list[Panel]]]], seeds: Sequence[int]
 ) -> Iterator[Strip]:
     """Compare all widths for each kind of matrix, as means over the same seeds.
 
-    panels: by width, family and end of the file name.
+    panels: width -> panels of `family_panels`.
     """
-    which = [f"seed {seed}" for seed in seeds]
-    for family, end in dict.fromkeys(key[1:] for key in panels):
+    for family in FAMILIES:
         title = f"Fine-tuned on {family_in_words(family)}, by width, {seeds_in_words(seeds)}"
-        means = []
-        for width in dict.fromkeys(key[0] for key in panels):
-            own = panels[width, family, end]
-            mean = aggregate([panel.matrix for panel in own if panel.which in which])
-            stem, kind = f"{width}_{family}{end}", own[0].kind
-            further = {"heading": width, "stem": stem, "which": MEAN}
-            means.append(make_panel(f"{stem}_common", title, kind, mean, **further))
-        yield Strip(f"{family}{end}_widths", title, kind.lines, means)
+        for of_kind in zip(*(own[family] for own in panels.values()), strict=True):
+            means = [
+                Panel(f"{own[0].stem}_common", title, own[0].kind, mean, width, stem=own[0].stem)
+                for width, own in zip(panels, of_kind, strict=True)
+                for mean in [aggregate([panel.matrix for panel in own if panel.seed in seeds])]
+            ]
+            name = means[0].stem.partition("_")[2]
+            yield Strip(f"{name}_widths", title, means[0].kind.lines, means)
 
 
 main = analysis_command(NAME, exp3_heatmaps, width=ALL)

@@ -6,7 +6,6 @@ its one-task models let expect, and the difference; then ftwbN against ftN, mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,16 +13,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.command import analysis_command
+from analysis.figures.heatmap import Panel, Strip
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import DIFFERENCE
 from analysis.options import Options
-from analysis.panels import Panel, Strip, family_missing, family_panels, make_panel, seeds_in_words
+from analysis.panels import family_panels, family_result, seeds_in_words
 from analysis.result import Part, Result
 from analysis.statistics.comparison import paired
 from analysis.statistics.matrices import aggregate, trained_masks
 from analysis.store.evaluations import Improvements, read_improvements
 from analysis.store.source import Source
-from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings
+from worldrep.names import FAMILIES, FINETUNINGS, finetunings
 
 NAME = "ft_heatmaps"
 CELLS = {"overall": "all", "trained": "trained", "transfer": "transfer"}  # -> group of cells
@@ -48,43 +48,22 @@ def ft_heatmaps(source: Source, options: Options) -> Result:
     evaluated = set(found.cells["ft"][found.cells["value"].notna()])
     families = {family: finetunings(family) for family in FAMILIES}
     present = {family: fts for family, fts in families.items() if evaluated & set(fts)}
-    absent = [
-        f"{f} is left out: none of its models is evaluated" for f in families if f not in present
-    ]
-    differences = {
-        n: warm_up_differences(found, n) for n in "123" if {f"ft{n}", f"ftwb{n}"} <= set(present)
-    }
-    parts = family_parts(family_panels(found, present))
+    absent = [own for own in families if own not in present]
+    both = [n for n in "123" if {f"ft{n}", f"ftwb{n}"} <= set(present)]
+    differences = {n: warm_up_differences(found, n) for n in both}
+    parts: list[Part] = []
+    for kinds in family_panels(found, present).values():
+        strips = (Strip(own[0].name, own[0].title, LINES, own) for own in zip(*kinds, strict=True))
+        parts += kinds[0] if len(kinds) == 1 else strips
     for n, matrices in differences.items():
-        title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words(list(matrices))}"
-        mean = aggregate(list(matrices.values()))
-        parts.append(make_panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
+        title = f"Warm-up rows: ftwb{n} - ft{n}, {seeds_in_words([*matrices])}"
+        mean = aggregate([*matrices.values()])
+        parts.append(Panel(f"ftwb{n}_minus_ft{n}", title, WARM_UP, mean))
     if differences:
         parts.append(warm_up_chart(warm_up_table(differences)))
-    return Result(
-        name=NAME,
-        options=options,
-        seeds=found.seeds,
-        parts=parts,
-        missing=family_missing(found, present),
-        runs_used=found.runs_used,
-        caveats=[*found.caveats, *absent],
-        tables={"values": found.cells},
-        tags={"pretrain": "pt1", "ft": ",".join(present), "tasks": ",".join(TASK_NAMES)},
-    )
-
-
-def family_parts(panels: Mapping[tuple[str, str], list[Panel]]) -> list[Part]:
-    """Return the figures of each family: of each seed, and of the mean over seeds."""
-    parts: list[Part] = []
-    for family in dict.fromkeys(family for family, _ in panels):
-        kinds = [own for (other, _), own in panels.items() if other == family]
-        sets = zip(*kinds, strict=True)
-        if len(kinds) == 1:
-            parts += kinds[0]
-        else:
-            parts += [Strip(own[0].name, own[0].title, LINES, own) for own in sets]
-    return parts
+    left_out = [f"{family} is left out: none of its models is evaluated" for family in absent]
+    caveats = [*found.caveats, *left_out]
+    return family_result(NAME, options, found, present, parts, caveats=caveats)
 
 
 def warm_up_differences(found: Improvements, n: str) -> dict[int, pd.DataFrame]:
@@ -109,16 +88,11 @@ def warm_up_table(differences: dict[str, dict[int, pd.DataFrame]]) -> pd.DataFra
             sums = np.where(masks[group], values, 0).sum(axis=2)
             by_seed = pd.DataFrame(sums / masks[group].sum(axis=1), index=list(matrices))
             by_model, known = by_seed.mean(), by_seed.notna()  # by_seed: (seeds, models)
-            rows.append(
-                {
-                    "comparison": f"ftwb{n} - ft{n}",
-                    "cells": cells,
-                    **asdict(paired(by_model, np.zeros(len(by_model)))),
-                    "seeds": " ".join(map(str, known.index[known.any(axis=1)])),
-                    "seeds_missing": int((~known.loc[:, known.any()]).to_numpy().sum()),
-                    "models": tuple(by_model.dropna()),
-                }
-            )
+            row: dict[str, Any] = {"comparison": f"ftwb{n} - ft{n}", "cells": cells}
+            row |= asdict(paired(by_model, np.zeros(len(by_model))))
+            row["seeds"] = " ".join(map(str, known.index[known.any(axis=1)]))
+            row["seeds_missing"] = int((~known.loc[:, known.any()]).to_numpy().sum())
+            rows.append(row | {"models": tuple(by_model.dropna())})
     return pd.DataFrame(rows)
 
 
@@ -133,19 +107,12 @@ def warm_up_chart(table: pd.DataFrame) -> Intervals:
             "Mean over models of ftwbN - ftN in normalised improvement; above 0 the warm-up rows "
             "help. Bars: 95% interval over models (Student). Rings: single models.",
         ),
-        table=table,
-        x_label="difference in normalised improvement (no unit)",
-        label="comparison",
-        value="difference",
-        low="low",
-        high="high",
-        parts="models",
-        group="cells",
-        reference=0.0,
+        table=table, label="comparison", value="difference", parts="models", group="cells",
+        x_label="difference in normalised improvement (no unit)", reference=0.0,
+        size=(6.4, 0.55 * max(3, len(table)) / 1.5),
         notes=tuple(_in_words(row) for row in table.itertuples()),
         statistics={"warm_up": dict(zip(names, facts, strict=True))},
-        size=(6.4, 0.55 * max(3, len(table)) / 1.5),
-    )
+    )  # fmt: skip
 
 
 def _in_words(row: Any) -> str:

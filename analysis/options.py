@@ -49,10 +49,6 @@ class Options:
         return self.names | {"strategy": self.strategy}
 
     @property
-    def widths(self) -> tuple[str, ...]:
-        return WIDTHS if self.width == ALL else (self.width,)
-
-    @property
     def in_words(self) -> str:
         names = self.names if self.strategy == PLAIN else self.all_names
         return ", ".join(f"{name} {value}" for name, value in names.items())

@@ -1,24 +1,23 @@
-"""Matrices -> panels: the statistics of each matrix, and the words that its figure needs."""
+"""Matrices -> panels: one for each seed and for their mean, with titles and missing cells."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from analysis.figures.heatmap import Panel, Strip
+from analysis.figures.heatmap import Panel
 from analysis.figures.kinds import DIFFERENCE, EXPECTED, PERFORMANCE, Kind
-from analysis.statistics.matrices import Aggregate, aggregate, expected_matrix, summaries
-from analysis.store.evaluations import Improvements
+from analysis.options import Options
+from analysis.result import Part, Result
+from analysis.statistics.matrices import aggregate, expected_matrix
+from analysis.store.evaluations import PRETRAIN, Improvements
 from analysis.store.missing import missing_cells, missing_expected
-from worldrep.names import FINETUNINGS, family_in_words, finetunings
-
-__all__ = ["MEAN", "Panel", "Strip", "make_panel", "panels_of", "seeds_in_words"]
+from worldrep.names import TASK_NAMES, family_in_words, finetunings
 
 MANY_SEEDS = 6
-MEAN = "mean over seeds"
 KINDS: Mapping[str, tuple[Kind, str]] = {  # end of the file name -> kind and heading
     "": (PERFORMANCE, "actual"),
     "_expected": (EXPECTED, "expected"),
@@ -26,47 +25,25 @@ KINDS: Mapping[str, tuple[Kind, str]] = {  # end of the file name -> kind and he
 }
 
 
-def make_panel(
-    name: str,
-    title: str,
-    kind: Kind,
-    matrix: pd.DataFrame | Aggregate,
-    heading: str = "",
-    **further: Any,
-) -> Panel:
-    """Return the panel of one matrix, with its statistics; further: of `Panel`, such as notes."""
-    values = matrix.mean if isinstance(matrix, Aggregate) else matrix
-    masks = kind.frame.masks(values)
-    further["marked"] = masks[kind.frame.marked] if kind.frame.marked else None
-    further["summary"] = summaries(values, masks)
-    return Panel(name=name, title=title, kind=kind, matrix=matrix, heading=heading, **further)
-
-
 def panels_of(
-    name: str,
-    title: str,
-    kind: Kind,
-    matrices: Mapping[int, pd.DataFrame],
-    heading: str = "",
+    name: str, title: str, kind: Kind, matrices: Mapping[int, pd.DataFrame], heading: str = "",
     cells: pd.DataFrame | None = None,
-) -> list[Panel]:
+) -> list[Panel]:  # fmt: skip
     """Return the panel of each seed's matrix, and that of their mean.
 
     name: start of the file names; cells: rows of `improvement_cells`, for the hover texts.
     """
-    make = partial(make_panel, kind=kind, heading=heading, stem=name)
-    panels = [
-        make(
-            f"{name}_seed{seed}",
-            f"{title}, seed {seed}",
-            matrix=matrix,
-            which=f"seed {seed}",
-            details=None if cells is None else cells[cells["seed"] == seed],
+    words = f"{name}_aggregate", f"{title}, {seeds_in_words([*matrices])}"
+    mean = aggregate([*matrices.values()])
+    mean_panel = Panel(*words, kind, mean, heading, details=cells, stem=name)
+    of_seeds = [
+        replace(
+            mean_panel, name=f"{name}_seed{seed}", title=f"{title}, seed {seed}", matrix=matrix,
+            details=None if cells is None else cells[cells["seed"] == seed], seed=seed,
         )
         for seed, matrix in matrices.items()
-    ]
-    mean, title = aggregate(list(matrices.values())), f"{title}, {seeds_in_words(list(matrices))}"
-    return [*panels, make(f"{name}_aggregate", title, matrix=mean, which=MEAN, details=cells)]
+    ]  # fmt: skip
+    return [*of_seeds, mean_panel]
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
@@ -80,8 +57,8 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 
 def family_panels(
     found: Improvements, families: Mapping[str, Sequence[str]], prefix: str = "", title: str = ""
-) -> dict[tuple[str, str], list[Panel]]:
-    """Return the panels of each family and kind of matrix: actual, expected and the difference.
+) -> dict[str, list[list[Panel]]]:
+    """Return the panels of each family: actual, expected and the difference, by seed and the mean.
 
     families: family -> fine-tunings; a model of one task is its own specialist, so its family has
     the actual matrix only. prefix: start of the file names; title: end of the titles.
@@ -89,17 +66,25 @@ def family_panels(
     panels = {}
     for family, fts in families.items():
         matrices = [found.matrices(fts)]
-        if not _is_of_one_task(fts):
+        if not _is_of_one_task(family):
             ones = found.matrices(finetunings(f"{family[:-1]}1"))
             expected = {seed: expected_matrix(fts, ones[seed]) for seed in found.seeds}
             gain = {seed: matrices[0][seed] - expected[seed] for seed in found.seeds}
             matrices += [expected, gain]
         head = f"Fine-tuned on {family_in_words(family)}{title}"
-        for (end, (kind, heading)), by_seed in zip(KINDS.items(), matrices, strict=False):
-            name, words = f"{prefix}{family}{end}", f"{head}: {heading}" if end else head
-            cells = None if end else found.cells
-            panels[family, end] = panels_of(name, words, kind, by_seed, heading, cells)
+        panels[family] = [
+            panels_of(
+                f"{prefix}{family}{end}", f"{head}: {heading}" if end else head, kind, by_seed,
+                heading, None if end else found.cells,
+            )
+            for (end, (kind, heading)), by_seed in zip(KINDS.items(), matrices, strict=False)
+        ]  # fmt: skip
     return panels
+
+
+def flat(panels: Mapping[str, list[list[Panel]]]) -> list[Panel]:
+    """Return all panels of `family_panels`."""
+    return [panel for kinds in panels.values() for own in kinds for panel in own]
 
 
 def family_missing(
@@ -110,11 +95,29 @@ def family_missing(
     for family, fts in families.items():
         actual, expected, difference = (f"{prefix}{family}{end}" for end in KINDS)
         tables.append(missing_cells(found.cells, actual, fts))
-        if not _is_of_one_task(fts):
+        if not _is_of_one_task(family):
             tables.append(missing_expected(found.cells, expected, fts, actual=False))
             tables.append(missing_expected(found.cells, difference, fts, actual=True))
     return pd.concat(tables)
 
 
-def _is_of_one_task(fts: Sequence[str]) -> bool:
-    return len(FINETUNINGS[fts[0]]) == 1
+def _is_of_one_task(family: str) -> bool:
+    return family.endswith("1")
+
+
+def family_result(
+    name: str, options: Options, found: Improvements, families: Mapping[str, Sequence[str]],
+    parts: Sequence[Part], **further: Any,
+) -> Result:  # fmt: skip
+    """Return the result of an analysis of improvements; further: fields of `Result` to change."""
+    fields = {
+        "missing": family_missing(found, families), "runs_used": found.runs_used,
+        "caveats": found.caveats, "tables": {"values": found.cells},
+        "tags": improvement_tags(families),
+    }  # fmt: skip
+    return Result(name, options, found.seeds, parts, **(fields | further))
+
+
+def improvement_tags(fts: Iterable[str]) -> dict[str, str]:
+    """Return the tags of a result about models fine-tuned from pt1."""
+    return {"pretrain": PRETRAIN, "ft": ",".join(fts), "tasks": ",".join(TASK_NAMES)}

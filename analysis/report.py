@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -41,7 +41,6 @@ NAME = "report"
 SERVER = "http://127.0.0.1:5000"
 MANY_RUNS = 400  # rows of the table of runs
 MANY_REASONS = 3
-SEED = "seed "  # how `which` of a single seed begins
 
 
 class Chapter(NamedTuple):
@@ -52,42 +51,34 @@ class Chapter(NamedTuple):
     about: str
 
 
-def all_widths(source: Source, options: Options) -> Result:
-    """Make exp3 for every width, whichever width the report is about."""
-    return exp3_heatmaps(source, replace(options, width=ALL))
-
-
-CHAPTERS = {
-    "exp1_heatmaps": Chapter(
+_CHAPTERS = (
+    Chapter(
         exp1_heatmaps,
         "What is carried over",
         "Models fine-tuned on one task and on two, tested on all seven about the new cities.",
     ),
-    "reciprocity": Chapter(
-        reciprocity, "Givers and takers", "Which tasks help the others, and which are helped."
-    ),
-    "predictors": Chapter(
+    Chapter(reciprocity, "Givers and takers", "Which tasks help the others, and which are helped."),
+    Chapter(
         predictors, "Predicting several tasks", "How well models of one task predict those of two."
     ),
-    "exp3_heatmaps": Chapter(all_widths, "Width", "The matrices of each width, and side by side."),
-    "ft_heatmaps": Chapter(
+    Chapter(exp3_heatmaps, "Width", "The matrices of each width, and side by side."),
+    Chapter(
         ft_heatmaps, "Every fine-tuning", "All families, with warm-up rows (ftwb) and without (ft)."
     ),
-    "forgetting": Chapter(
-        forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."
-    ),
-    "probes": Chapter(probes, "Maps inside", "What a linear probe reads off the hidden states."),
-    "cka": Chapter(
+    Chapter(forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."),
+    Chapter(probes, "Maps inside", "What a linear probe reads off the hidden states."),
+    Chapter(
         cka, "Likeness of representations", "CKA between models pretrained on one task or several."
     ),
-    "cka_generalization": Chapter(
+    Chapter(
         cka_generalization,
         "Likeness and transfer",
         "Whether tasks with like representations carry over to each other.",
     ),
-    "dynamics": Chapter(dynamics, "Learning", "Training and validation over steps."),
-    "seeds": Chapter(seeds, "Seeds", "Spread over seeds, and how many of them a difference needs."),
-}
+    Chapter(dynamics, "Learning", "Training and validation over steps."),
+    Chapter(seeds, "Seeds", "Spread over seeds, and how many of them a difference needs."),
+)
+CHAPTERS = {chapter.analyse.__name__: chapter for chapter in _CHAPTERS}
 
 
 @dataclass
@@ -107,12 +98,12 @@ class Drawings:
         by_seed = seed_panels(parts)
         for part in shown_parts(parts):
             svg = self._svg(part.draw(self.about))
-            found = [by_seed.get(panel.stem, []) for panel in panels_in(part)]
+            found = [by_seed.get(panel.stem, []) for panel in part.panels]
             below = [self._seeds(panels) for panels in found if len(panels) > 1]
             yield {"title": part.title, "svg": svg, "seeds": below}
 
     def _seeds(self, panels: Sequence[Panel]) -> str:
-        title = panels[0].title.removesuffix(f", {panels[0].which}")
+        title = panels[0].title.removesuffix(f", seed {panels[0].seed}")
         return self._svg(draw_seeds(panels, f"{title}, each seed", self.about))
 
     def _svg(self, figure: Any) -> str:
@@ -123,16 +114,9 @@ class Drawings:
 
 
 def report(source: Source, options: Options, server: str = SERVER) -> Result:
-    """Make the page.
+    """Make the page. server: address of the MLflow server for links to runs.
 
-    Args:
-        source: The store.
-        options: Which models the analyses are about.
-        server: Address of the MLflow server for links to runs.
-
-    Raises:
-        StateError: The store supports no analysis at all.
-        InputError: The server is not an address.
+    Raises StateError if the store supports no analysis, InputError if the server is no address.
     """
     if not server.startswith(("http://", "https://")):
         raise InputError(f"server={server!r} is not an address such as {SERVER}")
@@ -140,29 +124,46 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
     server = store.address if store.address.startswith("http") else server
     runs = f"{server.rstrip('/')}/#/experiments/{store.experiment_id}/runs/"
     drawings = Drawings(runs, f"{options.in_words}, experiment {store.experiment_name}")
-    results: list[Result] = []
-    faults: dict[str, Exception] = {}
-    sections = []
-    for name, chapter in CHAPTERS.items():
-        section: dict[str, Any] = {"name": name, "title": chapter.title, "about": chapter.about}
-        sections.append(section)
-        try:
-            result = chapter.analyse(source, options)
-        except (StateError, InputError) as fault:  # other analyses may still be possible
-            faults[name] = fault
-            section["fault"] = str(fault)
-        else:
-            results.append(result)
-            section |= {"result": result, "drawings": [*drawings.of(result.parts)]}
-    if not results:
-        raise next(iter(faults.values()))
-    whole = _joined(options, results, [f"{name}: {fault}" for name, fault in faults.items()])
-    page = _page(source, whole, server, sections=sections, css=css(drawings.styles), address=runs)
+    sections = {name: _section(name, source, options, drawings) for name in CHAPTERS}
+    whole = _joined(options, sections)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("analysis") / "report.html.j2").read_text())
+    used = whole.runs_used.reset_index().sort_values(["seed", "model", "run_name"])
+    page = template.render(
+        whole=whole,
+        options=options,
+        store=store,
+        server=server,
+        address=runs,
+        chapters=CHAPTERS,
+        sections=sections,
+        css=css(drawings.styles),
+        study=study_command(options, whole.seeds, store.experiment_name),
+        missing=count_missing(whole.missing, "command"),
+        lost=count_missing(whole.missing, "reason"),
+        runs=used[:MANY_RUNS].to_dict("records"),
+    )
     return replace(whole, pages={"report.html": page})
 
 
-def _joined(options: Options, results: Sequence[Result], absent: Sequence[str]) -> Result:
-    """What the results hold together, without a page. absent: why others could not be made."""
+def _section(name: str, source: Source, options: Options, drawings: Drawings) -> dict[str, Any]:
+    """The result of an analysis and its drawings, or the fault that prevents it."""
+    if name == "exp3_heatmaps":
+        options = replace(options, width=ALL)
+    try:
+        result = CHAPTERS[name].analyse(source, options)
+    except (StateError, InputError) as fault:  # other analyses may still be possible
+        return {"fault": fault}
+    return {"result": result, "drawings": [*drawings.of(result.parts)]}
+
+
+def _joined(options: Options, sections: Mapping[str, dict[str, Any]]) -> Result:
+    """What the results hold together, without a page. Raises the first fault if there is none."""
+    faults = {name: section["fault"] for name, section in sections.items() if "fault" in section}
+    results = [section["result"] for section in sections.values() if "result" in section]
+    if not results:
+        raise next(iter(faults.values()))
+    absent = [f"{name}: {fault}" for name, fault in faults.items()]
     used = pd.concat([result.runs_used for result in results])
     tables = [result.missing.assign(analysis=result.name) for result in results]
     return Result(
@@ -177,40 +178,11 @@ def _joined(options: Options, results: Sequence[Result], absent: Sequence[str]) 
     )
 
 
-def _page(source: Source, whole: Result, server: str, **parts: Any) -> str:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("analysis") / "report.html.j2").read_text())
-    options, experiment = whole.options, source.store.experiment_name
-    used = whole.runs_used.reset_index().sort_values(["seed", "model", "run_name"])
-    return template.render(
-        title=f"worldrep: {options.in_words}",
-        experiment=experiment,
-        store=source.store.address,
-        names=options.in_words,
-        seeds=", ".join(map(str, whole.seeds)),
-        newest=str(whole.runs_used["ended"].max()),
-        server=server,
-        study=study_command(options, whole.seeds, experiment),
-        missing=count_missing(whole.missing, "command"),
-        lost=count_missing(whole.missing, "reason"),
-        runs=used[:MANY_RUNS].to_dict("records"),
-        n_runs=len(used),
-        **parts,
-    )
-
-
-def panels_in(part: Part) -> Sequence[Panel]:
-    """Return the matrices of a part; none for a chart."""
-    if isinstance(part, Strip):
-        return part.panels
-    return [part] if isinstance(part, Panel) else []
-
-
 def seed_panels(parts: Sequence[Part]) -> dict[str, list[Panel]]:
     """Return the matrices of single seeds by the name that they share."""
     found: dict[str, list[Panel]] = {}
-    for panel in (panel for part in parts for panel in panels_in(part)):
-        if panel.which.startswith(SEED):
+    for panel in (panel for part in parts for panel in part.panels):
+        if panel.seed is not None:
             found.setdefault(panel.stem, []).append(panel)
     return found
 
@@ -220,7 +192,7 @@ def shown_parts(parts: Sequence[Part]) -> list[Part]:
 
     A matrix that stands beside others in a strip is not shown alone.
     """
-    shown = [part for part in parts if not any(p.which.startswith(SEED) for p in panels_in(part))]
+    shown = [part for part in parts if all(panel.seed is None for panel in part.panels)]
     beside = {p.stem for part in shown if isinstance(part, Strip) for p in part.panels}
     return [part for part in shown if not isinstance(part, Panel) or part.stem not in beside]
 
@@ -231,16 +203,20 @@ def count_missing(missing: pd.DataFrame, key: str) -> list[dict[str, Any]]:
     With the key `reason`, the same for each reason of values that no command can fill.
     """
     missing = missing[["command", "reason", "analysis"]].fillna("")
-    rows = []
-    for name, own in missing[(missing["command"] != "") == (key == "command")].groupby(
-        key, sort=False
-    ):
-        reasons = own["reason"].unique()
-        more = f"; and {len(reasons) - MANY_REASONS} more" if len(reasons) > MANY_REASONS else ""
-        reason = "; ".join(reasons[:MANY_REASONS]) + more
-        analyses = ", ".join(own["analysis"].unique())
-        rows.append({"n": len(own), "command": name, "analyses": analyses, "reason": reason})
-    return sorted(rows, key=lambda row: -row["n"])
+    own = missing[(missing["command"] != "") == (key == "command")]
+    counts = own.groupby(own[key].rename("key"), sort=False).agg(
+        n=("analysis", "size"),
+        analyses=("analysis", lambda names: ", ".join(names.unique())),
+        reason=("reason", _first_reasons),
+        command=("command", "first"),
+    )
+    return counts.sort_values("n", ascending=False, kind="stable").to_dict("records")
+
+
+def _first_reasons(reasons: pd.Series) -> str:
+    found = [*reasons.unique()]
+    more = [f"and {len(found) - MANY_REASONS} more"] if len(found) > MANY_REASONS else []
+    return "; ".join(found[:MANY_REASONS] + more)
 
 
 def study_command(options: Options, seeds: Sequence[int], experiment: str) -> str:

@@ -7,9 +7,10 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,27 +48,26 @@ class Result:
     missing: pd.DataFrame
     runs_used: pd.DataFrame
     caveats: Sequence[str] = ()
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    statistics: Mapping[str, Any] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    pages: Mapping[str, str] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    pages: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def units(self) -> list[Chart | Panel]:
+        """The charts and matrices, each of which has tables, statistics and sentences."""
+        found = (part.panels if isinstance(part, Strip) else [part] for part in self.parts)
+        return [*itertools.chain.from_iterable(found)]
 
     @property
     def all_statistics(self) -> dict[str, Any]:
         """The statistics of the parts, and the further ones."""
-        of_parts = itertools.chain.from_iterable(part.statistics.items() for part in self.parts)
-        return {**dict(of_parts), **self.statistics}
+        return {k: v for unit in self.units for k, v in unit.statistics.items()} | self.statistics
 
     @property
     def sentences(self) -> list[str]:
         """The findings in words, each once."""
-        lines = (part.said for part in self.parts)
-        return list(dict.fromkeys(itertools.chain.from_iterable(lines)))
-
-    @property
-    def commands(self) -> list[str]:
-        """The commands that compute what is missing, each once."""
-        return [command for command in dict.fromkeys(self.missing["command"]) if command]
+        return list(dict.fromkeys(line for unit in self.units for line in unit.said))
 
 
 def publish(
@@ -92,24 +92,20 @@ def publish(
                     f"the files are in {out}, but the store at {store.address} did not "
                     f"record them: {first_line(fault)}"
                 ) from None
-    _print_summary(result)
-    click.echo(f"figures and tables: {out.resolve()}")
-    if run_id:
-        click.echo(f"run: {run_id}")
+    lines = [*_summary(result), f"figures and tables: {out.resolve()}"]
+    click.echo("\n".join(lines + [f"run: {run_id}"] * bool(run_id)))
     return out
 
 
 def _write_files(result: Result, store: Store, folder: Path) -> None:
-    """Write figures (PNG, SVG), tables (CSV) and statistics (JSON)."""
     about = f"{result.options.in_words}, experiment {store.experiment_name}"
     about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
     about += f"; caveats: {len(result.caveats)}, see {STATISTICS}" if result.caveats else ""
-    tables = dict(result.tables)
     for part in result.parts:
         save_figure(part.draw(about), folder, part.name)
         gc.collect(0)  # figures are large reference cycles
-        tables |= part.tables
-    for name, table in tables.items():
+    of_units = {name: table for unit in result.units for name, table in unit.tables.items()}
+    for name, table in (result.tables | of_units).items():
         table.to_csv(folder / f"{name}.csv", index=table.index.name is not None)
     for name, text in result.pages.items():
         (folder / name).write_text(text)
@@ -182,12 +178,11 @@ def _record(result: Result, store: Store, folder: Path, parent: str | None, laun
     else:
         facts: dict[str, Any] = {"analysis": result.name, **result.options.all_names, **result.tags}
         facts |= {"seed": ",".join(map(str, result.seeds)), "runs_used": len(result.runs_used)}
-        tags = {key: str(value) for key, value in facts.items()}
         name = f"{result.name} {result.options.scale}"
-        spec = RunSpec("analysis", name, fingerprint, tags, facts, parent)
+        spec = RunSpec("analysis", name, fingerprint, facts, facts, parent)
         with store.run(spec, launched=launched) as run:
             run.artifacts(folder, result.name)
-            run.metrics(0, dict(_metrics(result.all_statistics)))
+            run.metrics(0, dict(_metrics(_plain(result.all_statistics))))
         run_id = run.id
     if launched:
         store.point_launch(run_id)
@@ -198,23 +193,19 @@ def _metrics(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
     """Yield numbers as metrics such as ftwb2_seed1/trained/mean, without lists and texts."""
     if isinstance(value, dict):
         for key, item in value.items():
-            name = "".join(c if c.isalnum() or c in "_-. :" else "_" for c in str(key))
+            name = re.sub(r"[^\w.: -]", "_", key)
             yield from _metrics(item, f"{path}/{name}" if path else name)
-    elif not isinstance(value, (str, bool)):
-        number = _plain(value)
-        if isinstance(number, (int, float)):
-            yield path, float(number)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield path, float(value)
 
 
-def _print_summary(result: Result) -> None:
-    """Print the findings, caveats and the commands that compute what is missing."""
-    lines = result.sentences
-    lines += _some("note: ", result.caveats, STATISTICS)
-    if result.commands:
+def _summary(result: Result) -> list[str]:
+    lines = result.sentences + _some("note: ", result.caveats, STATISTICS)
+    commands = list(filter(None, result.missing["command"].unique()))
+    if commands:
         lines.append(f"missing: {len(result.missing)} values; to fill them:")
-        lines += _some("  ", result.commands, MISSING)
-    for line in lines:
-        click.echo(line)
+        lines += _some("  ", commands, MISSING)
+    return lines
 
 
 def _some(prefix: str, lines: Sequence[str], file: str) -> list[str]:

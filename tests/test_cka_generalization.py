@@ -117,8 +117,8 @@ def test_missing_points_are_counted_and_listed(synthetic):
     assert set(missing["matrix"]) == {"cka_pt1_layer3", "ftwb1"}
     transfer = missing[missing["matrix"] == "ftwb1"]
     assert sorted(transfer["task"]) == sorted(TASK_NAMES[1:])  # not the task itself
-    assert any("-P ft=ftwb1-1" in command for command in found.commands)
-    assert any("-P model=pt1-7" in command for command in found.commands)
+    assert any("-P ft=ftwb1-1" in command for command in found.missing["command"])
+    assert any("-P model=pt1-7" in command for command in found.missing["command"])
 
 
 def test_fewer_than_three_points_have_no_correlation(synthetic):

@@ -11,9 +11,10 @@ from drawn_text import clashes
 from synthetic import SyntheticStore, values
 
 from analysis.exp1_heatmaps import FAMILIES, draw_exp1, exp1_heatmaps, main
+from analysis.figures.heatmap import Panel
 from analysis.figures.kinds import DIFFERENCE, PERFORMANCE
 from analysis.options import Options, parse_seeds
-from analysis.panels import make_panel, panels_of
+from analysis.panels import panels_of
 from analysis.statistics.matrices import (
     aggregate,
     expected_matrix,
@@ -362,7 +363,7 @@ ONE, TWO = FAMILIES.values()
 
 
 def draw_heatmap(matrix, kind, title, about=""):
-    return make_panel("name", title, kind, matrix).draw(about)
+    return Panel("name", title, kind, matrix).draw(about)
 
 
 def synthetic_matrix(fts, offset=0.0) -> pd.DataFrame:

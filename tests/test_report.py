@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from playwright.sync_api import sync_playwright
 from synthetic import SyntheticStore
 
-from analysis.figures.heatmap import draw_seeds
+from analysis.figures.heatmap import Panel, Strip, draw_seeds
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import PERFORMANCE, PRETRAINED
@@ -23,7 +23,7 @@ from analysis.figures.page import hover_text, plain
 from analysis.figures.scatter import Scatter
 from analysis.figures.svg import short_path, svg_of
 from analysis.options import Options
-from analysis.panels import Strip, make_panel, panels_of
+from analysis.panels import panels_of
 from analysis.report import (
     CHAPTERS,
     count_missing,
@@ -346,13 +346,13 @@ def test_single_seeds_are_small_multiples_and_a_matrix_in_a_strip_is_not_shown_a
     wide, narrow = (
         panels_of(f"{width}_a", "A", PERFORMANCE, matrices, width) for width in ("wide", "narrow")
     )
-    alone = make_panel("b", "B", PERFORMANCE, MATRIX)
+    alone = Panel("b", "B", PERFORMANCE, MATRIX)
     strip = Strip("a_widths", "A, by width", ("Side by side.",), [wide[-1], narrow[-1]])
     parts = [*wide, *narrow[1:], alone, strip]
     assert shown_parts(parts) == [alone, strip]
     seeds = seed_panels(parts)
-    assert {stem: [panel.which for panel in own] for stem, own in seeds.items()} == {
-        "wide_a": ["seed 1", "seed 2"], "narrow_a": ["seed 2"],
+    assert {stem: [panel.seed for panel in own] for stem, own in seeds.items()} == {
+        "wide_a": [1, 2], "narrow_a": [2],
     }  # fmt: skip
     figure = draw_seeds(seeds["wide_a"], "A, each seed")
     headings = [axes.get_title(loc="left") for axes in figure.axes]
@@ -406,7 +406,7 @@ def test_a_large_matrix_is_an_image_with_one_hover_text_for_each_row():
     names = [f"pt2-{i}" for i in range(1, 36)]
     matrix = pd.DataFrame(0.25, index=names, columns=names)
     matrix.iloc[0, 1] = np.nan
-    text = svg_of(make_panel("m", "M", PRETRAINED_KIND, matrix).draw(""), "m")
+    text = svg_of(Panel("m", "M", PRETRAINED_KIND, matrix).draw(""), "m")
     titles = re.findall("<title>(.*?)</title>", text)
     assert titles[:2] == [
         "pt2-1: 0.25 - " + " ".join(["0.25"] * 33),

@@ -24,9 +24,9 @@ from analysis.cka.families import (
 )
 from analysis.command import analysis_command
 from analysis.figures.curves import Curves
+from analysis.figures.heatmap import Panel
 from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
 from analysis.options import ALL, Options
-from analysis.panels import Panel, make_panel
 from analysis.result import Result
 from analysis.statistics.matrices import Summary
 from analysis.store.extractions import DEFAULT, parse_layer
@@ -122,7 +122,7 @@ def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
         "all pairs of seeds, on the diagonal over pairs of different seeds.",
     )
     frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
-    return make_panel(
+    return Panel(
         likeness.name,
         f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
         Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame),

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,19 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
 
-from analysis.figures.page import (
-    COLOURS,
-    LETTER,
-    MARKERS,
-    MOST_MARKS,
-    MarkedFigure,
-    figure_of,
-    for_collection,
-)
+from analysis.figures.page import LETTER, MOST_MARKS, MarkedFigure, figure_of, for_collection
 
 GREY = "#6b7280"
-# Ratios of the ends of a logarithmic axis with ticks at powers of ten and between them.
-LEAST_RATIO, MOST_RATIO = 5, 200
+MARKERS = "os^DvPX*"
+# Distinct with any kind of colour vision, and in grey (Okabe and Ito, 2008).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a8a")
 
 
 class Style(NamedTuple):
@@ -67,9 +60,11 @@ class Chart:
     notes: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    panels: ClassVar[tuple[Any, ...]] = ()  # a chart has no matrices
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "said", self.said or self.notes)
+        object.__setattr__(self, "hover", self.hover or tuple(self.table.columns[:8]))
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -83,21 +78,18 @@ class Chart:
         """
         found = self.table[self.group] if self.group else pd.Series([""])
         known = isinstance(found.dtype, pd.CategoricalDtype)
-        groups = found.cat.categories if known else found.unique()
-        n, occurring = len(COLOURS), set(found)
-        return {
-            group: Style(COLOURS[i % n], MARKERS[(i + i // n) % len(MARKERS)])
-            for i, group in enumerate(groups)
-            if group in occurring
-        }
+        styles, n = {}, len(COLOURS)
+        for i, group in enumerate(found.cat.categories if known else found.unique()):
+            if (found == group).any():
+                styles[group] = Style(COLOURS[i % n], MARKERS[(i + i // n) % len(MARKERS)])
+        return styles
 
     @property
     def facets(self) -> dict[Any, pd.DataFrame]:
         """The rows of each facet; without facets, all rows under an empty name."""
         if not self.facet:
             return {"": self.table}
-        values = self.table[self.facet]
-        return {value: self.table[values == value] for value in values.unique()}
+        return dict(iter(self.table.groupby(self.facet, sort=False, observed=True)))
 
     def grouped(self, rows: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
         """The rows of each group, with its style."""
@@ -105,16 +97,11 @@ class Chart:
             return [(rows, self.styles[""])]
         return [(rows[rows[self.group] == g], style) for g, style in self.styles.items()]
 
-    @property
-    def facts(self) -> tuple[str, ...]:
-        """Columns shown in the hover texts."""
-        return self.hover or tuple(self.table.columns[:8])
-
     def urls(self, axes: Axes, rows: pd.DataFrame) -> list[str] | None:
         """Return the URLs that give marks their hover texts; None if the chart has too many."""
         if len(self.table) > MOST_MARKS:
             return None
-        return for_collection(figure_of(axes).mark_rows(rows, self.facts))
+        return for_collection(figure_of(axes).mark_rows(rows, self.hover))
 
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
         """Draw the rows of one facet."""
@@ -140,9 +127,8 @@ class Chart:
         width = columns * (self.size[0] + self.label_width + 0.3)
         if len(styles) > 1:
             width += 0.5 + LETTER * max(len(str(group)) for group in (*styles, self.group))
-        figure = MarkedFigure(
-            width, rows * (self.size[1] + 0.9), self.title, self.lines, self.notes, about
-        )
+        height = rows * (self.size[1] + 0.9)
+        figure = MarkedFigure(width, height, self.title, self.lines, self.notes, about)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (facet, own) in zip(grid, facets.items(), strict=False):
             self._dress(axes, facet)
@@ -170,24 +156,19 @@ class Chart:
         axes.legend(
             [self.legend_line(style) for style in self.styles.values()],
             [str(group) for group in self.styles],
-            loc="upper left",
-            bbox_to_anchor=(1.02, 1),
-            borderaxespad=0,
-            fontsize=9,
-            frameon=False,
-            title=self.group.replace("_", " "),
+            loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, alignment="left",
+            frameon=False, fontsize=9, title=self.group.replace("_", " "),
             title_fontproperties={"size": 9.5, "weight": "bold"},
-            alignment="left",
-        )
+        )  # fmt: skip
 
 
 class _PlainTicks(LogLocator):
     """Ticks at 1, 2 and 5 times powers of ten; over a wide range at the powers only."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
-        if vmin > 0 and vmax < LEAST_RATIO * vmin:
+        if vmin > 0 and vmax < 5 * vmin:
             return [tick for tick in AutoLocator().tick_values(vmin, vmax) if tick > 0]
-        crowded = vmin <= 0 or vmax / vmin > MOST_RATIO
+        crowded = vmin <= 0 or vmax > 200 * vmin
         self.set_params(subs=(1.0,) if crowded else (1.0, 2.0, 5.0))
         return super().tick_values(vmin, vmax)
 

@@ -42,16 +42,14 @@ class Curves(Chart):
         if is_log:
             rows = rows[~(rows[self.y] <= 0)]
         for own, style in self.grouped(rows.dropna(subset=[self.x, self.y])):
-            marked = []
-            for _, line in own.groupby(self.series, sort=False):
-                line = line.sort_values(self.x)
+            lines = [line.sort_values(self.x) for _, line in own.groupby(self.series, sort=False)]
+            for line in lines:
                 self._plot_line(axes, line, style)
-                marked.append(line.iloc[:: max(1, len(line) // MOST_MARKED)])
-            if self.marks and marked:
+            if self.marks and lines:
+                marked = [line.iloc[:: max(1, len(line) // MOST_MARKED)] for line in lines]
                 self._plot_marks(axes, pd.concat(marked), style)
-        if self.across:
-            for level in rows[self.across].dropna().unique():
-                axes.axhline(level, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        for level in rows[self.across].dropna().unique() if self.across else ():
+            axes.axhline(level, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if (rows[self.x].dropna() % 1 == 0).all():  # steps and layers have no halves
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
@@ -78,7 +76,7 @@ class Curves(Chart):
         """The URL of a whole line, with the facts that all of its points share."""
         if self.table[self.series].nunique() * len(self.facets) > MOST_MARKS:
             return None
-        same = [c for c in self.facts if c in line.columns and line[c].nunique(dropna=False) == 1]
+        same = [c for c in self.hover if c in line.columns and line[c].nunique(dropna=False) == 1]
         return figure_of(axes).mark_rows(line.iloc[:1], same)[0]
 
     def legend_line(self, style: Style) -> Line2D:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,39 +20,39 @@ from numpy.typing import NDArray
 
 from analysis.figures.kinds import Kind
 from analysis.figures.page import MarkedFigure, figure_of, for_collection, plain
-from analysis.statistics.matrices import Aggregate, Summary
+from analysis.statistics.matrices import Aggregate, Masks, Summary, summaries
 
 MANY_COLUMNS = 12  # with more columns, cells are small and without numbers
 MOST_CELLS = 1000  # more are an image with one hover text for each row
 SMALL_CELL, SEED_CELL, SEEDS_WIDTH, BAR_WIDTH = 0.2, 0.16, 12.0, 1.15  # inches
 CHARACTER = 0.074  # width of a letter of a label, inches, generously
 BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
-HATCH: dict[str, Any] = {
-    "facecolor": "white", "edgecolor": "0.55", "hatch": "/////", "linewidth": 0.0,
-}  # fmt: skip
+HATCH: dict[str, Any] = {"fc": "white", "ec": "0.55", "hatch": "/////", "linewidth": 0}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Panel:
     """A matrix, or a mean of matrices over seeds, with its statistics and the words around it.
 
-    name: file name without ending; summary: statistics by group of cells; marked: cells that carry
-    a T; details: rows of `improvement_cells` for the hover texts; heading: shown when several
-    matrices are side by side; notes: below the figure and printed; stem: part of the name that all
-    seeds share; which: the seed, or `mean over seeds`. A matrix that stands alone has no stem.
+    name: file name without ending; heading: shown when several matrices are side by side; notes:
+    below the figure and printed; details: rows of `improvement_cells` for the hover texts; stem:
+    part of the name that the seeds and their mean share, empty for a matrix that stands alone;
+    seed: None for a mean.
     """
 
     name: str
     title: str
     kind: Kind
     matrix: pd.DataFrame | Aggregate
-    summary: Mapping[str, Summary]
-    marked: NDArray[np.bool_] | None = None
-    details: pd.DataFrame | None = None
     heading: str = ""
     notes: tuple[str, ...] = ()
+    details: pd.DataFrame | None = None
     stem: str = ""
-    which: str = ""
+    seed: int | None = None
+
+    @property
+    def panels(self) -> list[Panel]:
+        return [self]
 
     @property
     def values(self) -> pd.DataFrame:
@@ -68,10 +69,17 @@ class Panel:
         """Whether the cells are too small for numbers."""
         return self.values.shape[1] > MANY_COLUMNS
 
+    @cached_property
+    def masks(self) -> Masks:
+        return self.kind.frame.masks(self.values)
+
+    @cached_property
+    def summary(self) -> dict[str, Summary]:
+        return summaries(self.values, self.masks)
+
     @property
-    def lines(self) -> tuple[str, ...]:
-        """How to read the figure."""
-        return self.kind.lines
+    def statistics(self) -> dict[str, Mapping[str, Summary]]:
+        return {self.name: self.summary}
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -82,12 +90,8 @@ class Panel:
         return tables
 
     @property
-    def statistics(self) -> dict[str, Mapping[str, Summary]]:
-        return {self.name: self.summary}
-
-    @property
     def in_words(self) -> str:
-        """The statistics of the groups of cells."""
+        """The statistics that the figure states."""
         return "; ".join(f"{g} {_in_words(self.summary[g])}" for g in self.kind.frame.shown)
 
     @property
@@ -97,7 +101,7 @@ class Panel:
         return [f"{self.name}: {text}" for text in (self.in_words + partial, *self.notes)]
 
     def draw(self, about: str) -> Figure:
-        return Strip(self.name, self.title, self.lines, [self], self.notes).draw(about)
+        return Strip(self.name, self.title, self.kind.lines, [self]).draw(about)
 
 
 @dataclass(frozen=True)
@@ -108,19 +112,6 @@ class Strip:
     title: str
     lines: tuple[str, ...]
     panels: Sequence[Panel]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        return {name: table for panel in self.panels for name, table in panel.tables.items()}
-
-    @property
-    def statistics(self) -> dict[str, Mapping[str, Summary]]:
-        return {name: facts for panel in self.panels for name, facts in panel.statistics.items()}
-
-    @property
-    def said(self) -> list[str]:
-        return [line for panel in self.panels for line in panel.said]
 
     def draw(self, about: str) -> Figure:
         panels, first, n = self.panels, self.panels[0], len(self.panels)
@@ -131,8 +122,7 @@ class Strip:
         above = _turned(first) if first.is_dense else 0.7 if n > 1 else 0
         width = _label_width(first) + n * (columns * wide + BAR_WIDTH)
         height = max(rows * high, 2.0) + 0.5 + above
-        notes = [*_notes(panels), *self.notes]
-        figure = MarkedFigure(width, height, self.title, self.lines, notes, about)
+        figure = MarkedFigure(width, height, self.title, self.lines, _notes(panels), about)
         grid = figure.subplots(1, n, squeeze=False)[0]
         for axes, panel in zip(grid, panels, strict=True):
             _draw_cells(axes, panel)
@@ -144,7 +134,7 @@ class Strip:
             axes.set_ylabel(panel.kind.frame.rows if axes is grid[0] else "")
             heading = panel.heading if n > 1 else ""
             axes.set_title(heading, fontsize=11, fontweight="bold", loc="left")
-            _add_colour_bar(figure, axes, panel.kind, rows * high)
+            _add_colour_bar(axes, panel.kind, rows * high)
         figure.settle()
         return figure
 
@@ -164,12 +154,12 @@ def draw_seeds(panels: Sequence[Panel], title: str, about: str = "") -> Figure:
     figure = MarkedFigure(*size, title, about=about)
     grid = figure.subplots(n, in_row, squeeze=False).ravel()
     for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
-        draw_image(axes, panel, panel.which)
+        _draw_image(axes, panel)
         _label_axes(axes, panel, is_first=i % in_row == 0, fontsize=7, rotation=90)
-        axes.set_title(panel.which, fontsize=9, fontweight="bold", loc="left", pad=3)
+        axes.set_title(f"seed {panel.seed}", fontsize=9, fontweight="bold", loc="left", pad=3)
     for axes in grid[len(panels) :]:
         axes.remove()
-    _add_colour_bar(figure, grid[in_row - 1], first.kind, high)
+    _add_colour_bar(grid[in_row - 1], first.kind, high)
     figure.settle()
     return figure
 
@@ -184,7 +174,6 @@ def _turned(panel: Panel) -> float:
 
 
 def _label_axes(axes: Axes, panel: Panel, *, is_first: bool, fontsize: int, **look: Any) -> None:
-    """Write the names of columns, and of rows for the first matrix."""
     values = panel.values
     rows, columns = values.shape
     axes.set(xlim=(0, columns), ylim=(rows, 0))
@@ -195,10 +184,10 @@ def _label_axes(axes: Axes, panel: Panel, *, is_first: bool, fontsize: int, **lo
     axes.spines[:].set_visible(False)
 
 
-def _add_colour_bar(figure: Figure, axes: Axes, kind: Kind, height: float) -> None:
+def _add_colour_bar(axes: Axes, kind: Kind, height: float) -> None:
     """Add a colour bar to axes of a height in inches."""
     shrink = min(1, 3.6 / height)
-    bar = figure.colorbar(
+    bar = axes.figure.colorbar(
         kind.mappable(), ax=axes, extend=kind.extend, extendfrac=0.04, pad=0.03, shrink=shrink,
         anchor=(0, 1), aspect=shrink * height / 0.16,
     )  # fmt: skip
@@ -207,9 +196,8 @@ def _add_colour_bar(figure: Figure, axes: Axes, kind: Kind, height: float) -> No
 
 
 def _notes(panels: Sequence[Panel]) -> list[str]:
-    """The statistics, and what the signs in the cells mean."""
-    headings = [f"{panel.heading}: " if panel.heading else "" for panel in panels]
-    notes = [f"{h}{panel.in_words}." for h, panel in zip(headings, panels, strict=True)]
+    """The statistics, what the signs in the cells mean, and the notes of a matrix alone."""
+    notes = [f"{p.heading}: {p.in_words}." if p.heading else f"{p.in_words}." for p in panels]
     means = [panel.several for panel in panels if panel.several]
     partial = sum(mean.partial for mean in means)
     full = next((panel.kind.full for panel in panels if panel.kind.full), None)
@@ -222,66 +210,65 @@ def _notes(panels: Sequence[Panel]) -> list[str]:
         if any(panel.kind.frame.marked for panel in panels):
             notes.append("T: the model was fine-tuned on this task; all others are transfer.")
         if means:
-            over = max(means, key=lambda mean: mean.n_seeds).in_words
+            most = max(means, key=lambda mean: mean.n_seeds)
+            over = most.over or f"the {most.n_seeds} seeds"
             some = f" (n): only n of {over} have this cell ({partial} cells)." if partial else ""
             notes.append(f"±: standard deviation over {over}.{some}")
     if any(panel.values.isna().to_numpy().any() for panel in panels):
         notes.append("Hatched: missing in the store; missing.csv has the command that fills it.")
-    return notes
+    return [*notes, *(panels[0].notes if len(panels) == 1 else ())]
 
 
 def _in_words(summary: Summary) -> str:
+    counts = f"(n = {summary['n']}, missing {summary['missing']})"
     if summary["mean"] is None:
-        return f"none (n = 0, missing {summary['missing']})"
-    spread = f"{summary['mean']:.3f} ± {summary['std']:.3f}"
-    return f"{spread} (n = {summary['n']}, missing {summary['missing']})"
+        return f"none {counts}"
+    return f"{summary['mean']:.3f} ± {summary['std']:.3f} {counts}"
 
 
 def _draw_cells(axes: Axes, panel: Panel) -> None:
-    """Draw coloured cells with their numbers, hover texts and links."""
-    numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
+    numbers = np.ma.masked_invalid(panel.values.to_numpy())
     missing = np.ma.getmaskarray(numbers)
     colours = panel.kind.mappable().to_rgba(numbers)
-    dark = colours[..., :3] @ BRIGHTNESS < 0.45
-    inks = np.where(dark & ~missing, "white", "black")
-    urls = _cell_urls(figure_of(axes), panel)
+    urls = np.full(numbers.shape, None, dtype=object)
     if numbers.size > MOST_CELLS:
-        draw_image(axes, panel)
+        _draw_image(axes, panel)
     else:
-        look = {"facecolors": colours[~missing], "edgecolors": "white", "linewidths": 1}
-        _add_boxes(axes, ~missing, urls=urls, **look)
-    _add_boxes(axes, missing, inset=0.03, urls=urls, **HATCH)
+        urls = _cell_urls(figure_of(axes), panel)
+        look: dict[str, Any] = {"fc": colours[~missing], "ec": "white", "linewidths": 1}
+        _add_boxes(axes, np.argwhere(~missing), urls[~missing], **look)
+    _add_boxes(axes, np.argwhere(missing), urls[missing], inset=0.03, **HATCH)
     if not panel.is_dense:
-        _write_numbers(axes, panel, ~missing, inks)
+        dark = colours[..., :3] @ BRIGHTNESS < 0.45
+        _write_numbers(axes, panel, np.where(dark & ~missing, "white", "black"))
 
 
 def _add_boxes(
-    axes: Axes, cells: NDArray[np.bool_], urls: NDArray[np.object_], inset: float = 0, **look: Any
-) -> None:
-    """Draw a box for each of some cells."""
-    low, high = inset, 1 - inset
-    corners = np.array([(low, low), (high, low), (high, high), (low, high)])
-    boxes = [corners + (column, row) for row, column in np.argwhere(cells)]
-    own = for_collection(urls[cells].tolist())
-    axes.add_collection(PolyCollection(boxes, urls=own, **look), autolim=False)
+    axes: Axes, cells: NDArray[np.int_], urls: Sequence[str], *, wide: int = 1, inset: float = 0,
+    **look: Any,
+) -> None:  # fmt: skip
+    """Draw a box for each cell (row, column). wide: number of columns that a box covers."""
+    x, y = (inset, wide - inset), (inset, 1 - inset)
+    corners = np.array([(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])])
+    boxes = [corners + (column, row) for row, column in cells]
+    axes.add_collection(PolyCollection(boxes, urls=for_collection(urls), **look), autolim=False)
 
 
-def _write_numbers(
-    axes: Axes, panel: Panel, present: NDArray[np.bool_], inks: NDArray[np.str_]
-) -> None:
+def _write_numbers(axes: Axes, panel: Panel, inks: NDArray[np.str_]) -> None:
     """Write the number of each cell, below it the spread, draw it as a bar, and mark with a T."""
-    values, kind, several = panel.values.to_numpy(dtype=float), panel.kind, panel.several
+    values, kind, several = panel.values.to_numpy(), panel.kind, panel.several
+    present = ~np.isnan(values)
     middle: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
     for row, column in np.argwhere(present):
         ink, x, y = inks[row, column], column + 0.5, row + (0.31 if several else 0.5)
         axes.text(x, y, kind.write(values[row, column]), fontsize=9, color=ink, **middle)
-        if several and (spread := _spread(several, row, column)):
+        if spread := _spread(several, row, column):
             axes.text(x, row + 0.66, spread, fontsize=7, color=ink, **middle)
     if kind.full:
         rows, columns = np.nonzero(present)
         left, ends = columns + 0.05, columns + 0.05 + 0.9 * values[present] / kind.full
         axes.hlines(rows + 0.87, left, ends, colors=inks[present], linewidth=1.8, capstyle="butt")
-    for row, column in np.argwhere(panel.marked) if panel.marked is not None else ():
+    for row, column in np.argwhere(panel.masks[kind.frame.marked]) if kind.frame.marked else ():
         white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # on hatching
         axes.text(
             column + 0.05, row + 0.1, "T", color=inks[row, column], va="top", fontsize=7,
@@ -289,20 +276,19 @@ def _write_numbers(
         )  # fmt: skip
 
 
-def _spread(several: Aggregate, row: int, column: int) -> str:
+def _spread(several: Aggregate | None, row: int, column: int) -> str:
     """The spread below a mean, and the number of its seeds if some are missing."""
+    if not several:
+        return ""
     spread, n = several.spread.iat[row, column], several.n.iat[row, column]
     text = "" if math.isnan(spread) else f"±{spread:.2f}"
     full = several.n_seeds if several.full is None else several.full.iat[row, column]
     return f"{text} ({n})".strip() if n < full else text
 
 
-def draw_image(axes: Axes, panel: Panel, which: str = "") -> None:
-    """Draw a matrix as an image, with a hover text and a link for each row.
-
-    which: the seed, for the hover text.
-    """
-    numbers = np.ma.masked_invalid(panel.values.to_numpy(dtype=float))
+def _draw_image(axes: Axes, panel: Panel) -> None:
+    """Draw a matrix as an image, with a hover text and a link for each row."""
+    numbers = np.ma.masked_invalid(panel.values.to_numpy())
     rows, columns = numbers.shape
     colours = panel.kind.mappable()
     image = colours.cmap.with_extremes(bad="0.82")(colours.norm(numbers))
@@ -311,35 +297,31 @@ def draw_image(axes: Axes, panel: Panel, which: str = "") -> None:
     urls = []
     for name, values in panel.values.iterrows():
         known = [panel.kind.write(value) if value == value else "-" for value in values]
-        text = f"{f'{name} {which}'.strip()}: {' '.join(known)}"
+        row = str(name) if panel.seed is None else f"{name} seed {panel.seed}"
+        text = f"{row}: {' '.join(known)}"
         urls.append(figure_of(axes).mark(text, runs.get(name, "")))
-    boxes = [[(0, i), (columns, i), (columns, i + 1), (0, i + 1)] for i in range(rows)]
     # Not quite transparent: a shape without a fill has no hover text.
     look: dict[str, Any] = {"facecolors": "white", "alpha": 0.01, "linewidths": 0}
-    axes.add_collection(PolyCollection(boxes, urls=for_collection(urls), **look), autolim=False)
+    _add_boxes(axes, np.argwhere(np.ones((rows, 1))), urls, wide=columns, **look)
 
 
 def _cell_urls(figure: MarkedFigure, panel: Panel) -> NDArray[np.object_]:
     """The URL of each cell, with its numbers, its seeds, and its run if there is only one."""
-    values, several, seeds, runs = panel.values, panel.several, {}, {}
-    urls = np.full(values.shape, None, dtype=object)
-    if values.size > MOST_CELLS:
-        return urls
+    seeds, runs = {}, {}
     if panel.details is not None:
         cells = panel.details.groupby(["ft", "task"])
         seeds = {cell: list(map(_seed_text, own.to_dict("records"))) for cell, own in cells}
         runs = cells["run_id"].agg(_common_run)
-    for (i, j), number in np.ndenumerate(values.to_numpy(dtype=float)):
-        row, column = cell = values.index[i], values.columns[j]
+    urls = np.full(panel.values.shape, None, dtype=object)
+    for (i, j), number in np.ndenumerate(panel.values.to_numpy()):
+        row, column = cell = panel.values.index[i], panel.values.columns[j]
         known = "missing" if math.isnan(number) else plain(float(number))
-        spread = _spread(several, i, j) if several else ""
-        text = "\n".join([f"{row}, {column}: {known} {spread}".rstrip(), *seeds.get(cell, [])])
-        urls[i, j] = figure.mark(text, runs.get(cell, ""))
+        text = f"{row}, {column}: {known} {_spread(panel.several, i, j)}".rstrip()
+        urls[i, j] = figure.mark("\n".join([text, *seeds.get(cell, [])]), runs.get(cell, ""))
     return urls
 
 
 def _seed_text(facts: Mapping[str, Any]) -> str:
-    """The raw and the normalised value of one seed."""
     if facts["reason"]:
         return f"seed {facts['seed']}: missing, {facts['reason']}"
     text = f"seed {facts['seed']}: raw {facts['value']:.4g}, normalised {facts['normalised']:.3f}"
@@ -348,6 +330,6 @@ def _seed_text(facts: Mapping[str, Any]) -> str:
 
 
 def _common_run(runs: pd.Series) -> str:
-    """The run behind all numbers; empty if there are several or none."""
+    """The run of all numbers; empty if there are several or none."""
     found = set(runs) - {""}
     return found.pop() if len(found) == 1 else ""

@@ -39,11 +39,11 @@ class Histogram(Chart):
         """Return the ascending edges of the bins for rows with at least one value."""
         values = rows[self.value].dropna().to_numpy(dtype=float)
         bins = min(BINS, math.ceil(2 * math.sqrt(len(values))))
+        edges = np.histogram_bin_edges(np.log(values) if self.log else values, bins=bins)
         if self.log:
-            edges = np.exp(np.histogram_bin_edges(np.log(values), bins=bins))
+            edges = np.exp(edges)  # which may miss the ends
             edges[0], edges[-1] = min(edges[0], values.min()), max(edges[-1], values.max())
-            return edges  # exp(log(x)) may miss the ends
-        return np.histogram_bin_edges(values, bins=bins)
+        return edges
 
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
         if rows[self.value].isna().all():
@@ -68,17 +68,18 @@ class Histogram(Chart):
         """Draw bars, median, and markers at a height y in shares of the axes."""
         figure, found = figure_of(axes), rows[self.value].to_numpy(dtype=float)
         counts, _ = np.histogram(found, bins=edges)
-        colour, widths = style.colour, np.diff(edges)
-        bars = axes.bar(edges[:-1], counts, widths, align="edge", color=colour, alpha=0.3)
+        colour = style.colour
+        bars = axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colour, alpha=0.3)
         for bar, low, high, n in zip(bars, edges, edges[1:], counts, strict=False):
             bar.set_url(figure.mark(f"{low:.4g} to {high:.4g}: {n}"))
         axes.stairs(counts, edges, color=colour, linewidth=1.3)
         median = float(np.median(found))
         url = figure.mark(f"median: {median:.4g}")
         axes.axvline(median, color=colour, url=url, linestyle=DASHES, linewidth=1.3)
-        below: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        look: dict[str, Any] = {"s": 15, "marker": style.marker, "linewidths": 0.8, **below}
-        look |= {"facecolors": "none", "edgecolors": colour}
+        look: dict[str, Any] = {
+            "s": 15, "marker": style.marker, "linewidths": 0.8, "facecolors": "none",
+            "edgecolors": colour, "transform": axes.get_xaxis_transform(), "clip_on": False,
+        }  # fmt: skip
         axes.scatter(found, np.full(len(found), y), urls=self.urls(axes, rows), **look)
         axes.scatter([median], [1.0], **look)
 

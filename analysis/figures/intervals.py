@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from analysis.figures.chart import GREY, Chart, log_scale
+from analysis.figures.chart import GREY, Chart, Style, log_scale
 
 LETTER = 0.068  # width of a letter of a label, inches
 LOG_MARGIN = 1.5  # factor by which a logarithmic axis exceeds the values
@@ -26,7 +26,7 @@ class Intervals(Chart):
     Args:
         label: Column of the names.
         value: Column of the values.
-        low, high: Columns of the ends of the intervals, NaN for none.
+        low, high: Columns of the ends of the intervals, if the table has them; NaN for none.
         parts: Column of tuples of the single values, such as one for each seed, drawn as rings.
         reference: Position of a vertical line.
         x_limits: Limits of every facet; by default those of its own values.
@@ -34,10 +34,10 @@ class Intervals(Chart):
             is not is drawn to the edge of the axes.
     """
 
-    label: str
-    value: str
-    low: str = ""
-    high: str = ""
+    label: str = "label"
+    value: str = "mean"
+    low: str = "low"
+    high: str = "high"
     parts: str = ""
     reference: float | None = None
     x_limits: tuple[float, float] | None = None
@@ -57,25 +57,25 @@ class Intervals(Chart):
         if self.reference is not None:
             axes.axvline(self.reference, color=GREY, linewidth=1.0)
         for (own, style), shift in zip(groups, shifts, strict=True):
-            y = own[self.label].map(places).to_numpy(dtype=float) + shift
-            value = own[self.value].to_numpy(dtype=float)
-            if self.low:
-                low, high = (own[c].to_numpy(dtype=float) for c in (self.low, self.high))
-                low = np.where(low <= 0, value / 1e3, low) if self.log else low
-                axes.hlines(y, low, high, color=style.colour, linewidth=1.6, alpha=0.8)
-            if self.parts:
-                rings: dict[str, Any] = {"facecolors": "none", "linewidths": 0.7, "alpha": 0.8}
-                parts, n = (
-                    own[self.parts].explode().astype(float),
-                    own[self.parts].map(len).clip(lower=1),
-                )
-                axes.scatter(parts, np.repeat(y, n), s=14, edgecolors=style.colour, **rings)
-            look: dict[str, Any] = {"color": style.colour, "marker": style.marker, "zorder": 3}
-            axes.scatter(value, y, s=34, urls=self.urls(axes, own), **look)
+            self._plot_group(axes, own, own[self.label].map(places).astype(float) + shift, style)
         axes.set_yticks(range(len(places)), [str(label) for label in places], fontsize=9)
         axes.set_ylim(len(places) - 0.4, -0.6)
         axes.margins(x=0.06)
         self._limit(axes, rows)
+
+    def _plot_group(self, axes: Axes, rows: pd.DataFrame, y: pd.Series, style: Style) -> None:
+        """Draw intervals, rings and values at the heights y."""
+        value = rows[self.value].astype(float)
+        if self.low in rows:
+            low, high = rows[self.low].astype(float), rows[self.high].astype(float)
+            low = low.mask(low <= 0, value / 1e3) if self.log else low
+            axes.hlines(y, low, high, color=style.colour, linewidth=1.6, alpha=0.8)
+        if self.parts:
+            rings = rows.assign(y=y)[[self.parts, "y"]].explode(self.parts).astype(float)
+            look: dict[str, Any] = {"facecolors": "none", "linewidths": 0.7, "alpha": 0.8}
+            axes.scatter(rings[self.parts], rings["y"], s=14, edgecolors=style.colour, **look)
+        look = {"color": style.colour, "marker": style.marker, "zorder": 3}
+        axes.scatter(value, y, s=34, urls=self.urls(axes, rows), **look)
 
     def _limit(self, axes: Axes, rows: pd.DataFrame) -> None:
         """Cut intervals that would hide the values, as those over two seeds do."""

@@ -16,10 +16,6 @@ from worldrep.names import FINETUNINGS
 GAP = "\u2002\u2002"  # wide spaces, as SVG collapses ordinary ones
 
 
-def _finetuned_label(ft: str) -> str:
-    return f"{' + '.join(FINETUNINGS[ft])}{GAP}{ft}"
-
-
 @dataclass(frozen=True)
 class Frame:
     """What the rows and columns of a matrix are, in words, and its groups of cells.
@@ -37,13 +33,10 @@ class Frame:
 
 
 FINETUNED = Frame(
-    "fine-tuned on",
-    "tested on (questions about Atlantis)",
-    _finetuned_label,
-    trained_masks,
-    ("trained", "transfer"),
-    "trained",
-)
+    "fine-tuned on", "tested on (questions about Atlantis)",
+    lambda ft: f"{' + '.join(FINETUNINGS[ft])}{GAP}{ft}",
+    trained_masks, ("trained", "transfer"), "trained",
+)  # fmt: skip
 PRETRAINED = Frame(
     "pretrained on", "pretrained on", str, diagonal_masks, ("same task", "different tasks")
 )
@@ -63,9 +56,9 @@ class Kind:
     lines: tuple[str, ...]
     colours: str
     limits: tuple[float, float]
-    extend: str
-    number: str
-    full: float | None
+    extend: str = "neither"
+    number: str = "{:.2f}"
+    full: float | None = None
     frame: Frame = FINETUNED
 
     def write(self, number: float) -> str:
@@ -84,12 +77,8 @@ _ZERO_AND_ONE = (
 PERFORMANCE = Kind(
     "normalised improvement (no unit)",
     ("What fine-tuning gained on Atlantis, the new cities.", _ZERO_AND_ONE),
-    "RdYlGn",
-    (0.0, 1.0),
-    "max",
-    "{:.2f}",
-    HIGHEST,
-)
+    "RdYlGn", (0.0, 1.0), "max", full=HIGHEST,
+)  # fmt: skip
 EXPECTED = replace(
     PERFORMANCE,
     label="expected normalised improvement (no unit)",
@@ -101,9 +90,5 @@ DIFFERENCE = Kind(
         "Expected is the best of the models fine-tuned on one of the same tasks alone.",
         "Blue, above 0: training together helps. Red, below 0: it interferes.",
     ),
-    "RdBu",
-    (-0.5, 0.5),
-    "both",
-    "{:+.2f}",
-    None,
-)
+    "RdBu", (-0.5, 0.5), "both", "{:+.2f}",
+)  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +20,6 @@ EDGE, LINE = 0.2, 0.185  # margin and height of a line, inches
 LETTER, TITLE_LETTER = 0.073, 0.112  # average width of a letter, inches
 DPI = 120
 MOST_MARKS = 500  # marks of one chart with a hover text; more would make its file too large
-# Distinct with any kind of colour vision, and in grey (Okabe and Ito, 2008).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a8a")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 class MarkedFigure(Figure):
@@ -34,19 +30,13 @@ class MarkedFigure(Figure):
     """
 
     def __init__(
-        self,
-        width: float,
-        height: float,
-        title: str,
-        lines: Sequence[str] = (),
-        notes: Sequence[str] = (),
-        about: str = "",
-    ) -> None:
+        self, width: float, height: float, title: str, lines: Sequence[str] = (),
+        notes: Sequence[str] = (), about: str = "",
+    ) -> None:  # fmt: skip
         width = max(width, 2 * EDGE + TITLE_LETTER * len(title))
         letters = max(20, int((width - 2 * EDGE) / LETTER))
-        head, foot = (
-            [p for t in texts for p in textwrap.wrap(t, letters)] for texts in (lines, notes)
-        )
+        wrap = textwrap.TextWrapper(letters).wrap
+        head, foot = ([part for text in own for part in wrap(text)] for own in (lines, notes))
         above, below = 0.55 + LINE * len(head), 0.45 + LINE * len(foot)
         whole = above + height + below
         area = (0.06 / width, below / whole, 1 - 0.12 / width, height / whole)
@@ -95,13 +85,7 @@ def hover_text(facts: Mapping[str, Any]) -> str:
     return "\n".join(
         f"{name.replace('_', ' ')}: {plain(value)}"
         for name, value in facts.items()
-        if name != "run_id" and _is_known(value)
-    )
-
-
-def _is_known(value: object) -> bool:
-    return (
-        value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+        if name != "run_id" and value not in (None, "") and value == value  # not NaN
     )
 
 
@@ -115,8 +99,6 @@ def plain(value: object) -> str:
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write name.png and name.svg; the same figure always gives the same files."""
     with matplotlib.rc_context(HATCHING):
-        figure.savefig(
-            folder / f"{name}.png", dpi=DPI, metadata={"Software": None},
-            pil_kwargs={"compress_level": 3},
-        )  # fmt: skip
+        png: dict[str, Any] = {"dpi": DPI, "metadata": {"Software": None}}
+        figure.savefig(folder / f"{name}.png", pil_kwargs={"compress_level": 3}, **png)
     (folder / f"{name}.svg").write_text(svg_of(figure, name))

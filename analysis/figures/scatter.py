@@ -62,59 +62,50 @@ class Scatter(Chart):
             axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center")
             return
         for own, style in self.grouped(shown):
-            pale = own[self.faint].astype(bool) if self.faint else pd.Series(False, own.index)
-            look: dict[str, Any] = {"s": self.marker_size / 3, "alpha": 0.45, "zorder": 1.8}
-            self._plot_points(axes, own[pale], (self.x, self.y), style, linewidths=0, **look)
-            self._plot_group(axes, own[~pale], style)
+            self._plot_group(axes, own, style)
         if self.front:
-            self._plot_front(axes, shown[shown[self.front].astype(bool)])
+            self._plot_front(axes, shown[shown[self.front].astype(bool)].sort_values(self.x))
         if self.equal:
             axes.set_aspect("equal", adjustable="datalim")
-        self._scale(axes)
-        if self.identity or self.fit:
-            self._plot_lines(axes)
+        for which in ["x"] * self.log_x + ["y"] * self.log_y:
+            log_scale(axes, which)
+        axes.autoscale_view()
+        axes.set(xlim=self.x_limits or axes.get_xlim(), ylim=self.y_limits or axes.get_ylim())
+        self._plot_lines(axes)
 
     def _plot_points(
         self, axes: Axes, rows: pd.DataFrame, at: tuple[str, str], style: Style, **look: Any
     ) -> None:
         """Draw points with hover texts; so many that they have none are an image in an SVG file."""
-        look = {"s": self.marker_size, "marker": style.marker, "color": style.colour, **look}
-        if "facecolors" in look:
-            del look["color"]
+        look = {"s": self.marker_size, "marker": style.marker, **look}
         urls, many = self.urls(axes, rows), len(self.table) > MOST_MARKS
         axes.scatter(rows[at[0]], rows[at[1]], urls=urls, rasterized=many, **look)
 
     def _plot_group(self, axes: Axes, rows: pd.DataFrame, style: Style) -> None:
+        """Draw faint points, then the others with their error bars and the ends of their lines."""
+        colour, at = style.colour, (self.x, self.y)
+        faint = rows[self.faint].astype(bool) if self.faint else pd.Series(False, rows.index)
+        look: dict[str, Any] = {"s": self.marker_size / 3, "alpha": 0.45, "zorder": 1.8}
+        self._plot_points(axes, rows[faint], at, style, color=colour, linewidths=0, **look)
+        rows = rows[~faint]
         bars = {k: rows[c] for k, c in zip(("xerr", "yerr"), self.error, strict=True) if c}
         if bars:
-            look: dict[str, Any] = {"ecolor": style.colour, "elinewidth": 0.8, "alpha": 0.5}
+            look = {"ecolor": colour, "elinewidth": 0.8, "alpha": 0.5}
             axes.errorbar(rows[self.x], rows[self.y], fmt="none", **bars, **look)
-        face, edge, width = style.colour, "white", 0.6 if self.marker_size > SMALL else 0
+        face, edge, width = colour, "white", 0.6 if self.marker_size > SMALL else 0
         if self.towards[0]:
-            lines = rows[[self.x, self.y, *self.towards]].to_numpy(dtype=float).reshape(-1, 2, 2)
-            look = {"colors": style.colour, "linewidths": 0.6, "alpha": 0.7}
-            axes.add_collection(LineCollection([*lines], **look))
-            self._plot_points(axes, rows, self.towards, style, linewidths=0.6)
-            face, edge, width = "white", style.colour, 0.6
-        self._plot_points(
-            axes, rows, (self.x, self.y), style, facecolors=face, edgecolors=edge,
-            linewidths=width, zorder=2.5,
-        )  # fmt: skip
+            lines = rows[[*at, *self.towards]].to_numpy(dtype=float).reshape(-1, 2, 2)
+            axes.add_collection(LineCollection([*lines], colors=colour, linewidths=0.6, alpha=0.7))
+            self._plot_points(axes, rows, self.towards, style, color=colour, linewidths=0.6)
+            face, edge, width = "white", colour, 0.6
+        look = {"facecolors": face, "edgecolors": edge, "linewidths": width, "zorder": 2.5}
+        self._plot_points(axes, rows, at, style, **look)
 
-    def _plot_front(self, axes: Axes, rows: pd.DataFrame) -> None:
-        points = rows.sort_values(self.x)
+    def _plot_front(self, axes: Axes, points: pd.DataFrame) -> None:
         x, y = points[self.x], points[self.y]
         axes.plot(x, y, color="black", linewidth=0.9, zorder=2.2, linestyle=DASHES)
         rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.1}
         axes.scatter(x, y, s=5 * self.marker_size, zorder=3, **rings)
-
-    def _scale(self, axes: Axes) -> None:
-        for which, is_log in (("x", self.log_x), ("y", self.log_y)):
-            if is_log:
-                log_scale(axes, which)
-        axes.autoscale_view()
-        limits = {"xlim": self.x_limits, "ylim": self.y_limits}
-        axes.set(**{name: ends for name, ends in limits.items() if ends})
 
     def _plot_lines(self, axes: Axes) -> None:
         """Draw the diagonal and the fit, which do not change the limits."""
@@ -134,10 +125,8 @@ class Scatter(Chart):
         shown = rows.dropna(subset=[self.x, self.y])
         points = shown[[self.x, self.y]].to_numpy(dtype=float)
         scale = 72 / axes.figure.dpi
-        places, frame = (
-            axes.transData.transform(points) * scale,
-            np.array(axes.bbox.extents) * scale,
-        )
+        places = axes.transData.transform(points) * scale
+        frame = np.array(axes.bbox.extents) * scale
         taken = [_around(place, POINT) for place in places]
         for point, place, text in zip(points, places, shown[self.label].astype(str), strict=True):
             if not text:

@@ -20,8 +20,6 @@ from matplotlib.figure import Figure
 MARK = "mark:"  # prefix of the URLs of marks
 HATCHING = {"hatch.linewidth": 0.7}
 Element = ElementTree.Element
-TOKEN = re.compile(r"[MLz]|-?[\d.]+")
-DECIMALS = re.compile(r"-?\d+\.\d+")
 LINK = "link"  # temporary attribute of what belongs into a link
 GROUPED = ("clip-path", "class", LINK, "fill")  # attributes that move to groups, outermost first
 
@@ -46,7 +44,7 @@ def svg_of(figure: Figure, name: str, runs: str = "", styles: dict[str, str] | N
     if styles is None:
         root.set("xmlns", "http://www.w3.org/2000/svg")
         root.set("xmlns:xlink", "http://www.w3.org/1999/xlink")
-        root.insert(0, ElementTree.Element("style"))
+        root.insert(0, Element("style"))
         root[0].text = css(rules)
     text = ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
     return text.replace(' href="', ' xlink:href="') if styles is None else text
@@ -81,7 +79,6 @@ class _Compacter:
         root[:] = [self._defs, *self._grouped(list(self._leaves(root, {}, "")), GROUPED)]
 
     def _shorten(self, element: Element) -> None:
-        """Shorten the attributes of one element."""
         attributes = element.attrib
         for key, value in attributes.items():
             attributes[key] = re.sub(r"#(\w+)", lambda m: f"#{self._ids.get(m[1], m[1])}", value)
@@ -113,8 +110,7 @@ class _Compacter:
         if element.tag == "a":
             text, run_id = self._marks[int(element.attrib["href"].removeprefix(MARK))]
             inherited = inherited | {LINK: self._runs + run_id if self._runs and run_id else ""}
-        if "clip-path" in element.attrib:
-            inherited = inherited | {"clip-path": element.attrib["clip-path"]}
+        inherited = inherited | {k: v for k, v in element.items() if k == "clip-path"}
         for child in element:
             yield from self._leaves(child, inherited, text)
 
@@ -123,17 +119,17 @@ class _Compacter:
         if not keys:
             return list(elements)
         groups: list[Element] = []
-        for value, run in itertools.groupby(elements, key=lambda e: e.get(keys[0], "")):
+        key, *further = keys
+        for value, run in itertools.groupby(elements, key=lambda e: e.get(key, "")):
             own = list(run)
-            alone = len(own) == 1 and keys[0] != LINK
+            alone = len(own) == 1 and key != LINK
             if not value or value in self._see_through or alone:
-                groups += self._grouped(own, keys[1:])
+                groups += self._grouped(own, further)
                 continue
             for element in own:
-                del element.attrib[keys[0]]
-            tag, key = ("a", "href") if keys[0] == LINK else ("g", keys[0])
-            groups.append(Element(tag, {key: value}))
-            groups[-1].extend(self._grouped(own, keys[1:]))
+                del element.attrib[key]
+            groups.append(Element("a", href=value) if key == LINK else Element("g", {key: value}))
+            groups[-1].extend(self._grouped(own, further))
         return groups
 
 
@@ -170,13 +166,12 @@ def short_path(path: str) -> str:
     """Shorten a path: lines become relative with one decimal, curves keep two decimals."""
     if set(re.findall("[A-Za-z]", path)) - set("MLz"):
         return _rounded(" ".join(path.split()), 2)
-    parts: list[str] = []
-    tokens, at = iter(TOKEN.findall(path)), (0, 0)
-    for token in tokens:
-        if token == "z":
+    parts, at = [], (0, 0)
+    for token, *numbers in re.findall(r"z|([ML])\s*(-?[\d.]+)\s+(-?[\d.]+)", path):
+        if not token:
             parts.append("z")
             continue
-        x, y = (round(10 * float(next(tokens))) for _ in "xy")
+        x, y = (round(10 * float(number)) for number in numbers)
         parts.append(f"M{x / 10:g} {y / 10:g}" if token == "M" else _step(x - at[0], y - at[1]))
         at = x, y
     return "".join(parts)
@@ -184,12 +179,10 @@ def short_path(path: str) -> str:
 
 def _step(x: int, y: int) -> str:
     """A line to a point at this distance, in tenths."""
-    if not y:
-        return f"h{x / 10:g}" if x else ""
-    if not x:
-        return f"v{y / 10:g}"
+    if not x or not y:
+        return f"h{x / 10:g}" if x else f"v{y / 10:g}" if y else ""
     return f"l{x / 10:g} {y / 10:g}".replace(" -", "-")
 
 
 def _rounded(text: str, digits: int) -> str:
-    return DECIMALS.sub(lambda found: f"{round(float(found[0]), digits):g}", text)
+    return re.sub(r"-?\d+\.\d+", lambda found: f"{round(float(found[0]), digits):g}", text)

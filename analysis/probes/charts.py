@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.figures.heatmap import Panel
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
 from analysis.figures.kinds import Frame, Kind
 from analysis.figures.scatter import Scatter
-from analysis.panels import Panel, make_panel, seeds_in_words
+from analysis.panels import seeds_in_words
 from analysis.probes.models import (
     BASE,
     WITH,
@@ -245,4 +246,4 @@ def disparity_panel(matrices: Mapping[int, pd.DataFrame], largest: float) -> Pan
     title = f"Procrustes disparity between models, {seeds_in_words(list(matrices))}"
     top = next(limit for limit in DISPARITY_LIMITS if limit >= largest)
     kind = replace(DISPARITY, limits=(0.0, top))
-    return make_panel("procrustes", title, kind, aggregate(list(matrices.values())))
+    return Panel("procrustes", title, kind, aggregate(list(matrices.values())))

@@ -43,8 +43,8 @@ def expected_matrix(fts: Sequence[str], specialists: pd.DataFrame) -> pd.DataFra
     specialists: normalised matrix of the same seed's single-task models. A cell is NaN if one of
     them is missing, as the best of the others might be too low.
     """
-    own = [specialists.reindex(specialists_of(FINETUNINGS[ft], ft)) for ft in fts]
-    rows = [matrix.max(skipna=False) for matrix in own]
+    ones = (specialists.reindex(specialists_of(FINETUNINGS[ft], ft)) for ft in fts)
+    rows = [matrix.max(skipna=False) for matrix in ones]
     return pd.DataFrame(rows, pd.Index(fts, name="model")).reindex(columns=COLUMNS)
 
 
@@ -69,11 +69,6 @@ class Aggregate:
         """Number of cells that lack some of the seeds, but not all."""
         full = self.n_seeds if self.full is None else self.full
         return int(((self.n > 0) & (self.n < full)).to_numpy().sum())
-
-    @property
-    def in_words(self) -> str:
-        """Text such as `the 3 seeds`: what the mean is over."""
-        return self.over or f"the {self.n_seeds} seeds"
 
 
 def aggregate(matrices: Sequence[pd.DataFrame]) -> Aggregate:
@@ -113,10 +108,3 @@ def summary(values: np.ndarray) -> Summary:
     known = values[~np.isnan(values)]
     mean, std = (float(known.mean()), float(known.std())) if len(known) else (None, None)
     return {"mean": mean, "std": std, "n": len(known), "missing": len(values) - len(known)}
-
-
-def in_words(summary: Summary) -> str:
-    """Return a `summary` as text."""
-    mean, std = summary["mean"], summary["std"]
-    numbers = "none" if mean is None else f"mean {mean:.2f}, standard deviation {std:.2f}"
-    return f"{numbers} (n = {summary['n']}, missing: {summary['missing']})"

@@ -5,11 +5,12 @@ on standard questions, the gain on Atlantis, and the curves of both. If the stor
 strategies of fine-tuning, they are compared with each other.
 
 Imports `worldrep` and the shared modules of `analysis`; of its own modules, `charts` imports
-`strategies`, which imports `reading` and `statistics`.
+`reading` and `statistics`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +22,10 @@ from analysis.forgetting.charts import curve_charts, family_of, gain_against_los
 from analysis.forgetting.reading import VALIDATED, Finetuned, read_strategies
 from analysis.forgetting.statistics import (
     NO_LOGARITHM,
+    SPREAD,
     add_changes,
     add_normalised,
+    compare,
     halfway_summary,
     halfway_table,
     mean_by_model,
@@ -30,7 +33,6 @@ from analysis.forgetting.statistics import (
     raw_statistics,
     raw_tables,
 )
-from analysis.forgetting.strategies import SPREAD, compare
 from analysis.options import Options
 from analysis.panels import panels_of
 from analysis.result import Part, Result
@@ -39,7 +41,7 @@ from analysis.statistics.spread import nested
 from analysis.store.evaluations import PRETRAIN
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
-from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings
+from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, family_in_words, finetunings
 
 NAME = "forgetting"
 VALUES = [
@@ -73,11 +75,8 @@ def forgetting(source: Source, options: Options) -> Result:
         for name, own in read_strategies(source, options).items()
     }
     own = every[options.strategy]
-    used, missing = (
-        [own.runs],
-        [*(own.lacking(f, finetunings(f)) for f in own.families), own.missing],
-    )
-    caveats = [*own.found.caveats, *_caveats(own)]
+    runs, caveats = [own.runs], [*own.found.caveats, *_caveats(own)]
+    missing = [*(own.lacking(f, finetunings(f)) for f in own.families), own.missing]
     parts: list[Part] = [*_heatmaps(own), _plane(own)]
     tables = {"values": own.cells[VALUES], **raw_tables(own.cells)}
     statistics: dict[str, Any] = {"raw_change": raw_statistics(own.cells)}
@@ -87,27 +86,41 @@ def forgetting(source: Source, options: Options) -> Result:
         overview = halfway_summary(tables["halfway"])
         parts += curve_charts(points, overview)
         statistics["halfway"] = nested(overview, ["family", "split", "task"], HALFWAY)
-    if compared := compare(every):
-        used += [other.runs for other in every.values()]
-        missing.append(compared.missing)
-        caveats += compared.caveats
+    fts, others = _common_models(every)
+    if fts and len(every) > 1:
+        runs += [other.runs for other in every.values()]
+        missing += [other.lacking(strategy, fts) for strategy, other in every.items()]
+        of_all = "strategies are compared by the models that all of them have"
+        of_some = "left out of the comparison of strategies, as one of them lacks it"
+        shown = ((of_all, fts), (of_some, others))
+        caveats += [f"{text}: {', '.join(models)}" for text, models in shown if models]
+        cells = pd.concat([other.cells for other in every.values()])
+        compared = compare(every, fts, cells, pd.concat([o.points for o in every.values()]))
         parts += strategy_charts(compared)
         tables["strategies_over_seeds"] = compared.over_seeds
         facts = nested(compared.over_seeds, ["strategy", "quantity"], SPREAD)
-        statistics["strategies"] = {"models": list(compared.fts), **facts}
-    runs = pd.concat(used)
+        statistics["strategies"] = {"models": fts, **facts}
+    used = pd.concat(runs)
     return Result(
         name=NAME,
         options=options,
         seeds=own.found.seeds,
         parts=parts,
         missing=pd.concat(missing, ignore_index=True),
-        runs_used=runs[~runs.index.duplicated()].sort_values(["seed", "model"], kind="stable"),
+        runs_used=used[~used.index.duplicated()].sort_values(["seed", "model"], kind="stable"),
         caveats=caveats,
         tables=tables,
         statistics=statistics,
         tags={"pretrain": PRETRAIN, "ft": ",".join(own.families), "tasks": ",".join(TASK_NAMES)},
     )
+
+
+def _common_models(every: Mapping[str, Finetuned]) -> tuple[list[str], list[str]]:
+    """Return the fine-tunings that all strategies have, and those that only some have."""
+    evaluated = [set(own.cells.loc[own.cells["run_id"] != "", "ft"]) for own in every.values()]
+    common, some = set.intersection(*evaluated), set.union(*evaluated)
+    there = [ft for ft in FINETUNINGS if ft in some]
+    return [ft for ft in there if ft in common], [ft for ft in there if ft not in common]
 
 
 def _heatmaps(own: Finetuned) -> list[Part]:
@@ -131,17 +144,18 @@ def _plane(own: Finetuned) -> Part:
 
 
 def _caveats(own: Finetuned) -> list[str]:
-    cells, points, said = own.cells, own.points, []
-    if absent := [family for family in FAMILIES if family not in own.families]:
-        said.append(f"{', '.join(absent)}: left out, the store has no such model")
-    perfect = cells[cells["task"].map(lambda task: TASKS[task].accuracy) & (cells["before"] == 1)]
-    raw = "the base is perfect, so that the normalised change is the raw one"
-    zero = cells[cells["reason"] == NO_LOGARITHM]
-    for text, found in ((raw, perfect), (NO_LOGARITHM, zero)):
-        seeds = found.groupby("task", sort=False)["seed"].unique()
-        if len(seeds):
-            where = [f"{task} of seeds {', '.join(map(str, of))}" for task, of in seeds.items()]
-            said.append(f"{'; '.join(where)}: {text}")
+    cells, points = own.cells, own.points
+    absent = ", ".join(family for family in FAMILIES if family not in own.families)
+    said = [f"{absent}: left out, the store has no such model"] if absent else []
+    perfect = cells["task"].map(lambda task: TASKS[task].accuracy) & (cells["before"] == 1)
+    kinds = {
+        "the base is perfect, so that the normalised change is the raw one": perfect,
+        NO_LOGARITHM: cells["reason"] == NO_LOGARITHM,
+    }
+    for text, mask in kinds.items():
+        seeds = cells[mask].groupby("task", sort=False)["seed"].unique()
+        where = [f"{task} of seeds {', '.join(map(str, of))}" for task, of in seeds.items()]
+        said += [f"{'; '.join(where)}: {text}"] if where else []
     validated = points[points["measured_by"] == VALIDATED]
     if points.empty:
         said.append("no model has a curve: neither evaluated checkpoints nor validations by step")

@@ -12,8 +12,7 @@ from analysis.figures.curves import Curves
 from analysis.figures.intervals import Intervals
 from analysis.figures.scatter import Scatter
 from analysis.forgetting.reading import EVALUATED
-from analysis.forgetting.statistics import ALL_TASKS, mean_over_seeds
-from analysis.forgetting.strategies import Comparison
+from analysis.forgetting.statistics import ALL_TASKS, Comparison, mean_over_seeds
 from analysis.statistics.spread import nested
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, STRATEGIES, TASK_NAMES
@@ -30,16 +29,22 @@ TASK_PANELS = {
     for task in TASK_NAMES
 }
 ERRORS = frozenset(TASK_PANELS[task] for task in TASK_NAMES if not TASKS[task].accuracy)
-LINE = "the task was"
-BY_STEP: dict[str, Any] = {"x": "step", "x_label": "optimizer step of the fine-tuning"}
-BY_SPLIT: dict[str, Any] = {  # one pair of axes for each split
-    "y": "normalised", "y_label": "mean of the seven tasks (no unit)", "columns": 2,
-    "size": (4.6, 3.4),
-}  # fmt: skip
+STEP = "optimizer step of the fine-tuning"
 LEFT_RIGHT = (
     "Left: how far the cities that the base knows are forgotten (below 0). Right: what is gained "
     "on Atlantis (1: as good as the base on the cities that it knows)."
 )
+BY_TASK: dict[str, Any] = {
+    "y": "value", "columns": 3, "size": (3.3, 2.2), "log_y": ERRORS,
+    "lines": (
+        "One line for each model and seed, from its own base at step 0. Errors (logarithmic axes): "
+        "lower is better. Shares of right answers: higher is better.",
+    ),
+}  # fmt: skip
+BY_SPLIT: dict[str, Any] = {
+    "y": "normalised", "y_label": "mean of the seven tasks (no unit)", "columns": 2,
+    "size": (4.6, 3.4),
+}  # fmt: skip
 
 
 def family_of(fts: pd.Series) -> pd.Series:
@@ -87,30 +92,31 @@ def gain_against_loss(
         group=group, label="text", error=("change_std", "gain_std"), faint="one_seed",
         front="on_front", size=(8.0, 5.4),
         hover=("model", "seed", "change", "gain", "n", "on_front", "run_id"),
-        notes=tuple(_plane_notes(points, means, name, several)),
+        notes=tuple(_plane_notes(points["seed"].nunique(), means, name, several)),
         statistics={name: {"front": front, several: nested(means, ["label"], kept)}},
     )  # fmt: skip
 
 
-def _plane_notes(points: pd.DataFrame, means: pd.DataFrame, name: str, several: str) -> list[str]:
-    seeds, there = points["seed"].nunique(), means[means["n"] > 0]
-    front = [
+def _plane_notes(n_seeds: int, means: pd.DataFrame, name: str, several: str) -> list[str]:
+    there, front = means[means["n"] > 0], means[means["on_front"]]
+    best = [
         f"{row.label} (change {row.change:+.2f}, gain {row.gain:.2f})"
-        for row in means[means["on_front"]].sort_values("change", ascending=False).itertuples()
+        for row in front.sort_values("change", ascending=False).itertuples()
     ]
-    of = f"{seeds} seeds" if seeds > 1 else "one seed: no spread"
+    of = f"{n_seeds} seeds" if n_seeds > 1 else "one seed: no spread"
     notes = [
-        f"{name}: not dominated: {', '.join(front) or 'none'} (of {len(there)} {several})",
+        f"{name}: not dominated: {', '.join(best) or 'none'} (of {len(there)} {several})",
         f"{len(there)} {several}, {int(means['n'].sum())} points of single seeds, of {of}",
     ]
-    if partial := int((there["missing"] > 0).sum()):
-        notes.append(
-            f"{partial} of the {several} lack some of the seeds: their means are of the others"
-        )
-    if absent := len(means) - len(there):
-        notes.append(
-            f"{absent} {several} have no point, as values are missing; missing.csv has the commands"
-        )
+    counts = {
+        f"of the {several} lack some of the seeds: their means are of the others": (
+            there["missing"] > 0
+        ).sum(),
+        f"{several} have no point, as values are missing; missing.csv has the commands": (
+            len(means) - len(there)
+        ),
+    }
+    notes += [f"{n} {text}" for text, n in counts.items() if n]
     if len(means) > MOST_LABELS:
         notes.append(f"only the {several} on the front are named; the table has all")
     return notes
@@ -119,70 +125,54 @@ def _plane_notes(points: pd.DataFrame, means: pd.DataFrame, name: str, several: 
 def curve_charts(points: pd.DataFrame, overview: pd.DataFrame) -> list[Chart]:
     """Plot curves (also the means over ALL_TASKS) and half-way steps; no chart without rows."""
     points = points.assign(series=points["model"] + " seed " + points["seed"].astype(str))
-    of_tasks = points[points["task"] != ALL_TASKS]
+    tasks, means = points[points["task"] != ALL_TASKS], points[points["task"] == ALL_TASKS]
+    trained = np.where(tasks["trained"], "trained; ", "not trained; ")
+    kind = np.where(tasks["measured_by"] == EVALUATED, " test questions", " validation questions")
+    panel = pd.Categorical(tasks["task"].map(TASK_PANELS), list(TASK_PANELS.values()))
+    by_task = tasks.assign(**{"panel": panel, "the task was": trained + tasks["rows"] + kind})
     charts = (
-        _task_curves(of_tasks, "standard", "standard questions"),
-        _task_curves(of_tasks, "atlantis", "questions about Atlantis"),
-        _mean_curves(points),
-        _halfway_chart(overview, of_tasks),
+        _curves("standard", "standard questions", by_task, "the task was"),
+        _curves("atlantis", "questions about Atlantis", by_task, "the task was"),
+        _mean_curves(means),
+        _halfway_chart(overview, _origins(tasks)),
     )
     return [chart for chart in charts if len(chart.table)]
 
 
-def _task_curves(points: pd.DataFrame, split: str, questions: str) -> Curves:
-    """Plot values on one split by step: axes for each task, a line for each model and seed."""
-    own = points[points["split"] == split]
-    trained = np.where(own["trained"], "trained; ", "not trained; ")
-    kind = np.where(own["measured_by"] == EVALUATED, " test questions", " validation questions")
-    panel = pd.Categorical(own["task"].map(TASK_PANELS), list(TASK_PANELS.values()))
-    zero = own[(own["value"] <= 0) & panel.isin(ERRORS)]
-    notes = [_origins(own)]
-    if len(zero):
-        notes.append(
-            f"{len(zero)} errors of 0 are not drawn, as they have no logarithm; "
-            f"{int((zero['step'] == 0).sum())} of them are of a base (step 0)"
-        )
-    return _curves(
-        own.assign(**{"panel": panel, LINE: trained + own["rows"] + kind}), LINE,
-        name=f"course_{split}", title=f"Over the steps of fine-tuning: {questions}",
-        lines=(
-            "One line for each model and seed, from its own base at step 0. Errors (logarithmic "
-            "axes): lower is better. Shares of right answers: higher is better.",
-        ),
-        y="value", columns=3, size=(3.3, 2.2), log_y=ERRORS, notes=tuple(notes),
+def _curves(
+    name: str, what: str, table: pd.DataFrame, group: str, notes: tuple[str, ...] = ()
+) -> Curves:
+    """Plot a line for each model and seed by step: values of one split by task, or means."""
+    look = BY_SPLIT | {"lines": (f"One line for each model and seed. {LEFT_RIGHT}",)}
+    if name in PANELS:
+        table, look = table[table["split"] == name], BY_TASK
+        if n := int((table["panel"].isin(ERRORS) & (table["value"] <= 0)).sum()):
+            notes = (f"{n} errors of 0 are not drawn, as they have no logarithm",)
+    return Curves(
+        name=f"course_{name}", title=f"Over the steps of fine-tuning: {what}",
+        table=table.sort_values(["panel", group, "model", "seed", "step"], kind="stable"),
+        x="step", x_label=STEP, series="series", group=group, facet="panel",
+        hover=("model", "seed", "step", "value", "normalised", "measured_by", "rows", "run_id"),
+        marks=table["series"].nunique() <= MOST_MARKED, notes=(_origins(table), *notes), **look,
     )  # fmt: skip
 
 
-def _mean_curves(points: pd.DataFrame) -> Curves:
+def _mean_curves(means: pd.DataFrame) -> Curves:
     """Plot the mean over the seven tasks by step: standard beside Atlantis."""
     keys = ["model", "seed", "split"]
-    own = points[points["task"] == ALL_TASKS].dropna(subset=["normalised"])
+    own = means.dropna(subset=["normalised"])
     own = own[own.groupby(keys)["step"].transform("size") > 1]  # more than the base, which is 0
-    n, known = (len(table.drop_duplicates(keys)) for table in (points, own))
-    notes = [_origins(own)]
-    if n > known:
-        notes.append(
-            f"{n - known} of {n} curves are not drawn: a task is missing, or has no normalised "
-            "change (an error of 0 has no logarithm)"
-        )
-    return _curves(
-        own.assign(family=family_of(own["ft"]), panel=_split_panels(own["split"])), "family",
-        name="course_mean", title="Over the steps of fine-tuning: mean of the seven tasks",
-        lines=(f"One line for each model and seed. {LEFT_RIGHT}",), notes=tuple(notes), **BY_SPLIT,
-    )  # fmt: skip
+    n, known = (len(table.drop_duplicates(keys)) for table in (means, own))
+    note = (
+        f"{n - known} of {n} curves are not drawn: a task is missing, or has no normalised change "
+        "(an error of 0 has no logarithm)"
+    )
+    table = own.assign(family=family_of(own["ft"]), panel=_split_panels(own["split"]))
+    notes = (note,) if n > known else ()
+    return _curves("mean", "mean of the seven tasks", table, "family", notes)
 
 
-def _curves(table: pd.DataFrame, group: str, **further: Any) -> Curves:
-    """A line for each model and seed by step, in the axes of its panel."""
-    return Curves(
-        table=table.sort_values(["panel", group, "model", "seed", "step"], kind="stable"),
-        series="series", group=group, facet="panel",
-        hover=("model", "seed", "step", "value", "normalised", "measured_by", "rows", "run_id"),
-        marks=table["series"].nunique() <= MOST_MARKED, **BY_STEP, **further,
-    )  # fmt: skip
-
-
-def _halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
+def _halfway_chart(overview: pd.DataFrame, origins: str) -> Intervals:
     """Plot when half of the forgetting and of the gain has happened, by task and family."""
     ends = overview.groupby("family")["last_step"].transform("max")
     table = overview.assign(
@@ -192,9 +182,8 @@ def _halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
         },
         drawn_low=overview["low"].clip(0),
         drawn_high=overview["high"].clip(upper=overview["last_step"]),
-        order=pd.Categorical(overview["task"], [*TASK_NAMES, ALL_TASKS]),
     )
-    table = table.sort_values(["half of the", "family", "order"], kind="stable")
+    table = table.sort_values("task", key=lambda own: own.map([*TASK_NAMES, ALL_TASKS].index))
     happened, early, n = overview[["n_happened", "n_early", "n_models"]].sum()
     return Intervals(
         name="halfway_by_task",
@@ -205,8 +194,8 @@ def _halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
             "several, cut off at the first and last step. Rings: each seed, the mean of its "
             "models.",
         ),
-        table=table.drop(columns="order"), label="task", value="mean",
-        low="drawn_low", high="drawn_high", parts="by_seed", x_label=BY_STEP["x_label"],
+        table=table.sort_values(["half of the", "family"], kind="stable"), label="task",
+        value="mean", low="drawn_low", high="drawn_high", parts="by_seed", x_label=STEP,
         group="half of the", facet="panel", columns=2, size=(4.6, 3.4),
         hover=("family", "task", "split", "mean", "std", "n", "n_happened", "n_models", "n_early"),
         notes=(
@@ -214,7 +203,7 @@ def _halfway_chart(overview: pd.DataFrame, points: pd.DataFrame) -> Intervals:
             "ended without a loss or a gain, or have no logarithm",
             f"in {early} of the {happened}, half had happened by the first measured step: theirs "
             "is interpolated between 0 and that step",
-            _origins(points),
+            origins,
         ),
     )  # fmt: skip
 
@@ -224,7 +213,7 @@ def _split_panels(splits: pd.Series) -> pd.Categorical:
 
 
 def _origins(points: pd.DataFrame) -> str:
-    """How the values were measured, with the number of models and of questions."""
+    """Return how the values were measured, with the number of models and of questions."""
     kinds = points.groupby(["measured_by", "rows"])["run_id"].nunique()
     parts = [f"{n} by {kind}, {rows} questions a point" for (kind, rows), n in kinds.items()]
     return f"models and seeds: {'; '.join(parts)}"
@@ -246,15 +235,15 @@ def strategy_charts(compared: Comparison) -> list[Chart]:
             title="Strategies of fine-tuning, model by model",
         ),
     ]  # fmt: skip
-    return charts + [_strategy_curves(compared, models)] * (len(compared.curves) > 0)
+    return charts + [_strategy_curves(compared.curves, models)] * (len(compared.curves) > 0)
 
 
-def _strategy_curves(compared: Comparison, models: str) -> Curves:
+def _strategy_curves(curves: pd.DataFrame, models: str) -> Curves:
     """Plot when the forgetting and the gain happen, by share of the training."""
-    groups = compared.curves.groupby(["strategy", "split", "place"], sort=False)
+    groups = curves.groupby(["strategy", "split", "place"], sort=False)
     means = groups[["share", "normalised"]].mean().assign(n=groups.size()).reset_index()
-    single = compared.curves.assign(is_mean=False, n=1)
-    table = pd.concat([means.assign(seed="mean", is_mean=True), single], ignore_index=True)
+    means = means.assign(seed="mean", is_mean=True)
+    table = pd.concat([means, curves.assign(is_mean=False, n=1)], ignore_index=True)
     table["series"] = table["strategy"] + " seed " + table["seed"].astype(str)
     table["percent"] = 100 * table["share"]
     table["panel"] = _split_panels(table["split"])
@@ -272,7 +261,7 @@ def _strategy_curves(compared: Comparison, models: str) -> Curves:
         group="strategy", facet="panel", thick="is_mean",
         hover=("strategy", "seed", "percent", "normalised", "n"),
         notes=(
-            f"{single['seed'].nunique()} seeds; steps of another strategy may cost more: "
+            f"{curves['seed'].nunique()} seeds; steps of another strategy may cost more: "
             "replay has more of them, as a batch holds fewer new rows",
         ),
         **BY_SPLIT,

@@ -7,17 +7,18 @@ step 0. The questions of the two differ, so that one curve never joins them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.options import Options
 from analysis.store.evaluations import PRETRAIN, Evaluations, Improvements, read_improvements
-from analysis.store.missing import Commands, explained, missing, missing_cells, missing_table
+from analysis.store.missing import missing_cells, missing_table, with_reasons
 from analysis.store.selection import (
     LAST,
     USED_COLUMNS,
@@ -34,7 +35,6 @@ from worldrep.tracking import StoredRun
 EVALUATED, VALIDATED = "evaluated checkpoints", "validation while training"
 SUITE, POINT = ["split", "task"], ["split", "task", "step", "value"]
 SUITES = pd.MultiIndex.from_product([["standard", "atlantis"], TASK_NAMES], names=SUITE)
-NUMBERS = (("after", "run_id"), ("before", "base_evaluation_id"))  # of a cell, and its evaluation
 POINT_COLUMNS = [
     "model", "ft", "seed", "task", "trained", "split", "step", "value", "measured_by", "rows",
     "run_id", "model_run_id",
@@ -98,32 +98,26 @@ def _standard_cells(found: Improvements) -> pd.DataFrame:
     values = found.evaluations.values
     values = values.loc[values["split"] == "standard", ["run_id", "task", "value"]]
     cells = found.cells.assign(unit=[TASKS[task].unit for task in found.cells["task"]])
-    for column, run_id in reversed(NUMBERS):
+    for column, run_id in (("before", "base_evaluation_id"), ("after", "run_id")):
         cells = cells.merge(values.set_axis([run_id, "task", column], axis=1), "left")
-    gaps = _gaps(cells, found.evaluations, found.trained.commands)
-    return explained(cells, gaps, ["model", "seed", "task"])
+    return with_reasons(cells, partial(_why_missing, found=found))
 
 
-def _gaps(
-    cells: pd.DataFrame, evaluations: Evaluations, commands: Commands
-) -> Iterable[pd.DataFrame]:
-    """Yield why values before and after are missing: models, bases, numbers of evaluations."""
-
-    def base(cell: Any) -> tuple[str, str]:
+def _why_missing(cell: Any, found: Improvements) -> tuple[str, str]:
+    """Return the reasons why a cell lacks standard values, and the commands that compute them."""
+    if not cell.run_id:
+        return cell.reason, cell.command
+    commands, gaps = found.trained.commands, {}  # reason -> command
+    if not cell.base_evaluation_id:
+        fault = found.evaluations.runs["base_fault"][cell.run_id]
         model = parse_model(cell.model)
-        fault = evaluations.runs["base_fault"][cell.run_id]
-        return fault, commands.evaluate_base(model, cell.seed, cell.base_run_id)
-
-    def number(cell: Any) -> tuple[str, str]:
-        return evaluations.gap(cell.evaluation, [f"standard/{cell.task}/mean"], commands)
-
-    key, there = ["model", "seed", "task"], cells["run_id"] != ""
-    yield cells[~there]
-    yield missing(cells[there], cells[cells["base_evaluation_id"] != ""], key, base)
-    for column, run_id in NUMBERS:
-        needs = cells[there & (cells[run_id] != "")]
-        known = cells[np.isfinite(cells[column])]
-        yield missing(needs.assign(evaluation=needs[run_id]), known, key, number)
+        gaps[fault] = commands.evaluate_base(model, cell.seed, cell.base_run_id)
+    for run_id, value in ((cell.run_id, cell.after), (cell.base_evaluation_id, cell.before)):
+        if run_id and not math.isfinite(value):
+            names = [f"standard/{cell.task}/mean"]
+            reason, command = found.evaluations.gap(run_id, names, commands)
+            gaps[reason] = command
+    return "; ".join(gaps), " && ".join(dict.fromkeys(gaps.values()))
 
 
 def _read_curves(
@@ -168,19 +162,17 @@ def _curves_of(
         command = commands.evaluate(model, cell.seed, checkpoints="all")
     else:
         command = commands.evaluate_run(training.id, checkpoints="all")
-    base = _base_of(training, found.evaluations)
+    base, reason, remedy = _base_of(training, found.evaluations), "", command
     alike = [run for run in evaluated if base and _rows(run) == _rows(base)]
-    gaps = []
     if not evaluated:
-        gaps = [("no checkpoints but the last are evaluated", command)]
+        reason = "no checkpoints but the last are evaluated"
     elif not base:
-        own = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
-        gaps = [("the checkpoints are evaluated, but not the base that they started from", own)]
+        reason = "the checkpoints are evaluated, but not the base that they started from"
+        remedy = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
     elif not alike:
         reason = "the checkpoints are evaluated with another number of questions than the base"
-        gaps = [(reason, command)]
     elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
-        gaps = [("the last checkpoint is not evaluated: the curve ends early", command)]
+        reason = "the last checkpoint is not evaluated: the curve ends early"
     if base and alike:
         run, points = _evaluated(source, found.evaluations, alike, base.id, cell.run_id)
         command = commands.again(run.id, command)
@@ -192,9 +184,9 @@ def _curves_of(
     points = SUITES.to_frame(index=False).merge(points.assign(run_id=run.id))
     n = points.groupby(SUITE).size().reindex(SUITES, fill_value=0)
     if (n < 2).all():
-        without = "; it has no validations from step 0 on"
-        return points[:0], [(f"{reason}{without}", command) for reason, command in gaps]
-    if short := ["/".join(suite) for suite in SUITES[n < 2]]:
+        points, reason = points[:0], reason and f"{reason}; it has no validations from step 0 on"
+    gaps = [(reason, remedy)] if reason else []
+    if len(points) and (short := ["/".join(suite) for suite in SUITES[n < 2]]):
         gaps.append((f"run {run.id} has no curve of {', '.join(short)}", command))
     return points, gaps
 

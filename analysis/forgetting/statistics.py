@@ -6,7 +6,9 @@ A cell is the result of a model and seed on a task. A curve is the result over s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,14 @@ from analysis.statistics.matrices import summary
 from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import normalized_improvement
-from worldrep.names import TASK_NAMES
+from worldrep.names import STRATEGIES, TASK_NAMES, parse_model
 
 NO_LOGARITHM = "an error of 0 has no logarithm; the raw change is known"
 ALL_TASKS = "mean of the seven"
 CURVE = ["model", "ft", "seed", "split"]  # the curves of all tasks have these in common
 ORIGIN = ["measured_by", "rows", "run_id", "model_run_id"]
+QUANTITIES = ["gain", "trained", "transfer", "change", "retention", "halfway_share"]
+SPREAD = ["mean", "std", "n", "low", "high", "missing"]
 HALFWAY_COLUMNS = [
     *CURVE, "task", "trained", "n_points", "first_step", "last_step", "raw_change",
     "normalised_change", "happened", "halfway_step", "halfway_step_raw", "halfway_share", *ORIGIN,
@@ -223,3 +227,56 @@ def halfway_summary(halfway: pd.DataFrame) -> pd.DataFrame:
     )
     means = over_seeds(halfway, keys, "halfway_step").rename(columns={"parts": "by_seed"})
     return counts.reset_index().merge(means.drop(columns=["seeds", "rows", "missing"]), on=keys)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Strategies of fine-tuning compared by the fine-tunings `fts` that all of them have.
+
+    models: one row per strategy, ft and seed, found or not, with QUANTITIES; seeds: means over all
+    models, NaN where one is missing; over_seeds: SPREAD of each strategy and quantity; curves: one
+    row per strategy, seed, split and place in the curve, with share of the training and normalised.
+    """
+
+    fts: Sequence[str]
+    models: pd.DataFrame
+    seeds: pd.DataFrame
+    over_seeds: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def compare(
+    strategies: Iterable[str], fts: Sequence[str], cells: pd.DataFrame, points: pd.DataFrame
+) -> Comparison:
+    """Compare strategies. cells, points: those of all strategies."""
+    cells, curves = cells[cells["ft"].isin(fts)], mean_curves(points[points["ft"].isin(fts)])
+    halfway = halfway_table(curves[curves["split"] == "standard"])
+    found = mean_by_model(cells).merge(halfway[["model", "seed", "halfway_share"]], "left")
+    wanted = product(strategies, fts, sorted(set(cells["seed"])))
+    models = pd.DataFrame(wanted, columns=["strategy", "ft", "seed"])
+    models = models.merge(found.assign(strategy=_strategies(found)), "left")
+    models["label"] = models["ft"] + "+" + models["strategy"]
+    models["strategy"] = pd.Categorical(models["strategy"], STRATEGIES)
+    seeds = models.groupby(["strategy", "seed"], sort=False, observed=True)[QUANTITIES]
+    seeds = seeds.mean(skipna=False).reset_index()
+    values = seeds.melt(["strategy", "seed"], QUANTITIES, "quantity")
+    spread = over_seeds(values, ["strategy", "quantity"], "value")
+    spread = spread.sort_values("strategy", kind="stable")[["strategy", "quantity", *SPREAD]]
+    curves = _by_share(curves.assign(strategy=_strategies(curves)), len(fts))
+    return Comparison(fts, models, seeds, spread, curves)
+
+
+def _strategies(table: pd.DataFrame) -> list[str]:
+    return [parse_model(model).strategy for model in table["model"]]
+
+
+def _by_share(curves: pd.DataFrame, n_models: int) -> pd.DataFrame:
+    """Average the curves of the models of each strategy, seed and split, by share of the training.
+
+    A point is identified by its place in its curve, and left out where not every model has it.
+    """
+    own = curves.dropna(subset=["normalised"]).sort_values("step")
+    steps = own.groupby(["strategy", "seed", "split", "ft"], sort=False)["step"]
+    own = own.assign(share=own["step"] / steps.transform("max"), place=steps.cumcount())
+    groups = own.groupby(["strategy", "seed", "split", "place"], sort=False)
+    return groups[["share", "normalised"]].mean()[groups.size() == n_models].reset_index()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,12 +45,8 @@ GROUPS = pd.CategoricalDtype([WITH, WITHOUT, BASE], ordered=False)
 Limits = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Cities:
-    """Probe of one model, and principal components (n, 3) of all its cities.
-
-    explained: each component's share of the variance.
-    """
+class Cities(NamedTuple):
+    """One model's probe, and components (n, 3) of all cities with their shares of the variance."""
 
     probe: ProbeResult
     components: NDArray[np.float64]
@@ -80,12 +77,12 @@ def probe_models(source: Source, options: Options, layer: int | str) -> Probed:
     layer: a number, or `default` for each model's own. Raises InputError for a layer that the
     models do not have, NothingThere when no extraction of it can be used.
     """
-    found, seeds, commands = read_extracted(source, options, layer)
+    found, seeds, commands = _read_extracted(source, options, layer)
     rows, cities, faults = [], {}, []
     for run in found.runs.itertuples():
         try:
             features = found.table(run.Index, run.layer)
-            cities[run.Index] = probe_cities(features, found.world)
+            cities[run.Index] = _probe_cities(features, found.world)
         except StateError as fault:
             again = commands.extract(parse_model(run.model), run.seed)
             row = {"model": run.model, "seed": run.seed, "reason": str(fault)}
@@ -101,15 +98,15 @@ def probe_models(source: Source, options: Options, layer: int | str) -> Probed:
         table=table,
         cities=cities,
         world=found.world,
-        guessed=guessed_errors(found.world, next(iter(cities.values())).probe),
+        guessed=_guessed_errors(found.world, next(iter(cities.values())).probe),
         seeds=seeds,
         missing=missing_table({"matrix": "probes", **row} for row in (*found.absent, *faults)),
-        runs_used=used_runs(used, set(used.index)),
+        runs_used=used_runs(used, used.index),
         caveats=[*found.caveats, *_base_caveats(used), *_caveats(table, seeds)],
     )
 
 
-def read_extracted(
+def _read_extracted(
     source: Source, options: Options, layer: int | str
 ) -> tuple[Extractions, tuple[int, ...], Commands]:
     """Read which extractions pt1 and its fine-tunings have, the seeds, and commands for others."""
@@ -124,31 +121,30 @@ def read_extracted(
     if not held & set(seeds):
         raise NothingThere(f"{source.place} has no representations{_held(runs, options, layer)}")
     # A model that some of the seeds have is missing in the others.
-    known = [*trained.runs.values(), *runs]
-    fts = {run.tag("ft") for run in known if int(run.tag("seed")) in seeds} | {NO_FT}
+    known = [run for run in (*trained.runs.values(), *runs) if int(run.tag("seed")) in seeds]
+    fts = {run.tag("ft") for run in known} | {NO_FT}
     models = [
         ModelName(PRETRAIN, ft, options.width).tuned_by(options.strategy) for ft in FTS if ft in fts
     ]
-    asked = [(model, seed) for model in models for seed in seeds]
-    found = read_extractions(source, trained, asked, layer=layer, **names)
+    found = read_extractions(source, trained, product(models, seeds), layer=layer, **names)
     return found, seeds, trained.commands
 
 
 def _held(runs: list[StoredRun], options: Options, layer: int | str) -> str:
     """Return what was asked for, and which layers and seeds the store has instead."""
-    seeds = sorted({int(run.tag("seed")) for run in runs})
-    layers = sorted({layer for run in runs for layer in layers_of(run)})
-    asked, hint = "", ""
-    if layer != DEFAULT:
-        asked, hint = f" of layer {layer}", f"; `-e extract -P layers={layer}` makes them"
-    asked += f" for seeds {', '.join(map(str, options.seeds))}" if options.seeds else ""
-    return (
-        f"{asked} ({options.in_words}): it has layers {', '.join(map(str, layers)) or 'none'} "
-        f"of seeds {', '.join(map(str, seeds))}{hint}"
-    )
+    seeds = _listed(int(run.tag("seed")) for run in runs)
+    layers = _listed(layer for run in runs for layer in layers_of(run)) or "none"
+    asked = "" if layer == DEFAULT else f" of layer {layer}"
+    hint = "" if layer == DEFAULT else f"; `-e extract -P layers={layer}` makes them"
+    asked += f" for seeds {_listed(options.seeds)}" if options.seeds else ""
+    return f"{asked} ({options.in_words}): it has layers {layers} of seeds {seeds}{hint}"
 
 
-def probe_cities(table: NDArray[np.float32], world: World) -> Cities:
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(set(numbers))))
+
+
+def _probe_cities(table: NDArray[np.float32], world: World) -> Cities:
     """Probe representations (n, d). Raises StateError if they do not tell the cities apart."""
     if not np.isfinite(table).all():
         raise StateError("its representations have NaN or infinity")
@@ -168,7 +164,7 @@ def _row(run: Any, probe: ProbeResult, n_features: int) -> dict[str, Any]:
         "with_distance": None if is_base else has_distance,
         "fine_tuned": BASE if is_base else WITH if has_distance else WITHOUT,
         "layer": run.layer,
-        **position_errors(probe),
+        **_position_errors(probe),
         "n_features": n_features,
         "n_fitted": int(probe.trained.sum()),
         "n_baseline": int(probe.baseline.sum()),
@@ -177,18 +173,18 @@ def _row(run: Any, probe: ProbeResult, n_features: int) -> dict[str, Any]:
     }
 
 
-def position_errors(probe: ProbeResult) -> dict[str, float]:
+def _position_errors(probe: ProbeResult) -> dict[str, float]:
     """Return mean errors in 0.1 degree: cities fitted on, held-out world cities, Atlantis."""
     found = probe.summary()
-    names = {"fitted": "train", "world": "world", "atlantis": "atlantis"}
-    return {f"{name}_error": found[part] for name, part in names.items()}
+    names = {"fitted_error": "train", "world_error": "world", "atlantis_error": "atlantis"}
+    return {name: found[part] for name, part in names.items()}
 
 
-def guessed_errors(world: World, probe: ProbeResult) -> dict[str, float]:
+def _guessed_errors(world: World, probe: ProbeResult) -> dict[str, float]:
     """Return the same for the mean position of the cities fitted on, whatever the city."""
     middle = world.positions[probe.trained].mean(axis=0)
     errors = np.linalg.norm(world.positions - middle, axis=1)
-    return position_errors(replace(probe, errors=errors))
+    return _position_errors(replace(probe, errors=errors))
 
 
 def _base_caveats(used: pd.DataFrame) -> list[str]:
@@ -207,10 +203,9 @@ def _caveats(table: pd.DataFrame, seeds: tuple[int, ...]) -> list[str]:
     first, features, n = table.iloc[0], table["n_features"].max(), table["model"].value_counts()
     absent = sorted(set(seeds) - set(table["seed"]))
     caveats = [f"seed {seed} has no representations" for seed in absent]
-    partial = int((n < len(seeds)).sum())
     if len(seeds) == 1:
         caveats.append(f"one seed only ({seeds[0]}): no spread over seeds")
-    elif partial:
+    elif partial := int((n < len(seeds)).sum()):
         caveats.append(
             f"{partial} of {len(n)} models have representations of some of the {len(seeds)} seeds "
             "only: their means rest on those"
@@ -236,16 +231,16 @@ def by_model(table: pd.DataFrame) -> pd.DataFrame:
     table: one row for each model and seed. n_seeds, seeds and atlantis_errors: the model's seeds
     and the error of each; world_error: mean of the held-out cities' errors.
     """
-    groups = table.groupby("model", sort=False)
-    spreads = pd.DataFrame([spread_of(own) for _, own in groups["atlantis_error"]])
+    groups = table.groupby(["model", "ft", "tasks", "fine_tuned"], sort=False, observed=True)
     further = groups.agg(
         seeds=("seed", tuple),
         atlantis_errors=("atlantis_error", tuple),
         world_error=("world_error", "mean"),
     )
+    spreads = [asdict(spread_of(own)) for own in further["atlantis_errors"]]
     columns = {"mean": "atlantis_error", "std": "std", "low": "low", "high": "high", "n": "n_seeds"}
-    found = groups[["ft", "tasks", "fine_tuned"]].first().reset_index()
-    found = found.join(spreads[[*columns]].rename(columns=columns)).join(further, on="model")
+    spread = pd.DataFrame(spreads, further.index)[[*columns]].rename(columns=columns)
+    found = spread.join(further).reset_index()
     return found.sort_values("atlantis_error", kind="stable", ignore_index=True)
 
 
@@ -286,25 +281,25 @@ def model_label(ft: str) -> str:
 
 def position_table(found: Probed, shown: Mapping[str, str]) -> pd.DataFrame:
     """Return true and probed positions in degrees of Atlantis and the held-out cities."""
-    models, tables = found.table.set_index("run_id"), []
-    for run_id, why in shown.items():
-        row, probe = models.loc[run_id], found.cities[run_id].probe
+    tables = []
+    for run_id, row in found.table.set_index("run_id").loc[[*shown]].iterrows():
+        probe = found.cities[run_id].probe
         kept = probe.baseline | probe.atlantis
-        cities = found.world.cities[kept]
-        heading = model_label(row["ft"]) + (f", {why}" if row["ft"] != NO_FT else "")
-        own = cities[["city_id", "name", "region"]].assign(
-            city=np.where(probe.atlantis, ATLANTIS, HELD_OUT)[kept],
-            lon=cities["x"] / DEGREE,
-            lat=cities["y"] / DEGREE,
-            predicted_lon=probe.predicted[kept, 0] / DEGREE,
-            predicted_lat=probe.predicted[kept, 1] / DEGREE,
-            error=probe.errors[kept],
-            run_id=run_id,
-        )
-        own.insert(0, "shown", f"{heading}: error {row['atlantis_error']:.0f}")
-        own.insert(1, "model", row["model"])
-        own.insert(2, "seed", row["seed"])
-        tables.append(own.sort_values("city", kind="stable", ascending=False))
+        cities, predicted = found.world.cities[kept], probe.predicted[kept] / DEGREE
+        why = "" if row["ft"] == NO_FT else f", {shown[run_id]}"
+        own = {
+            "shown": f"{model_label(row['ft'])}{why}: error {row['atlantis_error']:.0f}",
+            **row[["model", "seed"]],
+            **cities[["city_id", "name", "region"]],
+            "city": np.where(probe.atlantis, ATLANTIS, HELD_OUT)[kept],
+            "lon": cities["x"] / DEGREE,
+            "lat": cities["y"] / DEGREE,
+            "predicted_lon": predicted[:, 0],
+            "predicted_lat": predicted[:, 1],
+            "error": probe.errors[kept],
+            "run_id": run_id,
+        }
+        tables.append(pd.DataFrame(own).sort_values("city", kind="stable", ascending=False))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -327,46 +322,43 @@ def component_table(
     found: Probed, shown: Mapping[str, str]
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
     """Return principal components of every city for the shown models, and their variance shares."""
-    models, cities = found.table.set_index("run_id"), found.world.cities
-    names = sorted(set(cities["region"]) - {ATLANTIS})
-    regions = pd.CategoricalDtype([*names, ATLANTIS])  # Atlantis last: drawn above the others
-    tables, shares = [], {}
-    for run_id in shown:
-        row, own = models.loc[run_id], found.cities[run_id]
-        percent = ", ".join(f"{100 * share:.0f}" for share in own.explained) + "%"
-        shares[row["model"]] = {f"share_{i + 1}": float(own.explained[i]) for i in range(3)}
-        tables.append(
-            cities[["city_id", "name"]].assign(
-                region=cities["region"].astype(regions),
-                shown=f"{model_label(row['ft'])}: {percent}",
-                model=row["model"],
-                seed=row["seed"],
-                run_id=run_id,
-                **{f"pc{i + 1}": own.components[:, i] for i in range(3)},
-            )
-        )
+    cities, tables, shares = found.world.cities, [], {}
+    regions = [*sorted(set(cities["region"]) - {ATLANTIS}), ATLANTIS]  # drawn in this order
+    for run_id, row in found.table.set_index("run_id").loc[[*shown]].iterrows():
+        _, components, explained = found.cities[run_id]
+        percent = ", ".join(f"{100 * share:.0f}" for share in explained) + "%"
+        shares[row["model"]] = {f"share_{i + 1}": float(explained[i]) for i in range(COMPONENTS)}
+        own = {
+            **cities[["city_id", "name"]],
+            "region": pd.Categorical(cities["region"], regions),
+            "shown": f"{model_label(row['ft'])}: {percent}",
+            **row[["model", "seed"]],
+            "run_id": run_id,
+            **{f"pc{i + 1}": components[:, i] for i in range(COMPONENTS)},
+        }
+        tables.append(pd.DataFrame(own))
     return pd.concat(tables, ignore_index=True), shares
 
 
 def disparities(found: Probed) -> tuple[dict[int, pd.DataFrame], float, dict[str, Any]]:
     """Return each seed's Procrustes disparities, the largest of all pairs, and summaries."""
-    table = found.table
-    disparity = procrustes_table([found.cities[run_id].components for run_id in table["run_id"]])
-    names = table["ft"].replace(NO_FT, PRETRAIN)
-    every = pd.Index(names.unique(), name="model")
-    matrices = {}
-    for seed in sorted(set(table["seed"])):
-        own = (table["seed"] == seed).to_numpy()
-        matrix = pd.DataFrame(disparity[np.ix_(own, own)], index=names[own], columns=names[own])
-        matrices[int(seed)] = matrix.reindex(index=every, columns=every)
-    pairs = np.triu(np.ones_like(disparity, dtype=bool), 1)
-    labels = (table[column].to_numpy() for column in ("ft", "seed"))
-    same_model, same_seed = (np.equal.outer(own, own) for own in labels)
-    facts = {
-        "different models, same seed": summary(disparity[pairs & same_seed]),
-        "same model, different seeds": summary(disparity[pairs & same_model]),
+    names, seeds = found.table["ft"].replace(NO_FT, PRETRAIN), found.table["seed"]
+    values = procrustes_table([found.cities[run_id].components for run_id in found.table["run_id"]])
+    labels = pd.MultiIndex.from_arrays([seeds, names])
+    table, every = pd.DataFrame(values, labels, labels), pd.Index(names.unique(), name="model")
+    matrices = {
+        int(seed): table.loc[seed, seed].reindex(index=every, columns=every)
+        for seed in sorted(set(seeds))
     }
-    return matrices, float(disparity.max()), facts
+    pairs = np.triu(np.ones_like(values, dtype=bool), 1)
+    same_model, same_seed = (
+        np.equal.outer(own, own) for own in (names.to_numpy(), seeds.to_numpy())
+    )
+    facts = {
+        "different models, same seed": summary(values[pairs & same_seed]),
+        "same model, different seeds": summary(values[pairs & same_model]),
+    }
+    return matrices, float(values.max()), facts
 
 
 def pair_masks(matrix: pd.DataFrame) -> Masks:

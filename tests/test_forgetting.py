@@ -225,7 +225,7 @@ def test_the_plane_has_mean_points_their_spread_and_the_seeds(synthetic):
     seeds = chart.table[chart.table["one_seed"] & (chart.table["label"] == "ftwb1-1")]
     assert seeds["gain"].tolist() == pytest.approx([0.2, 0.4])
     assert "1 of the models lack some of the seeds: their means are of the others" in chart.notes
-    assert any("24 models have no point" in note for note in chart.notes)
+    assert any("24 of the models have no point" in note for note in chart.notes)
     assert found.all_statistics["gain_against_loss"]["front"] == ["ftwb1-1", "ftwb1-2"]
 
 

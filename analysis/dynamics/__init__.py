@@ -48,7 +48,6 @@ from worldrep.tracking.runs import CITIES
 from worldrep.training.feed import Schedule
 
 NAME = "dynamics"
-RUN_FACTS = ["model", "family", "stage", "seed"]
 
 
 def dynamics(source: Source, options: Options, models: str = ALL, align: str = "step") -> Result:
@@ -95,9 +94,8 @@ def _token_caveats(chosen: pd.DataFrame) -> list[str]:
         "tokens in a step, from the lengths of a sample of the rows (about 1% off)"
     ]
     lacking = chosen[chosen["tokens_per_step"].isna()]
-    if names := ", ".join(f"{run.model} seed {run.seed}" for run in lacking.itertuples()):
-        caveats.append(f"{names}: how many tokens a step has is not known")
-    return caveats
+    names = ", ".join(lacking["model"] + " seed " + lacking["seed"].astype(str))
+    return caveats + ([f"{names}: how many tokens a step has is not known"] if names else [])
 
 
 def _read_curves(
@@ -106,9 +104,9 @@ def _read_curves(
     """Read the curves of these models and seeds: points, runs, what is missing, caveats.
 
     points: run_id, split ("loss", or that of a validation suite), task (empty for the loss), step,
-    value, RUN_FACTS, tokens; runs: the finished trainings by run_id, columns of `choose`, family,
-    stage, val_rows, tokens_per_step (estimated, about 1% off). Of several trainings of a model and
-    seed, one that matches the current code and settings is preferred, then the newest.
+    value, model, family, stage, seed, tokens; runs: finished trainings by run_id, columns of
+    `choose`, family, stage, val_rows, tokens_per_step (estimated, about 1% off). Of several of a
+    model and seed, one that matches the current code and settings is preferred, then the newest.
     """
     commands, names = trained.commands, [*map(str, models)]
     rows = [(seed, str(m), commands.train(m, seed)) for seed, m in product(seeds, models)]
@@ -124,7 +122,8 @@ def _read_curves(
     chosen = wanted.dropna(subset=["run_id"])
     chosen = chosen.sort_values("model", key=lambda own: own.map(names.index), kind="stable")
     points, lacking = _read_points(source, [found[run_id] for run_id in chosen["run_id"]])
-    points = points.merge(chosen[["run_id", *RUN_FACTS, "tokens_per_step"]], "left")
+    facts = ["run_id", "model", "family", "stage", "seed", "tokens_per_step"]
+    points = points.merge(chosen[facts], "left")
     points["tokens"] = points["step"] * points.pop("tokens_per_step")
     lacking = lacking.merge(chosen[["run_id", "seed", "model", "command"]])
     lacking["command"] = [*map(commands.again, lacking["run_id"], lacking["command"])]
@@ -164,7 +163,7 @@ def _tokens_per_step(source: Source, run: StoredRun, cities: dict[str, str]) -> 
 
 
 def _read_points(source: Source, runs: Iterable[StoredRun]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the points, and the curves that trainings lack (run_id, task, reason)."""
+    """Read the points, and which curves trainings lack (run_id, task, reason)."""
     rows, lacking = [], []
     for run in runs:
         learns_atlantis = run.tag("stage") == "finetune" or run.tag("world") == "with_atlantis"

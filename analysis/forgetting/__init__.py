@@ -18,21 +18,9 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.figures.kinds import FINETUNED, Kind
-from analysis.forgetting.charts import curve_charts, family_of, gain_against_loss, strategy_charts
+from analysis.forgetting import charts
+from analysis.forgetting import statistics as stats
 from analysis.forgetting.reading import VALIDATED, Finetuned, read_strategies
-from analysis.forgetting.statistics import (
-    NO_LOGARITHM,
-    SPREAD,
-    add_changes,
-    add_normalised,
-    compare,
-    halfway_summary,
-    halfway_table,
-    mean_by_model,
-    mean_curves,
-    raw_statistics,
-    raw_tables,
-)
 from analysis.options import Options
 from analysis.panels import panels_of
 from analysis.result import Part, Result
@@ -67,24 +55,23 @@ CHANGE = Kind(
 def forgetting(source: Source, options: Options) -> Result:
     """Measure forgetting by the strategy of the options, and compare all strategies.
 
-    Raises:
-        NothingThere: If there is nothing to draw.
+    Raises NothingThere if there is nothing to draw.
     """
     every = {
-        name: replace(own, cells=add_changes(own.cells), points=add_normalised(own.points))
-        for name, own in read_strategies(source, options).items()
+        name: replace(o, cells=stats.add_changes(o.cells), points=stats.add_normalised(o.points))
+        for name, o in read_strategies(source, options).items()
     }
     own = every[options.strategy]
     runs, caveats = [own.runs], [*own.found.caveats, *_caveats(own)]
     missing = [*(own.lacking(f, finetunings(f)) for f in own.families), own.missing]
     parts: list[Part] = [*_heatmaps(own), _plane(own)]
-    tables = {"values": own.cells[VALUES], **raw_tables(own.cells)}
-    statistics: dict[str, Any] = {"raw_change": raw_statistics(own.cells)}
+    tables = {"values": own.cells[VALUES], **stats.raw_tables(own.cells)}
+    statistics: dict[str, Any] = {"raw_change": stats.raw_statistics(own.cells)}
     if len(own.points):
-        points = pd.concat([own.points, mean_curves(own.points)], ignore_index=True)
-        tables["halfway"] = halfway_table(points)
-        overview = halfway_summary(tables["halfway"])
-        parts += curve_charts(points, overview)
+        points = pd.concat([own.points, stats.mean_curves(own.points)], ignore_index=True)
+        tables["halfway"] = stats.halfway_table(points)
+        overview = stats.halfway_summary(tables["halfway"])
+        parts += charts.curve_charts(points, overview)
         statistics["halfway"] = nested(overview, ["family", "split", "task"], HALFWAY)
     fts, others = _common_models(every)
     if fts and len(every) > 1:
@@ -95,10 +82,10 @@ def forgetting(source: Source, options: Options) -> Result:
         shown = ((of_all, fts), (of_some, others))
         caveats += [f"{text}: {', '.join(models)}" for text, models in shown if models]
         cells = pd.concat([other.cells for other in every.values()])
-        compared = compare(every, fts, cells, pd.concat([o.points for o in every.values()]))
-        parts += strategy_charts(compared)
+        compared = stats.compare(every, fts, cells, pd.concat([o.points for o in every.values()]))
+        parts += charts.strategy_charts(compared)
         tables["strategies_over_seeds"] = compared.over_seeds
-        facts = nested(compared.over_seeds, ["strategy", "quantity"], SPREAD)
+        facts = nested(compared.over_seeds, ["strategy", "quantity"], stats.SPREAD)
         statistics["strategies"] = {"models": fts, **facts}
     used = pd.concat(runs)
     return Result(
@@ -124,7 +111,6 @@ def _common_models(every: Mapping[str, Finetuned]) -> tuple[list[str], list[str]
 
 
 def _heatmaps(own: Finetuned) -> list[Part]:
-    """The normalised change of each family, for each seed and in the mean."""
     parts: list[Part] = []
     for family in own.families:
         title = f"Forgetting: fine-tuned on {family_in_words(family)}"
@@ -137,10 +123,10 @@ def _heatmaps(own: Finetuned) -> list[Part]:
 
 
 def _plane(own: Finetuned) -> Part:
-    points = mean_by_model(own.cells)[["model", "ft", "seed", "change", "gain", "run_id"]]
-    points = points.assign(label=points["ft"], family=family_of(points["ft"]))
+    points = stats.mean_by_model(own.cells)[["model", "ft", "seed", "change", "gain", "run_id"]]
+    points = points.assign(label=points["ft"], family=charts.family_of(points["ft"]))
     title = "What fine-tuning gains on Atlantis, and what it forgets"
-    return gain_against_loss(points, "family", name="gain_against_loss", title=title)
+    return charts.gain_against_loss(points, "family", name="gain_against_loss", title=title)
 
 
 def _caveats(own: Finetuned) -> list[str]:
@@ -150,7 +136,7 @@ def _caveats(own: Finetuned) -> list[str]:
     perfect = cells["task"].map(lambda task: TASKS[task].accuracy) & (cells["before"] == 1)
     kinds = {
         "the base is perfect, so that the normalised change is the raw one": perfect,
-        NO_LOGARITHM: cells["reason"] == NO_LOGARITHM,
+        stats.NO_LOGARITHM: cells["reason"] == stats.NO_LOGARITHM,
     }
     for text, mask in kinds.items():
         seeds = cells[mask].groupby("task", sort=False)["seed"].unique()

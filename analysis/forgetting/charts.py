@@ -18,7 +18,6 @@ from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, STRATEGIES, TASK_NAMES
 
 MOST_LABELS = 40  # with more models, only those on the front are named
-MOST_MARKED = 40  # lines with markers
 EVENTS = {"standard": "forgetting (standard questions)", "atlantis": "gain (Atlantis)"}
 PANELS = {
     "standard": "standard: normalised change",
@@ -98,28 +97,18 @@ def gain_against_loss(
 
 
 def _plane_notes(n_seeds: int, means: pd.DataFrame, name: str, several: str) -> list[str]:
-    there, front = means[means["n"] > 0], means[means["on_front"]]
-    best = [
-        f"{row.label} (change {row.change:+.2f}, gain {row.gain:.2f})"
-        for row in front.sort_values("change", ascending=False).itertuples()
-    ]
+    there, front = means[means["n"] > 0], means[means["on_front"]].sort_values("change")
+    best = [f"{p.label} (change {p.change:+.2f}, gain {p.gain:.2f})" for p in front.itertuples()]
     of = f"{n_seeds} seeds" if n_seeds > 1 else "one seed: no spread"
-    notes = [
-        f"{name}: not dominated: {', '.join(best) or 'none'} (of {len(there)} {several})",
-        f"{len(there)} {several}, {int(means['n'].sum())} points of single seeds, of {of}",
-    ]
     counts = {
-        f"of the {several} lack some of the seeds: their means are of the others": (
-            there["missing"] > 0
-        ).sum(),
-        f"{several} have no point, as values are missing; missing.csv has the commands": (
-            len(means) - len(there)
-        ),
+        "lack some of the seeds: their means are of the others": (there["missing"] > 0).sum(),
+        "have no point: values are missing, see missing.csv": len(means) - len(there),
     }
-    notes += [f"{n} {text}" for text, n in counts.items() if n]
-    if len(means) > MOST_LABELS:
-        notes.append(f"only the {several} on the front are named; the table has all")
-    return notes
+    return [
+        f"{name}: not dominated: {', '.join(best[::-1]) or 'none'} (of {len(there)} {several})",
+        f"{int(means['n'].sum())} points of single seeds, of {of}",
+        *(f"{n} of the {several} {text}" for text, n in counts.items() if n),
+    ]
 
 
 def curve_charts(points: pd.DataFrame, overview: pd.DataFrame) -> list[Chart]:
@@ -153,12 +142,11 @@ def _curves(
         table=table.sort_values(["panel", group, "model", "seed", "step"], kind="stable"),
         x="step", x_label=STEP, series="series", group=group, facet="panel",
         hover=("model", "seed", "step", "value", "normalised", "measured_by", "rows", "run_id"),
-        marks=table["series"].nunique() <= MOST_MARKED, notes=(_origins(table), *notes), **look,
+        marks=table["series"].nunique() <= 40, notes=(_origins(table), *notes), **look,
     )  # fmt: skip
 
 
 def _mean_curves(means: pd.DataFrame) -> Curves:
-    """Plot the mean over the seven tasks by step: standard beside Atlantis."""
     keys = ["model", "seed", "split"]
     own = means.dropna(subset=["normalised"])
     own = own[own.groupby(keys)["step"].transform("size") > 1]  # more than the base, which is 0
@@ -173,7 +161,6 @@ def _mean_curves(means: pd.DataFrame) -> Curves:
 
 
 def _halfway_chart(overview: pd.DataFrame, origins: str) -> Intervals:
-    """Plot when half of the forgetting and of the gain has happened, by task and family."""
     ends = overview.groupby("family")["last_step"].transform("max")
     table = overview.assign(
         **{
@@ -235,20 +222,22 @@ def strategy_charts(compared: Comparison) -> list[Chart]:
             title="Strategies of fine-tuning, model by model",
         ),
     ]  # fmt: skip
-    return charts + [_strategy_curves(compared.curves, models)] * (len(compared.curves) > 0)
+    if len(compared.curves):
+        charts.append(_strategy_curves(compared.curves, models))
+    return charts
 
 
 def _strategy_curves(curves: pd.DataFrame, models: str) -> Curves:
-    """Plot when the forgetting and the gain happen, by share of the training."""
     groups = curves.groupby(["strategy", "split", "place"], sort=False)
     means = groups[["share", "normalised"]].mean().assign(n=groups.size()).reset_index()
     means = means.assign(seed="mean", is_mean=True)
     table = pd.concat([means, curves.assign(is_mean=False, n=1)], ignore_index=True)
-    table["series"] = table["strategy"] + " seed " + table["seed"].astype(str)
-    table["percent"] = 100 * table["share"]
-    table["panel"] = _split_panels(table["split"])
-    table["strategy"] = pd.Categorical(table["strategy"], STRATEGIES)
-    table = table.sort_values("is_mean", ascending=False, kind="stable")
+    table = table.assign(
+        series=table["strategy"] + " seed " + table["seed"].astype(str),
+        percent=100 * table["share"],
+        panel=_split_panels(table["split"]),
+        strategy=pd.Categorical(table["strategy"], STRATEGIES),
+    )
     return Curves(
         name="strategies_course",
         title="Strategies of fine-tuning: when forgetting and gain happen",

@@ -69,16 +69,13 @@ def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
 
     Raises NothingThere if the strategy of the options has nothing to draw.
     """
-    own = _read_finetuned(source, options)
-    every = {}
-    for strategy in source.strategies(stage="evaluate", **options.names, pretrain=PRETRAIN):
-        if strategy == options.strategy:
-            every[strategy] = own
-            continue
+    every = {options.strategy: _read_finetuned(source, options)}
+    names = source.strategies(stage="evaluate", **options.names, pretrain=PRETRAIN)
+    for other in set(names) - {options.strategy}:
         with suppress(NothingThere):
-            other = source.tuned_by(strategy)
-            every[strategy] = _read_finetuned(other, replace(options, strategy=strategy))
-    return every
+            view = source.tuned_by(other), replace(options, strategy=other)
+            every[other] = _read_finetuned(*view)
+    return {strategy: every[strategy] for strategy in names if strategy in every}
 
 
 def _read_finetuned(source: Source, options: Options) -> Finetuned:
@@ -94,7 +91,6 @@ def _read_finetuned(source: Source, options: Options) -> Finetuned:
 
 
 def _standard_cells(found: Improvements) -> pd.DataFrame:
-    """The cells with their values on standard questions before and after fine-tuning."""
     values = found.evaluations.values
     values = values.loc[values["split"] == "standard", ["run_id", "task", "value"]]
     cells = found.cells.assign(unit=[TASKS[task].unit for task in found.cells["task"]])
@@ -123,7 +119,7 @@ def _why_missing(cell: Any, found: Improvements) -> tuple[str, str]:
 def _read_curves(
     source: Source, options: Options, found: Improvements
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Points, all runs used, and what is missing."""
+    """Read points, all runs used, and what is missing."""
     several = {  # evaluations of several checkpoints
         run.id: run
         for run in source.runs(stage="evaluate", **options.names, pretrain=PRETRAIN)

@@ -144,9 +144,9 @@ def pareto_front(change: Sequence[float], gain: Sequence[float]) -> np.ndarray:
 
 def raw_tables(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tabulate raw changes by model and seed, and averaged over seeds, with the tasks' units."""
-    columns = {task: f"{task} ({TASKS[task].unit})" for task in TASK_NAMES}
     by_seed = cells.pivot(index=["model", "seed"], columns="task", values="raw_change")
-    by_seed = by_seed.reindex(columns=list(columns)).rename(columns=columns)
+    by_seed = by_seed.reindex(columns=list(TASK_NAMES))
+    by_seed = by_seed.rename(columns=lambda task: f"{task} ({TASKS[task].unit})")
     means = over_seeds(cells, ["model", "task", "unit"], "raw_change")
     return {
         "raw_change": by_seed.sort_index(level="seed", sort_remaining=False).reset_index(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,11 +52,9 @@ DISPARITY = Kind(
 )  # fmt: skip
 
 
-def histogram(found: Probed, models: pd.DataFrame) -> Histogram:
+def histogram(table: pd.DataFrame, models: pd.DataFrame, guess: float) -> Histogram:
     """Chart Atlantis errors with and without distance. models: of `by_model`."""
-    units, guess = {EACH: found.table}, found.guessed["atlantis_error"]
-    if found.table["seed"].nunique() > 1:
-        units[MEANS] = models
+    units = {EACH: table} | ({MEANS: models} if table["seed"].nunique() > 1 else {})
     facts = {unit: comparison(rows) for unit, rows in units.items()}
     table = pd.concat([rows.assign(unit=unit) for unit, rows in units.items()], ignore_index=True)
     is_log = _spans_decades(table["atlantis_error"])
@@ -91,9 +89,9 @@ def _spans_decades(values: pd.Series) -> bool:
     return bool(values.min() > 0 and values.max() / values.min() >= 10)
 
 
-def error_scatter(found: Probed) -> Scatter:
+def error_scatter(table: pd.DataFrame, guess: Mapping[str, float]) -> Scatter:
     """Chart errors on Atlantis against those on held-out world cities."""
-    table, guess, first = found.table, found.guessed, found.table.iloc[0]
+    first = table.iloc[0]
     is_log = _spans_decades(table[["world_error", "atlantis_error"]].stack())
     names = table["ft"].where(table["ft"] != NO_FT, "pt1")
     return Scatter(
@@ -117,16 +115,17 @@ def error_scatter(found: Probed) -> Scatter:
     )  # fmt: skip
 
 
-def model_intervals(models: pd.DataFrame, found: Probed) -> Intervals:
+def model_intervals(
+    table: pd.DataFrame, models: pd.DataFrame, guess: float, seeds: Sequence[int]
+) -> Intervals:
     """Chart every model's Atlantis error, the smallest first. models: of `by_model`."""
-    n_seeds, guess = found.table["seed"].nunique(), found.guessed["atlantis_error"]
-    is_log = _spans_decades(found.table["atlantis_error"])
+    n_seeds, is_log = table["seed"].nunique(), _spans_decades(table["atlantis_error"])
     spread = "Line: 95% interval of the mean over seeds (Student), cut where it leaves the axes. "
     fewer = models[models["n_seeds"] < n_seeds]
     names = ", ".join(f"{row.model} ({row.n_seeds})" for row in fewer.itertuples())
     return Intervals(
         name="atlantis_by_model",
-        title=f"Probe error on Atlantis by model, {seeds_in_words(list(found.seeds))}",
+        title=f"Probe error on Atlantis by model, {seeds_in_words(seeds)}",
         table=models.assign(label=[model_label(ft) for ft in models["ft"]]), label="label",
         value="atlantis_error", low="low", high="high", parts="atlantis_errors", log=is_log,
         x_label=("mean " if n_seeds > 1 else "") + ERROR + (", logarithmic" if is_log else ""),

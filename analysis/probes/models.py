@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.options import Options
 from analysis.statistics.comparison import rank_sum
 from analysis.statistics.matrices import Masks, summary
 from analysis.statistics.similarity import principal_components, procrustes_table
 from analysis.store.evaluations import PRETRAIN
-from analysis.store.extractions import (
-    DEFAULT,
-    Extractions,
-    check_depth,
-    layers_of,
-    read_extractions,
-)
-from analysis.store.missing import Commands, missing_table
-from analysis.store.selection import NothingThere, Trained, nothing_of, used_runs
-from analysis.store.source import Source
+from analysis.store.extractions import Extractions
 from worldrep.data.world import ATLANTIS, X_LIMIT, Y_LIMIT, World
 from worldrep.errors import StateError
 from worldrep.evaluation.improvement import spread_of
 from worldrep.evaluation.representations import ProbeResult, probe_positions
-from worldrep.names import FINETUNINGS, NO_FT, ModelName, parse_model
-from worldrep.tracking import StoredRun
+from worldrep.names import FINETUNINGS, NO_FT, parse_model
 
-DISTANCE, COMPONENTS = "distance", 3
-FTS = (NO_FT, *FINETUNINGS)  # in the order of tables
+COMPONENTS = 3
 WITH, WITHOUT, BASE = "with distance", "without distance", "not at all (base)"
 DEGREE = 10  # units of 0.1 degree
-HELD_OUT = "held-out world city"
-SHARE_INSIDE = 0.98
-FLATTEST = 0.5  # height of a map as a share of its width, that of the world
 GROUPS = pd.CategoricalDtype([WITH, WITHOUT, BASE], ordered=False)
-
-Limits = tuple[float, float]
 
 
 class Cities(NamedTuple):
@@ -55,93 +37,37 @@ class Cities(NamedTuple):
 
 @dataclass(frozen=True)
 class Probed:
-    """All models that could be probed.
+    """The models that could be probed.
 
-    table: one row for each model and seed (`run_id`: the extraction); cities: by run id; guessed:
-    errors of the mean position of the cities fitted on.
+    table: one row for each model and seed (`run_id`: the extraction); cities: by run id.
     """
 
     table: pd.DataFrame
     cities: Mapping[str, Cities]
     world: World
-    guessed: dict[str, float]
-    seeds: tuple[int, ...]
-    missing: pd.DataFrame
-    runs_used: pd.DataFrame
-    caveats: list[str]
+
+    @property
+    def guessed(self) -> dict[str, float]:
+        """The errors of the mean position of the cities fitted on, whatever the city."""
+        probe = next(iter(self.cities.values())).probe
+        middle = self.world.positions[probe.trained].mean(axis=0)
+        errors = np.linalg.norm(self.world.positions - middle, axis=1)
+        return _position_errors(replace(probe, errors=errors))
 
 
-def probe_models(source: Source, options: Options, layer: int | str) -> Probed:
-    """Probe the extractions of pt1 and its fine-tunings, one after the other.
-
-    layer: a number, or `default` for each model's own. Raises InputError for a layer that the
-    models do not have, NothingThere when no extraction of it can be used.
-    """
-    found, seeds, commands = _read_extracted(source, options, layer)
-    rows, cities, faults = [], {}, []
+def probe_models(found: Extractions) -> tuple[Probed, dict[str, str]]:
+    """Probe extractions, one after the other; and run id -> why one cannot be used."""
+    rows, cities, faults = [], {}, {}
     for run in found.runs.itertuples():
         try:
             features = found.table(run.Index, run.layer)
             cities[run.Index] = _probe_cities(features, found.world)
         except StateError as fault:
-            again = commands.extract(parse_model(run.model), run.seed)
-            row = {"model": run.model, "seed": run.seed, "reason": str(fault)}
-            faults.append(row | {"command": commands.again(run.Index, again)})
+            faults[run.Index] = str(fault)
         else:
             rows.append(_row(run, cities[run.Index].probe, features.shape[1]))
-    if not rows:
-        reason = faults[0]["reason"]
-        raise NothingThere(f"{source.place}: no representations that can be used; {reason}")
-    table = pd.DataFrame(rows).astype({"fine_tuned": GROUPS})
-    used = found.runs.loc[table["run_id"]]
-    return Probed(
-        table=table,
-        cities=cities,
-        world=found.world,
-        guessed=_guessed_errors(found.world, next(iter(cities.values())).probe),
-        seeds=seeds,
-        missing=missing_table({"matrix": "probes", **row} for row in (*found.absent, *faults)),
-        runs_used=used_runs(used, used.index),
-        caveats=[*found.caveats, *_base_caveats(used), *_caveats(table, seeds)],
-    )
-
-
-def _read_extracted(
-    source: Source, options: Options, layer: int | str
-) -> tuple[Extractions, tuple[int, ...], Commands]:
-    """Read which extractions pt1 and its fine-tunings have, the seeds, and commands for others."""
-    names = options.names | {"pretrain": PRETRAIN}
-    trained = Trained.read(source, options, pretrain=PRETRAIN)
-    runs = source.runs(stage="extract", **names)
-    if not runs:
-        raise nothing_of("representations", "extract", options, source)
-    check_depth(layer, runs)
-    held = {int(run.tag("seed")) for run in runs if layer == DEFAULT or layer in layers_of(run)}
-    seeds = options.seeds or tuple(sorted(held))
-    if not held & set(seeds):
-        raise NothingThere(f"{source.place} has no representations{_held(runs, options, layer)}")
-    # A model that some of the seeds have is missing in the others.
-    known = [run for run in (*trained.runs.values(), *runs) if int(run.tag("seed")) in seeds]
-    fts = {run.tag("ft") for run in known} | {NO_FT}
-    models = [
-        ModelName(PRETRAIN, ft, options.width).tuned_by(options.strategy) for ft in FTS if ft in fts
-    ]
-    found = read_extractions(source, trained, product(models, seeds), layer=layer, **names)
-    return found, seeds, trained.commands
-
-
-def _held(runs: list[StoredRun], options: Options, layer: int | str) -> str:
-    """Return what was asked for, and which layers and seeds the store has instead."""
-    seeds = _listed(int(run.tag("seed")) for run in runs)
-    layers = _listed(layer for run in runs for layer in layers_of(run)) or "none"
-    asked = "" if layer == DEFAULT else f" of layer {layer}"
-    hint = "" if layer == DEFAULT else f"; `-e extract -P layers={layer}` makes them"
-    asked += f" for seeds {_listed(options.seeds)}" if options.seeds else ""
-    return f"{asked} ({options.in_words}): it has layers {layers} of seeds {seeds}{hint}"
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(set(numbers))))
+    table = pd.DataFrame(rows).astype({"fine_tuned": GROUPS} if rows else {})
+    return Probed(table, cities, found.world), faults
 
 
 def _probe_cities(table: NDArray[np.float32], world: World) -> Cities:
@@ -155,7 +81,7 @@ def _probe_cities(table: NDArray[np.float32], world: World) -> Cities:
 
 def _row(run: Any, probe: ProbeResult, n_features: int) -> dict[str, Any]:
     model = parse_model(run.model)
-    is_base, has_distance = model.ft == NO_FT, DISTANCE in model.tasks
+    is_base, has_distance = model.ft == NO_FT, "distance" in model.tasks
     return {
         "model": run.model,
         "ft": model.ft,
@@ -178,51 +104,6 @@ def _position_errors(probe: ProbeResult) -> dict[str, float]:
     found = probe.summary()
     names = {"fitted_error": "train", "world_error": "world", "atlantis_error": "atlantis"}
     return {name: found[part] for name, part in names.items()}
-
-
-def _guessed_errors(world: World, probe: ProbeResult) -> dict[str, float]:
-    """Return the same for the mean position of the cities fitted on, whatever the city."""
-    middle = world.positions[probe.trained].mean(axis=0)
-    errors = np.linalg.norm(world.positions - middle, axis=1)
-    return _position_errors(replace(probe, errors=errors))
-
-
-def _base_caveats(used: pd.DataFrame) -> list[str]:
-    """Name the models that did not start from the base of their seed that is shown."""
-    bases = {run.seed: run.model_run_id for run in used.itertuples() if run.ft == NO_FT}
-    return [
-        f"{run.model} seed {run.seed} started from base {run.base_run_id}, not from the "
-        f"{bases[run.seed]} that is shown"
-        for run in used.itertuples()
-        if run.ft != NO_FT and run.seed in bases and run.base_run_id not in ("", bases[run.seed])
-    ]
-
-
-def _caveats(table: pd.DataFrame, seeds: tuple[int, ...]) -> list[str]:
-    """Return caveats about missing seeds, and about the probe and the test."""
-    first, features, n = table.iloc[0], table["n_features"].max(), table["model"].value_counts()
-    absent = sorted(set(seeds) - set(table["seed"]))
-    caveats = [f"seed {seed} has no representations" for seed in absent]
-    if len(seeds) == 1:
-        caveats.append(f"one seed only ({seeds[0]}): no spread over seeds")
-    elif partial := int((n < len(seeds)).sum()):
-        caveats.append(
-            f"{partial} of {len(n)} models have representations of some of the {len(seeds)} seeds "
-            "only: their means rest on those"
-        )
-    if features >= first["n_fitted"] - 1:
-        caveats.append(
-            f"the probe has {features} features and is fitted on {first['n_fitted']} cities: it "
-            "goes exactly through these (least norm), so only held-out errors mean anything; "
-            f"the {first['n_baseline']} held-out cities are few"
-        )
-    return [
-        *caveats,
-        "models of one seed share their base, and models share tasks: they are not independent, "
-        "as the Mann-Whitney test takes them to be",
-        "each model was shown the cities in the prompt of its own first task: representations "
-        "differ by that as well",
-    ]
 
 
 def by_model(table: pd.DataFrame) -> pd.DataFrame:
@@ -268,10 +149,7 @@ def shown_models(table: pd.DataFrame) -> dict[str, str]:
         wanted += [(f"best {group}", own[0]), (f"worst {group}", own[-1])] if len(own) else []
     if len(tuned):
         wanted.append(("median", tuned[(len(tuned) - 1) // 2]))
-    chosen: dict[str, str] = {}
-    for why, run_id in wanted:
-        chosen.setdefault(run_id, why)
-    return chosen
+    return {run_id: next(why for why, own in wanted if own == run_id) for _, run_id in wanted}
 
 
 def model_label(ft: str) -> str:
@@ -291,7 +169,7 @@ def position_table(found: Probed, shown: Mapping[str, str]) -> pd.DataFrame:
             "shown": f"{model_label(row['ft'])}{why}: error {row['atlantis_error']:.0f}",
             **row[["model", "seed"]],
             **cities[["city_id", "name", "region"]],
-            "city": np.where(probe.atlantis, ATLANTIS, HELD_OUT)[kept],
+            "city": np.where(probe.atlantis, ATLANTIS, "held-out world city")[kept],
             "lon": cities["x"] / DEGREE,
             "lat": cities["y"] / DEGREE,
             "predicted_lon": predicted[:, 0],
@@ -303,17 +181,16 @@ def position_table(found: Probed, shown: Mapping[str, str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def map_limits(table: pd.DataFrame) -> tuple[Limits, Limits]:
-    """Return limits in degrees with all true and nearly all probed positions, within the map."""
-    tail, most = 100 * (1 - SHARE_INSIDE) / 2, np.array([X_LIMIT, Y_LIMIT]) / DEGREE
-    true = table[["lon", "lat"]].to_numpy()
-    low, high = np.percentile(table[["predicted_lon", "predicted_lat"]], [tail, 100 - tail], axis=0)
-    low = np.maximum(np.minimum(low, true.min(axis=0)), -most)
-    high = np.minimum(np.maximum(high, true.max(axis=0)), most)
+def map_limits(table: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return limits in degrees with all true and 98% of the probed positions, within the map."""
+    true, most = table[["lon", "lat"]].to_numpy(), np.array([X_LIMIT, Y_LIMIT]) / DEGREE
+    low, high = np.percentile(table[["predicted_lon", "predicted_lat"]], [1, 99], axis=0)
+    low = np.minimum(low, true.min(axis=0)).clip(min=-most)
+    high = np.maximum(high, true.max(axis=0)).clip(max=most)
     margin = 0.04 * (high - low) + 0.5
     low, high = low - margin, high + margin
     width, height = high - low
-    further = np.maximum(0, [height - width, FLATTEST * width - height]) / 2
+    further = np.maximum(0, [height - width, width / 2 - height]) / 2  # from 1:1 to 2:1
     (left, bottom), (right, top) = (low - further).tolist(), (high + further).tolist()
     return (left, right), (bottom, top)
 
@@ -351,9 +228,7 @@ def disparities(found: Probed) -> tuple[dict[int, pd.DataFrame], float, dict[str
         for seed in sorted(set(seeds))
     }
     pairs = np.triu(np.ones_like(values, dtype=bool), 1)
-    same_model, same_seed = (
-        np.equal.outer(own, own) for own in (names.to_numpy(), seeds.to_numpy())
-    )
+    same_model, same_seed = (np.equal.outer(*[own.to_numpy()] * 2) for own in (names, seeds))
     facts = {
         "different models, same seed": summary(values[pairs & same_seed]),
         "same model, different seeds": summary(values[pairs & same_model]),

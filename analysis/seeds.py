@@ -48,7 +48,6 @@ TITLES = {
     **{f"standard/{task}/mean": f"standard: {task} ({TASKS[task].unit})" for task in TASK_NAMES},
 }
 TESTED, NO_TEST = [f"below {LEVEL:g}", f"{LEVEL:g} or more"], "no test"
-KEPT = ["mean", "std", "low", "high", "n", "missing"]
 MARKS: dict[str, Any] = {"label": "label", "low": "low", "high": "high", "parts": "parts"}
 SPREADS: dict[str, tuple[str, str, float, dict[str, Any]]] = {
     # Name of the chart -> title, how to read it, width of one axes in inches, further fields
@@ -145,23 +144,21 @@ def _spread_charts(spread: pd.DataFrame, seeds: Sequence[int]) -> list[Intervals
 
 def _spread_chart(name: str, table: pd.DataFrame, seeds: str) -> Intervals:
     title, line, width, fields = SPREADS[name]
-    partial = int((table["missing"] > 0).sum())
-    note = f"{partial} of {len(table)} rows lack some of the seeds: n in brackets"
-    counts = table["n"].map(" (n = {})".format)
-    labels = table["model"] + counts.where(table["missing"] != 0, "")
-    models = table.groupby("model", sort=False)
+    lacking, models = table["missing"] != 0, table.groupby("model", sort=False)
+    note = f"{lacking.sum()} of {len(table)} rows lack some of the seeds: n in brackets"
+    labels = table["model"] + table["n"].map(" (n = {})".format).where(lacking, "")
+    facts = nested(table, ["model", "quantity"], ["mean", "std", "low", "high", "n", "missing"])
     return Intervals(
         name=name, title=f"{title}, by model, {seeds}", table=table.assign(label=labels),
         value="mean", group="family", facet="what", size=(width, _height(table, "model")),
         hover=("model", "mean", "std", "low", "high", "n", "seeds"),
-        lines=(f"{HOW.format(of='')} {line}",), notes=(note,) if partial else (),
+        lines=(f"{HOW.format(of='')} {line}",), notes=(note,) if lacking.any() else (),
         said=tuple(f"{name}: {model}: {_in_words(own)}" for model, own in models),
-        statistics={name: nested(table, ["model", "quantity"], KEPT)}, **MARKS, **fields,
+        statistics={name: facts}, **MARKS, **fields,
     )  # fmt: skip
 
 
 def _in_words(table: pd.DataFrame) -> str:
-    """Return the numbers of one model as text."""
     parts = [
         f"{row.quantity.removeprefix('improvement/').removesuffix('/mean')} {row.mean:.3g}"
         + ("" if math.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]")
@@ -231,7 +228,7 @@ def _difference_notes(
     if improved:
         notes.append("tasks trained on: each model's own; the improvement of a base is 0")
     if n_seeds < 2:
-        return [*notes, "one seed has no spread: there is no interval and no test"]
+        return notes
     for row in facts[facts["tests"] > 0].itertuples():
         needed = row.seeds_needed_median
         takes = f"; a difference of {difference:g} takes {needed:,.0f} seeds (median)"

@@ -120,7 +120,6 @@ def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
 
 
 def _labelled(overview: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows in the order of the tasks, each with its label."""
     counts = overview["broken_out"].astype(str) + "/" + overview["runs"].astype(str)
     groups = overview["group"].astype(str)
     names = overview["task"] + (", " + groups if groups.nunique() > 1 else "")

@@ -46,9 +46,9 @@ class Finetuned:
     """What the store has of the models fine-tuned from pt1 by one strategy.
 
     found: their improvements on Atlantis; families: those with at least one model; cells: those of
-    `found` with unit, before and after (standard values of the base and of the model), with reason
-    and command of these two; points: curves, POINT_COLUMNS in order of step (rows: questions per
-    value); runs: those that all values are from; missing: models and seeds without a full curve.
+    `found` with unit, before and after (standard values of the base and of the model), why one of
+    these is missing; points: curves, POINT_COLUMNS in order of step (rows: questions per value);
+    runs: those that all values are from; missing: models and seeds without a full curve.
     """
 
     found: Improvements
@@ -59,7 +59,7 @@ class Finetuned:
     missing: pd.DataFrame
 
     def lacking(self, name: str, fts: Sequence[str]) -> pd.DataFrame:
-        """Cells of fine-tunings without a change or a gain: MISSING_COLUMNS, matrix change_name."""
+        """Return the cells of fine-tunings without a change or a gain, with MISSING_COLUMNS."""
         change = missing_cells(self.cells, f"change_{name}", fts)
         return pd.concat([change, missing_cells(self.found.cells, f"gain_{name}", fts)])
 
@@ -152,7 +152,7 @@ def _read_curves(
 def _curves_of(
     source: Source, found: Improvements, cell: Any, training: StoredRun, evaluated: list[StoredRun]
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """The curves of a training (no rows without any), and what is missing: reason, command."""
+    """Return the curves of a training, and what is missing: reason, command."""
     commands, model = found.trained.commands, parse_model(cell.model)
     if found.trained.standing.get((cell.model, cell.seed)) == training.id:
         command = commands.evaluate(model, cell.seed, checkpoints="all")
@@ -188,7 +188,6 @@ def _curves_of(
 
 
 def _base_of(training: StoredRun, evaluations: Evaluations) -> StoredRun | None:
-    """The evaluation of the base that a training started from, as for the final values."""
     bases = evaluations.bases
     bases = bases[bases["seed"] == int(training.tag("seed"))]
     if training.tag("base_run_id"):
@@ -199,10 +198,10 @@ def _base_of(training: StoredRun, evaluations: Evaluations) -> StoredRun | None:
 def _evaluated(
     source: Source, evaluations: Evaluations, runs: Sequence[StoredRun], base: str, last: str
 ) -> tuple[StoredRun, pd.DataFrame]:
-    """The evaluation with most steps, the newest of equals, and its curves.
+    """Return the evaluation with most steps, the newest of equals, and its curves.
 
-    base: its values come first; last: the evaluation of the last checkpoint (or empty), with which
-    the curves of an evaluation of listed steps end.
+    base, last: evaluations of the base and of the last checkpoint, with which the curves begin and,
+    if only some steps are evaluated, end.
     """
     tables = {run.id: _logged(source, run) for run in runs}
     run = max(runs, key=lambda run: tables[run.id]["step"].nunique())
@@ -228,5 +227,4 @@ def _logged(source: Source, run: StoredRun, prefix: str = "") -> pd.DataFrame:
 
 
 def _rows(run: StoredRun) -> str:
-    """How many questions of each task an evaluation asks: those of another number are others."""
-    return run.params.get("cfg.test_rows", "?")
+    return run.params.get("cfg.test_rows", "?")  # another number: other questions

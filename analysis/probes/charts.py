@@ -74,7 +74,6 @@ def histogram(table: pd.DataFrame, models: pd.DataFrame, guess: float) -> Histog
 
 
 def _in_words(facts: dict[str, Any]) -> str:
-    """Return a comparison as text."""
     parts = [
         f"{group}: median {facts[group]['median']:.0f} (n = {facts[group]['n']})"
         for group in GROUPS.categories

@@ -181,20 +181,14 @@ def _read_points(source: Source, runs: Iterable[StoredRun]) -> tuple[pd.DataFram
 
 
 def _setting_caveats(chosen: pd.DataFrame, found: Mapping[str, StoredRun]) -> list[str]:
-    """Differences in settings within each family, and in the cities among all models.
-
-    Models of other families are trained differently on purpose.
-    """
-    caveats = [
-        caveat
-        for _, own in chosen.groupby("family", sort=False)["run_id"]
-        for caveat in setting_caveats([found[run_id] for run_id in own])
-    ]
-    names = chosen["model"] + " seed " + chosen["seed"].astype(str)
+    # Models of other families are trained differently on purpose.
+    families = chosen.groupby("family", sort=False)["run_id"]
+    caveats = [text for _, own in families for text in setting_caveats(found[run] for run in own)]
     worlds = chosen["run_id"].map(lambda run_id: found[run_id].tag("world_digest"))
-    names = names[(worlds != "") & ~worlds.duplicated()]
-    if len(names) > 1:
-        caveats.append(f"not all models have the same cities: {' and '.join(names)}")
+    others = chosen[(worlds != "") & ~worlds.duplicated()]
+    if len(others) > 1:
+        names = " and ".join(others["model"] + " seed " + others["seed"].astype(str))
+        caveats.append(f"not all models have the same cities: {names}")
     return list(dict.fromkeys(caveats))
 
 

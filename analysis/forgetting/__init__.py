@@ -125,8 +125,7 @@ def _heatmaps(own: Finetuned) -> list[Part]:
 def _plane(own: Finetuned) -> Part:
     points = stats.mean_by_model(own.cells)[["model", "ft", "seed", "change", "gain", "run_id"]]
     points = points.assign(label=points["ft"], family=charts.family_of(points["ft"]))
-    title = "What fine-tuning gains on Atlantis, and what it forgets"
-    return charts.gain_against_loss(points, "family", name="gain_against_loss", title=title)
+    return charts.gain_against_loss("gain_against_loss", points, "family")
 
 
 def _caveats(own: Finetuned) -> list[str]:

@@ -18,6 +18,16 @@ from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, STRATEGIES, TASK_NAMES
 
 MOST_LABELS = 40  # with more models, only those on the front are named
+MODELS = "model", "models"
+PLANES = {  # name -> title, and what a point stands for
+    "gain_against_loss": ("What fine-tuning gains on Atlantis, and what it forgets", *MODELS),
+    "strategies": (
+        "Strategies of fine-tuning: what they gain on Atlantis, and what they forget",
+        "strategy",
+        "strategies",
+    ),
+    "strategies_by_model": ("Strategies of fine-tuning, model by model", *MODELS),
+}
 EVENTS = {"standard": "forgetting (standard questions)", "atlantis": "gain (Atlantis)"}
 PANELS = {
     "standard": "standard: normalised change",
@@ -51,23 +61,15 @@ def family_of(fts: pd.Series) -> pd.Series:
     return pd.Series(pd.Categorical(fts.str.split("-").str[0], FAMILIES), fts.index)
 
 
-def gain_against_loss(
-    points: pd.DataFrame,
-    group: str,
-    *,
-    name: str,
-    title: str,
-    what: tuple[str, str] = ("model", "models"),
-    over: str = "",
-) -> Scatter:
+def gain_against_loss(name: str, points: pd.DataFrame, group: str, over: str = "") -> Scatter:
     """Plot the gain on Atlantis against the change on standard questions, with the Pareto front.
 
-    points: one row per model and seed: `group` (told apart by colour), label (which the seeds of a
-    model have in common), model, seed, change, gain (NaN if missing), run_id; what: what a point
-    stands for, singular and plural; over: what it is a mean over, beside the tasks.
+    name: of PLANES; points: one row per model and seed: `group` (told apart by colour), label
+    (which the seeds of a model have in common), model, seed, change, gain (NaN if missing), run_id;
+    over: what a point is a mean over, beside the tasks.
     """
+    title, one, several = PLANES[name]
     means = mean_over_seeds(points, [group, "label", "model"])
-    one, several = what
     named = means["on_front"] | (len(means) <= MOST_LABELS)
     single = points.assign(one_seed=True, text="", on_front=False, n=1)
     table = (
@@ -210,18 +212,11 @@ def strategy_charts(compared: Comparison) -> list[Chart]:
     """Plot gain against loss of each strategy and of each of its models, and the mean curves."""
     names, n = compared.seeds["strategy"].astype(str), len(compared.fts)
     models = f"the same {n} models" if n > 1 else f"the model {compared.fts[0]}"
+    seeds = compared.seeds.assign(label=names, run_id="", model=names)
     charts: list[Chart] = [
-        gain_against_loss(
-            compared.seeds.assign(label=names, run_id="", model=names), "strategy",
-            name="strategies",
-            title="Strategies of fine-tuning: what they gain on Atlantis, and what they forget",
-            what=("strategy", "strategies"), over=f" and over {models}",
-        ),
-        gain_against_loss(
-            compared.models, "strategy", name="strategies_by_model",
-            title="Strategies of fine-tuning, model by model",
-        ),
-    ]  # fmt: skip
+        gain_against_loss("strategies", seeds, "strategy", f" and over {models}"),
+        gain_against_loss("strategies_by_model", compared.models, "strategy"),
+    ]
     if len(compared.curves):
         charts.append(_strategy_curves(compared.curves, models))
     return charts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from analysis.options import ALL, Options
 from analysis.panels import seeds_in_words
 from analysis.result import Result
 from analysis.statistics.comparison import LEVEL, comparisons, spread_bounds, spreads
+from analysis.statistics.spread import nested
 from analysis.store.evaluations import (
     IMPROVEMENTS,
     MEANS,
@@ -34,7 +35,7 @@ from analysis.store.selection import NothingThere, in_order, named_models, used_
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
-from worldrep.names import NO_FT, TASK_NAMES, ModelName
+from worldrep.names import NO_FT, TASK_NAMES
 
 NAME = "seeds"
 MANY_MODELS = 12  # more are compared with one instead of with each other
@@ -47,7 +48,22 @@ TITLES = {
     **{f"standard/{task}/mean": f"standard: {task} ({TASKS[task].unit})" for task in TASK_NAMES},
 }
 TESTED, NO_TEST = [f"below {LEVEL:g}", f"{LEVEL:g} or more"], "no test"
-ROW = 0.22  # inches
+MARKS: dict[str, Any] = {"label": "label", "low": "low", "high": "high", "parts": "parts"}
+SPREADS: dict[str, tuple[str, str, float, dict[str, Any]]] = {
+    # Name of the chart -> title, how to read it, width of one axes in inches, further fields
+    "improvement": (
+        "Normalised improvement on Atlantis",
+        "0: as the base on Atlantis; 1: as the base on ordinary cities (clipped to 0..1.5)",
+        4.6,
+        {"columns": 2, "x_label": "normalised improvement"},
+    ),
+    "standard": (
+        "Scores on ordinary cities",
+        "Errors: lower is better; shares of right answers: higher is better",
+        3.0,
+        {"columns": 4},
+    ),
+}
 HOW = (
     "Large: the mean{of} over seeds, with Student's 95% interval (cut at the frame where it is "
     "wider). Rings: the seeds."
@@ -70,48 +86,37 @@ def seeds(
     if not 0 < difference < float("inf"):
         raise InputError(f"difference={difference} must be a number above 0")
     asked = named_models(models, options)
-    other = _named(against, options)
-    found = read_scores(source, options, in_order([*asked, *other]) if asked else ())
-    if other and other[0] not in found.models:
-        raise NothingThere(f"{other[0]} is not evaluated ({options.in_words})")
-    reference = _reference(found.models, other)
+    named = () if against == NOT_GIVEN else named_models(against, options)
+    if against != NOT_GIVEN and len(named) != 1:
+        raise InputError(f"against={against!r} is not the name of one model")
+    found = read_scores(source, options, in_order([*asked, *named]) if asked else ())
+    if named and named[0] not in found.models:
+        raise NothingThere(f"{named[0]} is not evaluated ({options.in_words})")
+    if not named and len(found.models) > MANY_MODELS:
+        named = (next((model for model in found.models if model.ft == NO_FT), found.models[0]),)
     pairs = [(str(later), str(first)) for first, later in itertools.combinations(found.models, 2)]
-    if reference:
-        pairs = [(str(model), str(reference)) for model in found.models if model != reference]
+    if named:
+        pairs = [(str(model), str(named[0])) for model in found.models if model != named[0]]
     spread = spreads(found.values, found.seeds)
     compared = comparisons(_series(found), pairs, COMPARED, difference)
     caveats = list(found.caveats)
     if len(found.seeds) == 1:
         caveats.append(f"seed {found.seeds[0]} is the only one: there is no spread and no test")
+    parts = _spread_charts(spread, found.seeds)
+    if compared["quantity"].isin(TITLES).any():
+        reference = str(named[0]) if named else ""
+        parts.append(_difference_chart(compared, found.seeds, reference, difference))
     return Result(
         name=NAME,
         options=options,
         seeds=found.seeds,
-        parts=[*_charts(spread, compared, found.seeds, str(reference or ""), difference)],
+        parts=parts,
         missing=missing_table(found.absent),
         runs_used=used_runs(found.runs, set(found.runs.index)),
         caveats=caveats,
         tables={"values": found.values, "spread": spread, "comparisons": compared},
-        tags={"models": models, "against": str(reference or "each other")},
+        tags={"models": models, "against": str(named[0]) if named else "each other"},
     )
-
-
-def _named(against: str, options: Options) -> tuple[ModelName, ...]:
-    if against == NOT_GIVEN:
-        return ()
-    named = named_models(against, options)
-    if len(named) != 1:
-        raise InputError(f"against={against!r} is not the name of one model")
-    return named
-
-
-def _reference(models: Sequence[ModelName], named: Sequence[ModelName]) -> ModelName | None:
-    """Return the model that all others are compared with; None for all pairs."""
-    if named:
-        return named[0]
-    if len(models) <= MANY_MODELS:
-        return None
-    return next((model for model in models if model.ft == NO_FT), models[0])
 
 
 def _series(found: Scores) -> pd.DataFrame:
@@ -126,71 +131,34 @@ def _series(found: Scores) -> pd.DataFrame:
     return values.pivot(index=["model", "quantity"], columns="seed", values="value")
 
 
-def _charts(
-    spread: pd.DataFrame,
-    compared: pd.DataFrame,
-    seeds: Sequence[int],
-    against: str,
-    difference: float,
-) -> Iterator[Intervals]:
-    """Chart what models score and how they differ, as far as there are values."""
-    improved = spread["quantity"].isin(MEANS)
-    if improved.any():
-        yield _spread_chart(
-            _of(spread, MEANS),
-            name="improvement",
-            title=f"Normalised improvement on Atlantis, by model, {seeds_in_words(seeds)}",
-            line="0: as the base on Atlantis; 1: as the base on ordinary cities (clipped to "
-            "0..1.5)",
-            columns=2,
-            width=4.6,
-            x_label="normalised improvement",
-        )
-    others = spread[~spread["model"].isin(spread["model"][improved])]
-    if others["quantity"].isin(STANDARD).any():
-        yield _spread_chart(
-            _of(others, STANDARD),
-            name="standard",
-            title=f"Scores on ordinary cities, by model, {seeds_in_words(seeds)}",
-            line="Errors: lower is better; shares of right answers: higher is better",
-            columns=4,
-            width=3.0,
-        )
-    if compared["quantity"].isin((*MEANS, *STANDARD)).any():
-        yield _difference_chart(compared, seeds, against, difference)
+def _spread_charts(spread: pd.DataFrame, seeds: Sequence[int]) -> list[Intervals]:
+    """Chart the improvements of models, and the standard scores of models without improvements."""
+    improved = spread["model"].isin(spread.loc[spread["quantity"].isin(MEANS), "model"])
+    tables = {
+        "improvement": _of(spread[improved], MEANS),
+        "standard": _of(spread[~improved], STANDARD),
+    }
+    words = seeds_in_words(seeds)
+    return [_spread_chart(name, table, words) for name, table in tables.items() if len(table)]
 
 
-def _spread_chart(
-    table: pd.DataFrame, *, name: str, line: str, width: float, **fields: Any
-) -> Intervals:
-    partial = int((table["missing"] > 0).sum())
-    note = f"{partial} of {len(table)} rows lack some of the seeds: n in brackets"
-    counts = table["n"].map(" (n = {})".format)
-    models = {str(model): own for model, own in table.groupby("model", sort=False)}
-    kept = ["mean", "std", "low", "high", "n", "missing"]
-    facts = {m: own.set_index("quantity")[kept].to_dict("index") for m, own in models.items()}
+def _spread_chart(name: str, table: pd.DataFrame, seeds: str) -> Intervals:
+    title, line, width, fields = SPREADS[name]
+    lacking, models = table["missing"] != 0, table.groupby("model", sort=False)
+    note = f"{lacking.sum()} of {len(table)} rows lack some of the seeds: n in brackets"
+    labels = table["model"] + table["n"].map(" (n = {})".format).where(lacking, "")
+    facts = nested(table, ["model", "quantity"], ["mean", "std", "low", "high", "n", "missing"])
     return Intervals(
-        name=name,
-        table=table.assign(label=table["model"] + counts.where(table["missing"] != 0, "")),
-        label="label",
-        value="mean",
-        low="low",
-        high="high",
-        parts="parts",
-        group="family",
-        facet="what",
-        size=(width, _height(table, "model")),
+        name=name, title=f"{title}, by model, {seeds}", table=table.assign(label=labels),
+        value="mean", group="family", facet="what", size=(width, _height(table, "model")),
         hover=("model", "mean", "std", "low", "high", "n", "seeds"),
-        lines=(f"{HOW.format(of='')} {line}",),
-        notes=(note,) if partial else (),
-        said=tuple(f"{name}: {model}: {_in_words(own)}" for model, own in models.items()),
-        statistics={name: facts},
-        **fields,
-    )
+        lines=(f"{HOW.format(of='')} {line}",), notes=(note,) if lacking.any() else (),
+        said=tuple(f"{name}: {model}: {_in_words(own)}" for model, own in models),
+        statistics={name: facts}, **MARKS, **fields,
+    )  # fmt: skip
 
 
 def _in_words(table: pd.DataFrame) -> str:
-    """Return the numbers of one model as text."""
     parts = [
         f"{row.quantity.removeprefix('improvement/').removesuffix('/mean')} {row.mean:.3g}"
         + ("" if math.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]")
@@ -204,49 +172,34 @@ def _difference_chart(
 ) -> Intervals:
     """Chart the improvements' differences, or those of the standard scores if there are none."""
     improved = bool(compared["quantity"].isin(MEANS).any())
-    quantities = MEANS if improved else STANDARD
-    table = _of(compared, quantities)
-    labels = [_pair_label(row, against) for row in table.itertuples()]
+    table = _of(compared, MEANS if improved else STANDARD)
     tested = pd.cut(table["p_holm"], [-math.inf, LEVEL, math.inf], right=False, labels=TESTED)
     tested = tested.cat.add_categories(NO_TEST).fillna(NO_TEST)
+    labels = [_pair_label(row, against) for row in table.itertuples()]
     table = table.assign(label=labels, corrected_p=tested)
-    facts = (
-        compared.assign(below=compared["p_holm"] < LEVEL)
-        .groupby("quantity", sort=False)
-        .agg(
-            pairs=("first", "size"),
-            tests=("p", "count"),
-            below_level=("below", "sum"),
-            detectable_median=("detectable", "median"),
-            seeds_needed_median=("seeds_needed", "median"),
-        )
+    below = compared.assign(below=compared["p_holm"] < LEVEL)
+    facts = below.groupby("quantity", sort=False).agg(
+        pairs=("first", "size"),
+        tests=("p", "count"),
+        below_level=("below", "sum"),
+        detectable_median=("detectable", "median"),
+        seeds_needed_median=("seeds_needed", "median"),
     )
-    shown = facts.loc[[name for name in quantities if name in facts.index]]
-    notes = _difference_notes(int(compared["n"].max()), improved, shown, difference)
+    shown = facts.loc[table["quantity"].unique()]
     what = f"Differences from {against}" if against else "Differences between models"
     return Intervals(
-        name="differences",
-        title=f"{what}, paired by seed: {seeds_in_words(seeds)}",
-        table=table,
-        label="label",
-        value="difference",
-        low="low",
-        high="high",
-        parts="parts",
-        reference=0.0,
-        group="corrected_p",
-        facet="what",
-        columns=2 if improved else 4,
-        size=(4.2 if improved else 2.6, _height(table, "label")),
+        name="differences", title=f"{what}, paired by seed: {seeds_in_words(seeds)}",
+        table=table, value="difference", reference=0.0, group="corrected_p", facet="what",
+        columns=2 if improved else 4, size=(4.2 if improved else 2.6, _height(table, "label")),
         x_label="difference of the normalised improvement" if improved else "difference",
         hover=("first", "second", "difference", "std", "n", "p", "p_holm", "detectable", "seeds"),
         lines=(
             HOW.format(of=" difference"),
             "p: paired t test, two-sided, corrected (Holm) for the tests in the same axes.",
         ),
-        notes=tuple(notes),
-        statistics={"differences": facts.to_dict("index")},
-    )
+        notes=tuple(_difference_notes(int(compared["n"].max()), improved, shown, difference)),
+        statistics={"differences": facts.to_dict("index")}, **MARKS,
+    )  # fmt: skip
 
 
 def _of(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
@@ -257,7 +210,8 @@ def _of(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
 
 
 def _height(table: pd.DataFrame, rows: str) -> float:
-    return max(1.2, ROW * float(table.groupby("what", observed=True)[rows].nunique().max()))
+    most = table.groupby("what", observed=True)[rows].nunique().max()
+    return max(1.2, 0.22 * float(most))  # inches
 
 
 def _pair_label(row: Any, against: str) -> str:
@@ -272,12 +226,9 @@ def _difference_notes(
 ) -> list[str]:
     notes = [f"pairs of {n_seeds} seeds at most; comparisons.csv has all quantities"]
     if improved:
-        notes.append(
-            "the tasks trained on, and the others, are each model's own; the improvement of a base "
-            "is 0 by definition"
-        )
+        notes.append("tasks trained on: each model's own; the improvement of a base is 0")
     if n_seeds < 2:
-        return [*notes, "one seed has no spread: there is no interval and no test"]
+        return notes
     for row in facts[facts["tests"] > 0].itertuples():
         needed = row.seeds_needed_median
         takes = f"; a difference of {difference:g} takes {needed:,.0f} seeds (median)"

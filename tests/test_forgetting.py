@@ -225,7 +225,7 @@ def test_the_plane_has_mean_points_their_spread_and_the_seeds(synthetic):
     seeds = chart.table[chart.table["one_seed"] & (chart.table["label"] == "ftwb1-1")]
     assert seeds["gain"].tolist() == pytest.approx([0.2, 0.4])
     assert "1 of the models lack some of the seeds: their means are of the others" in chart.notes
-    assert any("24 models have no point" in note for note in chart.notes)
+    assert any("24 of the models have no point" in note for note in chart.notes)
     assert found.all_statistics["gain_against_loss"]["front"] == ["ftwb1-1", "ftwb1-2"]
 
 
@@ -245,11 +245,11 @@ def strategies(n: int, seeds=(1, 2)) -> pd.DataFrame:
 
 
 def test_the_plane_takes_any_groups():
-    chart = gain_against_loss(strategies(3), "strategy", name="plane", title="Strategies")
+    chart = gain_against_loss("strategies_by_model", strategies(3), "strategy")
     assert list(chart.styles) == ["none", "replay"]
-    assert chart.statistics["plane"]["front"] == ["model 0", "model 1", "model 2"]
+    assert chart.statistics["strategies_by_model"]["front"] == ["model 0", "model 1", "model 2"]
     assert chart.table["text"].tolist()[:3] == ["model 0", "model 1", "model 2"]
-    one_seed = gain_against_loss(strategies(3, (5,)), "strategy", name="plane", title="One")
+    one_seed = gain_against_loss("strategies_by_model", strategies(3, (5,)), "strategy")
     assert any(note.endswith("of one seed: no spread") for note in one_seed.notes)
 
 
@@ -257,7 +257,7 @@ def test_in_a_crowd_only_the_front_is_named():
     points = strategies(MOST_LABELS + 2)
     points.loc[points["label"] != "model 3", "gain"] = 0.0
     points["change"] = np.where(points["label"] == "model 3", 0.0, -1.0)
-    chart = gain_against_loss(points, "strategy", name="plane", title="Many")
+    chart = gain_against_loss("strategies_by_model", points, "strategy")
     assert [text for text in chart.table["text"] if text] == ["model 3"]
 
 

@@ -1,31 +1,51 @@
 """How models learn: training and validation curves of many runs, and when each task breaks out.
 
-Imports `worldrep` and the shared modules of `analysis`; of its own modules, `charts` imports
-`reading` and `statistics`.
+Imports `worldrep` and the shared modules of `analysis`.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
 
 import click
 import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.dynamics.charts import ALIGN, charts
-from analysis.dynamics.reading import read_curves
 from analysis.dynamics.statistics import breakouts
 from analysis.options import ALL, Options
 from analysis.result import Result
+from analysis.store.missing import (
+    MISSING_COLUMNS,
+    currency_caveats,
+    duplicate_caveats,
+    setting_caveats,
+)
 from analysis.store.selection import (
     STAGES,
     NothingThere,
     Trained,
+    choose,
     choose_models,
+    family_of,
     named_models,
     nothing_of,
+    run_table,
     used_runs,
 )
 from analysis.store.source import Source
-from worldrep.errors import unknown
+from worldrep.data.sets import maker_of, training_sets
+from worldrep.errors import InputError, StateError, unknown
+from worldrep.names import TASK_NAMES, ModelName, parse_model
+from worldrep.settings import FIELDS, NO_CITIES, from_dict, parse_value
+from worldrep.studies.report import training_tokens
+from worldrep.tracking import StoredRun
+from worldrep.tracking.runs import CITIES
+from worldrep.training.feed import Schedule
 
 NAME = "dynamics"
 
@@ -46,43 +66,136 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
                 f"{source.place} has no finished training of {options.in_words}: it has {held}"
             )
         raise nothing_of("finished training", "pretrain", options, source)
-    runs = [*trained.runs.values()]
-    kept, seeds, strangers = choose_models(runs, asked, "training", options, source)
-    found = read_curves(source, trained, kept, seeds)
-    if found.points.empty:
+    kept, seeds, strangers = choose_models(
+        [*trained.runs.values()], asked, "training", options, source
+    )
+    points, runs, missing, caveats = _read_curves(source, trained, kept, seeds)
+    if points.empty:
         raise NothingThere(f"the trainings in {source.place} hold no curve ({options.in_words})")
-    broken = breakouts(found.points, found.runs)
-    chosen = found.runs[found.runs["chosen"]]
+    broken = breakouts(points, runs)
+    chosen = runs[runs["chosen"]]
+    tokens = _token_caveats(chosen) if align == "tokens" else []
     return Result(
         name=NAME,
         options=options,
         seeds=seeds,
-        parts=charts(found, broken, align),
-        missing=found.missing,
-        runs_used=used_runs(found.runs, set(chosen.index)),
-        caveats=[*strangers, *found.caveats, *_token_caveats(chosen, align)],
+        parts=charts(points, chosen, broken, align),
+        missing=missing,
+        runs_used=used_runs(chosen, chosen.index),
+        caveats=[*strangers, *caveats, *tokens],
         tables={"breakout": broken},
         tags={"models": models, "align": align},
     )
 
 
-def _token_caveats(chosen: pd.DataFrame, align: str) -> list[str]:
-    if align != "tokens":
-        return []
-    unknown_runs = chosen[chosen["tokens_per_step"].isna()]
-    names = ", ".join(f"{run.model} seed {run.seed}" for run in unknown_runs.itertuples())
-    text = "tokens are not logged with the steps: they are steps times the mean number of real "
-    text += "tokens in a step, from the lengths of a sample of the rows (about 1% off)"
-    return [text] + ([f"{names}: how many tokens a step has is not known"] if names else [])
+def _token_caveats(chosen: pd.DataFrame) -> list[str]:
+    caveats = [
+        "tokens are not logged with the steps: they are steps times the mean number of real "
+        "tokens in a step, from the lengths of a sample of the rows (about 1% off)"
+    ]
+    lacking = chosen[chosen["tokens_per_step"].isna()]
+    names = ", ".join(lacking["model"] + " seed " + lacking["seed"].astype(str))
+    return caveats + ([f"{names}: how many tokens a step has is not known"] if names else [])
 
 
+def _read_curves(
+    source: Source, trained: Trained, models: Sequence[ModelName], seeds: Collection[int]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
+    """Read the curves of these models and seeds: points, runs, what is missing, caveats.
+
+    points: run_id, split ("loss", or that of a validation suite), task (empty for the loss), step,
+    value, model, family, stage, seed, tokens; runs: finished trainings by run_id, columns of
+    `choose`, family, stage, val_rows, tokens_per_step (estimated, about 1% off). Of several of a
+    model and seed, one that matches the current code and settings is preferred, then the newest.
+    """
+    commands, names = trained.commands, [*map(str, models)]
+    rows = [(seed, str(m), commands.train(m, seed)) for seed, m in product(seeds, models)]
+    wanted = pd.DataFrame(rows, columns=["seed", "model", "command"])
+    found = {
+        run_id: run
+        for run_id, run in trained.runs.items()
+        if int(run.tag("seed")) in seeds and run.tag("model") in names
+    }
+    runs = choose(_run_table(source, found.values(), trained), "training")
+    wanted = wanted.merge(runs[runs["chosen"]].reset_index(), "left", ["seed", "model"])
+    untrained = wanted[wanted["run_id"].isna()].assign(reason="the model is not trained", task="")
+    chosen = wanted.dropna(subset=["run_id"])
+    chosen = chosen.sort_values("model", key=lambda own: own.map(names.index), kind="stable")
+    points, lacking = _read_points(source, [found[run_id] for run_id in chosen["run_id"]])
+    facts = ["run_id", "model", "family", "stage", "seed", "tokens_per_step"]
+    points = points.merge(chosen[facts], "left")
+    points["tokens"] = points["step"] * points.pop("tokens_per_step")
+    lacking = lacking.merge(chosen[["run_id", "seed", "model", "command"]])
+    lacking["command"] = [*map(commands.again, lacking["run_id"], lacking["command"])]
+    missing = pd.concat([untrained, lacking], ignore_index=True).assign(matrix="curves")
+    caveats = [*duplicate_caveats(runs, "training", found), *currency_caveats(runs)]
+    caveats += _setting_caveats(chosen, found)
+    return points, runs, missing[MISSING_COLUMNS], caveats
+
+
+def _run_table(source: Source, runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
+    cities: dict[str, str] = {}
+    return run_table(runs, trained.current).assign(
+        family=[family_of(parse_model(run.tag("model"))) for run in runs],
+        stage=[run.tag("stage") for run in runs],
+        val_rows=[float(run.params.get("cfg.val_rows", math.nan)) for run in runs],
+        tokens_per_step=[_tokens_per_step(source, run, cities) for run in runs],
+    )
+
+
+def _tokens_per_step(source: Source, run: StoredRun, cities: dict[str, str]) -> float:
+    """Estimate the tokens of a mean step, from the lengths of a sample of the training's rows.
+
+    NaN if the run does not have all settings. cities: world digest -> file, which is filled.
+    """
+    typed = {name: run.params[f"cfg.{name}"] for name in FIELDS if f"cfg.{name}" in run.params}
+    try:
+        settings = from_dict({name: parse_value(name, text) for name, text in typed.items()})
+        if settings.cities != NO_CITIES:  # the file of its settings may be on another machine
+            digest = run.tag("world_digest")
+            if digest not in cities:
+                cities[digest] = str(source.path(run.id, CITIES))
+            settings = replace(settings, cities=cities[digest])
+        rows = sum(rows.rows for rows in training_sets(settings, maker_of(settings).world))
+        return training_tokens(settings) / Schedule.of(settings, rows).steps
+    except (InputError, StateError):
+        return math.nan
+
+
+def _read_points(source: Source, runs: Iterable[StoredRun]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the points, and which curves trainings lack (run_id, task, reason)."""
+    rows, lacking = [], []
+    for run in runs:
+        learns_atlantis = run.tag("stage") == "finetune" or run.tag("world") == "with_atlantis"
+        splits = ("standard", "atlantis") if learns_atlantis else ("standard",)
+        for split, task in (("loss", ""), *product(splits, TASK_NAMES)):
+            metric = f"val/{split}/{task}/mean" if task else "train/loss"
+            curve = source.curve(run.id, metric) if metric in run.metrics else []
+            rows += [(run.id, split, task, step, value) for step, value in curve]
+            if not curve:
+                lacking.append((run.id, task, f"training {run.id} has no curve {metric}"))
+    return (
+        pd.DataFrame(rows, columns=["run_id", "split", "task", "step", "value"]),
+        pd.DataFrame(lacking, columns=["run_id", "task", "reason"]),
+    )
+
+
+def _setting_caveats(chosen: pd.DataFrame, found: Mapping[str, StoredRun]) -> list[str]:
+    # Models of other families are trained differently on purpose.
+    families = chosen.groupby("family", sort=False)["run_id"]
+    caveats = [text for _, own in families for text in setting_caveats(found[run] for run in own)]
+    worlds = chosen["run_id"].map(lambda run_id: found[run_id].tag("world_digest"))
+    others = chosen[(worlds != "") & ~worlds.duplicated()]
+    if len(others) > 1:
+        names = " and ".join(others["model"] + " seed " + others["seed"].astype(str))
+        caveats.append(f"not all models have the same cities: {names}")
+    return list(dict.fromkeys(caveats))
+
+
+option = partial(click.option, show_default=True)
 main = analysis_command(
     NAME,
     dynamics,
-    click.option(
-        "--models", default=ALL, show_default=True, help="Such as pt1,pt1_ftwb1-1..7; or all."
-    ),
-    click.option(
-        "--align", default="step", show_default=True, help="x axis of curves: step or tokens."
-    ),
+    option("--models", default=ALL, help="Such as pt1,pt1_ftwb1-1..7; or all."),
+    option("--align", default="step", help="x axis of curves: step or tokens."),
 )

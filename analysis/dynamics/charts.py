@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
-from analysis.dynamics.reading import TrainingCurves
 from analysis.dynamics.statistics import BREAKOUT, add_groups, add_medians, summarize_breakouts
 from analysis.figures.chart import Chart
 from analysis.figures.curves import Curves
@@ -29,16 +29,22 @@ PANELS = {  # (split, task) -> name of its axes
     },
 }
 LOGARITHMIC = frozenset(panel for (_, task), panel in PANELS.items() if task not in CHANCE)
+STAGE_NOTES = {
+    "pretrain": "errors start at what an untrained model scores, which cannot yet write a number: "
+    "to halve that takes little",
+    "finetune": "standard tasks are learnt before fine-tuning; breakout.csv has them too",
+}
 
 
-def charts(found: TrainingCurves, broken: pd.DataFrame, align: str) -> list[Chart]:
+def charts(
+    points: pd.DataFrame, runs: pd.DataFrame, broken: pd.DataFrame, align: str
+) -> list[Chart]:
     """Plot curves and break-outs of each stage that has any. align: x axis, step or tokens."""
     parts: list[Chart] = []
     for stage in STAGES:
-        points = found.points[found.points["stage"] == stage]
-        own = broken[broken["stage"] == stage]
-        if len(points):
-            parts.append(_curves_chart(points, found.runs, stage, align))
+        of_stage, used, own = (table[table["stage"] == stage] for table in (points, runs, broken))
+        if len(of_stage):
+            parts.append(_curves_chart(of_stage, used, stage, align))
         if len(own):
             parts.append(_breakout_chart(own, stage, align))
     return parts
@@ -46,22 +52,19 @@ def charts(found: TrainingCurves, broken: pd.DataFrame, align: str) -> list[Char
 
 def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: str) -> Curves:
     """Plot the loss and all validation curves of a stage, and the median of each group."""
-    models, n_runs = list(dict.fromkeys(points["model"])), points["run_id"].nunique()
+    models, n_runs = points["model"].unique(), points["run_id"].nunique()
     group = "family" if len(models) > MANY_MODELS else "model"
     names = ", ".join(models) if len(models) <= 3 else f"{n_runs} runs of {len(models)} models"
-    used = runs[runs["chosen"] & (runs["stage"] == stage)]
     panels = [PANELS[curve] for curve in zip(points["split"], points["task"], strict=True)]
     table = add_medians(points.assign(panel=panels, series=points["run_id"]), group)
     table["chance"] = table["task"].map(CHANCE)
     table["panel"] = pd.Categorical(table["panel"], list(PANELS.values()))
-    rows = ", ".join(f"{int(n)}" for n in sorted(set(used["val_rows"].dropna()))) or "unknown"
+    rows = _listed(runs["val_rows"].dropna().astype(int)) or "unknown"
     notes = [f"validation rows in each suite: {rows}"]
     if n_zero := int(((table["value"] <= 0) & table["panel"].isin(LOGARITHMIC)).sum()):
         notes.append(f"{n_zero} values of 0 have no place on a logarithmic axis")
-    if align == "tokens":
-        notes.append("tokens: steps times the mean number of real tokens in a step, about 1% off")
     return Curves(
-        name=stage, title=f"{TITLES[stage]}: {names}, {_seeds_in_words(used['seed'])}",
+        name=stage, title=f"{TITLES[stage]}: {names}, {_seeds_in_words(runs['seed'])}",
         table=table.sort_values("panel", kind="stable", ignore_index=True),
         x=align, x_label=ALIGN[align], y="value", log_y=LOGARITHMIC, across="chance",
         series="series", thick="thick", group=group, facet="panel", columns=4, size=(3.9, 2.3),
@@ -75,9 +78,12 @@ def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: s
     )  # fmt: skip
 
 
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(set(numbers))))
+
+
 def _seeds_in_words(seeds: pd.Series) -> str:
-    found = sorted(set(seeds))
-    return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
+    return f"seed{'s' * (seeds.nunique() > 1)} {_listed(seeds)}"
 
 
 def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
@@ -108,35 +114,29 @@ def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
             "Mean over the seeds that have one, with 95% interval, cut at the frame; rings: the "
             "seeds. In brackets: runs that broke out, of all.",
         ),
-        notes=tuple(_breakout_notes(broken, stage)),
+        notes=(*_breakout_notes(broken), STAGE_NOTES[stage]),
         statistics={name: nested(overview.assign(key=key), ["key"], BREAKOUT)},
     )  # fmt: skip
 
 
 def _labelled(overview: pd.DataFrame) -> pd.DataFrame:
-    """The rows in the order of the tasks, each with its label."""
     counts = overview["broken_out"].astype(str) + "/" + overview["runs"].astype(str)
     groups = overview["group"].astype(str)
     names = overview["task"] + (", " + groups if groups.nunique() > 1 else "")
-    order = overview.assign(label=names + " (" + counts + ")")
-    order["place"] = order["task"].map(TASK_NAMES.index)
+    order = overview.assign(
+        label=names + " (" + counts + ")", place=overview["task"].map(TASK_NAMES.index)
+    )
     order = order.sort_values(["split", "place", "group"], ascending=[False, True, True])
     return order.drop(columns="place").astype({"group": str})
 
 
-def _breakout_notes(broken: pd.DataFrame, stage: str) -> list[str]:
+def _breakout_notes(broken: pd.DataFrame) -> list[str]:
     low, high = int(broken["n_points"].min()), int(broken["n_points"].max())
     never = int(broken["breakout_step"].isna().sum())
     noise = int((broken["near_chance"] & broken["breakout_step"].notna()).sum())
-    last = {
-        "pretrain": "errors start at what an untrained model scores, which cannot yet write a "
-        "number: to halve that takes little",
-        "finetune": "standard tasks are learnt before fine-tuning; breakout.csv has them too",
-    }
     notes = [
         f"measured at {low if low == high else f'{low} to {high}'} validations in each run: a "
         "break-out is known to one of their intervals; at 0 it was there from the start",
-        "it is the first time: an error that was halved may rise again",
         f"{never} of {len(broken)} curves never break out, and are not in the means",
         "chance on compass is 1/8; always answering its commonest direction is right more often, "
         "as a map that is wider than it is high has more answers E and W",
@@ -146,4 +146,4 @@ def _breakout_notes(broken: pd.DataFrame, stage: str) -> list[str]:
             f"{noise} of the break-outs are of accuracies that end no more than two standard "
             "errors above chance: their steps are noise (near_chance in breakout.csv)"
         )
-    return [*notes, last[stage]]
+    return notes

@@ -29,8 +29,8 @@ def breakouts(points: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     curves = points[points["split"] != "loss"].groupby(["run_id", "split", "task"], sort=False)
     table = curves.agg(
-        first=("value", lambda values: values.iloc[0]),
-        final=("value", lambda values: values.iloc[-1]),
+        first=("value", lambda own: own.iat[0]),
+        final=("value", lambda own: own.iat[-1]),
         n_points=("step", "size"),
         last_step=("step", "last"),
     )
@@ -42,10 +42,7 @@ def breakouts(points: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     chance = table["task"].map(CHANCE).astype(float)
     error = np.sqrt(chance * (1 - chance) / table["val_rows"])
     return table.assign(
-        trained=[
-            task in parse_model(model).tasks
-            for model, task in zip(table["model"], table["task"], strict=True)
-        ],
+        trained=[row.task in parse_model(row.model).tasks for row in table.itertuples()],
         breakout_tokens=table["breakout_step"] * table["tokens_per_step"],
         chance=chance,
         near_chance=table["final"] - chance <= DEVIATIONS * error,  # never, if chance is NaN
@@ -60,8 +57,7 @@ def add_groups(broken: pd.DataFrame, by: str) -> pd.DataFrame:
     kinds = pd.Series(np.where(broken["trained"], " trained", " transfer"), index=broken.index)
     groups = names + kinds.where(mixed, "")
     order = [f"{name}{kind}" for name in names.unique() for kind in ("", " trained", " transfer")]
-    there = set(groups)
-    return broken.assign(group=pd.Categorical(groups, [name for name in order if name in there]))
+    return broken.assign(group=pd.Categorical(groups, order).remove_unused_categories())
 
 
 def summarize_breakouts(broken: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -71,10 +67,10 @@ def summarize_breakouts(broken: pd.DataFrame, column: str) -> pd.DataFrame:
     averaged. broken: break-outs with group; column: breakout_step or breakout_tokens. Returns
     GROUP, BREAKOUT (broken_out: runs with a break-out), parts (means of the seeds), seeds.
     """
-    broken = broken.assign(noise=broken["near_chance"] & broken[column].notna())
-    noise = broken.groupby(GROUP, sort=False, observed=True)["noise"].sum().to_numpy()
+    noise = broken["near_chance"] & broken[column].notna()
+    noise = noise.groupby([broken[key] for key in GROUP], sort=False, observed=True).sum()
     table = over_seeds(broken, GROUP, column).rename(columns={"n": "n_seeds", "rows": "runs"})
-    table = table.assign(broken_out=table["runs"] - table["missing"], near_chance=noise)
+    table = table.assign(broken_out=table["runs"] - table["missing"], near_chance=noise.to_numpy())
     return table[[*GROUP, *BREAKOUT, "parts", "seeds"]]
 
 

@@ -5,11 +5,12 @@ on standard questions, the gain on Atlantis, and the curves of both. If the stor
 strategies of fine-tuning, they are compared with each other.
 
 Imports `worldrep` and the shared modules of `analysis`; of its own modules, `charts` imports
-`strategies`, which imports `reading` and `statistics`.
+`reading` and `statistics`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,20 +18,9 @@ import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.figures.kinds import FINETUNED, Kind
-from analysis.forgetting.charts import curve_charts, family_of, gain_against_loss, strategy_charts
+from analysis.forgetting import charts
+from analysis.forgetting import statistics as stats
 from analysis.forgetting.reading import VALIDATED, Finetuned, read_strategies
-from analysis.forgetting.statistics import (
-    NO_LOGARITHM,
-    add_changes,
-    add_normalised,
-    halfway_summary,
-    halfway_table,
-    mean_by_model,
-    mean_curves,
-    raw_statistics,
-    raw_tables,
-)
-from analysis.forgetting.strategies import SPREAD, compare
 from analysis.options import Options
 from analysis.panels import panels_of
 from analysis.result import Part, Result
@@ -39,7 +29,7 @@ from analysis.statistics.spread import nested
 from analysis.store.evaluations import PRETRAIN
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
-from worldrep.names import FAMILIES, TASK_NAMES, family_in_words, finetunings
+from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, family_in_words, finetunings
 
 NAME = "forgetting"
 VALUES = [
@@ -65,44 +55,46 @@ CHANGE = Kind(
 def forgetting(source: Source, options: Options) -> Result:
     """Measure forgetting by the strategy of the options, and compare all strategies.
 
-    Raises:
-        NothingThere: If there is nothing to draw.
+    Raises NothingThere if there is nothing to draw.
     """
     every = {
-        name: replace(own, cells=add_changes(own.cells), points=add_normalised(own.points))
-        for name, own in read_strategies(source, options).items()
+        name: replace(o, cells=stats.add_changes(o.cells), points=stats.add_normalised(o.points))
+        for name, o in read_strategies(source, options).items()
     }
     own = every[options.strategy]
-    used, missing = (
-        [own.runs],
-        [*(own.lacking(f, finetunings(f)) for f in own.families), own.missing],
-    )
-    caveats = [*own.found.caveats, *_caveats(own)]
+    runs, caveats = [own.runs], [*own.found.caveats, *_caveats(own)]
+    missing = [*(own.lacking(f, finetunings(f)) for f in own.families), own.missing]
     parts: list[Part] = [*_heatmaps(own), _plane(own)]
-    tables = {"values": own.cells[VALUES], **raw_tables(own.cells)}
-    statistics: dict[str, Any] = {"raw_change": raw_statistics(own.cells)}
+    tables = {"values": own.cells[VALUES], **stats.raw_tables(own.cells)}
+    statistics: dict[str, Any] = {"raw_change": stats.raw_statistics(own.cells)}
     if len(own.points):
-        points = pd.concat([own.points, mean_curves(own.points)], ignore_index=True)
-        tables["halfway"] = halfway_table(points)
-        overview = halfway_summary(tables["halfway"])
-        parts += curve_charts(points, overview)
+        points = pd.concat([own.points, stats.mean_curves(own.points)], ignore_index=True)
+        tables["halfway"] = stats.halfway_table(points)
+        overview = stats.halfway_summary(tables["halfway"])
+        parts += charts.curve_charts(points, overview)
         statistics["halfway"] = nested(overview, ["family", "split", "task"], HALFWAY)
-    if compared := compare(every):
-        used += [other.runs for other in every.values()]
-        missing.append(compared.missing)
-        caveats += compared.caveats
-        parts += strategy_charts(compared)
+    fts, others = _common_models(every)
+    if fts and len(every) > 1:
+        runs += [other.runs for other in every.values()]
+        missing += [other.lacking(strategy, fts) for strategy, other in every.items()]
+        of_all = "strategies are compared by the models that all of them have"
+        of_some = "left out of the comparison of strategies, as one of them lacks it"
+        shown = ((of_all, fts), (of_some, others))
+        caveats += [f"{text}: {', '.join(models)}" for text, models in shown if models]
+        cells = pd.concat([other.cells for other in every.values()])
+        compared = stats.compare(every, fts, cells, pd.concat([o.points for o in every.values()]))
+        parts += charts.strategy_charts(compared)
         tables["strategies_over_seeds"] = compared.over_seeds
-        facts = nested(compared.over_seeds, ["strategy", "quantity"], SPREAD)
-        statistics["strategies"] = {"models": list(compared.fts), **facts}
-    runs = pd.concat(used)
+        facts = nested(compared.over_seeds, ["strategy", "quantity"], stats.SPREAD)
+        statistics["strategies"] = {"models": fts, **facts}
+    used = pd.concat(runs)
     return Result(
         name=NAME,
         options=options,
         seeds=own.found.seeds,
         parts=parts,
         missing=pd.concat(missing, ignore_index=True),
-        runs_used=runs[~runs.index.duplicated()].sort_values(["seed", "model"], kind="stable"),
+        runs_used=used[~used.index.duplicated()].sort_values(["seed", "model"], kind="stable"),
         caveats=caveats,
         tables=tables,
         statistics=statistics,
@@ -110,8 +102,15 @@ def forgetting(source: Source, options: Options) -> Result:
     )
 
 
+def _common_models(every: Mapping[str, Finetuned]) -> tuple[list[str], list[str]]:
+    """Return the fine-tunings that all strategies have, and those that only some have."""
+    evaluated = [set(own.cells.loc[own.cells["run_id"] != "", "ft"]) for own in every.values()]
+    common, some = set.intersection(*evaluated), set.union(*evaluated)
+    there = [ft for ft in FINETUNINGS if ft in some]
+    return [ft for ft in there if ft in common], [ft for ft in there if ft not in common]
+
+
 def _heatmaps(own: Finetuned) -> list[Part]:
-    """The normalised change of each family, for each seed and in the mean."""
     parts: list[Part] = []
     for family in own.families:
         title = f"Forgetting: fine-tuned on {family_in_words(family)}"
@@ -124,24 +123,24 @@ def _heatmaps(own: Finetuned) -> list[Part]:
 
 
 def _plane(own: Finetuned) -> Part:
-    points = mean_by_model(own.cells)[["model", "ft", "seed", "change", "gain", "run_id"]]
-    points = points.assign(label=points["ft"], family=family_of(points["ft"]))
-    title = "What fine-tuning gains on Atlantis, and what it forgets"
-    return gain_against_loss(points, "family", name="gain_against_loss", title=title)
+    points = stats.mean_by_model(own.cells)[["model", "ft", "seed", "change", "gain", "run_id"]]
+    points = points.assign(label=points["ft"], family=charts.family_of(points["ft"]))
+    return charts.gain_against_loss("gain_against_loss", points, "family")
 
 
 def _caveats(own: Finetuned) -> list[str]:
-    cells, points, said = own.cells, own.points, []
-    if absent := [family for family in FAMILIES if family not in own.families]:
-        said.append(f"{', '.join(absent)}: left out, the store has no such model")
-    perfect = cells[cells["task"].map(lambda task: TASKS[task].accuracy) & (cells["before"] == 1)]
-    raw = "the base is perfect, so that the normalised change is the raw one"
-    zero = cells[cells["reason"] == NO_LOGARITHM]
-    for text, found in ((raw, perfect), (NO_LOGARITHM, zero)):
-        seeds = found.groupby("task", sort=False)["seed"].unique()
-        if len(seeds):
-            where = [f"{task} of seeds {', '.join(map(str, of))}" for task, of in seeds.items()]
-            said.append(f"{'; '.join(where)}: {text}")
+    cells, points = own.cells, own.points
+    absent = ", ".join(family for family in FAMILIES if family not in own.families)
+    said = [f"{absent}: left out, the store has no such model"] if absent else []
+    perfect = cells["task"].map(lambda task: TASKS[task].accuracy) & (cells["before"] == 1)
+    kinds = {
+        "the base is perfect, so that the normalised change is the raw one": perfect,
+        stats.NO_LOGARITHM: cells["reason"] == stats.NO_LOGARITHM,
+    }
+    for text, mask in kinds.items():
+        seeds = cells[mask].groupby("task", sort=False)["seed"].unique()
+        where = [f"{task} of seeds {', '.join(map(str, of))}" for task, of in seeds.items()]
+        said += [f"{'; '.join(where)}: {text}"] if where else []
     validated = points[points["measured_by"] == VALIDATED]
     if points.empty:
         said.append("no model has a curve: neither evaluated checkpoints nor validations by step")

@@ -7,17 +7,18 @@ step 0. The questions of the two differ, so that one curve never joins them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.options import Options
 from analysis.store.evaluations import PRETRAIN, Evaluations, Improvements, read_improvements
-from analysis.store.missing import Commands, explained, missing, missing_cells, missing_table
+from analysis.store.missing import missing_cells, missing_table, with_reasons
 from analysis.store.selection import (
     LAST,
     USED_COLUMNS,
@@ -34,7 +35,6 @@ from worldrep.tracking import StoredRun
 EVALUATED, VALIDATED = "evaluated checkpoints", "validation while training"
 SUITE, POINT = ["split", "task"], ["split", "task", "step", "value"]
 SUITES = pd.MultiIndex.from_product([["standard", "atlantis"], TASK_NAMES], names=SUITE)
-NUMBERS = (("after", "run_id"), ("before", "base_evaluation_id"))  # of a cell, and its evaluation
 POINT_COLUMNS = [
     "model", "ft", "seed", "task", "trained", "split", "step", "value", "measured_by", "rows",
     "run_id", "model_run_id",
@@ -46,9 +46,9 @@ class Finetuned:
     """What the store has of the models fine-tuned from pt1 by one strategy.
 
     found: their improvements on Atlantis; families: those with at least one model; cells: those of
-    `found` with unit, before and after (standard values of the base and of the model), with reason
-    and command of these two; points: curves, POINT_COLUMNS in order of step (rows: questions per
-    value); runs: those that all values are from; missing: models and seeds without a full curve.
+    `found` with unit, before and after (standard values of the base and of the model), why one of
+    these is missing; points: curves, POINT_COLUMNS in order of step (rows: questions per value);
+    runs: those that all values are from; missing: models and seeds without a full curve.
     """
 
     found: Improvements
@@ -59,7 +59,7 @@ class Finetuned:
     missing: pd.DataFrame
 
     def lacking(self, name: str, fts: Sequence[str]) -> pd.DataFrame:
-        """Cells of fine-tunings without a change or a gain: MISSING_COLUMNS, matrix change_name."""
+        """Return the cells of fine-tunings without a change or a gain, with MISSING_COLUMNS."""
         change = missing_cells(self.cells, f"change_{name}", fts)
         return pd.concat([change, missing_cells(self.found.cells, f"gain_{name}", fts)])
 
@@ -69,16 +69,13 @@ def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
 
     Raises NothingThere if the strategy of the options has nothing to draw.
     """
-    own = _read_finetuned(source, options)
-    every = {}
-    for strategy in source.strategies(stage="evaluate", **options.names, pretrain=PRETRAIN):
-        if strategy == options.strategy:
-            every[strategy] = own
-            continue
+    every = {options.strategy: _read_finetuned(source, options)}
+    names = source.strategies(stage="evaluate", **options.names, pretrain=PRETRAIN)
+    for other in set(names) - {options.strategy}:
         with suppress(NothingThere):
-            other = source.tuned_by(strategy)
-            every[strategy] = _read_finetuned(other, replace(options, strategy=strategy))
-    return every
+            view = source.tuned_by(other), replace(options, strategy=other)
+            every[other] = _read_finetuned(*view)
+    return {strategy: every[strategy] for strategy in names if strategy in every}
 
 
 def _read_finetuned(source: Source, options: Options) -> Finetuned:
@@ -94,42 +91,35 @@ def _read_finetuned(source: Source, options: Options) -> Finetuned:
 
 
 def _standard_cells(found: Improvements) -> pd.DataFrame:
-    """The cells with their values on standard questions before and after fine-tuning."""
     values = found.evaluations.values
     values = values.loc[values["split"] == "standard", ["run_id", "task", "value"]]
     cells = found.cells.assign(unit=[TASKS[task].unit for task in found.cells["task"]])
-    for column, run_id in reversed(NUMBERS):
+    for column, run_id in (("before", "base_evaluation_id"), ("after", "run_id")):
         cells = cells.merge(values.set_axis([run_id, "task", column], axis=1), "left")
-    gaps = _gaps(cells, found.evaluations, found.trained.commands)
-    return explained(cells, gaps, ["model", "seed", "task"])
+    return with_reasons(cells, partial(_why_missing, found=found))
 
 
-def _gaps(
-    cells: pd.DataFrame, evaluations: Evaluations, commands: Commands
-) -> Iterable[pd.DataFrame]:
-    """Yield why values before and after are missing: models, bases, numbers of evaluations."""
-
-    def base(cell: Any) -> tuple[str, str]:
+def _why_missing(cell: Any, found: Improvements) -> tuple[str, str]:
+    """Return the reasons why a cell lacks standard values, and the commands that compute them."""
+    if not cell.run_id:
+        return cell.reason, cell.command
+    commands, gaps = found.trained.commands, {}  # reason -> command
+    if not cell.base_evaluation_id:
+        fault = found.evaluations.runs["base_fault"][cell.run_id]
         model = parse_model(cell.model)
-        fault = evaluations.runs["base_fault"][cell.run_id]
-        return fault, commands.evaluate_base(model, cell.seed, cell.base_run_id)
-
-    def number(cell: Any) -> tuple[str, str]:
-        return evaluations.gap(cell.evaluation, [f"standard/{cell.task}/mean"], commands)
-
-    key, there = ["model", "seed", "task"], cells["run_id"] != ""
-    yield cells[~there]
-    yield missing(cells[there], cells[cells["base_evaluation_id"] != ""], key, base)
-    for column, run_id in NUMBERS:
-        needs = cells[there & (cells[run_id] != "")]
-        known = cells[np.isfinite(cells[column])]
-        yield missing(needs.assign(evaluation=needs[run_id]), known, key, number)
+        gaps[fault] = commands.evaluate_base(model, cell.seed, cell.base_run_id)
+    for run_id, value in ((cell.run_id, cell.after), (cell.base_evaluation_id, cell.before)):
+        if run_id and not math.isfinite(value):
+            names = [f"standard/{cell.task}/mean"]
+            reason, command = found.evaluations.gap(run_id, names, commands)
+            gaps[reason] = command
+    return "; ".join(gaps), " && ".join(dict.fromkeys(gaps.values()))
 
 
 def _read_curves(
     source: Source, options: Options, found: Improvements
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Points, all runs used, and what is missing."""
+    """Read points, all runs used, and what is missing."""
     several = {  # evaluations of several checkpoints
         run.id: run
         for run in source.runs(stage="evaluate", **options.names, pretrain=PRETRAIN)
@@ -162,25 +152,23 @@ def _read_curves(
 def _curves_of(
     source: Source, found: Improvements, cell: Any, training: StoredRun, evaluated: list[StoredRun]
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """The curves of a training (no rows without any), and what is missing: reason, command."""
+    """Return the curves of a training, and what is missing: reason, command."""
     commands, model = found.trained.commands, parse_model(cell.model)
     if found.trained.standing.get((cell.model, cell.seed)) == training.id:
         command = commands.evaluate(model, cell.seed, checkpoints="all")
     else:
         command = commands.evaluate_run(training.id, checkpoints="all")
-    base = _base_of(training, found.evaluations)
+    base, reason, remedy = _base_of(training, found.evaluations), "", command
     alike = [run for run in evaluated if base and _rows(run) == _rows(base)]
-    gaps = []
     if not evaluated:
-        gaps = [("no checkpoints but the last are evaluated", command)]
+        reason = "no checkpoints but the last are evaluated"
     elif not base:
-        own = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
-        gaps = [("the checkpoints are evaluated, but not the base that they started from", own)]
+        reason = "the checkpoints are evaluated, but not the base that they started from"
+        remedy = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
     elif not alike:
         reason = "the checkpoints are evaluated with another number of questions than the base"
-        gaps = [(reason, command)]
     elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
-        gaps = [("the last checkpoint is not evaluated: the curve ends early", command)]
+        reason = "the last checkpoint is not evaluated: the curve ends early"
     if base and alike:
         run, points = _evaluated(source, found.evaluations, alike, base.id, cell.run_id)
         command = commands.again(run.id, command)
@@ -192,15 +180,14 @@ def _curves_of(
     points = SUITES.to_frame(index=False).merge(points.assign(run_id=run.id))
     n = points.groupby(SUITE).size().reindex(SUITES, fill_value=0)
     if (n < 2).all():
-        without = "; it has no validations from step 0 on"
-        return points[:0], [(f"{reason}{without}", command) for reason, command in gaps]
-    if short := ["/".join(suite) for suite in SUITES[n < 2]]:
+        points, reason = points[:0], reason and f"{reason}; it has no validations from step 0 on"
+    gaps = [(reason, remedy)] if reason else []
+    if len(points) and (short := ["/".join(suite) for suite in SUITES[n < 2]]):
         gaps.append((f"run {run.id} has no curve of {', '.join(short)}", command))
     return points, gaps
 
 
 def _base_of(training: StoredRun, evaluations: Evaluations) -> StoredRun | None:
-    """The evaluation of the base that a training started from, as for the final values."""
     bases = evaluations.bases
     bases = bases[bases["seed"] == int(training.tag("seed"))]
     if training.tag("base_run_id"):
@@ -211,10 +198,10 @@ def _base_of(training: StoredRun, evaluations: Evaluations) -> StoredRun | None:
 def _evaluated(
     source: Source, evaluations: Evaluations, runs: Sequence[StoredRun], base: str, last: str
 ) -> tuple[StoredRun, pd.DataFrame]:
-    """The evaluation with most steps, the newest of equals, and its curves.
+    """Return the evaluation with most steps, the newest of equals, and its curves.
 
-    base: its values come first; last: the evaluation of the last checkpoint (or empty), with which
-    the curves of an evaluation of listed steps end.
+    base, last: evaluations of the base and of the last checkpoint, with which the curves begin and,
+    if only some steps are evaluated, end.
     """
     tables = {run.id: _logged(source, run) for run in runs}
     run = max(runs, key=lambda run: tables[run.id]["step"].nunique())
@@ -240,5 +227,4 @@ def _logged(source: Source, run: StoredRun, prefix: str = "") -> pd.DataFrame:
 
 
 def _rows(run: StoredRun) -> str:
-    """How many questions of each task an evaluation asks: those of another number are others."""
-    return run.params.get("cfg.test_rows", "?")
+    return run.params.get("cfg.test_rows", "?")  # another number: other questions

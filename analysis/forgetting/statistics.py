@@ -6,7 +6,9 @@ A cell is the result of a model and seed on a task. A curve is the result over s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,14 @@ from analysis.statistics.matrices import summary
 from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import normalized_improvement
-from worldrep.names import TASK_NAMES
+from worldrep.names import STRATEGIES, TASK_NAMES, parse_model
 
 NO_LOGARITHM = "an error of 0 has no logarithm; the raw change is known"
 ALL_TASKS = "mean of the seven"
 CURVE = ["model", "ft", "seed", "split"]  # the curves of all tasks have these in common
 ORIGIN = ["measured_by", "rows", "run_id", "model_run_id"]
+QUANTITIES = ["gain", "trained", "transfer", "change", "retention", "halfway_share"]
+SPREAD = ["mean", "std", "n", "low", "high", "missing"]
 HALFWAY_COLUMNS = [
     *CURVE, "task", "trained", "n_points", "first_step", "last_step", "raw_change",
     "normalised_change", "happened", "halfway_step", "halfway_step_raw", "halfway_share", *ORIGIN,
@@ -52,10 +56,7 @@ def _accuracies(table: pd.DataFrame) -> list[bool]:
 
 
 def add_changes(cells: pd.DataFrame) -> pd.DataFrame:
-    """Add raw_change (in the task's unit) and normalised_change to cells with before and after.
-
-    A cell with both values but without a normalised change gets the reason NO_LOGARITHM.
-    """
+    """Add raw_change (in the task's unit) and normalised_change, or the reason NO_LOGARITHM."""
     changes = [*map(normalized_change, cells["after"], cells["before"], _accuracies(cells))]
     undefined = np.isnan(changes) & (cells["reason"] == "")
     return cells.assign(
@@ -66,10 +67,9 @@ def add_changes(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def add_normalised(points: pd.DataFrame) -> pd.DataFrame:
-    """Add the column normalised to the points of curves, ordered by step within each curve.
+    """Add the column normalised: the change on standard questions, the improvement on Atlantis.
 
-    It is the change on standard questions and the improvement on questions about Atlantis, both
-    from the values at the first step of the same model and seed.
+    Both are from the values at the first step of the same model and seed; points: in order of step.
     """
     keys = ["model", "seed", "task"]
     first = points.drop_duplicates([*keys, "split"])
@@ -90,11 +90,10 @@ def mean_over_tasks(cells: pd.DataFrame, keys: Sequence[str], column: str) -> pd
 
 
 def mean_by_model(cells: pd.DataFrame) -> pd.DataFrame:
-    """Average the cells of each model and seed over the seven tasks.
+    """Average the cells of each model and seed over the seven tasks; NaN if a task is missing.
 
     change: on standard questions; gain, trained, transfer: improvement on Atlantis, over all tasks
-    and over those trained on or not; retention: the formula of the improvement for standard values
-    (1 is the base's own). A mean is NaN if a task is missing.
+    and over those trained on or not; retention: the improvement's formula on standard values.
     """
     keys, trained = ["model", "ft", "seed"], cells["trained"].astype(bool)
     numbers = cells["after"], cells["base_atlantis"], cells["base_standard"], _accuracies(cells)
@@ -111,10 +110,9 @@ def mean_by_model(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_over_seeds(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Average points over seeds and mark the Pareto front.
+    """Average change and gain over the seeds of each model (`keys`), and mark the Pareto front.
 
-    points: one row per model and seed, with `keys` (which the seeds of a model have in common),
-    change and gain. std: ddof=1, NaN for one seed; n: seeds with both values; missing: the others.
+    std: ddof=1, NaN for one seed; n: seeds with both values; missing: the others.
     """
     known = points[["change", "gain"]].notna().all(axis=1)
     both = points.assign(change=points["change"].where(known), gain=points["gain"].where(known))
@@ -127,11 +125,7 @@ def mean_over_seeds(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def pareto_front(change: Sequence[float], gain: Sequence[float]) -> np.ndarray:
-    """Find the points (n,) that no other point dominates.
-
-    A point is dominated by one that is at least as good in both quantities and better in one. A
-    point with a NaN is not on the front and dominates none.
-    """
+    """Find the points (n,) without NaN than which none is as good in both and better in one."""
     points = np.column_stack([change, gain]).astype(float)
     others, own = points[np.newaxis], points[:, np.newaxis]
     dominated = np.all(others >= own, axis=2) & np.any(others > own, axis=2)
@@ -140,9 +134,9 @@ def pareto_front(change: Sequence[float], gain: Sequence[float]) -> np.ndarray:
 
 def raw_tables(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tabulate raw changes by model and seed, and averaged over seeds, with the tasks' units."""
-    columns = {task: f"{task} ({TASKS[task].unit})" for task in TASK_NAMES}
     by_seed = cells.pivot(index=["model", "seed"], columns="task", values="raw_change")
-    by_seed = by_seed.reindex(columns=list(columns)).rename(columns=columns)
+    by_seed = by_seed.reindex(columns=list(TASK_NAMES))
+    by_seed = by_seed.rename(columns=lambda task: f"{task} ({TASKS[task].unit})")
     means = over_seeds(cells, ["model", "task", "unit"], "raw_change")
     return {
         "raw_change": by_seed.sort_index(level="seed", sort_remaining=False).reset_index(),
@@ -162,24 +156,20 @@ def raw_statistics(cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def mean_curves(points: pd.DataFrame) -> pd.DataFrame:
-    """Average normalised values over the seven tasks, at the steps that all of them have.
-
-    Returns the columns of `points`. task is ALL_TASKS; value is NaN, as the tasks' units differ.
-    """
+    """Average normalised values over the tasks (ALL_TASKS), at the steps that all seven have."""
     keys = [*CURVE, *ORIGIN, "step"]
     n_tasks = points.groupby(keys, sort=False)["task"].nunique()
     means = mean_over_tasks(points, keys, "normalised")[n_tasks == len(TASK_NAMES)].reset_index()
-    added = means.assign(task=ALL_TASKS, value=math.nan, trained=False)
-    return added.reindex(columns=points.columns)
+    means = means.assign(task=ALL_TASKS, value=math.nan, trained=False)  # their units differ
+    return means.reindex(columns=points.columns)
 
 
 def halfway_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Find the step at which half of each curve's change has happened.
+    """Find the step at which half of the change has happened, for curves of two points or more.
 
-    Returns HALFWAY_COLUMNS, one row per curve with at least two points. happened: whether the task
-    was forgotten (standard) or gained (Atlantis), by the normalised change, else by the sign of the
-    raw one. halfway_step is of the normalised values, halfway_step_raw of the raw ones; NaN if it
-    did not happen. halfway_share: halfway_step as a share of the last step.
+    happened: whether the task was forgotten (standard) or gained (Atlantis), by the normalised
+    change, else by the raw one. halfway_step is of the normalised values, halfway_step_raw of the
+    raw ones; NaN if it did not happen. halfway_share: halfway_step as a share of the last step.
     """
     curves = points.groupby([*CURVE, "task"], sort=False)
     rows = [_halfway(own.sort_values("step")) for _, own in curves if len(own) > 1]
@@ -206,9 +196,8 @@ def _halfway(curve: pd.DataFrame) -> dict[str, Any]:
 def halfway_summary(halfway: pd.DataFrame) -> pd.DataFrame:
     """Average half-way steps by family, split and task: over the models of a seed, then over seeds.
 
-    n_models: curves (of a model and a seed); n_happened: those with a half-way step, which alone
-    are averaged; n_early: those whose half-way step is not after the first measured one; last_step:
-    of the longest curve; mean, std, low, high, n and by_seed (parts): of `over_seeds`.
+    n_models: curves; n_happened: those with a half-way step, which alone are averaged; n_early:
+    those whose half-way step is not after the first measured one; last_step: of the longest curve.
     """
     keys = ["family", "split", "task"]
     halfway = halfway.assign(
@@ -223,3 +212,52 @@ def halfway_summary(halfway: pd.DataFrame) -> pd.DataFrame:
     )
     means = over_seeds(halfway, keys, "halfway_step").rename(columns={"parts": "by_seed"})
     return counts.reset_index().merge(means.drop(columns=["seeds", "rows", "missing"]), on=keys)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Strategies of fine-tuning compared by the fine-tunings `fts` that all of them have.
+
+    models: QUANTITIES of each strategy, ft and seed, found or not; seeds: means over all models,
+    NaN where one is missing; over_seeds: their SPREAD; curves: by `_by_share`.
+    """
+
+    fts: Sequence[str]
+    models: pd.DataFrame
+    seeds: pd.DataFrame
+    over_seeds: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def compare(
+    strategies: Iterable[str], fts: Sequence[str], cells: pd.DataFrame, points: pd.DataFrame
+) -> Comparison:
+    """Compare strategies. cells, points: those of all strategies."""
+    cells, curves = cells[cells["ft"].isin(fts)], mean_curves(points[points["ft"].isin(fts)])
+    halfway = halfway_table(curves[curves["split"] == "standard"])
+    found = mean_by_model(cells).merge(halfway[["model", "seed", "halfway_share"]], "left")
+    wanted = product(strategies, fts, sorted(set(cells["seed"])))
+    models = pd.DataFrame(wanted, columns=["strategy", "ft", "seed"])
+    models = models.merge(found.assign(strategy=_strategies(found)), "left")
+    models["label"] = models["ft"] + "+" + models["strategy"]
+    models["strategy"] = pd.Categorical(models["strategy"], STRATEGIES)
+    seeds = models.groupby(["strategy", "seed"], sort=False, observed=True)[QUANTITIES]
+    seeds = seeds.mean(skipna=False).reset_index()
+    values = seeds.melt(["strategy", "seed"], QUANTITIES, "quantity")
+    spread = over_seeds(values, ["strategy", "quantity"], "value")
+    spread = spread.sort_values("strategy", kind="stable")[["strategy", "quantity", *SPREAD]]
+    curves = _by_share(curves.assign(strategy=_strategies(curves)), len(fts))
+    return Comparison(fts, models, seeds, spread, curves)
+
+
+def _strategies(table: pd.DataFrame) -> list[str]:
+    return [parse_model(model).strategy for model in table["model"]]
+
+
+def _by_share(curves: pd.DataFrame, n_models: int) -> pd.DataFrame:
+    """Average the models' curves by place in the curve, where every model has a point."""
+    own = curves.dropna(subset=["normalised"]).sort_values("step")
+    steps = own.groupby(["strategy", "seed", "split", "ft"], sort=False)["step"]
+    own = own.assign(share=own["step"] / steps.transform("max"), place=steps.cumcount())
+    groups = own.groupby(["strategy", "seed", "split", "place"], sort=False)
+    return groups[["share", "normalised"]].mean()[groups.size() == n_models].reset_index()

@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.options import Options
 from analysis.statistics.comparison import rank_sum
 from analysis.statistics.matrices import Masks, summary
 from analysis.statistics.similarity import principal_components, procrustes_table
 from analysis.store.evaluations import PRETRAIN
-from analysis.store.extractions import (
-    DEFAULT,
-    Extractions,
-    check_depth,
-    layers_of,
-    read_extractions,
-)
-from analysis.store.missing import Commands, missing_table
-from analysis.store.selection import NothingThere, Trained, nothing_of, used_runs
-from analysis.store.source import Source
+from analysis.store.extractions import Extractions
 from worldrep.data.world import ATLANTIS, X_LIMIT, Y_LIMIT, World
 from worldrep.errors import StateError
 from worldrep.evaluation.improvement import spread_of
 from worldrep.evaluation.representations import ProbeResult, probe_positions
-from worldrep.names import FINETUNINGS, NO_FT, ModelName, parse_model
-from worldrep.tracking import StoredRun
+from worldrep.names import FINETUNINGS, NO_FT, parse_model
 
-DISTANCE, COMPONENTS = "distance", 3
-FTS = (NO_FT, *FINETUNINGS)  # in the order of tables
+COMPONENTS = 3
 WITH, WITHOUT, BASE = "with distance", "without distance", "not at all (base)"
 DEGREE = 10  # units of 0.1 degree
-HELD_OUT = "held-out world city"
-SHARE_INSIDE = 0.98
-FLATTEST = 0.5  # height of a map as a share of its width, that of the world
 GROUPS = pd.CategoricalDtype([WITH, WITHOUT, BASE], ordered=False)
 
-Limits = tuple[float, float]
 
-
-@dataclass(frozen=True)
-class Cities:
-    """Probe of one model, and principal components (n, 3) of all its cities.
-
-    explained: each component's share of the variance.
-    """
+class Cities(NamedTuple):
+    """One model's probe, and components (n, 3) of all cities with their shares of the variance."""
 
     probe: ProbeResult
     components: NDArray[np.float64]
@@ -58,97 +37,40 @@ class Cities:
 
 @dataclass(frozen=True)
 class Probed:
-    """All models that could be probed.
+    """The models that could be probed.
 
-    table: one row for each model and seed (`run_id`: the extraction); cities: by run id; guessed:
-    errors of the mean position of the cities fitted on.
+    table: one row for each model and seed (`run_id`: the extraction); cities: by run id.
     """
 
     table: pd.DataFrame
     cities: Mapping[str, Cities]
     world: World
-    guessed: dict[str, float]
-    seeds: tuple[int, ...]
-    missing: pd.DataFrame
-    runs_used: pd.DataFrame
-    caveats: list[str]
+
+    @property
+    def guessed(self) -> dict[str, float]:
+        """The errors of the mean position of the cities fitted on, whatever the city."""
+        probe = next(iter(self.cities.values())).probe
+        middle = self.world.positions[probe.trained].mean(axis=0)
+        errors = np.linalg.norm(self.world.positions - middle, axis=1)
+        return _position_errors(replace(probe, errors=errors))
 
 
-def probe_models(source: Source, options: Options, layer: int | str) -> Probed:
-    """Probe the extractions of pt1 and its fine-tunings, one after the other.
-
-    layer: a number, or `default` for each model's own. Raises InputError for a layer that the
-    models do not have, NothingThere when no extraction of it can be used.
-    """
-    found, seeds, commands = read_extracted(source, options, layer)
-    rows, cities, faults = [], {}, []
+def probe_models(found: Extractions) -> tuple[Probed, dict[str, str]]:
+    """Probe extractions, one after the other; and run id -> why one cannot be used."""
+    rows, cities, faults = [], {}, {}
     for run in found.runs.itertuples():
         try:
             features = found.table(run.Index, run.layer)
-            cities[run.Index] = probe_cities(features, found.world)
+            cities[run.Index] = _probe_cities(features, found.world)
         except StateError as fault:
-            again = commands.extract(parse_model(run.model), run.seed)
-            row = {"model": run.model, "seed": run.seed, "reason": str(fault)}
-            faults.append(row | {"command": commands.again(run.Index, again)})
+            faults[run.Index] = str(fault)
         else:
             rows.append(_row(run, cities[run.Index].probe, features.shape[1]))
-    if not rows:
-        reason = faults[0]["reason"]
-        raise NothingThere(f"{source.place}: no representations that can be used; {reason}")
-    table = pd.DataFrame(rows).astype({"fine_tuned": GROUPS})
-    used = found.runs.loc[table["run_id"]]
-    return Probed(
-        table=table,
-        cities=cities,
-        world=found.world,
-        guessed=guessed_errors(found.world, next(iter(cities.values())).probe),
-        seeds=seeds,
-        missing=missing_table({"matrix": "probes", **row} for row in (*found.absent, *faults)),
-        runs_used=used_runs(used, set(used.index)),
-        caveats=[*found.caveats, *_base_caveats(used), *_caveats(table, seeds)],
-    )
+    table = pd.DataFrame(rows).astype({"fine_tuned": GROUPS} if rows else {})
+    return Probed(table, cities, found.world), faults
 
 
-def read_extracted(
-    source: Source, options: Options, layer: int | str
-) -> tuple[Extractions, tuple[int, ...], Commands]:
-    """Read which extractions pt1 and its fine-tunings have, the seeds, and commands for others."""
-    names = options.names | {"pretrain": PRETRAIN}
-    trained = Trained.read(source, options, pretrain=PRETRAIN)
-    runs = source.runs(stage="extract", **names)
-    if not runs:
-        raise nothing_of("representations", "extract", options, source)
-    check_depth(layer, runs)
-    held = {int(run.tag("seed")) for run in runs if layer == DEFAULT or layer in layers_of(run)}
-    seeds = options.seeds or tuple(sorted(held))
-    if not held & set(seeds):
-        raise NothingThere(f"{source.place} has no representations{_held(runs, options, layer)}")
-    # A model that some of the seeds have is missing in the others.
-    known = [*trained.runs.values(), *runs]
-    fts = {run.tag("ft") for run in known if int(run.tag("seed")) in seeds} | {NO_FT}
-    models = [
-        ModelName(PRETRAIN, ft, options.width).tuned_by(options.strategy) for ft in FTS if ft in fts
-    ]
-    asked = [(model, seed) for model in models for seed in seeds]
-    found = read_extractions(source, trained, asked, layer=layer, **names)
-    return found, seeds, trained.commands
-
-
-def _held(runs: list[StoredRun], options: Options, layer: int | str) -> str:
-    """Return what was asked for, and which layers and seeds the store has instead."""
-    seeds = sorted({int(run.tag("seed")) for run in runs})
-    layers = sorted({layer for run in runs for layer in layers_of(run)})
-    asked, hint = "", ""
-    if layer != DEFAULT:
-        asked, hint = f" of layer {layer}", f"; `-e extract -P layers={layer}` makes them"
-    asked += f" for seeds {', '.join(map(str, options.seeds))}" if options.seeds else ""
-    return (
-        f"{asked} ({options.in_words}): it has layers {', '.join(map(str, layers)) or 'none'} "
-        f"of seeds {', '.join(map(str, seeds))}{hint}"
-    )
-
-
-def probe_cities(table: NDArray[np.float32], world: World) -> Cities:
+def _probe_cities(table: NDArray[np.float32], world: World) -> Cities:
     """Probe representations (n, d). Raises StateError if they do not tell the cities apart."""
     if not np.isfinite(table).all():
         raise StateError("its representations have NaN or infinity")
@@ -159,7 +81,7 @@ def probe_cities(table: NDArray[np.float32], world: World) -> Cities:
 
 def _row(run: Any, probe: ProbeResult, n_features: int) -> dict[str, Any]:
     model = parse_model(run.model)
-    is_base, has_distance = model.ft == NO_FT, DISTANCE in model.tasks
+    is_base, has_distance = model.ft == NO_FT, "distance" in model.tasks
     return {
         "model": run.model,
         "ft": model.ft,
@@ -168,7 +90,7 @@ def _row(run: Any, probe: ProbeResult, n_features: int) -> dict[str, Any]:
         "with_distance": None if is_base else has_distance,
         "fine_tuned": BASE if is_base else WITH if has_distance else WITHOUT,
         "layer": run.layer,
-        **position_errors(probe),
+        **_position_errors(probe),
         "n_features": n_features,
         "n_fitted": int(probe.trained.sum()),
         "n_baseline": int(probe.baseline.sum()),
@@ -177,57 +99,11 @@ def _row(run: Any, probe: ProbeResult, n_features: int) -> dict[str, Any]:
     }
 
 
-def position_errors(probe: ProbeResult) -> dict[str, float]:
+def _position_errors(probe: ProbeResult) -> dict[str, float]:
     """Return mean errors in 0.1 degree: cities fitted on, held-out world cities, Atlantis."""
     found = probe.summary()
-    names = {"fitted": "train", "world": "world", "atlantis": "atlantis"}
-    return {f"{name}_error": found[part] for name, part in names.items()}
-
-
-def guessed_errors(world: World, probe: ProbeResult) -> dict[str, float]:
-    """Return the same for the mean position of the cities fitted on, whatever the city."""
-    middle = world.positions[probe.trained].mean(axis=0)
-    errors = np.linalg.norm(world.positions - middle, axis=1)
-    return position_errors(replace(probe, errors=errors))
-
-
-def _base_caveats(used: pd.DataFrame) -> list[str]:
-    """Name the models that did not start from the base of their seed that is shown."""
-    bases = {run.seed: run.model_run_id for run in used.itertuples() if run.ft == NO_FT}
-    return [
-        f"{run.model} seed {run.seed} started from base {run.base_run_id}, not from the "
-        f"{bases[run.seed]} that is shown"
-        for run in used.itertuples()
-        if run.ft != NO_FT and run.seed in bases and run.base_run_id not in ("", bases[run.seed])
-    ]
-
-
-def _caveats(table: pd.DataFrame, seeds: tuple[int, ...]) -> list[str]:
-    """Return caveats about missing seeds, and about the probe and the test."""
-    first, features, n = table.iloc[0], table["n_features"].max(), table["model"].value_counts()
-    absent = sorted(set(seeds) - set(table["seed"]))
-    caveats = [f"seed {seed} has no representations" for seed in absent]
-    partial = int((n < len(seeds)).sum())
-    if len(seeds) == 1:
-        caveats.append(f"one seed only ({seeds[0]}): no spread over seeds")
-    elif partial:
-        caveats.append(
-            f"{partial} of {len(n)} models have representations of some of the {len(seeds)} seeds "
-            "only: their means rest on those"
-        )
-    if features >= first["n_fitted"] - 1:
-        caveats.append(
-            f"the probe has {features} features and is fitted on {first['n_fitted']} cities: it "
-            "goes exactly through these (least norm), so only held-out errors mean anything; "
-            f"the {first['n_baseline']} held-out cities are few"
-        )
-    return [
-        *caveats,
-        "models of one seed share their base, and models share tasks: they are not independent, "
-        "as the Mann-Whitney test takes them to be",
-        "each model was shown the cities in the prompt of its own first task: representations "
-        "differ by that as well",
-    ]
+    names = {"fitted_error": "train", "world_error": "world", "atlantis_error": "atlantis"}
+    return {name: found[part] for name, part in names.items()}
 
 
 def by_model(table: pd.DataFrame) -> pd.DataFrame:
@@ -236,16 +112,16 @@ def by_model(table: pd.DataFrame) -> pd.DataFrame:
     table: one row for each model and seed. n_seeds, seeds and atlantis_errors: the model's seeds
     and the error of each; world_error: mean of the held-out cities' errors.
     """
-    groups = table.groupby("model", sort=False)
-    spreads = pd.DataFrame([spread_of(own) for _, own in groups["atlantis_error"]])
+    groups = table.groupby(["model", "ft", "tasks", "fine_tuned"], sort=False, observed=True)
     further = groups.agg(
         seeds=("seed", tuple),
         atlantis_errors=("atlantis_error", tuple),
         world_error=("world_error", "mean"),
     )
+    spreads = [asdict(spread_of(own)) for own in further["atlantis_errors"]]
     columns = {"mean": "atlantis_error", "std": "std", "low": "low", "high": "high", "n": "n_seeds"}
-    found = groups[["ft", "tasks", "fine_tuned"]].first().reset_index()
-    found = found.join(spreads[[*columns]].rename(columns=columns)).join(further, on="model")
+    spread = pd.DataFrame(spreads, further.index)[[*columns]].rename(columns=columns)
+    found = spread.join(further).reset_index()
     return found.sort_values("atlantis_error", kind="stable", ignore_index=True)
 
 
@@ -273,10 +149,7 @@ def shown_models(table: pd.DataFrame) -> dict[str, str]:
         wanted += [(f"best {group}", own[0]), (f"worst {group}", own[-1])] if len(own) else []
     if len(tuned):
         wanted.append(("median", tuned[(len(tuned) - 1) // 2]))
-    chosen: dict[str, str] = {}
-    for why, run_id in wanted:
-        chosen.setdefault(run_id, why)
-    return chosen
+    return {run_id: next(why for why, own in wanted if own == run_id) for _, run_id in wanted}
 
 
 def model_label(ft: str) -> str:
@@ -286,39 +159,38 @@ def model_label(ft: str) -> str:
 
 def position_table(found: Probed, shown: Mapping[str, str]) -> pd.DataFrame:
     """Return true and probed positions in degrees of Atlantis and the held-out cities."""
-    models, tables = found.table.set_index("run_id"), []
-    for run_id, why in shown.items():
-        row, probe = models.loc[run_id], found.cities[run_id].probe
+    tables = []
+    for run_id, row in found.table.set_index("run_id").loc[[*shown]].iterrows():
+        probe = found.cities[run_id].probe
         kept = probe.baseline | probe.atlantis
-        cities = found.world.cities[kept]
-        heading = model_label(row["ft"]) + (f", {why}" if row["ft"] != NO_FT else "")
-        own = cities[["city_id", "name", "region"]].assign(
-            city=np.where(probe.atlantis, ATLANTIS, HELD_OUT)[kept],
-            lon=cities["x"] / DEGREE,
-            lat=cities["y"] / DEGREE,
-            predicted_lon=probe.predicted[kept, 0] / DEGREE,
-            predicted_lat=probe.predicted[kept, 1] / DEGREE,
-            error=probe.errors[kept],
-            run_id=run_id,
-        )
-        own.insert(0, "shown", f"{heading}: error {row['atlantis_error']:.0f}")
-        own.insert(1, "model", row["model"])
-        own.insert(2, "seed", row["seed"])
-        tables.append(own.sort_values("city", kind="stable", ascending=False))
+        cities, predicted = found.world.cities[kept], probe.predicted[kept] / DEGREE
+        why = "" if row["ft"] == NO_FT else f", {shown[run_id]}"
+        own = {
+            "shown": f"{model_label(row['ft'])}{why}: error {row['atlantis_error']:.0f}",
+            **row[["model", "seed"]],
+            **cities[["city_id", "name", "region"]],
+            "city": np.where(probe.atlantis, ATLANTIS, "held-out world city")[kept],
+            "lon": cities["x"] / DEGREE,
+            "lat": cities["y"] / DEGREE,
+            "predicted_lon": predicted[:, 0],
+            "predicted_lat": predicted[:, 1],
+            "error": probe.errors[kept],
+            "run_id": run_id,
+        }
+        tables.append(pd.DataFrame(own).sort_values("city", kind="stable", ascending=False))
     return pd.concat(tables, ignore_index=True)
 
 
-def map_limits(table: pd.DataFrame) -> tuple[Limits, Limits]:
-    """Return limits in degrees with all true and nearly all probed positions, within the map."""
-    tail, most = 100 * (1 - SHARE_INSIDE) / 2, np.array([X_LIMIT, Y_LIMIT]) / DEGREE
-    true = table[["lon", "lat"]].to_numpy()
-    low, high = np.percentile(table[["predicted_lon", "predicted_lat"]], [tail, 100 - tail], axis=0)
-    low = np.maximum(np.minimum(low, true.min(axis=0)), -most)
-    high = np.minimum(np.maximum(high, true.max(axis=0)), most)
+def map_limits(table: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return limits in degrees with all true and 98% of the probed positions, within the map."""
+    true, most = table[["lon", "lat"]].to_numpy(), np.array([X_LIMIT, Y_LIMIT]) / DEGREE
+    low, high = np.percentile(table[["predicted_lon", "predicted_lat"]], [1, 99], axis=0)
+    low = np.minimum(low, true.min(axis=0)).clip(min=-most)
+    high = np.maximum(high, true.max(axis=0)).clip(max=most)
     margin = 0.04 * (high - low) + 0.5
     low, high = low - margin, high + margin
     width, height = high - low
-    further = np.maximum(0, [height - width, FLATTEST * width - height]) / 2
+    further = np.maximum(0, [height - width, width / 2 - height]) / 2  # from 1:1 to 2:1
     (left, bottom), (right, top) = (low - further).tolist(), (high + further).tolist()
     return (left, right), (bottom, top)
 
@@ -327,46 +199,41 @@ def component_table(
     found: Probed, shown: Mapping[str, str]
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
     """Return principal components of every city for the shown models, and their variance shares."""
-    models, cities = found.table.set_index("run_id"), found.world.cities
-    names = sorted(set(cities["region"]) - {ATLANTIS})
-    regions = pd.CategoricalDtype([*names, ATLANTIS])  # Atlantis last: drawn above the others
-    tables, shares = [], {}
-    for run_id in shown:
-        row, own = models.loc[run_id], found.cities[run_id]
-        percent = ", ".join(f"{100 * share:.0f}" for share in own.explained) + "%"
-        shares[row["model"]] = {f"share_{i + 1}": float(own.explained[i]) for i in range(3)}
-        tables.append(
-            cities[["city_id", "name"]].assign(
-                region=cities["region"].astype(regions),
-                shown=f"{model_label(row['ft'])}: {percent}",
-                model=row["model"],
-                seed=row["seed"],
-                run_id=run_id,
-                **{f"pc{i + 1}": own.components[:, i] for i in range(3)},
-            )
-        )
+    cities, tables, shares = found.world.cities, [], {}
+    regions = [*sorted(set(cities["region"]) - {ATLANTIS}), ATLANTIS]  # drawn in this order
+    for run_id, row in found.table.set_index("run_id").loc[[*shown]].iterrows():
+        _, components, explained = found.cities[run_id]
+        percent = ", ".join(f"{100 * share:.0f}" for share in explained) + "%"
+        shares[row["model"]] = {f"share_{i + 1}": float(explained[i]) for i in range(COMPONENTS)}
+        own = {
+            **cities[["city_id", "name"]],
+            "region": pd.Categorical(cities["region"], regions),
+            "shown": f"{model_label(row['ft'])}: {percent}",
+            **row[["model", "seed"]],
+            "run_id": run_id,
+            **{f"pc{i + 1}": components[:, i] for i in range(COMPONENTS)},
+        }
+        tables.append(pd.DataFrame(own))
     return pd.concat(tables, ignore_index=True), shares
 
 
 def disparities(found: Probed) -> tuple[dict[int, pd.DataFrame], float, dict[str, Any]]:
     """Return each seed's Procrustes disparities, the largest of all pairs, and summaries."""
-    table = found.table
-    disparity = procrustes_table([found.cities[run_id].components for run_id in table["run_id"]])
-    names = table["ft"].replace(NO_FT, PRETRAIN)
-    every = pd.Index(names.unique(), name="model")
-    matrices = {}
-    for seed in sorted(set(table["seed"])):
-        own = (table["seed"] == seed).to_numpy()
-        matrix = pd.DataFrame(disparity[np.ix_(own, own)], index=names[own], columns=names[own])
-        matrices[int(seed)] = matrix.reindex(index=every, columns=every)
-    pairs = np.triu(np.ones_like(disparity, dtype=bool), 1)
-    labels = (table[column].to_numpy() for column in ("ft", "seed"))
-    same_model, same_seed = (np.equal.outer(own, own) for own in labels)
-    facts = {
-        "different models, same seed": summary(disparity[pairs & same_seed]),
-        "same model, different seeds": summary(disparity[pairs & same_model]),
+    names, seeds = found.table["ft"].replace(NO_FT, PRETRAIN), found.table["seed"]
+    values = procrustes_table([found.cities[run_id].components for run_id in found.table["run_id"]])
+    labels = pd.MultiIndex.from_arrays([seeds, names])
+    table, every = pd.DataFrame(values, labels, labels), pd.Index(names.unique(), name="model")
+    matrices = {
+        int(seed): table.loc[seed, seed].reindex(index=every, columns=every)
+        for seed in sorted(set(seeds))
     }
-    return matrices, float(disparity.max()), facts
+    pairs = np.triu(np.ones_like(values, dtype=bool), 1)
+    same_model, same_seed = (np.equal.outer(*[own.to_numpy()] * 2) for own in (names, seeds))
+    facts = {
+        "different models, same seed": summary(values[pairs & same_seed]),
+        "same model, different seeds": summary(values[pairs & same_model]),
+    }
+    return matrices, float(values.max()), facts
 
 
 def pair_masks(matrix: pd.DataFrame) -> Masks:

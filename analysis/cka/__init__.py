@@ -6,6 +6,7 @@ pairs of seeds, by layer, and models of the same tasks against models of differe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from analysis.cka.families import (
     OTHER_SEED,
     SAME,
     SHARED_SEED,
+    SHUFFLED,
     Family,
     Likeness,
     compare_family,
@@ -37,7 +39,6 @@ from worldrep.names import PRETRAININGS, TASK_NAMES
 
 NAME = "cka"
 FAMILIES = {"pt1": "one task", "pt2": "two tasks", "pt3": "three tasks"}
-SHUFFLED = "cities shuffled"
 KINDS = (SAME, OTHER_SEED, SHARED_SEED, SHUFFLED)
 LABEL = "linear CKA (no unit)"
 
@@ -46,7 +47,7 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     """Compute the CKA matrices of all families in the store, at a layer or at `all` of them."""
     families, caveats = compare_families(source, options, parse_layer(layer, ALL))
     layers = [likeness for family in families for likeness in family.layers]
-    statistics = {own.name: statistics_of(own) for own in layers}
+    statistics = {own.name: pair_statistics(own) for own in layers}
     parts: list[Panel | Curves] = [panel_of(own, statistics[own.name]) for own in layers]
     if layer == ALL:
         parts += [curves_of(family, statistics) for family in families]
@@ -69,12 +70,12 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
 
 
 def compare_families(
-    source: Source, options: Options, layer: int | str
+    source: Source, options: Options, layer: int | str, names: Iterable[str] = FAMILIES
 ) -> tuple[list[Family], list[str]]:
     """Return the families that can be compared, and caveats about the others."""
     trained = Trained.read(source, options)
     families, caveats, faults = [], [], []
-    for name in FAMILIES:
+    for name in names:
         reason = "the store has no representations of its models"
         try:
             if family := compare_family(source, options, trained, name, layer):
@@ -84,19 +85,13 @@ def compare_families(
             faults.append(fault)
             reason = str(fault)
         caveats.append(f"{name} is left out: {reason}")
-    if families:
-        return families, caveats
-    if faults:
+    if faults and not families:
         raise faults[0]
-    kind = "representations of models pretrained on one, two or three tasks (pt1-X, pt2, pt3)"
-    raise nothing_of(kind, "extract", options, source)
-
-
-def statistics_of(likeness: Likeness) -> dict[str, Any]:
-    """Return `pair_statistics`, and the CKA of shuffled cities."""
-    facts = pair_statistics(likeness.pairs, len(likeness.models), len(likeness.seeds))
-    further = {"n_cities": likeness.n_cities, "n_features": list(likeness.n_features)}
-    return facts | {SHUFFLED: likeness.chance} | further
+    if not families:
+        kinds = ", ".join(f"{FAMILIES[name]} ({name}-X)" for name in names)
+        kind = f"representations of models pretrained on {kinds}"
+        raise nothing_of(kind, "extract", options, source)
+    return families, caveats
 
 
 MIXTURES = Frame(
@@ -126,7 +121,7 @@ def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
         likeness.name,
         f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
         Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame),
-        mean_over_pairs(likeness.pairs, likeness.models, likeness.labels, len(seeds)),
+        mean_over_pairs(likeness),
         notes=notes_of(statistics),
     )
 

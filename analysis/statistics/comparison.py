@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtri, ncfdtr, stdtr, stdtrit
 from scipy.stats import mannwhitneyu, wilcoxon
 
+from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import spread_of
 
@@ -59,10 +60,10 @@ class RankSum:
 
     n_first: int
     n_second: int
-    u: float
-    p: float
-    effect: float
     missing: int
+    u: float = math.nan
+    p: float = math.nan
+    effect: float = math.nan
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Paired:
@@ -102,36 +103,28 @@ def _signed_rank_p(differences: NDArray[np.float64], rounding: float) -> float:
     return float(wilcoxon(np.round(different / rounding)).pvalue)
 
 
-def rank_sum(first: ArrayLike, second: ArrayLike) -> RankSum:
+def rank_sum(first: Sequence[float], second: Sequence[float]) -> RankSum:
     """Return the two-sided Mann-Whitney U test; u, p and effect are NaN if a group is empty.
 
     Exact if there are no ties and one group has at most eight values, else the normal
     approximation with continuity correction.
     """
-    groups = [np.asarray(values, dtype=float) for values in (first, second)]
-    x, y = (group[~np.isnan(group)] for group in groups)
-    missing = int(sum(np.isnan(group).sum() for group in groups))
-    if not len(x) or not len(y):
-        return RankSum(len(x), len(y), math.nan, math.nan, math.nan, missing)
-    test = mannwhitneyu(x, y, alternative="two-sided")
-    u = float(test.statistic)
-    return RankSum(len(x), len(y), u, float(test.pvalue), u / (len(x) * len(y)), missing)
+    x, y = (pd.Series(values, dtype=float).dropna() for values in (first, second))
+    missing = len(first) + len(second) - len(x) - len(y)
+    if x.empty or y.empty:
+        return RankSum(len(x), len(y), missing)
+    u, p = mannwhitneyu(x, y)
+    return RankSum(len(x), len(y), missing, u, p, u / (len(x) * len(y)))
 
 
 def spreads(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     """Return the spread over seeds of each model's quantities, with SPREAD_COLUMNS.
 
     values: columns model, family, seed, quantity, value; seeds: those that each quantity should
-    have. std has ddof=1, the interval is Student's; parts: the values in the order of the seeds.
+    have; missing counts the others.
     """
-    keys = ["model", "family", "quantity"]
-    rows = []
-    for names, own in values.groupby(keys, sort=False):
-        own = own.sort_values("seed")
-        row = dict(zip(keys, names, strict=True)) | asdict(spread_of(own["value"]))
-        rows.append(row | {"seeds": " ".join(map(str, own["seed"])), "parts": tuple(own["value"])})
-    table = pd.DataFrame(rows, columns=SPREAD_COLUMNS)
-    return table.assign(missing=len(seeds) - table["n"])
+    table = over_seeds(values, ["model", "family", "quantity"], "value")
+    return table.assign(missing=len(seeds) - table["n"])[SPREAD_COLUMNS]
 
 
 def comparisons(
@@ -164,14 +157,12 @@ def comparisons(
         ]
         corrected = holm([row["p"] for row in own])
         tests = len(own) - sum(map(math.isnan, corrected))
-        share = is_share(quantity)
         for row, p in zip(own, corrected, strict=True):
             std = math.nan if math.isnan(row["t"]) else row["std"]
-            needed = seeds_needed(std, wanted) if share else None
-            row["detectable"] = detectable_difference(std, row["n"])
-            row["seeds_needed"] = math.nan if needed is None else needed
-            rows.append(row | {"p_holm": p, "tests": tests})
-    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+            row |= {"detectable": detectable_difference(std, row["n"]), "p_holm": p, "tests": tests}
+            row["seeds_needed"] = seeds_needed(std, wanted) if is_share(quantity) else None
+        rows += own
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS).astype({"seeds_needed": float})
 
 
 def _compare(
@@ -248,15 +239,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     bounds the probability of any false rejection whatever the dependence between the tests. NaN
     stays NaN and does not count as a test. Raises ValueError for a value outside 0..1.
     """
-    p = np.asarray(p_values, dtype=float)
-    known = np.flatnonzero(~np.isnan(p))
-    if ((p[known] < 0) | (p[known] > 1)).any():
+    p = pd.Series(p_values, dtype=float)
+    if not p.dropna().between(0, 1).all():
         raise ValueError("p values are chances from 0 to 1")
-    order = known[p[known].argsort(kind="stable")]
-    steps = (len(order) - np.arange(len(order))) * p[order]
-    corrected = np.full(len(p), math.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return corrected.tolist()
+    steps = p.sort_values(kind="stable").dropna()
+    steps *= np.arange(len(steps), 0, -1)
+    return steps.cummax().clip(upper=1).reindex(p.index).tolist()
 
 
 def spread_bounds(n: int) -> tuple[float, float]:

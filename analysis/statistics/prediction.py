@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.statistics.matrices import COLUMNS, specialists_of, trained_mask
 from worldrep.digests import random_stream
 from worldrep.errors import InputError, unknown
-from worldrep.names import FINETUNINGS, TASK_NAMES, has_warmup_rows
+from worldrep.names import FINETUNINGS, TASK_NAMES
 
 FEWEST_FOR_R = 3  # any two points lie on a line
 FEW_SEEDS = 5  # with fewer, all resamples of the seeds are enumerated
@@ -38,14 +38,6 @@ Floats = npt.NDArray[np.float64]
 Formula = Callable[[Floats, Floats], Floats]
 Prediction = tuple[pd.DataFrame, float]  # of one seed: values, fitted coefficient
 Predictions = Mapping[str, Mapping[int, Prediction]]  # predictor -> seed -> prediction
-
-
-def _maximum(v: Floats, similarity: Floats) -> Floats:
-    return v.max(axis=0)
-
-
-def _mean(v: Floats, similarity: Floats) -> Floats:
-    return v.mean(axis=0)
 
 
 def _geometric_mean(v: Floats, similarity: Floats) -> Floats:
@@ -79,8 +71,8 @@ class Predictor:
 
 
 PREDICTORS: dict[str, Predictor] = {
-    "maximum": Predictor("The best specialist decides.", _maximum),
-    "mean": Predictor("All specialists count the same.", _mean),
+    "maximum": Predictor("The best specialist decides.", lambda v, _: v.max(axis=0)),
+    "mean": Predictor("All specialists count the same.", lambda v, _: v.mean(axis=0)),
     "minimum": Predictor("The worst specialist decides.", lambda v, _: v.min(axis=0)),
     "geometric_mean": Predictor(
         "Specialists multiply: a low one pulls down, a 0 gives 0.", _geometric_mean
@@ -96,11 +88,11 @@ PREDICTORS: dict[str, Predictor] = {
     "maximum_with_decay": Predictor(
         "The best specialist times alpha, fitted on the seed's other models.",
         lambda v, _: np.zeros_like(v[0]),
-        _maximum,
+        lambda v, _: v.max(axis=0),
     ),
     "mean_with_interference": Predictor(
         "The mean plus beta times (maximum - minimum), beta fitted on the seed's other models.",
-        _mean,
+        lambda v, _: v.mean(axis=0),
         lambda v, _: np.ptp(v, axis=0),
     ),
 }
@@ -143,17 +135,13 @@ def _evaluate(formula: Formula, rows: Sequence[tuple[Floats, Floats]]) -> Floats
 
 def _rows(specialists: pd.DataFrame, fts: Sequence[str]) -> list[tuple[Floats, Floats]]:
     """Return the input of a formula for each model."""
-    families: dict[bool, tuple[Floats, Floats]] = {}
+    if strange := [ft for ft in fts if ft not in FINETUNINGS]:
+        raise unknown("model row", strange[0], FINETUNINGS)
     rows = []
     for ft in fts:
-        if ft not in FINETUNINGS:
-            raise unknown("model row", ft, FINETUNINGS)
-        if (warm := has_warmup_rows(ft)) not in families:
-            profiles = values_of(specialists.reindex(specialists_of(TASK_NAMES, ft)))
-            families[warm] = profiles, similarities(profiles)
+        profiles = values_of(specialists.reindex(specialists_of(TASK_NAMES, ft)))
         own = [TASK_NAMES.index(task) for task in FINETUNINGS[ft]]
-        v, alike = families[warm]
-        rows.append((v[own], alike[own]))
+        rows.append((profiles[own], similarities(profiles)[own]))
     return rows
 
 
@@ -198,21 +186,22 @@ def score(predicted: pd.DataFrame, actual: pd.DataFrame) -> dict[str, float]:
     """
     if list(predicted.index) != list(actual.index):
         raise InputError("predicted and actual matrix need the same rows in the same order")
-    both = {"guess": predicted, "truth": actual}
-    cells = pd.DataFrame({name: values_of(matrix).ravel() for name, matrix in both.items()})
-    known = cells.assign(trained=trained_mask(list(actual.index)).to_numpy().ravel()).dropna()
+    trained = trained_mask(list(actual.index)).to_numpy().ravel()
+    cells = pd.DataFrame(
+        {"guess": values_of(predicted).ravel(), "truth": values_of(actual).ravel()}
+    )
+    known = cells.assign(trained=trained).dropna()
     error = known["guess"] - known["truth"]
-    size, trained = error.abs(), known["trained"].astype(bool)
     varied = len(known) >= FEWEST_FOR_R and known[["guess", "truth"]].agg(np.ptp).min() >= ROUNDING
     return {
         "n": len(known),
-        "missing": len(cells) - len(known),
-        "mae": size.mean(),
+        "missing": len(truth) - len(known),
+        "mae": error.abs().mean(),
         "rmse": math.sqrt((error**2).mean()),
         "bias": error.mean(),
         "r": known["guess"].corr(known["truth"]) if varied else math.nan,
-        "trained_mae": size[trained].mean(),
-        "transfer_mae": size[~trained].mean(),
+        "trained_mae": error[known["trained"]].abs().mean(),
+        "transfer_mae": error[~known["trained"]].abs().mean(),
     }
 
 
@@ -239,7 +228,12 @@ def scores_over_seeds(predictions: Predictions, actual: Mapping[int, pd.DataFram
                 "specialists and actual matrices need the same seeds, at least one; they have "
                 f"{sorted(by_seed)} and {sorted(actual)}"
             )
-    tables = {name: _by_seed(own, actual) for name, own in predictions.items()}
+    tables = {
+        name: pd.DataFrame(
+            {s: score(own[s][0], actual[s]) | {"coefficient": own[s][1]} for s in sorted(actual)}
+        ).T
+        for name, own in predictions.items()
+    }
     rows = [{"predictor": name} | _summary(table) for name, table in tables.items()]
     # Rounded, so that values which differ by rounding only stay in the order of PREDICTORS.
     frame = pd.DataFrame(rows).sort_values(
@@ -250,22 +244,12 @@ def scores_over_seeds(predictions: Predictions, actual: Mapping[int, pd.DataFram
     return frame.assign(differs_from_best=pd.Series(differs, dtype=object))[SCORE_COLUMNS]
 
 
-def _by_seed(own: Mapping[int, Prediction], actual: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
-    rows = {
-        seed: score(own[seed][0], actual[seed]) | {"coefficient": own[seed][1]}
-        for seed in sorted(actual)
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
 def _summary(table: pd.DataFrame) -> dict[str, float]:
     scored = table[table["n"] > 0]
-    row: dict[str, float] = table[["n", "missing"]].sum().astype(int).to_dict()
-    row["n_seeds"] = len(scored)
-    row |= scored[MEANS].mean(skipna=False).to_dict()
+    row = table[["n", "missing"]].sum().astype(int).to_dict() | {"n_seeds": len(scored)}
     for name in ("mae", "r"):
         row[f"{name}_low"], row[f"{name}_high"] = _interval(scored[name].to_numpy())
-    return row
+    return row | scored[MEANS].mean(skipna=False).to_dict()
 
 
 def _excludes_zero(difference: pd.Series) -> bool | None:
@@ -275,16 +259,13 @@ def _excludes_zero(difference: pd.Series) -> bool | None:
 
 def _interval(values: Floats) -> tuple[float, float]:
     """Return the 95% percentile interval of the mean of values, one for each seed."""
-    if len(values) < 2 or np.isnan(values).any():
+    n = len(values)
+    if n < 2 or np.isnan(values).any():
         return math.nan, math.nan
-    means = values[_resamples(len(values))].mean(axis=1)
-    # Bounds are means that occur: interpolated ones would be narrower still with few seeds.
-    low, high = np.percentile(means, INTERVAL, method="inverted_cdf")
-    return float(low), float(high)
-
-
-def _resamples(n: int) -> npt.NDArray[np.int64]:
-    """Return the seeds of each resample, (resamples, n): all of them if the seeds are few."""
     if n < FEW_SEEDS:
-        return np.array(list(itertools.product(range(n), repeat=n)))
-    return random_stream(0, "prediction", "seeds", n).integers(n, size=(RESAMPLES, n))
+        resamples = np.array([*itertools.product(range(n), repeat=n)])
+    else:
+        resamples = random_stream(0, "prediction", "seeds", n).integers(n, size=(RESAMPLES, n))
+    # Bounds are means that occur: interpolated ones would be narrower still with few seeds.
+    low, high = np.percentile(values[resamples].mean(axis=1), INTERVAL, method="inverted_cdf")
+    return float(low), float(high)

@@ -70,7 +70,7 @@ def predicted_cells(predictions: Predictions, cells: pd.DataFrame) -> pd.DataFra
         for seed, (values, _) in by_seed.items()
     }
     points = pd.concat(values, names=["predictor", "seed"]).rename("predicted").reset_index()
-    actual = cells.rename(columns={"ft": "model", "normalised": "actual"})
+    actual = cells.drop(columns="model").rename(columns={"ft": "model", "normalised": "actual"})
     points = points.merge(actual, how="left", on=["seed", "model", "task"])
     points["error"] = points["predicted"] - points["actual"]
     points["cells"] = points["trained"].map({True: "trained", False: "transfer"})

@@ -187,10 +187,8 @@ def score(predicted: pd.DataFrame, actual: pd.DataFrame) -> dict[str, float]:
     if list(predicted.index) != list(actual.index):
         raise InputError("predicted and actual matrix need the same rows in the same order")
     trained = trained_mask(list(actual.index)).to_numpy().ravel()
-    cells = pd.DataFrame(
-        {"guess": values_of(predicted).ravel(), "truth": values_of(actual).ravel()}
-    )
-    known = cells.assign(trained=trained).dropna()
+    guess, truth = values_of(predicted).ravel(), values_of(actual).ravel()
+    known = pd.DataFrame({"guess": guess, "truth": truth, "trained": trained}).dropna()
     error = known["guess"] - known["truth"]
     varied = len(known) >= FEWEST_FOR_R and known[["guess", "truth"]].agg(np.ptp).min() >= ROUNDING
     return {

@@ -30,7 +30,6 @@ from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
 from analysis.options import ALL, Options
 from analysis.panels import Panel, make_panel
 from analysis.result import Result
-from analysis.statistics.matrices import Summary
 from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere, Trained, nothing_of
@@ -85,13 +84,13 @@ def compare_families(
             faults.append(fault)
             reason = str(fault)
         caveats.append(f"{name} is left out: {reason}")
-    if faults and not families:
+    if families:
+        return families, caveats
+    if faults:
         raise faults[0]
-    if not families:
-        kinds = ", ".join(f"{FAMILIES[name]} ({name}-X)" for name in names)
-        kind = f"representations of models pretrained on {kinds}"
-        raise nothing_of(kind, "extract", options, source)
-    return families, caveats
+    kinds = ", ".join(f"{FAMILIES[name]} ({name}-X)" for name in names)
+    kind = f"representations of models pretrained on {kinds}"
+    raise nothing_of(kind, "extract", options, source)
 
 
 MIXTURES = Frame(
@@ -105,30 +104,31 @@ MIXTURES = Frame(
 
 def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
     """Return the heatmap of one family at one layer: means over pairs of seeds."""
-    seeds, layer = likeness.seeds, likeness.layer
+    seeds, words = likeness.seeds, f"{FAMILIES[likeness.family]}, layer {likeness.layer}"
     which = f"seeds {', '.join(map(str, seeds))}"
     if len(seeds) == 1:
         which = f"seed {seeds[0]} only: no spread"
     lines = (
         "How alike two models represent the same cities, each asked with its own (first) task: "
         f"linear CKA, double-centred. {likeness.n_cities} world cities, "
-        f"{likeness.features_in_words}, layer {layer}.",
+        f"{likeness.features_in_words}, layer {likeness.layer}.",
         "1: the same but for rotation and scale. 0: nothing in common. Each cell is the mean over "
         "all pairs of seeds, on the diagonal over pairs of different seeds.",
     )
     frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
-    return make_panel(
-        likeness.name,
-        f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
-        Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame),
-        mean_over_pairs(likeness),
-        notes=notes_of(statistics),
-    )
+    kind = Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
+    title = f"CKA of models pretrained on {words}, {which}"
+    matrix, notes = mean_over_pairs(likeness), notes_of(statistics)
+    return make_panel(likeness.name, title, kind, matrix, notes=notes)
 
 
 def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
     """Return sentences about same against different tasks, and about CKA by chance."""
-    test = statistics["comparison"]
+    test, counted = statistics["comparison"], {}
+    for kind in KINDS:
+        found = statistics[kind]
+        some = found["mean"] is not None
+        counted[kind] = "{mean:.2f} ± {std:.2f} (n = {n})".format(**found) if some else "none"
     compared = "Same against different tasks: not compared, which needs pairs of both, two seeds."
     if test["n_first"] and test["n_second"]:
         compared = (
@@ -137,7 +137,6 @@ def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
             f"Mann-Whitney p = {test['p']:.2g} (too small, as pairs that share a model are not "
             "independent)."
         )
-    counted = {kind: _counted(statistics[kind]) for kind in KINDS}
     return (
         f"Pairs of models: same tasks (never one seed) {counted[SAME]}; different tasks, "
         f"different seeds {counted[OTHER_SEED]}; different tasks, same seed "
@@ -147,12 +146,6 @@ def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _counted(found: Summary) -> str:
-    if found["mean"] is None:
-        return "none"
-    return f"{found['mean']:.2f} ± {found['std']:.2f} (n = {found['n']})"
-
-
 def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
     """Chart models of the same tasks against models of different ones, by layer."""
     rows = [
@@ -160,19 +153,19 @@ def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
         for kind in KINDS
         for likeness in family.layers
     ]
-    layers = [likeness.layer for likeness in family.layers]
+    first, last = family.layers[0], family.layers[-1]
     return Curves(
         name=f"cka_{family.name}_by_layer",
         title=f"CKA of models pretrained on {FAMILIES[family.name]}, by layer",
         lines=(
-            f"Mean linear CKA over pairs of models, on {family.layers[0].n_cities} world cities; "
+            f"Mean linear CKA over pairs of models, on {first.n_cities} world cities; "
             "the same tasks are always of different seeds. Layer 0 is the embeddings.",
             f"{SHUFFLED.capitalize()}: CKA by chance, the cities of one in random order.",
         ),
         table=pd.DataFrame(rows).astype({"mean": float, "std": float}),
         x="layer",
         y="mean",
-        x_label=f"layer ({min(layers)} to {max(layers)})",
+        x_label=f"layer ({first.layer} to {last.layer})",
         y_label=LABEL,
         group="pairs_of_models",
         series="pairs_of_models",

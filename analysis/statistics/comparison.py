@@ -84,10 +84,9 @@ def paired(first: ArrayLike, second: ArrayLike) -> Paired:
     if spread.std > rounding:  # False for NaN
         t = spread.mean / spread.std * math.sqrt(spread.n)
         p = 2 * float(stdtr(spread.n - 1, -abs(t)))
-    signed = _signed_rank_p(differences, rounding)
-    return Paired(
-        spread.n, spread.mean, spread.std, spread.low, spread.high, t, p, signed, len(x) - spread.n
-    )
+    signed, missing = _signed_rank_p(differences, rounding), len(x) - spread.n
+    ends = spread.low, spread.high
+    return Paired(spread.n, spread.mean, spread.std, *ends, t, p, signed, missing)
 
 
 def _signed_rank_p(differences: NDArray[np.float64], rounding: float) -> float:
@@ -132,19 +131,14 @@ def comparisons(
 ) -> pd.DataFrame:
     """Compare models pair by pair, each seed with the same seed, with COMPARISON_COLUMNS.
 
-    Args:
-        series: Values by model and quantity (index) and seed (columns); NaN is missing.
-        pairs: Names of the first and second model.
-        quantities: Quantities to compare.
-        wanted: Difference that `seeds_needed` seeds detect.
+    series: values by model and quantity (index) and seed (columns), NaN is missing; pairs: names of
+    the first and second model; wanted: difference that `seeds_needed` seeds detect.
 
-    Returns:
-        difference: mean of first - second over the seeds that both have; missing: seeds that one
-        of them lacks; p_holm: p of the paired t test corrected for the `tests` of that quantity;
-        detectable: smallest true difference that a t test over n seeds detects with power 0.8;
-        seeds_needed: for shares and improvements only (0.05 says nothing about an error with a
-        unit). Both take the standard deviation of the n differences as the true one and are NaN
-        where it is 0.
+    difference: mean of first - second over the seeds that both have; missing: seeds that one of
+    them lacks; p_holm: p of the paired t test corrected for the `tests` of that quantity;
+    detectable: smallest true difference that a t test over n seeds detects with power 0.8;
+    seeds_needed: for shares and improvements only (0.05 says nothing about an error with a unit).
+    Both take the standard deviation of the n differences as the true one and are NaN where it is 0.
     """
     values = dict(zip(series.index, series.to_numpy(dtype=float), strict=True))
     pairs, rows = list(pairs), []
@@ -199,15 +193,6 @@ def seeds_needed(std_of_difference: float, difference: float) -> int | None:
     return found if found <= MOST_SEEDS else None
 
 
-def detectable_difference(std: float, n: int) -> float:
-    """Return the smallest difference that a paired t test over n seeds detects (`seeds_needed`).
-
-    std: standard deviation of the paired differences; the result has its unit. NaN if std is NaN
-    or n < 2.
-    """
-    return std * _detectable_effect(n)
-
-
 @lru_cache(maxsize=256)
 def _detectable_effect(n: int) -> float:
     """Return the detectable difference in standard deviations."""
@@ -217,6 +202,15 @@ def _detectable_effect(n: int) -> float:
     while _power(largest, n) < POWER:
         largest *= 2
     return float(brentq(lambda effect: _power(effect, n) - POWER, 0.0, largest))
+
+
+def detectable_difference(std: float, n: int) -> float:
+    """Return the smallest difference that a paired t test over n seeds detects (`seeds_needed`).
+
+    std: standard deviation of the paired differences; the result has its unit. NaN if std is NaN
+    or n < 2.
+    """
+    return std * _detectable_effect(n)
 
 
 def _power(effect: float, n: int) -> float:

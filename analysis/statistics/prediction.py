@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.stats
 
 from analysis.statistics.matrices import COLUMNS, specialists_of, trained_mask
 from worldrep.digests import random_stream
@@ -42,16 +43,14 @@ Predictions = Mapping[str, Mapping[int, Prediction]]  # predictor -> seed -> pre
 
 def _geometric_mean(v: Floats, similarity: Floats) -> Floats:
     """Return exp(mean(ln v_s)); 0, its limit, where any v_s is 0 or below."""
-    positive = v.min(axis=0) > 0
-    return np.where(positive, np.exp(np.log(np.where(positive, v, 1)).mean(axis=0)), 0)
+    return np.where(v.min(axis=0) > 0, scipy.stats.gmean(v.clip(0), axis=0), 0)
 
 
 def _harmonic_mean(v: Floats, similarity: Floats) -> Floats:
     """Return k / sum(1 / v_s); 0, its limit, where any v_s is 0 or below."""
-    positive = v.min(axis=0) > 0
-    safe = np.where(positive, v, 1)
-    lowest = safe.min(axis=0)  # the unit, so that a tiny value does not overflow
-    return np.where(positive, lowest / (lowest / safe).mean(axis=0), 0)
+    lowest = v.min(axis=0).clip(0)  # the unit, so that a tiny value does not overflow
+    with np.errstate(all="ignore"):
+        return np.where(lowest > 0, lowest / (lowest / v).mean(axis=0), 0)
 
 
 def _similarity_weighted_mean(v: Floats, similarity: Floats) -> Floats:
@@ -101,17 +100,11 @@ PREDICTORS: dict[str, Predictor] = {
 def predict(name: str, specialists: pd.DataFrame, actual: pd.DataFrame) -> Prediction:
     """Predict the rows of one seed; a fitted rule predicts each row from the other rows.
 
-    Args:
-        name: Key of PREDICTORS.
-        specialists: Normalised, rows ftwb1-1..7 (ft1-1..7 for ft rows), columns the seven tasks.
-        actual: Normalised, rows such as ftwb2-13; its values matter to fitted rules only.
-
-    Returns:
-        Predictions in the shape of actual, NaN where a specialist is missing or the other rows
-        leave nothing to fit on; and the coefficient fitted on all rows, for reporting, or NaN.
-
-    Raises:
-        InputError: The predictor or a model is unknown.
+    specialists: normalised, rows ftwb1-1..7 (ft1-1..7 for ft rows), columns the seven tasks;
+    actual: normalised, rows such as ftwb2-13, its values matter to fitted rules only. Returns
+    predictions in the shape of actual, NaN where a specialist is missing or the other rows leave
+    nothing to fit on; and the coefficient fitted on all rows, for reporting, or NaN. Raises
+    InputError if the predictor or a model is unknown.
     """
     if name not in PREDICTORS:
         raise unknown("predictor", name, PREDICTORS)
@@ -166,23 +159,18 @@ def values_of(matrix: pd.DataFrame) -> Floats:
 
 def _least_squares(target: Floats, term: Floats) -> float:
     """Return the c that minimises the sum of (target - c * term)^2, over cells that have both."""
-    known = ~np.isnan(target) & ~np.isnan(term)
-    y, x = target[known], term[known]
-    square = float(x @ x)
-    return float(x @ y) / square if square > 0 else math.nan
+    square = np.nansum(np.where(np.isnan(target), np.nan, term) ** 2)
+    return float(np.nansum(target * term) / square) if square > 0 else math.nan
 
 
 def score(predicted: pd.DataFrame, actual: pd.DataFrame) -> dict[str, float]:
     """Compare one seed's predictions with its actual matrix; both rows x seven tasks.
 
-    Returns:
-        n: cells that have both values; missing: the others; mae: mean absolute error; rmse: root of
-        the mean squared error; bias: mean of predicted - actual; r: Pearson correlation, NaN for
-        fewer than three cells or without variance; trained_mae, transfer_mae: mae of the tasks that
-        the row's model was fine-tuned on, and of the others. NaN without a cell.
-
-    Raises:
-        InputError: The two do not have the same rows in the same order.
+    n: cells that have both values; missing: the others; mae: mean absolute error; rmse: root of the
+    mean squared error; bias: mean of predicted - actual; r: Pearson correlation, NaN for fewer than
+    three cells or without variance; trained_mae, transfer_mae: mae of the tasks that the row's
+    model was fine-tuned on, and of the others. NaN without a cell. Raises InputError if the two do
+    not have the same rows in the same order.
     """
     if list(predicted.index) != list(actual.index):
         raise InputError("predicted and actual matrix need the same rows in the same order")

@@ -74,7 +74,7 @@ def _overlap(x: Floating, y: Floating) -> float:
     return float(np.vdot(*((table @ table.T).astype(np.float64) for table in (x, y))))
 
 
-def _require_comparable(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None:
+def _require_comparable(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
     shapes = f"the shapes are {x.shape} and {y.shape}"
     if any(table.ndim != 2 or table.shape[1] == 0 for table in (x, y)):
         raise InputError(f"CKA compares tables of rows and at least one column; {shapes}")

@@ -141,8 +141,7 @@ def label_permutation_test(cka: npt.ArrayLike, transfer: npt.ArrayLike) -> Assoc
     (1967), rows and columns of `cka` are relabelled together, in all k! ways; permutation_p is the
     share, the identity included, whose |r| is at least the observed one. With missing cells, a
     permuted pair counts only where both are present, and a permutation without a correlation (fewer
-    than 3 pairs, no variance) is left out of the share. Raises InputError if the two are not square
-    and of one shape, if k > MOST_LABELS, or if a cell is infinite.
+    than 3 pairs, no variance) is left out. Raises InputError for other tables.
     """
     x, y = np.asarray(cka, dtype=np.float64), np.asarray(transfer, dtype=np.float64)
     _require_label_matrices(x, y)

@@ -190,16 +190,16 @@ def _missing(
     found: Extractions, likeness: Likeness, faults: dict[str, str], commands: Commands
 ) -> list[Row]:
     """Return what the matrix of a layer lacks. faults: as `_read_tables` returns them."""
-    rows = list(found.absent)
+    layer, rows = likeness.layer, list(found.absent)
     for run in found.runs.loc[[*faults]].itertuples():
-        command = commands.extract(parse_model(run.model), run.seed, layers=likeness.layer)
-        rows.append(_row(run, faults[run.Index], commands.again(run.Index, command)))
+        command = commands.extract(parse_model(run.model), run.seed, layers=layer)
+        again = commands.again(run.Index, command)
+        rows.append(_row(run.model, run.seed, faults[run.Index], again))
     if len(likeness.seeds) == 1:
         seed = next(seed for seed in USUAL_SEEDS if seed not in likeness.seeds)
         reason = "the diagonal compares two seeds, and there is one"
         for model in likeness.models:
-            command = commands.extract(model, seed, layers=likeness.layer)
-            rows.append({"model": model, "seed": seed, "reason": reason, "command": command})
+            rows.append(_row(model, seed, reason, commands.extract(model, seed, layers=layer)))
     return [{"matrix": likeness.name, **row} for row in rows]
 
 
@@ -210,12 +210,12 @@ def _missing_layers(found: Extractions, matrix: str, commands: Commands) -> list
         if lacking := sorted(held - set(run.layers)):
             reason = f"no representations of layers {', '.join(map(str, lacking))}"
             command = commands.extract(parse_model(run.model), run.seed, layers=ALL)
-            rows.append({"matrix": matrix, **_row(run, reason, command)})
+            rows.append({"matrix": matrix, **_row(run.model, run.seed, reason, command)})
     return rows
 
 
-def _row(run: Any, reason: str, command: str) -> Row:
-    return {"model": run.model, "seed": run.seed, "reason": reason, "command": command}
+def _row(model: ModelName | str, seed: int, reason: str, command: str) -> Row:
+    return {"model": str(model), "seed": seed, "reason": reason, "command": command}
 
 
 def pair_table(

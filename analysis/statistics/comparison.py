@@ -52,10 +52,10 @@ class Paired:
 
 @dataclass(frozen=True)
 class RankSum:
-    """Mann-Whitney U of the first group, and its two-sided p.
+    """Mann-Whitney U of the first group, its two-sided p, and missing (NaN) values of both.
 
     effect: u / (n_first * n_second), the probability that a value of the first group exceeds one of
-    the second, ties counted half; missing: NaN values of both groups.
+    the second, ties counted half.
     """
 
     n_first: int
@@ -180,8 +180,7 @@ def seeds_needed(std_of_difference: float, difference: float) -> int | None:
     """Return the fewest seeds (2 or more) at which a paired t test detects this difference.
 
     Detected: the two-sided test at LEVEL rejects with probability POWER. The standard deviation is
-    that of the paired differences, in the same unit. None if the difference is 0, if either
-    argument is NaN, or if more than MOST_SEEDS are needed.
+    that of the paired differences. None if the difference is 0, for NaN, or above MOST_SEEDS.
     """
     if math.isnan(std_of_difference) or math.isnan(difference) or difference == 0:
         return None
@@ -216,9 +215,8 @@ def detectable_difference(std: float, n: int) -> float:
 def _power(effect: float, n: int) -> float:
     """Return the probability that a paired t test over n seeds rejects.
 
-    effect: mean difference in standard deviations. t has the noncentral t distribution with n-1
-    degrees of freedom and noncentrality effect * sqrt(n); its square, noncentral F, covers both
-    tails.
+    effect: mean difference in standard deviations. t^2 has the noncentral F distribution with 1 and
+    n-1 degrees of freedom and noncentrality n * effect^2, which covers both tails.
     """
     critical = stdtrit(n - 1, 1 - LEVEL / 2)
     missed = float(ncfdtr(1, n - 1, effect**2 * n, critical**2))
@@ -229,9 +227,8 @@ def _power(effect: float, n: int) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p values for their number, in the same order: Holm 1979 (Scand. J. Statist. 6).
 
-    The k-th smallest of m becomes the largest of (m - i + 1) * p_i for i = 1..k, at most 1, which
-    bounds the probability of any false rejection whatever the dependence between the tests. NaN
-    stays NaN and does not count as a test. Raises ValueError for a value outside 0..1.
+    This bounds the probability of any false rejection whatever the dependence between the tests.
+    NaN stays NaN and does not count as a test. Raises ValueError for a value outside 0..1.
     """
     p = pd.Series(p_values, dtype=float)
     if not p.dropna().between(0, 1).all():

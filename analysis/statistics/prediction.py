@@ -194,19 +194,15 @@ def score(predicted: pd.DataFrame, actual: pd.DataFrame) -> dict[str, float]:
 def scores_over_seeds(predictions: Predictions, actual: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
     """Return one row per predictor, the lowest mae first, with SCORE_COLUMNS.
 
-    MEANS are over the seeds, n and missing sums of cells. A seed in which a predictor has no cell
-    to compare is left out of its means and of n_seeds; a number that another seed lacks is NaN.
-
-    mae_low to mae_high and r_low to r_high: 95% percentile bootstrap over seeds, NaN for one seed.
-    All n^n resamples are enumerated for fewer than five seeds, else RESAMPLES are drawn, the same
-    for every predictor. With two or three seeds the interval is their range, which covers the true
-    mean far less often than 95% of the time.
+    MEANS are over the seeds with a cell to compare, which n_seeds counts; n and missing are sums of
+    cells; a number that one of these seeds lacks is NaN. mae_low to mae_high and r_low to r_high:
+    95% percentile bootstrap over seeds, NaN for one seed. All n^n resamples are enumerated for
+    fewer than five seeds, else RESAMPLES are drawn, the same for every predictor. With two or three
+    seeds the interval is their range, which covers the true mean far less often than 95%.
 
     differs_from_best: whether the same interval of the per-seed difference in mae from the first
-    row excludes 0; None with fewer than two seeds in common. The first row was chosen for being
-    best on these seeds, and with two or three seeds agreement in sign is enough.
-
-    Raises InputError if there are no seeds, or a predictor has others than the actual matrices.
+    row, which was chosen for being best on these seeds, excludes 0; None with fewer than two seeds
+    in common. Raises InputError without seeds, or if a predictor has others than `actual`.
     """
     for by_seed in predictions.values():
         if not actual or set(by_seed) != set(actual):

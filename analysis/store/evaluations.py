@@ -62,9 +62,9 @@ class Evaluations:
     """Evaluations of some models and their bases.
 
     values: the means, one row per chosen run, split and task, with VALUE_COLUMNS; runs: table of
-    `choose` with base_evaluation_id (the evaluation of the base, or empty) and base_fault (why
-    there is none, or empty); sources: run id -> run. A base is chosen once for each of its
-    trainings, as models with one seed may start from different ones.
+    `choose` with base_evaluation_id and base_fault (why there is none), else empty; sources: run id
+    -> run. A base is chosen once for each of its trainings: models with one seed may start from
+    different ones.
     """
 
     values: pd.DataFrame
@@ -288,8 +288,8 @@ class Scores:
 
 def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = ()) -> Scores:
     """Read the numbers of these models, or of all. Raises NothingThere if none is evaluated."""
-    found = source.runs(stage="evaluate", **options.names)
-    found = [run for run in found if run.tag("checkpoints") == LAST]
+    every = source.runs(stage="evaluate", **options.names)
+    found = [run for run in every if run.tag("checkpoints") == LAST]
     if not found:
         raise nothing_of("finished evaluation", "evaluate", options, source)
     models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
@@ -311,9 +311,8 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     values = values.sort_values("model", key=lambda own: own.map(places), kind="stable")
     runs = evaluations.runs.loc[sorted({*shown["run_id"], *cells["base_evaluation_id"]} - {""})]
     absent = _missing_scores(metrics, cells, evaluations, trained.commands)
-    caveats += evaluations.caveats
     values = values[SCORE_COLUMNS].reset_index(drop=True)
-    return Scores(values, models, seeds, runs, absent, caveats)
+    return Scores(values, models, seeds, runs, absent, caveats + evaluations.caveats)
 
 
 def _improvements(cells: pd.DataFrame) -> pd.DataFrame:

@@ -122,11 +122,10 @@ def _is_usable(run: StoredRun, layer: int | str) -> bool:
     """Whether an extraction has the layer, of the last checkpoint, with the default prompt."""
     if "cfg.n_layers" not in run.params:  # not one of ours
         return False
-    task = parse_model(run.tag("model")).tasks[0]
-    prompt = {"extract_task": task, "extract_positions": str(tuple(POSITIONS))}
-    is_usual = all(run.params.get(f"cfg.{name}") == value for name, value in prompt.items())
+    prompt = parse_model(run.tag("model")).tasks[0], str(tuple(POSITIONS))
+    asked = run.params.get("cfg.extract_task"), run.params.get("cfg.extract_positions")
     wanted = layer if isinstance(layer, int) else default_layer(run)
-    return run.tag("checkpoints") == LAST and is_usual and wanted in layers_of(run)
+    return run.tag("checkpoints") == LAST and asked == prompt and wanted in layers_of(run)
 
 
 def _left_out(digests: pd.Series) -> list[str]:

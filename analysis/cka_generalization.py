@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 
-from analysis.cka import LABEL
-from analysis.cka.families import Family, Likeness, compare_family
+from analysis.cka import LABEL, compare_families
+from analysis.cka.families import Likeness
 from analysis.command import analysis_command
 from analysis.figures.scatter import Scatter
 from analysis.options import ALL, Options
@@ -27,7 +27,7 @@ from analysis.statistics.similarity import CONSTANT
 from analysis.store.evaluations import read_improvements
 from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.missing import missing_cells, missing_table
-from analysis.store.selection import NothingThere, Trained, nothing_of
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
@@ -50,7 +50,10 @@ Array = npt.NDArray[np.float64]
 
 def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     """Compare CKA with transfer, with and without crossing. NothingThere without any point."""
-    family = read_single_tasks(source, options, layer)
+    at = parse_layer(layer, ALL)
+    if at == ALL:
+        raise InputError(f"layer={ALL!r} is for the analysis cka; one layer, or {DEFAULT!r}")
+    (family,), _ = compare_families(source, options, at, ["pt1"])
     likeness = family.layers[0]
     found = read_improvements(source, options, FTS)
     points = point_table(likeness, found.cells)
@@ -65,18 +68,17 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
             f"CKA rests on seeds {_listed(likeness.seeds)}, the improvement on seeds "
             f"{_listed(found.seeds)}: the two sides are means of their own"
         )
-    transfer = found.cells[~found.cells["trained"].astype(bool)]
+    transfer = found.cells[~found.cells["trained"]]
     missing = [missing_table(family.missing), missing_cells(transfer, "ftwb1", FTS)]
-    charts = []
-    for tasks in (TASK_NAMES, [task for task in TASK_NAMES if task != WITHOUT]):
-        own = points[points[["fine_tuned_on", "tested_on"]].isin(tasks).all(axis=1)]
-        own = own.reset_index(drop=True)
-        charts.append(chart_of(own, associate(own, tasks), tasks, likeness, found.seeds))
+    others = [task for task in TASK_NAMES if task != WITHOUT]
     return Result(
         name=NAME,
         options=options,
         seeds=tuple(sorted({*likeness.seeds, *found.seeds})),
-        parts=charts,
+        parts=[
+            chart_of(NAME, points, TASK_NAMES, likeness, found.seeds),
+            chart_of(f"{NAME}_without_{WITHOUT}", points, others, likeness, found.seeds),
+        ],
         missing=pd.concat(missing),
         runs_used=pd.concat([family.runs_used, found.runs_used]),
         caveats=caveats,
@@ -85,32 +87,20 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
     )
 
 
-def read_single_tasks(source: Source, options: Options, layer: str) -> Family:
-    """Return the CKA of the models pt1-X at one layer."""
-    at = parse_layer(layer, ALL)
-    if at == ALL:
-        raise InputError(f"layer={ALL!r} is for the analysis cka; one layer, or {DEFAULT!r}")
-    if family := compare_family(source, options, Trained.read(source, options), "pt1", at):
-        return family
-    kind = "representations of models pretrained on one task (pt1-1 to pt1-7)"
-    raise nothing_of(kind, "extract", options, source)
-
-
 def point_table(likeness: Likeness, cells: pd.DataFrame) -> pd.DataFrame:
     """Return a point for each ordered pair of different tasks, with POINT_COLUMNS; NaN: missing.
 
     cells: of ftwb1 models, as `improvement_cells` gives them. Standard deviations (ddof=1) are over
     pairs of seeds for CKA, over seeds for the improvement.
     """
-    tasks = dict(zip(likeness.models, likeness.labels, strict=True))
+    tasks = {str(model): model.tasks[0] for model in likeness.models}
     one, other = (likeness.pairs[name].map(tasks) for name in ("model", "other_model"))
     tuned_on = cells["ft"].map(lambda ft: FINETUNINGS[ft][0])
     rows = []
     for first, second in itertools.permutations(TASK_NAMES, 2):
         of_both = (one == first) & (other == second) | (one == second) & (other == first)
         gains = cells["normalised"][(tuned_on == first) & (cells["task"] == second)]
-        x = spread_of(likeness.pairs["cka"][of_both].astype(float).dropna())
-        y = spread_of(gains.astype(float).dropna())
+        x, y = spread_of(likeness.pairs["cka"][of_both]), spread_of(gains.dropna())
         label = f"{LETTERS[first]}->{LETTERS[second]}"
         kind = "accuracy task" if TASKS[second].accuracy else "error task"
         rows.append((label, first, second, kind, x.mean, x.std, x.n, y.mean, y.std, y.n))
@@ -128,12 +118,12 @@ class Association:
     """
 
     n: int
-    r: float
-    p: float
-    slope: float
-    intercept: float
-    permutation_p: float
-    n_permutations: int
+    r: float = math.nan
+    p: float = math.nan
+    slope: float = math.nan
+    intercept: float = math.nan
+    permutation_p: float = math.nan
+    n_permutations: int = 0
 
 
 def associate(points: pd.DataFrame, tasks: Sequence[str]) -> Association:
@@ -151,8 +141,7 @@ def label_permutation_test(cka: npt.ArrayLike, transfer: npt.ArrayLike) -> Assoc
     (1967), rows and columns of `cka` are relabelled together, in all k! ways; permutation_p is the
     share, the identity included, whose |r| is at least the observed one. With missing cells, a
     permuted pair counts only where both are present, and a permutation without a correlation (fewer
-    than 3 pairs, no variance) is left out of the share. Raises InputError if the two are not square
-    and of one shape, if k > MOST_LABELS, or if a cell is infinite.
+    than 3 pairs, no variance) is left out. Raises InputError for other tables.
     """
     x, y = np.asarray(cka, dtype=np.float64), np.asarray(transfer, dtype=np.float64)
     _require_label_matrices(x, y)
@@ -164,13 +153,11 @@ def label_permutation_test(cka: npt.ArrayLike, transfer: npt.ArrayLike) -> Assoc
     correlations = _correlations(relabelled, values)
     r, n = float(correlations[0]), int(known.sum())
     if math.isnan(r):
-        return Association(n, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+        return Association(n)
     line = scipy.stats.linregress(points[known], values[known])
     found = np.abs(correlations[~np.isnan(correlations)])
     share = float((found >= abs(r) - TIE).mean())
-    return Association(
-        n, r, float(line.pvalue), float(line.slope), float(line.intercept), share, len(found)
-    )
+    return Association(n, r, line.pvalue, line.slope, line.intercept, share, len(found))
 
 
 def _require_label_matrices(cka: Array, transfer: Array) -> None:
@@ -198,26 +185,27 @@ def _correlations(x: Array, y: Array) -> Array:
 
 
 def chart_of(
-    points: pd.DataFrame,
-    fit: Association,
-    tasks: Sequence[str],
-    likeness: Likeness,
-    seeds: Sequence[int],
+    name: str, points: pd.DataFrame, tasks: Sequence[str], likeness: Likeness, seeds: Sequence[int]
 ) -> Scatter:
     """Chart all pairs of these tasks with their fit. seeds: of the improvement."""
-    without = "" if WITHOUT in tasks else WITHOUT
-    name = f"{NAME}_without_{without}" if without else NAME
-    facts = asdict(fit) | {
-        "missing": len(points) - fit.n,
-        "seeds_of_cka": list(likeness.seeds),
-        "seeds_of_improvement": list(seeds),
-        "layer": likeness.layer,
-    }
+    points = points[points[["fine_tuned_on", "tested_on"]].isin(tasks).all(axis=1)]
+    fit, letters = associate(points, tasks), ", ".join(f"{LETTERS[task]} {task}" for task in tasks)
+    bars = "Bars: standard deviation over them, where there are two or more."
+    if len(likeness.seeds) == len(seeds) == 1:
+        bars = "One seed only: no spread."
     return Scatter(
         name=name,
-        title=f"CKA against generalisation{without and f', without {without}'}",
-        lines=lines_of(tasks, likeness, seeds),
-        table=points.astype({"cka": float, "normalised": float}),
+        title="CKA against generalisation" + ("" if WITHOUT in tasks else f", without {WITHOUT}"),
+        lines=(
+            "A point such as D->T: how alike the models pretrained on distance alone and on "
+            f"trianglearea alone represent the {likeness.n_cities} world cities, against what "
+            "fine-tuning pt1 on distance gained on Atlantis in trianglearea.",
+            f"{letters}. Improvement 0: as bad as the base on Atlantis, 1: as good as on the "
+            f"cities that it knows; cut off at 0 and {HIGHEST}.",
+            f"CKA: mean over pairs of seeds {_listed(likeness.seeds)}. Improvement: mean over "
+            f"seeds {_listed(seeds)}. {bars}",
+        ),
+        table=points.reset_index(drop=True),
         x="cka",
         y="normalised",
         x_label=f"{LABEL} of the models pretrained on the two tasks, layer {likeness.layer}",
@@ -229,34 +217,23 @@ def chart_of(
         size=(8.4, 6.2),
         hover=tuple(POINT_COLUMNS),
         notes=notes_of(name, fit, points),
-        statistics={name: facts},
-    )
-
-
-def lines_of(tasks: Sequence[str], likeness: Likeness, seeds: Sequence[int]) -> tuple[str, ...]:
-    """Return how the chart is to be read."""
-    letters = ", ".join(f"{LETTERS[task]} {task}" for task in tasks)
-    bars = "Bars: standard deviation over them, where there are two or more."
-    if len(likeness.seeds) == len(seeds) == 1:
-        bars = "One seed only: no spread."
-    return (
-        "A point such as D->T: how alike the models pretrained on distance alone and on "
-        f"trianglearea alone represent the {likeness.n_cities} world cities, against what "
-        "fine-tuning pt1 on distance gained on Atlantis in trianglearea.",
-        f"{letters}. Improvement 0: as bad as the base on Atlantis, 1: as good as on the cities "
-        f"that it knows; cut off at 0 and {HIGHEST}.",
-        f"CKA: mean over pairs of seeds {_listed(likeness.seeds)}. Improvement: mean over seeds "
-        f"{_listed(seeds)}. {bars}",
+        statistics={
+            name: asdict(fit)
+            | {
+                "missing": len(points) - fit.n,
+                "seeds_of_cka": list(likeness.seeds),
+                "seeds_of_improvement": list(seeds),
+                "layer": likeness.layer,
+            }
+        },
     )
 
 
 def notes_of(name: str, fit: Association, points: pd.DataFrame) -> tuple[str, ...]:
     """Return the correlation, how far to trust it, and which points are missing."""
-    n = len(points)
-    counted = f"n = {fit.n}, missing {n - fit.n}"
-    if not np.isfinite(fit.r):
-        notes = [f"{name}: no correlation, which needs 3 points that differ ({counted})"]
-    else:
+    counted = f"n = {fit.n}, missing {len(points) - fit.n}"
+    notes = [f"{name}: no correlation, which needs 3 points that differ ({counted})"]
+    if np.isfinite(fit.r):
         notes = [
             f"{name}: Pearson r = {fit.r:.2f}, permutation p = {fit.permutation_p:.2g}, "
             f"p = {fit.p:.2g} as if points were independent ({counted}). Line: least squares.",
@@ -267,8 +244,8 @@ def notes_of(name: str, fit: Association, points: pd.DataFrame) -> tuple[str, ..
     lacking = points["label"][points[["cka", "normalised"]].isna().any(axis=1)]
     if len(lacking):
         notes.append(
-            f"Missing: {len(lacking)} of {n} points ({', '.join(lacking)}); missing.csv has the "
-            "commands that fill them."
+            f"Missing: {len(lacking)} of {len(points)} points ({', '.join(lacking)}); missing.csv "
+            "has the commands that fill them."
         )
     return tuple(notes)
 

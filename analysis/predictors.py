@@ -12,7 +12,6 @@ from analysis.figures.intervals import Intervals
 from analysis.figures.scatter import Scatter
 from analysis.options import Options
 from analysis.result import Result
-from analysis.statistics.matrices import trained_mask
 from analysis.statistics.prediction import PREDICTORS, Predictions, predict, scores_over_seeds
 from analysis.store.evaluations import read_improvements
 from analysis.store.missing import missing_cells
@@ -23,6 +22,9 @@ from worldrep.names import TASK_NAMES, finetunings
 
 NAME = "predictors"
 FAMILIES = ("ftwb2", "ftwb3", "ft2", "ft3")
+POINT_COLUMNS = [
+    "model", "task", "predicted", "actual", "predictor", "seed", "error", "cells", "run_id",
+]  # fmt: skip
 
 
 def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> Result:
@@ -39,7 +41,7 @@ def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> R
         name: {seed: predict(name, specialists[seed], actual[seed]) for seed in found.seeds}
         for name in PREDICTORS
     }
-    points = predicted_cells(predictions, actual, found.cells)
+    points = predicted_cells(predictions, found.cells)
     if points["error"].isna().all():
         raise NothingThere(
             f"{source.place} has no {family} model beside the one-task models of its tasks "
@@ -60,28 +62,19 @@ def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> R
     )
 
 
-def predicted_cells(
-    predictions: Predictions, actual: dict[int, pd.DataFrame], cells: pd.DataFrame
-) -> pd.DataFrame:
-    """Return a row per predictor, seed, model and task: predicted, actual, error, cells, run_id."""
-    tables = [
-        pd.DataFrame(
-            {
-                "predicted": values.stack(),
-                "actual": actual[seed].stack(),
-                "trained": trained_mask(list(actual[seed].index)).stack(),
-            }
-        )
-        .reset_index()
-        .assign(predictor=name, seed=seed)
+def predicted_cells(predictions: Predictions, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return predicted and actual value, error and run of each predictor, seed, model and task."""
+    values = {
+        (name, seed): values.stack(future_stack=True)
         for name, by_seed in predictions.items()
         for seed, (values, _) in by_seed.items()
-    ]
-    runs = cells[["seed", "ft", "task", "run_id"]].rename(columns={"ft": "model"})
-    points = pd.concat(tables).merge(runs, how="left", on=["seed", "model", "task"])
+    }
+    points = pd.concat(values, names=["predictor", "seed"]).rename("predicted").reset_index()
+    actual = cells.drop(columns="model").rename(columns={"ft": "model", "normalised": "actual"})
+    points = points.merge(actual, how="left", on=["seed", "model", "task"])
     points["error"] = points["predicted"] - points["actual"]
-    points["cells"] = points.pop("trained").map({True: "trained", False: "transfer"})
-    return points.assign(run_id=points.pop("run_id").fillna(""))
+    points["cells"] = points["trained"].map({True: "trained", False: "transfer"})
+    return points[POINT_COLUMNS]
 
 
 def ranking(scores: pd.DataFrame, family: str) -> Intervals:
@@ -116,14 +109,11 @@ def ranking(scores: pd.DataFrame, family: str) -> Intervals:
 def _in_words(row: Any, place: int) -> str:
     if not row.n:
         return f"{row.predictor}: nothing to compare (missing {row.missing} cells)"
-    text = (
+    rank = {True: "; worse than the first", False: "; not told apart from it", None: ""}
+    return (
         f"{row.predictor}: mean absolute error {row.mae:.3f}, r = {row.r:.2f}, "
         f"bias {row.bias:+.3f} (n = {row.n} cells, missing {row.missing})"
-    )
-    if place == 0 or row.differs_from_best is None:
-        return text
-    return text + (
-        "; worse than the first" if row.differs_from_best else "; not told apart from it"
+        f"{rank[row.differs_from_best] if place else ''}"
     )
 
 

@@ -6,8 +6,6 @@ fine-tuned on the other tasks gain on X. net = give - take; above 0 a net giver.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import numpy as np
 import pandas as pd
 
@@ -16,15 +14,16 @@ from analysis.figures.intervals import Intervals
 from analysis.options import Options
 from analysis.panels import seeds_in_words
 from analysis.result import Result
+from analysis.statistics.spread import over_seeds
 from analysis.store.evaluations import read_improvements
 from analysis.store.missing import missing_cells
 from analysis.store.source import Source
-from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES, finetunings
 
 NAME = "reciprocity"
 ONE = finetunings("ftwb1")
 SIDES = ("give", "take", "net")
+COLUMNS = ["task", "side", "mean", "std", "n", "low", "high", "missing", "seeds"]
 
 
 def reciprocity(source: Source, options: Options) -> Result:
@@ -37,7 +36,7 @@ def reciprocity(source: Source, options: Options) -> Result:
         name=NAME,
         options=options,
         seeds=found.seeds,
-        parts=[exchange_chart(over_seeds(by_seed), found.seeds)],
+        parts=[exchange_chart(by_seed, found.seeds)],
         missing=missing_cells(found.cells, "ftwb1", ONE),
         runs_used=found.runs_used,
         caveats=found.caveats,
@@ -57,19 +56,11 @@ def exchange(matrix: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"task": matrix.columns, "give": give, "take": take, "net": give - take})
 
 
-def over_seeds(by_seed: pd.DataFrame) -> pd.DataFrame:
-    """Return mean, std (ddof=1), interval and n over seeds of each task and side."""
-    rows = []
-    sums = by_seed.melt("task", SIDES, "side").groupby(["side", "task"], sort=False)["value"]
-    for (side, task), own in sums:
-        values = tuple(own.dropna())
-        row = {"task": task, "side": side, **asdict(spread_of(values))}
-        rows.append(row | {"missing": len(own) - len(values), "seeds": values})
-    return pd.DataFrame(rows)
-
-
-def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
-    """Chart all tasks, the greatest net giver first. table: of `over_seeds`."""
+def exchange_chart(by_seed: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
+    """Chart all tasks, the greatest net giver first. by_seed: rows of `exchange` with seed."""
+    sums = by_seed.melt(["task", "seed"], SIDES, "side")
+    table = over_seeds(sums, ["side", "task"], "value").drop(columns="seeds")
+    table = table.rename(columns={"parts": "seeds"})
     net = table[table["side"] == "net"].set_index("task")["mean"].sort_values(ascending=False)
     order = pd.MultiIndex.from_product([SIDES, net.index], names=["side", "task"])
     rows = table.set_index(["side", "task"]).loc[order]
@@ -87,7 +78,7 @@ def exchange_chart(table: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
             "give: how much a model fine-tuned on this task gains on the six others, summed; take: "
             "how much the six other models gain on this task; net = give - take.",
         ),
-        table=rows.reset_index()[list(table)],
+        table=rows.reset_index()[COLUMNS],
         x_label="sum of six normalised improvements (no unit)",
         label="task",
         value="mean",

@@ -390,7 +390,7 @@ def test_nothing_to_compare_ends_with_one_sentence(synthetic):
     fill(synthetic, tasks=(1,), seeds=(1,))
     with pytest.raises(StateError, match="a single model of pt1-1, ... pt1-7 at layer 3"):
         result()
-    with pytest.raises(StateError, match="of seeds 1, not of 7"):
+    with pytest.raises(StateError, match="it has pt1-1 with seeds 1"):
         result(seeds=(7,))
     with pytest.raises(InputError):
         result("deep")

@@ -6,6 +6,7 @@ pairs of seeds, by layer, and models of the same tasks against models of differe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from analysis.cka.families import (
     OTHER_SEED,
     SAME,
     SHARED_SEED,
+    SHUFFLED,
     Family,
     Likeness,
     compare_family,
@@ -28,7 +30,6 @@ from analysis.figures.heatmap import Panel
 from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
 from analysis.options import ALL, Options
 from analysis.result import Result
-from analysis.statistics.matrices import Summary
 from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere, Trained, nothing_of
@@ -37,7 +38,6 @@ from worldrep.names import PRETRAININGS, TASK_NAMES
 
 NAME = "cka"
 FAMILIES = {"pt1": "one task", "pt2": "two tasks", "pt3": "three tasks"}
-SHUFFLED = "cities shuffled"
 KINDS = (SAME, OTHER_SEED, SHARED_SEED, SHUFFLED)
 LABEL = "linear CKA (no unit)"
 
@@ -46,7 +46,7 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     """Compute the CKA matrices of all families in the store, at a layer or at `all` of them."""
     families, caveats = compare_families(source, options, parse_layer(layer, ALL))
     layers = [likeness for family in families for likeness in family.layers]
-    statistics = {own.name: statistics_of(own) for own in layers}
+    statistics = {own.name: pair_statistics(own) for own in layers}
     parts: list[Panel | Curves] = [panel_of(own, statistics[own.name]) for own in layers]
     if layer == ALL:
         parts += [curves_of(family, statistics) for family in families]
@@ -69,12 +69,12 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
 
 
 def compare_families(
-    source: Source, options: Options, layer: int | str
+    source: Source, options: Options, layer: int | str, names: Iterable[str] = FAMILIES
 ) -> tuple[list[Family], list[str]]:
     """Return the families that can be compared, and caveats about the others."""
     trained = Trained.read(source, options)
     families, caveats, faults = [], [], []
-    for name in FAMILIES:
+    for name in names:
         reason = "the store has no representations of its models"
         try:
             if family := compare_family(source, options, trained, name, layer):
@@ -88,15 +88,9 @@ def compare_families(
         return families, caveats
     if faults:
         raise faults[0]
-    kind = "representations of models pretrained on one, two or three tasks (pt1-X, pt2, pt3)"
+    kinds = ", ".join(f"{FAMILIES[name]} ({name}-X)" for name in names)
+    kind = f"representations of models pretrained on {kinds}"
     raise nothing_of(kind, "extract", options, source)
-
-
-def statistics_of(likeness: Likeness) -> dict[str, Any]:
-    """Return `pair_statistics`, and the CKA of shuffled cities."""
-    facts = pair_statistics(likeness.pairs, len(likeness.models), len(likeness.seeds))
-    further = {"n_cities": likeness.n_cities, "n_features": list(likeness.n_features)}
-    return facts | {SHUFFLED: likeness.chance} | further
 
 
 MIXTURES = Frame(
@@ -110,30 +104,31 @@ MIXTURES = Frame(
 
 def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
     """Return the heatmap of one family at one layer: means over pairs of seeds."""
-    seeds, layer = likeness.seeds, likeness.layer
+    seeds, words = likeness.seeds, f"{FAMILIES[likeness.family]}, layer {likeness.layer}"
     which = f"seeds {', '.join(map(str, seeds))}"
     if len(seeds) == 1:
         which = f"seed {seeds[0]} only: no spread"
     lines = (
         "How alike two models represent the same cities, each asked with its own (first) task: "
         f"linear CKA, double-centred. {likeness.n_cities} world cities, "
-        f"{likeness.features_in_words}, layer {layer}.",
+        f"{likeness.features_in_words}, layer {likeness.layer}.",
         "1: the same but for rotation and scale. 0: nothing in common. Each cell is the mean over "
         "all pairs of seeds, on the diagonal over pairs of different seeds.",
     )
     frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
-    return Panel(
-        likeness.name,
-        f"CKA of models pretrained on {FAMILIES[likeness.family]}, layer {layer}, {which}",
-        Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame),
-        mean_over_pairs(likeness.pairs, likeness.models, likeness.labels, len(seeds)),
-        notes=notes_of(statistics),
-    )
+    kind = Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
+    title = f"CKA of models pretrained on {words}, {which}"
+    matrix, notes = mean_over_pairs(likeness), notes_of(statistics)
+    return Panel(likeness.name, title, kind, matrix, notes=notes)
 
 
 def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
     """Return sentences about same against different tasks, and about CKA by chance."""
-    test = statistics["comparison"]
+    test, counted = statistics["comparison"], {}
+    for kind in KINDS:
+        found = statistics[kind]
+        some = found["mean"] is not None
+        counted[kind] = "{mean:.2f} ± {std:.2f} (n = {n})".format(**found) if some else "none"
     compared = "Same against different tasks: not compared, which needs pairs of both, two seeds."
     if test["n_first"] and test["n_second"]:
         compared = (
@@ -142,7 +137,6 @@ def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
             f"Mann-Whitney p = {test['p']:.2g} (too small, as pairs that share a model are not "
             "independent)."
         )
-    counted = {kind: _counted(statistics[kind]) for kind in KINDS}
     return (
         f"Pairs of models: same tasks (never one seed) {counted[SAME]}; different tasks, "
         f"different seeds {counted[OTHER_SEED]}; different tasks, same seed "
@@ -152,12 +146,6 @@ def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _counted(found: Summary) -> str:
-    if found["mean"] is None:
-        return "none"
-    return f"{found['mean']:.2f} ± {found['std']:.2f} (n = {found['n']})"
-
-
 def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
     """Chart models of the same tasks against models of different ones, by layer."""
     rows = [
@@ -165,19 +153,19 @@ def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
         for kind in KINDS
         for likeness in family.layers
     ]
-    layers = [likeness.layer for likeness in family.layers]
+    first, last = family.layers[0], family.layers[-1]
     return Curves(
         name=f"cka_{family.name}_by_layer",
         title=f"CKA of models pretrained on {FAMILIES[family.name]}, by layer",
         lines=(
-            f"Mean linear CKA over pairs of models, on {family.layers[0].n_cities} world cities; "
+            f"Mean linear CKA over pairs of models, on {first.n_cities} world cities; "
             "the same tasks are always of different seeds. Layer 0 is the embeddings.",
             f"{SHUFFLED.capitalize()}: CKA by chance, the cities of one in random order.",
         ),
         table=pd.DataFrame(rows).astype({"mean": float, "std": float}),
         x="layer",
         y="mean",
-        x_label=f"layer ({min(layers)} to {max(layers)})",
+        x_label=f"layer ({first.layer} to {last.layer})",
         y_label=LABEL,
         group="pairs_of_models",
         series="pairs_of_models",

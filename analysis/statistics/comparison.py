@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtri, ncfdtr, stdtr, stdtrit
 from scipy.stats import mannwhitneyu, wilcoxon
 
+from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import spread_of
 
@@ -51,18 +52,18 @@ class Paired:
 
 @dataclass(frozen=True)
 class RankSum:
-    """Mann-Whitney U of the first group, and its two-sided p.
+    """Mann-Whitney U of the first group, its two-sided p, and missing (NaN) values of both.
 
     effect: u / (n_first * n_second), the probability that a value of the first group exceeds one of
-    the second, ties counted half; missing: NaN values of both groups.
+    the second, ties counted half.
     """
 
     n_first: int
     n_second: int
-    u: float
-    p: float
-    effect: float
     missing: int
+    u: float = math.nan
+    p: float = math.nan
+    effect: float = math.nan
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Paired:
@@ -83,10 +84,9 @@ def paired(first: ArrayLike, second: ArrayLike) -> Paired:
     if spread.std > rounding:  # False for NaN
         t = spread.mean / spread.std * math.sqrt(spread.n)
         p = 2 * float(stdtr(spread.n - 1, -abs(t)))
-    signed = _signed_rank_p(differences, rounding)
-    return Paired(
-        spread.n, spread.mean, spread.std, spread.low, spread.high, t, p, signed, len(x) - spread.n
-    )
+    signed, missing = _signed_rank_p(differences, rounding), len(x) - spread.n
+    ends = spread.low, spread.high
+    return Paired(spread.n, spread.mean, spread.std, *ends, t, p, signed, missing)
 
 
 def _signed_rank_p(differences: NDArray[np.float64], rounding: float) -> float:
@@ -102,36 +102,28 @@ def _signed_rank_p(differences: NDArray[np.float64], rounding: float) -> float:
     return float(wilcoxon(np.round(different / rounding)).pvalue)
 
 
-def rank_sum(first: ArrayLike, second: ArrayLike) -> RankSum:
+def rank_sum(first: Sequence[float], second: Sequence[float]) -> RankSum:
     """Return the two-sided Mann-Whitney U test; u, p and effect are NaN if a group is empty.
 
     Exact if there are no ties and one group has at most eight values, else the normal
     approximation with continuity correction.
     """
-    groups = [np.asarray(values, dtype=float) for values in (first, second)]
-    x, y = (group[~np.isnan(group)] for group in groups)
-    missing = int(sum(np.isnan(group).sum() for group in groups))
-    if not len(x) or not len(y):
-        return RankSum(len(x), len(y), math.nan, math.nan, math.nan, missing)
-    test = mannwhitneyu(x, y, alternative="two-sided")
-    u = float(test.statistic)
-    return RankSum(len(x), len(y), u, float(test.pvalue), u / (len(x) * len(y)), missing)
+    x, y = (pd.Series(values, dtype=float).dropna() for values in (first, second))
+    missing = len(first) + len(second) - len(x) - len(y)
+    if x.empty or y.empty:
+        return RankSum(len(x), len(y), missing)
+    u, p = mannwhitneyu(x, y)
+    return RankSum(len(x), len(y), missing, u, p, u / (len(x) * len(y)))
 
 
 def spreads(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     """Return the spread over seeds of each model's quantities, with SPREAD_COLUMNS.
 
     values: columns model, family, seed, quantity, value; seeds: those that each quantity should
-    have. std has ddof=1, the interval is Student's; parts: the values in the order of the seeds.
+    have; missing counts the others.
     """
-    keys = ["model", "family", "quantity"]
-    rows = []
-    for names, own in values.groupby(keys, sort=False):
-        own = own.sort_values("seed")
-        row = dict(zip(keys, names, strict=True)) | asdict(spread_of(own["value"]))
-        rows.append(row | {"seeds": " ".join(map(str, own["seed"])), "parts": tuple(own["value"])})
-    table = pd.DataFrame(rows, columns=SPREAD_COLUMNS)
-    return table.assign(missing=len(seeds) - table["n"])
+    table = over_seeds(values, ["model", "family", "quantity"], "value")
+    return table.assign(missing=len(seeds) - table["n"])[SPREAD_COLUMNS]
 
 
 def comparisons(
@@ -139,19 +131,14 @@ def comparisons(
 ) -> pd.DataFrame:
     """Compare models pair by pair, each seed with the same seed, with COMPARISON_COLUMNS.
 
-    Args:
-        series: Values by model and quantity (index) and seed (columns); NaN is missing.
-        pairs: Names of the first and second model.
-        quantities: Quantities to compare.
-        wanted: Difference that `seeds_needed` seeds detect.
+    series: values by model and quantity (index) and seed (columns), NaN is missing; pairs: names of
+    the first and second model; wanted: difference that `seeds_needed` seeds detect.
 
-    Returns:
-        difference: mean of first - second over the seeds that both have; missing: seeds that one
-        of them lacks; p_holm: p of the paired t test corrected for the `tests` of that quantity;
-        detectable: smallest true difference that a t test over n seeds detects with power 0.8;
-        seeds_needed: for shares and improvements only (0.05 says nothing about an error with a
-        unit). Both take the standard deviation of the n differences as the true one and are NaN
-        where it is 0.
+    difference: mean of first - second over the seeds that both have; missing: seeds that one of
+    them lacks; p_holm: p of the paired t test corrected for the `tests` of that quantity;
+    detectable: smallest true difference that a t test over n seeds detects with power 0.8;
+    seeds_needed: for shares and improvements only (0.05 says nothing about an error with a unit).
+    Both take the standard deviation of the n differences as the true one and are NaN where it is 0.
     """
     values = dict(zip(series.index, series.to_numpy(dtype=float), strict=True))
     pairs, rows = list(pairs), []
@@ -164,14 +151,12 @@ def comparisons(
         ]
         corrected = holm([row["p"] for row in own])
         tests = len(own) - sum(map(math.isnan, corrected))
-        share = is_share(quantity)
         for row, p in zip(own, corrected, strict=True):
             std = math.nan if math.isnan(row["t"]) else row["std"]
-            needed = seeds_needed(std, wanted) if share else None
-            row["detectable"] = detectable_difference(std, row["n"])
-            row["seeds_needed"] = math.nan if needed is None else needed
-            rows.append(row | {"p_holm": p, "tests": tests})
-    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+            row |= {"detectable": detectable_difference(std, row["n"]), "p_holm": p, "tests": tests}
+            row["seeds_needed"] = seeds_needed(std, wanted) if is_share(quantity) else None
+        rows += own
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS).astype({"seeds_needed": float})
 
 
 def _compare(
@@ -195,8 +180,7 @@ def seeds_needed(std_of_difference: float, difference: float) -> int | None:
     """Return the fewest seeds (2 or more) at which a paired t test detects this difference.
 
     Detected: the two-sided test at LEVEL rejects with probability POWER. The standard deviation is
-    that of the paired differences, in the same unit. None if the difference is 0, if either
-    argument is NaN, or if more than MOST_SEEDS are needed.
+    that of the paired differences. None if the difference is 0, for NaN, or above MOST_SEEDS.
     """
     if math.isnan(std_of_difference) or math.isnan(difference) or difference == 0:
         return None
@@ -206,15 +190,6 @@ def seeds_needed(std_of_difference: float, difference: float) -> int | None:
     counts = range(MOST_SEEDS + 1)  # power grows with the count
     found = bisect_left(counts, True, lo=2, key=lambda n: _power(effect, n) >= POWER)
     return found if found <= MOST_SEEDS else None
-
-
-def detectable_difference(std: float, n: int) -> float:
-    """Return the smallest difference that a paired t test over n seeds detects (`seeds_needed`).
-
-    std: standard deviation of the paired differences; the result has its unit. NaN if std is NaN
-    or n < 2.
-    """
-    return std * _detectable_effect(n)
 
 
 @lru_cache(maxsize=256)
@@ -228,12 +203,20 @@ def _detectable_effect(n: int) -> float:
     return float(brentq(lambda effect: _power(effect, n) - POWER, 0.0, largest))
 
 
+def detectable_difference(std: float, n: int) -> float:
+    """Return the smallest difference that a paired t test over n seeds detects (`seeds_needed`).
+
+    std: standard deviation of the paired differences; the result has its unit. NaN if std is NaN
+    or n < 2.
+    """
+    return std * _detectable_effect(n)
+
+
 def _power(effect: float, n: int) -> float:
     """Return the probability that a paired t test over n seeds rejects.
 
-    effect: mean difference in standard deviations. t has the noncentral t distribution with n-1
-    degrees of freedom and noncentrality effect * sqrt(n); its square, noncentral F, covers both
-    tails.
+    effect: mean difference in standard deviations. t^2 has the noncentral F distribution with 1 and
+    n-1 degrees of freedom and noncentrality n * effect^2, which covers both tails.
     """
     critical = stdtrit(n - 1, 1 - LEVEL / 2)
     missed = float(ncfdtr(1, n - 1, effect**2 * n, critical**2))
@@ -244,19 +227,15 @@ def _power(effect: float, n: int) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p values for their number, in the same order: Holm 1979 (Scand. J. Statist. 6).
 
-    The k-th smallest of m becomes the largest of (m - i + 1) * p_i for i = 1..k, at most 1, which
-    bounds the probability of any false rejection whatever the dependence between the tests. NaN
-    stays NaN and does not count as a test. Raises ValueError for a value outside 0..1.
+    This bounds the probability of any false rejection whatever the dependence between the tests.
+    NaN stays NaN and does not count as a test. Raises ValueError for a value outside 0..1.
     """
-    p = np.asarray(p_values, dtype=float)
-    known = np.flatnonzero(~np.isnan(p))
-    if ((p[known] < 0) | (p[known] > 1)).any():
+    p = pd.Series(p_values, dtype=float)
+    if not p.dropna().between(0, 1).all():
         raise ValueError("p values are chances from 0 to 1")
-    order = known[p[known].argsort(kind="stable")]
-    steps = (len(order) - np.arange(len(order))) * p[order]
-    corrected = np.full(len(p), math.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return corrected.tolist()
+    steps = p.sort_values(kind="stable").dropna()
+    steps *= np.arange(len(steps), 0, -1)
+    return steps.cummax().clip(upper=1).reindex(p.index).tolist()
 
 
 def spread_bounds(n: int) -> tuple[float, float]:

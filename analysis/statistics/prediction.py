@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.stats
 
 from analysis.statistics.matrices import COLUMNS, specialists_of, trained_mask
 from worldrep.digests import random_stream
 from worldrep.errors import InputError, unknown
-from worldrep.names import FINETUNINGS, TASK_NAMES, has_warmup_rows
+from worldrep.names import FINETUNINGS, TASK_NAMES
 
 FEWEST_FOR_R = 3  # any two points lie on a line
 FEW_SEEDS = 5  # with fewer, all resamples of the seeds are enumerated
@@ -40,26 +41,16 @@ Prediction = tuple[pd.DataFrame, float]  # of one seed: values, fitted coefficie
 Predictions = Mapping[str, Mapping[int, Prediction]]  # predictor -> seed -> prediction
 
 
-def _maximum(v: Floats, similarity: Floats) -> Floats:
-    return v.max(axis=0)
-
-
-def _mean(v: Floats, similarity: Floats) -> Floats:
-    return v.mean(axis=0)
-
-
 def _geometric_mean(v: Floats, similarity: Floats) -> Floats:
     """Return exp(mean(ln v_s)); 0, its limit, where any v_s is 0 or below."""
-    positive = v.min(axis=0) > 0
-    return np.where(positive, np.exp(np.log(np.where(positive, v, 1)).mean(axis=0)), 0)
+    return np.where(v.min(axis=0) > 0, scipy.stats.gmean(v.clip(0), axis=0), 0)
 
 
 def _harmonic_mean(v: Floats, similarity: Floats) -> Floats:
     """Return k / sum(1 / v_s); 0, its limit, where any v_s is 0 or below."""
-    positive = v.min(axis=0) > 0
-    safe = np.where(positive, v, 1)
-    lowest = safe.min(axis=0)  # the unit, so that a tiny value does not overflow
-    return np.where(positive, lowest / (lowest / safe).mean(axis=0), 0)
+    lowest = v.min(axis=0).clip(0)  # the unit, so that a tiny value does not overflow
+    with np.errstate(all="ignore"):
+        return np.where(lowest > 0, lowest / (lowest / v).mean(axis=0), 0)
 
 
 def _similarity_weighted_mean(v: Floats, similarity: Floats) -> Floats:
@@ -79,8 +70,8 @@ class Predictor:
 
 
 PREDICTORS: dict[str, Predictor] = {
-    "maximum": Predictor("The best specialist decides.", _maximum),
-    "mean": Predictor("All specialists count the same.", _mean),
+    "maximum": Predictor("The best specialist decides.", lambda v, _: v.max(axis=0)),
+    "mean": Predictor("All specialists count the same.", lambda v, _: v.mean(axis=0)),
     "minimum": Predictor("The worst specialist decides.", lambda v, _: v.min(axis=0)),
     "geometric_mean": Predictor(
         "Specialists multiply: a low one pulls down, a 0 gives 0.", _geometric_mean
@@ -96,11 +87,11 @@ PREDICTORS: dict[str, Predictor] = {
     "maximum_with_decay": Predictor(
         "The best specialist times alpha, fitted on the seed's other models.",
         lambda v, _: np.zeros_like(v[0]),
-        _maximum,
+        lambda v, _: v.max(axis=0),
     ),
     "mean_with_interference": Predictor(
         "The mean plus beta times (maximum - minimum), beta fitted on the seed's other models.",
-        _mean,
+        lambda v, _: v.mean(axis=0),
         lambda v, _: np.ptp(v, axis=0),
     ),
 }
@@ -109,17 +100,11 @@ PREDICTORS: dict[str, Predictor] = {
 def predict(name: str, specialists: pd.DataFrame, actual: pd.DataFrame) -> Prediction:
     """Predict the rows of one seed; a fitted rule predicts each row from the other rows.
 
-    Args:
-        name: Key of PREDICTORS.
-        specialists: Normalised, rows ftwb1-1..7 (ft1-1..7 for ft rows), columns the seven tasks.
-        actual: Normalised, rows such as ftwb2-13; its values matter to fitted rules only.
-
-    Returns:
-        Predictions in the shape of actual, NaN where a specialist is missing or the other rows
-        leave nothing to fit on; and the coefficient fitted on all rows, for reporting, or NaN.
-
-    Raises:
-        InputError: The predictor or a model is unknown.
+    specialists: normalised, rows ftwb1-1..7 (ft1-1..7 for ft rows), columns the seven tasks;
+    actual: normalised, rows such as ftwb2-13, its values matter to fitted rules only. Returns
+    predictions in the shape of actual, NaN where a specialist is missing or the other rows leave
+    nothing to fit on; and the coefficient fitted on all rows, for reporting, or NaN. Raises
+    InputError if the predictor or a model is unknown.
     """
     if name not in PREDICTORS:
         raise unknown("predictor", name, PREDICTORS)
@@ -143,17 +128,13 @@ def _evaluate(formula: Formula, rows: Sequence[tuple[Floats, Floats]]) -> Floats
 
 def _rows(specialists: pd.DataFrame, fts: Sequence[str]) -> list[tuple[Floats, Floats]]:
     """Return the input of a formula for each model."""
-    families: dict[bool, tuple[Floats, Floats]] = {}
+    if strange := [ft for ft in fts if ft not in FINETUNINGS]:
+        raise unknown("model row", strange[0], FINETUNINGS)
     rows = []
     for ft in fts:
-        if ft not in FINETUNINGS:
-            raise unknown("model row", ft, FINETUNINGS)
-        if (warm := has_warmup_rows(ft)) not in families:
-            profiles = values_of(specialists.reindex(specialists_of(TASK_NAMES, ft)))
-            families[warm] = profiles, similarities(profiles)
+        profiles = values_of(specialists.reindex(specialists_of(TASK_NAMES, ft)))
         own = [TASK_NAMES.index(task) for task in FINETUNINGS[ft]]
-        v, alike = families[warm]
-        rows.append((v[own], alike[own]))
+        rows.append((profiles[own], similarities(profiles)[own]))
     return rows
 
 
@@ -178,60 +159,50 @@ def values_of(matrix: pd.DataFrame) -> Floats:
 
 def _least_squares(target: Floats, term: Floats) -> float:
     """Return the c that minimises the sum of (target - c * term)^2, over cells that have both."""
-    known = ~np.isnan(target) & ~np.isnan(term)
-    y, x = target[known], term[known]
-    square = float(x @ x)
-    return float(x @ y) / square if square > 0 else math.nan
+    square = np.nansum(np.where(np.isnan(target), np.nan, term) ** 2)
+    return float(np.nansum(target * term) / square) if square > 0 else math.nan
 
 
 def score(predicted: pd.DataFrame, actual: pd.DataFrame) -> dict[str, float]:
     """Compare one seed's predictions with its actual matrix; both rows x seven tasks.
 
-    Returns:
-        n: cells that have both values; missing: the others; mae: mean absolute error; rmse: root of
-        the mean squared error; bias: mean of predicted - actual; r: Pearson correlation, NaN for
-        fewer than three cells or without variance; trained_mae, transfer_mae: mae of the tasks that
-        the row's model was fine-tuned on, and of the others. NaN without a cell.
-
-    Raises:
-        InputError: The two do not have the same rows in the same order.
+    n: cells that have both values; missing: the others; mae: mean absolute error; rmse: root of the
+    mean squared error; bias: mean of predicted - actual; r: Pearson correlation, NaN for fewer than
+    three cells or without variance; trained_mae, transfer_mae: mae of the tasks that the row's
+    model was fine-tuned on, and of the others. NaN without a cell. Raises InputError if the two do
+    not have the same rows in the same order.
     """
     if list(predicted.index) != list(actual.index):
         raise InputError("predicted and actual matrix need the same rows in the same order")
-    both = {"guess": predicted, "truth": actual}
-    cells = pd.DataFrame({name: values_of(matrix).ravel() for name, matrix in both.items()})
-    known = cells.assign(trained=trained_mask(list(actual.index)).to_numpy().ravel()).dropna()
+    trained = trained_mask(list(actual.index)).to_numpy().ravel()
+    guess, truth = values_of(predicted).ravel(), values_of(actual).ravel()
+    known = pd.DataFrame({"guess": guess, "truth": truth, "trained": trained}).dropna()
     error = known["guess"] - known["truth"]
-    size, trained = error.abs(), known["trained"].astype(bool)
     varied = len(known) >= FEWEST_FOR_R and known[["guess", "truth"]].agg(np.ptp).min() >= ROUNDING
     return {
         "n": len(known),
-        "missing": len(cells) - len(known),
-        "mae": size.mean(),
+        "missing": len(truth) - len(known),
+        "mae": error.abs().mean(),
         "rmse": math.sqrt((error**2).mean()),
         "bias": error.mean(),
         "r": known["guess"].corr(known["truth"]) if varied else math.nan,
-        "trained_mae": size[trained].mean(),
-        "transfer_mae": size[~trained].mean(),
+        "trained_mae": error[known["trained"]].abs().mean(),
+        "transfer_mae": error[~known["trained"]].abs().mean(),
     }
 
 
 def scores_over_seeds(predictions: Predictions, actual: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
     """Return one row per predictor, the lowest mae first, with SCORE_COLUMNS.
 
-    MEANS are over the seeds, n and missing sums of cells. A seed in which a predictor has no cell
-    to compare is left out of its means and of n_seeds; a number that another seed lacks is NaN.
-
-    mae_low to mae_high and r_low to r_high: 95% percentile bootstrap over seeds, NaN for one seed.
-    All n^n resamples are enumerated for fewer than five seeds, else RESAMPLES are drawn, the same
-    for every predictor. With two or three seeds the interval is their range, which covers the true
-    mean far less often than 95% of the time.
+    MEANS are over the seeds with a cell to compare, which n_seeds counts; n and missing are sums of
+    cells; a number that one of these seeds lacks is NaN. mae_low to mae_high and r_low to r_high:
+    95% percentile bootstrap over seeds, NaN for one seed. All n^n resamples are enumerated for
+    fewer than five seeds, else RESAMPLES are drawn, the same for every predictor. With two or three
+    seeds the interval is their range, which covers the true mean far less often than 95%.
 
     differs_from_best: whether the same interval of the per-seed difference in mae from the first
-    row excludes 0; None with fewer than two seeds in common. The first row was chosen for being
-    best on these seeds, and with two or three seeds agreement in sign is enough.
-
-    Raises InputError if there are no seeds, or a predictor has others than the actual matrices.
+    row, which was chosen for being best on these seeds, excludes 0; None with fewer than two seeds
+    in common. Raises InputError without seeds, or if a predictor has others than `actual`.
     """
     for by_seed in predictions.values():
         if not actual or set(by_seed) != set(actual):
@@ -239,7 +210,12 @@ def scores_over_seeds(predictions: Predictions, actual: Mapping[int, pd.DataFram
                 "specialists and actual matrices need the same seeds, at least one; they have "
                 f"{sorted(by_seed)} and {sorted(actual)}"
             )
-    tables = {name: _by_seed(own, actual) for name, own in predictions.items()}
+    tables = {
+        name: pd.DataFrame(
+            {s: score(own[s][0], actual[s]) | {"coefficient": own[s][1]} for s in sorted(actual)}
+        ).T
+        for name, own in predictions.items()
+    }
     rows = [{"predictor": name} | _summary(table) for name, table in tables.items()]
     # Rounded, so that values which differ by rounding only stay in the order of PREDICTORS.
     frame = pd.DataFrame(rows).sort_values(
@@ -250,22 +226,12 @@ def scores_over_seeds(predictions: Predictions, actual: Mapping[int, pd.DataFram
     return frame.assign(differs_from_best=pd.Series(differs, dtype=object))[SCORE_COLUMNS]
 
 
-def _by_seed(own: Mapping[int, Prediction], actual: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
-    rows = {
-        seed: score(own[seed][0], actual[seed]) | {"coefficient": own[seed][1]}
-        for seed in sorted(actual)
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
 def _summary(table: pd.DataFrame) -> dict[str, float]:
     scored = table[table["n"] > 0]
-    row: dict[str, float] = table[["n", "missing"]].sum().astype(int).to_dict()
-    row["n_seeds"] = len(scored)
-    row |= scored[MEANS].mean(skipna=False).to_dict()
+    row = table[["n", "missing"]].sum().astype(int).to_dict() | {"n_seeds": len(scored)}
     for name in ("mae", "r"):
         row[f"{name}_low"], row[f"{name}_high"] = _interval(scored[name].to_numpy())
-    return row
+    return row | scored[MEANS].mean(skipna=False).to_dict()
 
 
 def _excludes_zero(difference: pd.Series) -> bool | None:
@@ -275,16 +241,13 @@ def _excludes_zero(difference: pd.Series) -> bool | None:
 
 def _interval(values: Floats) -> tuple[float, float]:
     """Return the 95% percentile interval of the mean of values, one for each seed."""
-    if len(values) < 2 or np.isnan(values).any():
+    n = len(values)
+    if n < 2 or np.isnan(values).any():
         return math.nan, math.nan
-    means = values[_resamples(len(values))].mean(axis=1)
-    # Bounds are means that occur: interpolated ones would be narrower still with few seeds.
-    low, high = np.percentile(means, INTERVAL, method="inverted_cdf")
-    return float(low), float(high)
-
-
-def _resamples(n: int) -> npt.NDArray[np.int64]:
-    """Return the seeds of each resample, (resamples, n): all of them if the seeds are few."""
     if n < FEW_SEEDS:
-        return np.array(list(itertools.product(range(n), repeat=n)))
-    return random_stream(0, "prediction", "seeds", n).integers(n, size=(RESAMPLES, n))
+        resamples = np.array([*itertools.product(range(n), repeat=n)])
+    else:
+        resamples = random_stream(0, "prediction", "seeds", n).integers(n, size=(RESAMPLES, n))
+    # Bounds are means that occur: interpolated ones would be narrower still with few seeds.
+    low, high = np.percentile(values[resamples].mean(axis=1), INTERVAL, method="inverted_cdf")
+    return float(low), float(high)

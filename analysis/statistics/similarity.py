@@ -74,7 +74,7 @@ def _overlap(x: Floating, y: Floating) -> float:
     return float(np.vdot(*((table @ table.T).astype(np.float64) for table in (x, y))))
 
 
-def _require_comparable(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None:
+def _require_comparable(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
     shapes = f"the shapes are {x.shape} and {y.shape}"
     if any(table.ndim != 2 or table.shape[1] == 0 for table in (x, y)):
         raise InputError(f"CKA compares tables of rows and at least one column; {shapes}")
@@ -112,7 +112,6 @@ def principal_components(x: npt.ArrayLike, k: int = 3) -> tuple[Array, Array]:
 
     Returns the scores (n, k) in the unit of x, and each component's share of the total variance
     (k,), NaN without variance. A component's sign makes its largest absolute loading positive.
-    Raises InputError if k is not in 1..min(n - 1, d), or if there is NaN or infinity.
     """
     table = np.asarray(x, dtype=np.float64)
     if table.ndim != 2:
@@ -132,11 +131,10 @@ def principal_components(x: npt.ArrayLike, k: int = 3) -> tuple[Array, Array]:
 def procrustes_table(configurations: Sequence[npt.ArrayLike]) -> Array:
     """Return how far m configurations (n, k) of the same cities differ in shape: (m, m), 0 to 1.
 
-    The sum of squared distances after both are shifted and scaled to norm 1 and one is rotated,
-    reflected and scaled onto the other (as `scipy.spatial.procrustes`). The best rotation of unit
+    As `scipy.spatial.procrustes` of every pair, without rotating a table: the best rotation of unit
     configurations A and B leaves 1 - s^2, where s is the sum of the singular values of A'B (Gower
-    1975), so that no (n, k) table is rotated. Raises InputError if the shapes differ, all points of
-    one coincide, or there is NaN or infinity.
+    1975). Raises InputError if the shapes differ, all points of one coincide, or there is NaN or
+    infinity.
     """
     arrays = [np.asarray(points, dtype=np.float64) for points in configurations]
     for array in arrays[1:] or arrays:

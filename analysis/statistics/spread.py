@@ -16,11 +16,9 @@ SPREAD = ["mean", "std", "low", "high", "n"]
 def over_seeds(table: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataFrame:
     """Average a column over the rows of each seed, then over seeds, for each group of `keys`.
 
-    The models of one seed share a base and count as one value. NaN counts as missing.
-
-    Returns:
-        The keys; mean, std (ddof=1), low and high (Student's 95% interval) and n over seeds; parts,
-        the values of the seeds; seeds, their names; rows and missing, which count rows.
+    The models of one seed share a base and count as one value. Returns the keys; SPREAD over seeds
+    (std with ddof=1, low and high of Student's 95% interval); parts, the values of the seeds;
+    seeds, their names; rows and missing (NaN), which count rows.
     """
     by_seed = table.groupby([*keys, "seed"], sort=False, observed=True)[column].mean()
     found = []

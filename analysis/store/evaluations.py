@@ -18,7 +18,6 @@ from analysis.store.missing import (
     MISSING_COLUMNS,
     Commands,
     base_caveats,
-    missing,
     run_caveats,
     weak_base_caveats,
     with_reasons,
@@ -63,9 +62,9 @@ class Evaluations:
     """Evaluations of some models and their bases.
 
     values: the means, one row per chosen run, split and task, with VALUE_COLUMNS; runs: table of
-    `choose` with base_evaluation_id (the evaluation of the base, or empty) and base_fault (why
-    there is none, or empty); sources: run id -> run. A base is chosen once for each of its
-    trainings, as models with one seed may start from different ones.
+    `choose` with base_evaluation_id and base_fault (why there is none), else empty; sources: run id
+    -> run. A base is chosen once for each of its trainings: models with one seed may start from
+    different ones.
     """
 
     values: pd.DataFrame
@@ -131,8 +130,8 @@ def _with_numbers(metrics: pd.DataFrame, runs: Mapping[str, StoredRun]) -> pd.Da
     """Add the value of each quantity of a run; NaN if it is not there or not finite."""
     own = {run_id: run.metrics for run_id, run in runs.items()}
     names = zip(metrics["run_id"], metrics["quantity"], strict=True)
-    values = np.array([own.get(run_id, {}).get(name, math.nan) for run_id, name in names], float)
-    return metrics.assign(value=np.where(np.isfinite(values), values, math.nan))
+    values = pd.Series([own.get(run_id, {}).get(name) for run_id, name in names], dtype=float)
+    return metrics.assign(value=values.where(np.isfinite(values)).to_numpy())
 
 
 def _with_bases(runs: pd.DataFrame) -> pd.DataFrame:
@@ -177,17 +176,14 @@ def improvement_cells(
     values = values.reindex(columns=["atlantis", "standard"])
     cells = cells.join(values["atlantis"].rename("value"), on=["run_id", "task"])
     cells = cells.join(values.add_prefix("base_"), on=["base_evaluation_id", "task"])
-    numbers = cells[["value", "base_atlantis", "base_standard"]]
-    numbers = numbers.assign(accuracy=[TASKS[task].accuracy for task in cells["task"]])
-    rows = numbers.itertuples(index=False, name=None)
-    unclipped = partial(normalized_improvement, clip=False)
-    cells["normalised_unclipped"] = [unclipped(*row) for row in rows]
+    accuracies = [TASKS[task].accuracy for task in cells["task"]]
+    numbers = cells["value"], cells["base_atlantis"], cells["base_standard"], accuracies
+    cells["normalised_unclipped"] = [*map(partial(normalized_improvement, clip=False), *numbers)]
     cells["normalised"] = cells["normalised_unclipped"].clip(LOWEST, HIGHEST)
     cells["based"] = cells["seed"].isin(evaluations.bases["seed"])
     why = partial(_why_missing, evaluations=evaluations, commands=commands)
-    gaps = missing(cells, cells.dropna(subset="normalised"), ["model", "seed", "task"], why)
-    cells = cells.join(gaps[["reason", "command"]]).fillna({"reason": "", "command": ""})
-    return cells[CELL_COLUMNS]
+    gaps = with_reasons(cells[cells["normalised"].isna()], why)[["reason", "command"]]
+    return cells.join(gaps).fillna({"reason": "", "command": ""})[CELL_COLUMNS]
 
 
 def _why_missing(cell: Any, evaluations: Evaluations, commands: Commands) -> tuple[str, str]:
@@ -259,11 +255,11 @@ def _choose_seeds(
     if evaluations.runs.empty:
         raise nothing_of("finished evaluation", "evaluate", options, source)
     if not asked & based & tuned:
-        of_seeds = f" for seeds {_listed(options.seeds)}" if options.seeds else ""
+        listed = [", ".join(map(str, sorted(own))) or "none" for own in (asked, based, tuned)]
         raise NothingThere(
-            f"{source.place} lacks a base and a model fine-tuned from it{of_seeds} "
-            f"({options.in_words}): it has bases of seeds {_listed(based)}; fine-tuned models of "
-            f"seeds {_listed(tuned)}"
+            f"{source.place} lacks a base and a model fine-tuned from it"
+            f"{f' for seeds {listed[0]}' if options.seeds else ''} ({options.in_words}): it has "
+            f"bases of seeds {listed[1]}; fine-tuned models of seeds {listed[2]}"
         )
     left_out = sorted(based - tuned - asked)
     return tuple(sorted(asked)), [
@@ -271,10 +267,6 @@ def _choose_seeds(
         *(f"seed {seed} has no evaluated base" for seed in sorted(asked - based)),
         *(f"seed {seed} has no fine-tuned model" for seed in sorted(asked - tuned)),
     ]
-
-
-def _listed(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(seeds))) or "none"
 
 
 @dataclass(frozen=True)
@@ -296,18 +288,18 @@ class Scores:
 
 def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = ()) -> Scores:
     """Read the numbers of these models, or of all. Raises NothingThere if none is evaluated."""
-    found = source.runs(stage="evaluate", **options.names)
-    found = [run for run in found if run.tag("checkpoints") == LAST]
+    every = source.runs(stage="evaluate", **options.names)
+    found = [run for run in every if run.tag("checkpoints") == LAST]
     if not found:
         raise nothing_of("finished evaluation", "evaluate", options, source)
     models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
     trained = Trained.read(source, options)
     evaluations = read_evaluations(source, trained, models, **options.names).of_seeds(seeds)
     pairs = [(str(model), family_of(model), seed) for seed in seeds for model in models]
-    wanted = pd.DataFrame(pairs, columns=["model", "family", "seed"])
     chosen = evaluations.runs[evaluations.runs["chosen"]].reset_index()
     chosen = chosen[["model", "seed", "run_id"]].drop_duplicates(["model", "seed"])
-    shown = wanted.merge(chosen, how="left").fillna({"run_id": ""})
+    shown = pd.DataFrame(pairs, columns=["model", "family", "seed"]).merge(chosen, how="left")
+    shown = shown.fillna({"run_id": ""})
     metrics = _with_numbers(shown.merge(METRICS, how="cross"), evaluations.sources)
     tuned = [model for model in models if model.ft != NO_FT and model.pretrain == PRETRAIN]
     cells = improvement_cells(evaluations, tuned, seeds, trained.commands)
@@ -317,15 +309,10 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
         raise NothingThere(f"the evaluations in {source.place} hold no number ({options.in_words})")
     places = {str(model): [*PRETRAININGS].index(model.pretrain) for model in models}
     values = values.sort_values("model", key=lambda own: own.map(places), kind="stable")
-    used = {*shown["run_id"], *cells["base_evaluation_id"]} - {""}
-    return Scores(
-        values=values[SCORE_COLUMNS].reset_index(drop=True),
-        models=models,
-        seeds=seeds,
-        runs=evaluations.runs.loc[sorted(used)],
-        absent=_missing_scores(metrics, cells, evaluations, trained.commands),
-        caveats=[*caveats, *evaluations.caveats],
-    )
+    runs = evaluations.runs.loc[sorted({*shown["run_id"], *cells["base_evaluation_id"]} - {""})]
+    absent = _missing_scores(metrics, cells, evaluations, trained.commands)
+    values = values[SCORE_COLUMNS].reset_index(drop=True)
+    return Scores(values, models, seeds, runs, absent, caveats + evaluations.caveats)
 
 
 def _improvements(cells: pd.DataFrame) -> pd.DataFrame:

@@ -18,13 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from analysis.options import ALL
-from analysis.store.missing import (
-    OTHER_CITIES,
-    UNKNOWN_CITIES,
-    city_caveats,
-    missing,
-    run_caveats,
-)
+from analysis.store.missing import missing, names_of, run_caveats
 from analysis.store.selection import KEYS, LAST, NothingThere, Trained, choose, run_table
 from analysis.store.source import Source
 from worldrep.data.world import World
@@ -33,7 +27,9 @@ from worldrep.evaluation.representations import DEFAULT_LAYER, POSITIONS, load_r
 from worldrep.names import ModelName, parse_model
 from worldrep.tracking import CITIES, StoredRun
 
-DEFAULT, LAYERS = "default", "cfg.extract_layers"
+DEFAULT = "default"
+OTHER_CITIES = "extracted from other cities"
+UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
 
 
 @dataclass(frozen=True)
@@ -100,9 +96,9 @@ def read_extractions(
     if not found:
         raise NothingThere(f"{source.place} has no representations of {_listed(wanted)}")
     runs = run_table(found.values(), trained.current)
-    digests = {run_id: run.tag("world_digest") for run_id, run in trained.runs.items()}
     runs["layers"] = [layers_of(run) for run in found.values()]
     runs["layer"] = [layer if isinstance(layer, int) else default_layer(r) for r in found.values()]
+    digests = {run_id: run.tag("world_digest") for run_id, run in trained.runs.items()}
     runs["world_digest"] = runs["model_run_id"].map(digests).fillna("")
     runs = choose(runs, "extraction", most_layers=layer == ALL)
     chosen = runs[runs["chosen"]]
@@ -114,7 +110,9 @@ def read_extractions(
         )
     own = pd.MultiIndex.from_frame(kept[KEYS])
     of_kept = runs[pd.MultiIndex.from_frame(runs[KEYS]).isin(own)]
-    caveats = [*city_caveats(chosen), *run_caveats(of_kept, "extraction", found)]
+    others = chosen[chosen["left_out"] != ""].groupby("left_out")
+    caveats = [f"{', '.join(names_of(rows))}: left out, {reason}" for reason, rows in others]
+    caveats += run_caveats(of_kept, "extraction", found)
     absent = _absent(wanted, chosen, layer, trained)
     world = _read_world(source, kept, names["world"])
     return Extractions(source, kept.iloc[pairs.get_indexer(own).argsort()], absent, caveats, world)
@@ -124,18 +122,16 @@ def _is_usable(run: StoredRun, layer: int | str) -> bool:
     """Whether an extraction has the layer, of the last checkpoint, with the default prompt."""
     if "cfg.n_layers" not in run.params:  # not one of ours
         return False
-    task = parse_model(run.tag("model")).tasks[0]
-    prompt = {"extract_task": task, "extract_positions": str(tuple(POSITIONS))}
-    is_usual = all(run.params.get(f"cfg.{name}") == value for name, value in prompt.items())
+    prompt = parse_model(run.tag("model")).tasks[0], str(tuple(POSITIONS))
+    asked = run.params.get("cfg.extract_task"), run.params.get("cfg.extract_positions")
     wanted = layer if isinstance(layer, int) else default_layer(run)
-    return run.tag("checkpoints") == LAST and is_usual and wanted in layers_of(run)
+    return run.tag("checkpoints") == LAST and asked == prompt and wanted in layers_of(run)
 
 
 def _left_out(digests: pd.Series) -> list[str]:
     """Return why each run is left out for its cities; empty if it has those that most have."""
-    usual = Counter(digests[digests != ""]).most_common(1)
-    kept = usual[0][0] if usual else None
-    return ["" if d == kept else OTHER_CITIES if d else UNKNOWN_CITIES for d in digests]
+    usual = next(iter(Counter(filter(None, digests)).most_common(1)), ("", 0))[0]
+    return [UNKNOWN_CITIES if not d else OTHER_CITIES if d != usual else "" for d in digests]
 
 
 def _absent(
@@ -195,4 +191,6 @@ def default_layer(run: StoredRun) -> int:
 
 def layers_of(run: StoredRun) -> tuple[int, ...]:
     """Return the layers that an extraction has, such as (0, 3); empty if it does not say."""
-    return tuple(int(number) for number in re.findall(r"\d+", run.params.get(LAYERS, "")))
+    return tuple(
+        int(number) for number in re.findall(r"\d+", run.params.get("cfg.extract_layers", ""))
+    )

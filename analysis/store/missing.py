@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,8 +19,6 @@ from worldrep.settings import FIELDS, SHARED_GROUPS
 from worldrep.tracking import DEFAULT_EXPERIMENT, StoredRun
 
 MISSING_COLUMNS = ["matrix", "seed", "model", "task", "reason", "command"]
-OTHER_CITIES = "extracted from other cities"
-UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
 SHOWN_MODELS = 3
 CLEAR = 2.0  # standard errors
 _OWN = [name for name, spec in FIELDS.items() if spec.metadata["group"] == "training"]
@@ -42,21 +41,16 @@ def with_reasons(rows: pd.DataFrame, why: Why) -> pd.DataFrame:
 
 
 def explained(table: pd.DataFrame, gaps: Iterable[pd.DataFrame], on: list[str]) -> pd.DataFrame:
-    """Add the columns reason and command: those of all gaps of a row, joined.
+    """Add the columns reason and command: those of all gaps of a row, joined, else empty.
 
-    gaps: tables of `missing`; on: key columns of all tables. A row without gaps has empty texts.
+    gaps: tables of `missing`; on: key columns of all tables.
     """
-    found: dict[Any, tuple[dict[str, None], dict[str, None]]] = {}
-    for gap in gaps:
-        keys = gap[on].itertuples(index=False, name=None)
-        for key, reason, command in zip(keys, gap["reason"], gap["command"], strict=True):
-            reasons, commands = found.setdefault(key, ({}, {}))
-            reasons[reason] = commands[command] = None
-    facts = [found.get(key, ({}, {})) for key in table[on].itertuples(index=False, name=None)]
-    return table.assign(
-        reason=["; ".join(reasons) for reasons, _ in facts],
-        command=[" && ".join(filter(None, commands)) for _, commands in facts],
-    )
+    every, keys = pd.concat(gaps), pd.MultiIndex.from_frame(table[on])
+    for column, separator in (("reason", "; "), ("command", " && ")):
+        texts = every[every[column] != ""].drop_duplicates([*on, column])
+        joined = texts.groupby(on)[column].agg(separator.join)
+        table = table.assign(**{column: joined.reindex(keys, fill_value="").to_numpy()})
+    return table
 
 
 def missing_table(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
@@ -88,11 +82,8 @@ def missing_expected(
     gaps["reason"] = gaps["ft"] + ": " + gaps["reason"]
     wanted = product([matrix], cells["seed"].unique(), fts, TASK_NAMES)
     table = pd.DataFrame(wanted, columns=["matrix", "seed", "model", "task"])
-    for column, separator in (("reason", "; "), ("command", " && ")):
-        texts = gaps[gaps[column] != ""].drop_duplicates(["seed", "model", "task", column])
-        joined = texts.groupby(["seed", "model", "task"])[column].agg(separator.join)
-        table = table.join(joined, on=["seed", "model", "task"])
-    return table.dropna(subset="reason").fillna({"command": ""})
+    table = explained(table, [gaps], ["seed", "model", "task"])
+    return table[table["reason"] != ""]
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,8 @@ class Commands:
             further = names if model.pretrain != "pt1" else {}
             names = {"ft": model.ft, "strategy": model.strategy} | further
         entry = "pretrain" if model.ft == NO_FT else "finetune"
-        return self._run(entry, **names, width=model.width, seed=seed, **self._names)
+        place = {"scale": self.scale, "world": self.world}
+        return self._run(entry, **names, width=model.width, seed=seed, **place)
 
     def evaluate(
         self, model: ModelName, seed: int, entry: str = "evaluate", **parameters: object
@@ -125,7 +117,8 @@ class Commands:
         training = self.trained.get((str(model), seed))
         if training and training not in self.current:
             return self._run(entry, run_id=training, **parameters)
-        command = self._run(entry, model=model, seed=seed, **parameters, **self._names)
+        parameters |= {"scale": self.scale, "world": self.world}
+        command = self._run(entry, model=model, seed=seed, **parameters)
         return command if training else f"{self.train(model, seed)} && {command}"
 
     def extract(self, model: ModelName, seed: int, **parameters: object) -> str:
@@ -144,22 +137,12 @@ class Commands:
         """Delete a damaged run, then compute it again by a command."""
         return f"mlflow runs delete --run-id {run_id} && {command}"
 
-    @property
-    def _names(self) -> dict[str, str]:
-        return {"scale": self.scale, "world": self.world}
-
     def _run(self, entry: str, **parameters: object) -> str:
         shown = {name: value for name, value in parameters.items() if value != _USUAL.get(name)}
         typed = " ".join(f"-P {name}={value}" for name, value in shown.items())
         is_usual = self.experiment == DEFAULT_EXPERIMENT
         where = "" if is_usual else f" --experiment-name {shlex.quote(self.experiment)}"
         return f"mlflow run . -e {entry} {typed}{where} --env-manager local"
-
-
-def city_caveats(runs: pd.DataFrame) -> list[str]:
-    """Name the extractions that are left out for their cities, as their column left_out says."""
-    groups = runs[runs["left_out"] != ""].groupby("left_out")
-    return [f"{', '.join(_names(own))}: left out, {reason}" for reason, own in groups]
 
 
 def run_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:
@@ -190,9 +173,14 @@ def duplicate_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredR
     return caveats
 
 
+def names_of(runs: pd.DataFrame) -> list[str]:
+    """Return the model and seed of each run as text."""
+    return [f"{run.model} seed {run.seed}" for run in runs.itertuples()]
+
+
 def currency_caveats(runs: pd.DataFrame) -> list[str]:
     """Name the chosen models whose fingerprint does not match the current code and settings."""
-    models = _names(runs[runs["chosen"] & ~runs["current"]])
+    models = names_of(runs[runs["chosen"] & ~runs["current"]])
     others = f" and {len(models) - SHOWN_MODELS} others" if len(models) > SHOWN_MODELS else ""
     listed = f"{', '.join(models[:SHOWN_MODELS])}{others} {'are' if models[1:] else 'is'}"
     how = "not trained as the name alone stands for today: other settings, cities or version"
@@ -222,14 +210,14 @@ def weak_base_caveats(bases: Iterable[StoredRun]) -> list[str]:
 
 def _is_weak(metrics: Mapping[str, float], task: str) -> bool:
     """Whether the two splits hardly differ in a task; False without the numbers to tell."""
-    known, unknown = (
-        [metrics.get(f"{split}/{task}/{fact}", math.nan) for fact in ("mean", "std", "n")]
-        for split in ("standard", "atlantis")
+    facts = product(("standard", "atlantis"), ("mean", "std", "n"))
+    known, std, n, unknown, other_std, other_n = (
+        metrics.get(f"{split}/{task}/{fact}", math.nan) for split, fact in facts
     )
-    if not (known[2] > 0 and unknown[2] > 0):
+    if not (n > 0 and other_n > 0):
         return False
-    gain = known[0] - unknown[0] if TASKS[task].accuracy else unknown[0] - known[0]
-    return gain < CLEAR * math.hypot(*(std / math.sqrt(n) for _, std, n in (known, unknown)))
+    gain = known - unknown if TASKS[task].accuracy else unknown - known
+    return gain < CLEAR * math.hypot(std / math.sqrt(n), other_std / math.sqrt(other_n))
 
 
 def setting_caveats(runs: Iterable[StoredRun]) -> list[str]:
@@ -238,10 +226,10 @@ def setting_caveats(runs: Iterable[StoredRun]) -> list[str]:
     World, rows and model are compared among all runs; settings of the training among models of the
     same kind of pretraining and with equally many tasks of fine-tuning.
     """
-    every, groups = list(runs), dict[tuple[str, str], list[StoredRun]]()
+    every, groups = list(runs), defaultdict[tuple[str, str], list[StoredRun]](list)
     for run in every:
         kind, dash, _ = run.tag("pretrain").partition("-")
-        groups.setdefault((kind + dash, run.tag("ft").partition("-")[0]), []).append(run)
+        groups[kind + dash, run.tag("ft").partition("-")[0]].append(run)
     compared = [("models", every, _SHARED)]
     for (_, ft), own in groups.items():
         compared.append(("bases" if ft == NO_FT else f"{ft} models", own, _OWN))
@@ -266,7 +254,3 @@ def _in_words(values: pd.Series) -> str:
         f"{value} ({own[0] if len(own) == 1 else f'{len(own)} models'})"
         for value, own in sorted(groups, key=lambda group: -len(group[1]))
     )
-
-
-def _names(runs: pd.DataFrame) -> list[str]:
-    return [f"{run.model} seed {run.seed}" for run in runs.itertuples()]

@@ -62,9 +62,9 @@ def choose_models(
 
     asked: empty for all models. Raises NothingThere if no run is of these models and seeds.
     """
-    known = [(known_model(run.tag("model")), int(run.tag("seed"))) for run in runs]
-    strange = {run.tag("model") for run, (model, _) in zip(runs, known, strict=True) if not model}
-    pairs = {(model, seed) for model, seed in known if model}
+    known = {(known_model(r.tag("model")), int(r.tag("seed")), r.tag("model")) for r in runs}
+    strange = {name for model, _, name in known if not model}
+    pairs = {(model, seed) for model, seed, _ in known if model}
     wanted = {
         (model, seed)
         for model, seed in pairs

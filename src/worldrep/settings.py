@@ -83,7 +83,9 @@ class Settings:
     clip_norm: float = _setting("training", "largest gradient norm, 0 for no limit", least=0.0)
     loss: str = _setting("training", "tokens that the loss covers", allowed=LOSSES)
     precision: str = _setting("training", "arithmetic; auto is bf16 on CUDA", allowed=PRECISIONS)
-    compute: str = _setting("training", "implementation; plain is that of transformers", allowed=COMPUTATIONS)
+    compute: str = _setting(
+        "training", "plain: the forward pass of transformers", allowed=COMPUTATIONS
+    )
     n_checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
     n_validations: int = _setting("training", "validations during training", least=1)
 

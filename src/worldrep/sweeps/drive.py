@@ -177,7 +177,7 @@ class SweepDriver:
                 self.study.tell(trial.number, state=TrialState.PRUNED)
             return
         if run:
-            self.store.tag(run.id, **{STATE: FAILED})
+            self.store.client.set_tag(run.id, f"worldrep.{STATE}", FAILED)
             if run.status == "FAILED":
                 failure = failure or run.tag("error") or "its run does not say why"
         if failure := failure or self._repeat(trial):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -165,13 +165,9 @@ def _distribution(name: str, given: Any, settings: Settings) -> BaseDistribution
     values = tuple(dict.fromkeys(_value(name, text, settings) for text in given))
     if len(values) < 2:
         raise InputError(f"{name} has fewer than two different values to choose from")
-    _check_bounds(name, values, settings)
-    return CategoricalDistribution(values)
-
-
-def _check_bounds(name: str, values: Iterable[Any], settings: Settings) -> None:
     for value in values:
-        replace(settings, **{name: value})
+        replace(settings, **{name: value})  # checks the bounds
+    return CategoricalDistribution(values)
 
 
 def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistribution:
@@ -199,7 +195,8 @@ def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistr
     ):
         if not is_right:
             raise InputError(f"{name}{fault}")
-    _check_bounds(name, (low, high), settings)
+    for end in (low, high):
+        replace(settings, **{name: end})  # checks the bounds
     if kind == "int":
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)

@@ -25,7 +25,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from worldrep import __version__
 from worldrep.errors import InputError, StateError
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
-from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, first_claim
+from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
 from worldrep.training.checkpoint import step_of
 
@@ -82,16 +82,15 @@ class Store:
 
     def find(self, **tags: str) -> list[StoredRun]:
         """Return the runs with all these tags (without prefix), the newest first."""
-        terms = [f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items()]
+        query = " and ".join(f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items())
         order = {"max_results": PAGE_RUNS, "order_by": ["attributes.start_time DESC"]}
-        query = [self.experiment_id], " and ".join(terms)
-        search = partial(self.client.search_runs, *query, **order)
+        search = partial(self.client.search_runs, [self.experiment_id], query, **order)
         with gc_disabled():
             page = search()
-            runs = [StoredRun.of(run) for run in page]
+            runs = list(map(StoredRun.of, page))
             while page.token:
                 page = search(page_token=page.token)
-                runs += [StoredRun.of(run) for run in page]
+                runs += map(StoredRun.of, page)
         return runs
 
     def finished(self, fingerprint: str) -> StoredRun | None:
@@ -138,11 +137,6 @@ class Store:
         entries = self.client.list_artifacts(run_id, CHECKPOINTS)
         steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
         return sorted(step for step in steps if step is not None)
-
-    def tag(self, run_id: str, **tags: str) -> None:
-        """Set tags (without prefix) of a run that no process works on."""
-        for name, value in tags.items():
-            self.client.set_tag(run_id, f"{TAG}{name}", value)
 
     def adopt(self, run_id: str, parent: str | None) -> None:
         """Make a run the child of `parent`, unless it has a parent already."""
@@ -263,7 +257,7 @@ class Store:
         return newest.id, number
 
     def _create(self, spec: RunSpec, launched: bool) -> str:
-        tags = spec.all_tags | first_claim()
+        tags = spec.all_tags | {OWNER: claim_text()}
         if spec.parent:
             tags[MLFLOW_PARENT_RUN_ID] = spec.parent
         if launched:
@@ -289,14 +283,10 @@ def _ended_on_error(run: OpenRun) -> Iterator[None]:
     """End the run as FAILED or KILLED when the block raises."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        _abandon(run, "KILLED")
-        raise
-    except TakenError:
-        _abandon(run, "FAILED")
-        raise
     except BaseException as fault:
-        _abandon(run, "FAILED", fault)
+        killed = isinstance(fault, KeyboardInterrupt | SystemExit)
+        named = not killed and not isinstance(fault, TakenError)
+        _abandon(run, "KILLED" if killed else "FAILED", fault if named else None)
         raise
 
 

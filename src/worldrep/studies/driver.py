@@ -151,7 +151,7 @@ class StudyDriver:
         self._read_finished()
         while True:
             if not self.interrupted:
-                self._study_run.summarized = self._summaries.update_all(self._study_run.summarized)
+                self._summaries.update()
             self._study_run.close(self._scheduler, self.interrupted)
             # A driver that ended while this one owned the study's run could not add its steps.
             if self.interrupted or not self._read_finished():

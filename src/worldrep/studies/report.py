@@ -141,17 +141,13 @@ class Left:
         steps = [state.step for state in states.values() if state.state != DONE]
         tokens, seconds = 0, []
         for step in steps:
-            speed_or_seconds = typical.get((step.kind, step.settings.width))
+            found = typical.get((step.kind, step.settings.width))
             own = training_tokens(step.settings) if step.kind == "train" else 0
             tokens += own
-            if speed_or_seconds:
-                seconds.append(own / speed_or_seconds if own else speed_or_seconds)
-        n_trainings = sum(len(found) for (kind, _), found in measured.items() if kind == "train")
-        basis = (
-            f"the medians of {n_trainings} finished trainings and "
-            f"{sum(map(len, measured.values())) - n_trainings} evaluations and extractions of the "
-            "same scale, by width"
-        )
+            if found:
+                seconds.append(own / found if own else found)
+        n_finished = sum(map(len, measured.values()))
+        basis = f"the medians of {n_finished} finished steps of the same scale, by width"
         total = sum(seconds) if seconds or not steps else None
         return cls(len(steps), tokens, total, len(steps) - len(seconds), basis)
 

@@ -145,7 +145,7 @@ class Launch:
         if self._run_id is None:
             return
         note = f"This command's result is run {result.id}, {result.name}."
-        for key, value in (("worldrep.result_run_id", result.id), ("mlflow.note.content", note)):
-            self._client.set_tag(self._run_id, key, value)
+        self._client.set_tag(self._run_id, "worldrep.result_run_id", result.id)
+        self._client.set_tag(self._run_id, "mlflow.note.content", note)
         self._client.update_run(self._run_id, name=f"launch of {result.name}")
         self._run_id = None

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 @cli.option("out", "figures", "Folder for the figures.")
 @cli.shared_options
 def main(study: str, out: str, **options: Any) -> None:
-    """Train, evaluate and extract every model of a study, then draw its heatmaps.
-
-    Without --seed, --scale or --world, the study's own are used.
-    """
+    """Do what is left of a study and draw heatmaps; default seed, scale and world are its own."""
     from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
 

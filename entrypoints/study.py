@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 @cli.executor_options
 @cli.override_options
 def main(name: str, action: str, format: str, shard: str, **options: Any) -> None:
-    """Train, evaluate and extract every model of a study that is not done yet.
-
-    Without --seeds, --widths, --worlds or --scale, the study's own are used.
-    """
+    """Do what is left of a study; seeds, widths, worlds and scale are its own by default."""
     cli.check_name("action", action, ("run", "status", "plan"))
     cli.check_name("format", format, ("table", "json"))
     from worldrep.executors import ExecutorOptions

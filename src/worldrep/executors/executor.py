@@ -47,13 +47,12 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """Where jobs run.
+    """Where jobs run. Raises InputError for values that do not go together.
 
     executor: auto is inline for one worker and processes for several; workers: jobs at once; cpus:
     cores of each worker, 0 for an equal part of this machine's (of a cluster: one); gpus: share of
     a GPU for each worker, None for an equal part of those available; address: of the Ray cluster;
     perform: function that does a job, as `module:function`.
-    Raises InputError for values that do not go together.
     """
 
     executor: str = AUTO

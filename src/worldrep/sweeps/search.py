@@ -182,14 +182,13 @@ def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistr
         raise InputError(f"{name} is not a number: list its values, such as [full, answer]")
     numbers = {k: _value(name, given[k], settings) for k in ("low", "high", "step") if k in given}
     low, high, step = numbers["low"], numbers["high"], numbers.get("step")
-    ends, finite = f" runs from {low} to {high}:", math.isfinite(low) and math.isfinite(high)
-    log_end = f" runs from {low}: on a logarithmic scale it must be above 0"
+    ends = f" runs from {low} to {high}:"
     fits = step is None or 0 < step <= high - low
     for is_right, fault in (
         (isinstance(log, bool), f": log={log!r} is not one of: true, false"),
-        (finite, f"{ends} both must be finite"),
+        (math.isfinite(low) and math.isfinite(high), f"{ends} both must be finite"),
         (low < high, f"{ends} low must be below high"),
-        (not log or low > 0, log_end),
+        (not log or low > 0, f" runs from {low}: on a logarithmic scale it must be above 0"),
         (not log or step is None, " cannot have both log and step"),
         (fits, f": step={step} must be above 0 and within the range"),
     ):

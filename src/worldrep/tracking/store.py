@@ -47,17 +47,12 @@ class Store:
     def connect(
         cls, experiment: str | None = None, uri: str | None = None, *, create: bool = True
     ) -> Store:
-        """Open the store, and create its database if needed.
+        """Open the store, and create its database and the experiment if needed.
 
-        Args:
-            experiment: Its name; default: the one that `mlflow run` or the environment names, else
-                "worldrep".
-            uri: Tracking URI, which becomes MLflow's own; default: MLflow's.
-            create: Create the experiment if it does not exist.
-
-        Raises:
-            StateError: The store cannot be reached or read.
-            InputError: The experiment does not exist.
+        experiment: its name, by default the one that `mlflow run` or the environment names, else
+        "worldrep"; uri: tracking URI, which becomes MLflow's own, by default MLflow's. Raises
+        StateError if the store cannot be read, InputError if `create` is false and the experiment
+        does not exist.
         """
         if uri is not None:
             mlflow.set_tracking_uri(uri)
@@ -151,13 +146,8 @@ class Store:
     def run(self, spec: RunSpec, *, launched: bool = False) -> Iterator[OpenRun]:
         """Open the run of a piece of work, new or resumed, and close it as the block ended.
 
-        Args:
-            spec: The work.
-            launched: It is what `mlflow run` was called for; the run that it created is used.
-
-        Raises:
-            TakenError: As `claim`.
-            StateError: The store failed.
+        launched: `mlflow run` was started for this work, and the run that it created is used.
+        Raises TakenError as `claim` does, StateError if the store failed.
         """
         run = self.claim(spec, launched=launched)
         try:

@@ -1,4 +1,4 @@
-"""MLflow stores for benchmarks and tests: in a folder of their own, filled by simulated steps.
+"""MLflow stores for benchmarks and tests: in a folder, on a server, filled by simulated steps.
 
 A simulated step logs what a real one logs, with made-up numbers.
 """
@@ -6,9 +6,15 @@ A simulated step logs what a real one logs, with made-up numbers.
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from unittest.mock import patch
@@ -29,6 +35,7 @@ from worldrep.training.checkpoint import folder_name
 from worldrep.training.progress import Progress, ProgressCallback
 
 ROOT = Path(__file__).parents[1]
+START_SECONDS, STOP_SECONDS = 120, 30
 PERFORM = "benchmarks.stores:perform"
 STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
 SPLITS = ("standard", "atlantis", "multi")
@@ -46,6 +53,60 @@ def working_in(folder: Path, uri: str = "", experiment: str = "worldrep") -> Ite
     with patch.dict(os.environ, environment), chdir(folder):
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
         yield
+
+
+@contextmanager
+def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
+    """Run `mlflow server`, with artifacts and log in a folder; yield its address.
+
+    Raises RuntimeError if it does not start.
+    """
+    port, log = free_port(), folder / "server.log"
+    # fmt: off
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend_uri,
+        "--artifacts-destination", str(folder / "artifacts"), "--workers", "1",
+        "--host", "127.0.0.1", "--port", str(port),
+    ]
+    # fmt: on
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(process, log, lambda: _is_healthy(address))
+        yield address
+    finally:  # it leads a group of processes
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
+    """Wait until a server is ready. Raises RuntimeError with its log when it does not start."""
+    deadline = time.monotonic() + START_SECONDS
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the server of {log} did not start: {log.read_text()[-3000:]}")
+        time.sleep(0.1)
+
+
+def _is_healthy(address: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 def large_study(n_models: int, n_seeds: int = 4) -> Graph:

@@ -21,8 +21,7 @@ from unittest.mock import patch
 from mlflow import MlflowClient
 
 from benchmarks.report import Tables, benchmark, timed
-from benchmarks.stores import working_in
-from tests.servers import mlflow_server
+from benchmarks.stores import mlflow_server, working_in
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings

@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster and an MLflow server for tests and benchmarks, started and ended here."""
+"""A PostgreSQL cluster for tests, started and ended here."""
 
 from __future__ import annotations
 
@@ -7,71 +7,15 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-START_SECONDS, STOP_SECONDS = 120, 30
+from benchmarks.stores import free_port, wait_for
+
+STOP_SECONDS = 30
 UNPRIVILEGED = "nobody"
-
-
-@contextmanager
-def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
-    """Run `mlflow server`, with artifacts and log in a folder; yield its address.
-
-    Raises RuntimeError if it does not start.
-    """
-    port, log = free_port(), folder / "server.log"
-    # fmt: off
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend_uri,
-        "--artifacts-destination", str(folder / "artifacts"), "--workers", "1",
-        "--host", "127.0.0.1", "--port", str(port),
-    ]
-    # fmt: on
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=out, stderr=out, start_new_session=True
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(process, log, lambda: _is_healthy(address))
-        yield address
-    finally:  # it leads a group of processes
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def wait_for(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
-    """Wait until a server is ready. Raises RuntimeError with its log when it does not start."""
-    deadline = time.monotonic() + START_SECONDS
-    while not ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the server of {log} did not start: {log.read_text()[-3000:]}")
-        time.sleep(0.1)
-
-
-def _is_healthy(address: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-        return bool(answer.status == 200)
-    return False
 
 
 @contextmanager

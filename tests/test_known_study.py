@@ -83,10 +83,7 @@ def study(new_store):
     """The tracking URI of a store that holds the study."""
     with new_store("exp1") as (uri, patch):
         patch.setattr("benchmarks.stores.CURVE_POINTS", 20)  # 200 are more of the same
-        patch.setattr(
-            "benchmarks.stores.score",
-            lambda of, *suite: known_score(of.model_name, of.seed, *suite),
-        )
+        patch.setattr("benchmarks.stores.score", known_score)
         graph = expand(load_definition("exp1").changed(seeds=SEEDS))
         result = run_study(Store.connect(), graph, MADE_UP)
     assert result.counts["done"] == len(graph.steps) == 348

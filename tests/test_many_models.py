@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from servers import mlflow_server, postgres
+from servers import postgres
 
-from benchmarks.stores import PERFORM, large_study
+from benchmarks.stores import PERFORM, large_study, mlflow_server
 from worldrep.executors import ExecutorOptions
 from worldrep.studies.driver import run_study
 from worldrep.tracking import Store

@@ -5,18 +5,18 @@ python -m benchmarks.data --sizes 1000000    # rows that a task trains on
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import resource
 import tempfile
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, islice, pairwise
 from statistics import mean
 from typing import Any
 from unittest.mock import patch
 
 from benchmarks.report import Rows, Tables, benchmark, in_turns
-from tests.plain_answers import ANSWERS
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.sets import load_rows
 from worldrep.data.tasks import TASKS
@@ -27,6 +27,8 @@ from worldrep.settings import Settings
 
 PLAIN_ROWS = 10_000  # of the plain generator in each round
 POOLS = ("world", "atlantis")
+
+Point = Sequence[int]
 
 
 @benchmark
@@ -94,7 +96,7 @@ def plain_rows(task: str, world: World) -> Iterator[list[int]]:
     ids, wanted = list(points), False
     while True:
         chosen = random.sample(ids, random.choice(TASKS[task].sizes))
-        answer = ANSWERS[TASKS[task].label](*(points[city] for city in chosen))
+        answer = PLAIN_ANSWERS[task](*(points[city] for city in chosen))
         if isinstance(answer, bool):
             if answer != wanted:
                 continue
@@ -102,6 +104,62 @@ def plain_rows(task: str, world: World) -> Iterator[list[int]]:
         row = f"{task}({','.join('c_' + city for city in chosen)})={str(answer).upper()}"
         yield [ord(character) - 29 for character in row]
 
+
+def turn(a: Point, b: Point, c: Point) -> int:
+    """Return twice the area of a triangle: positive for a left turn, 0 for points on a line."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def in_hull(point: Point, *others: Point) -> bool:
+    """Whether a point lies in the convex hull of others: within or on a triangle of three."""
+    for a, b, c in combinations(others, 3):
+        sides = turn(a, b, point), turn(b, c, point), turn(c, a, point)
+        if turn(a, b, c) and (min(sides) >= 0 or max(sides) <= 0):
+            return True
+    return False
+
+
+def meet(a: Point, b: Point, c: Point, d: Point) -> bool:
+    """Whether segments meet: an end of one lies on the other, or each separates the other's."""
+    for end, start, stop in ((a, c, d), (b, c, d), (c, a, b), (d, a, b)):
+        box = zip(end, start, stop, strict=True)
+        if turn(start, stop, end) == 0 and all(min(u, v) <= p <= max(u, v) for p, u, v in box):
+            return True
+    return turn(a, b, c) * turn(a, b, d) < 0 and turn(c, d, a) * turn(c, d, b) < 0
+
+
+def angle(a: Point, b: Point, c: Point) -> int:
+    """Return the angle at b in degrees, 0 if another point lies there."""
+    if b in (a, c):
+        return 0
+    bearings = [math.atan2(p[1] - b[1], p[0] - b[0]) for p in (a, c)]
+    between = abs(math.degrees(bearings[0] - bearings[1]))
+    return round(min(between, 360 - between))
+
+
+def compass(a: Point, b: Point) -> str:
+    """Return the direction from a to b, N if they are at the same place."""
+    if a == b:
+        return "N"
+    sector = round(math.degrees(math.atan2(b[1] - a[1], b[0] - a[0])) / 45)
+    return ("E", "NE", "N", "NW", "W", "SW", "S", "SE")[sector % 8]
+
+
+def perimeter(*points: Point) -> int:
+    """Return the length of the closed path, of two points the distance."""
+    length = sum(math.dist(p, q) for p, q in pairwise([*points, points[0]]))
+    return round(length if len(points) > 2 else length / 2)
+
+
+PLAIN_ANSWERS: dict[str, Callable[..., Any]] = {
+    "distance": lambda a, b: round(math.dist(a, b)),
+    "trianglearea": lambda a, b, c: round(abs(turn(a, b, c)) / 2),
+    "angle": angle,
+    "compass": compass,
+    "inside": in_hull,
+    "perimeter": perimeter,
+    "crossing": meet,
+}
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ import random
 import resource
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import combinations, islice, pairwise
 from statistics import mean
 from typing import Any
 from unittest.mock import patch
@@ -63,18 +63,15 @@ def of_size(scale: str, size: int) -> Settings:
 def measure(settings: Settings, world: World, task: str, rounds: int) -> dict[str, Any]:
     """Make all sets of a task in empty caches, in turn with the plain generator."""
     makers = iter([RowMaker(world, settings) for _ in range(rounds)])  # a maker keeps what it drew
-    plain_texts = plain_rows(task, world)
-    next(plain_texts)
+    plain = plain_rows(task, world)
+    next(plain)
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ):
-        (seconds, rows), (plain, _) = in_turns(
+        (seconds, rows), (plain_seconds, _) = in_turns(
             rounds,
             lambda: make_all(next(makers), settings, task, tempfile.mkdtemp(dir=folder)),
-            lambda: [
-                [ord(character) - 29 for character in row]
-                for row in islice(plain_texts, PLAIN_ROWS)
-            ],
+            lambda: list(islice(plain, PLAIN_ROWS)),
         )
-    rate, plain_rate = rows / seconds, PLAIN_ROWS / plain
+    rate, plain_rate = rows / seconds, PLAIN_ROWS / plain_seconds
     found = {"task": task, "rows": rows, "seconds": seconds, "rows/s": rate}
     return found | {"plain generator, rows/s": plain_rate, "ratio": rate / plain_rate}
 
@@ -93,8 +90,8 @@ def make_all(maker: RowMaker, settings: Settings, task: str, cache: str) -> int:
     return sum(len(load_rows(maker, rowset)) for rowset in sets)
 
 
-def plain_rows(task: str, world: World) -> Iterator[str]:
-    """Yield rows of one task, with balanced answers where they are true or false."""
+def plain_rows(task: str, world: World) -> Iterator[list[int]]:
+    """Yield token rows of one task, with balanced answers where they are true or false."""
     points = dict(zip(world.cities["city_id"], world.positions.tolist(), strict=True))
     ids, wanted = list(points), False
     while True:
@@ -104,7 +101,8 @@ def plain_rows(task: str, world: World) -> Iterator[str]:
             if answer != wanted:
                 continue
             wanted = not wanted
-        yield f"{task}({','.join('c_' + city for city in chosen)})={str(answer).upper()}"
+        row = f"{task}({','.join('c_' + city for city in chosen)})={str(answer).upper()}"
+        yield [ord(character) - 29 for character in row]
 
 
 def turn(a: Point, b: Point, c: Point) -> int:
@@ -113,21 +111,12 @@ def turn(a: Point, b: Point, c: Point) -> int:
 
 
 def in_hull(point: Point, *others: Point) -> bool:
-    """Whether a point lies in the convex hull of others, with its border."""
-    corners = sorted(set(map(tuple, others)))
-    hull = [*_hull_side(corners), *_hull_side(corners[::-1])]
-    edges = pairwise([*hull, *hull[:1]])
-    return len(hull) > 2 and all(turn(start, end, point) >= 0 for start, end in edges)
-
-
-def _hull_side(points: Sequence[Point]) -> list[Point]:
-    """Return the lower side of the convex hull of sorted points, without its last corner."""
-    side: list[Point] = []
-    for point in points:
-        while len(side) >= 2 and turn(side[-2], side[-1], point) <= 0:
-            side.pop()
-        side.append(point)
-    return side[:-1]
+    """Whether a point lies in the convex hull of others: within or on a triangle of three."""
+    for a, b, c in combinations(others, 3):
+        sides = turn(a, b, point), turn(b, c, point), turn(c, a, point)
+        if turn(a, b, c) and (min(sides) >= 0 or max(sides) <= 0):
+            return True
+    return False
 
 
 def meet(a: Point, b: Point, c: Point, d: Point) -> bool:

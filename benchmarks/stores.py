@@ -15,19 +15,18 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldrep.data.sets import maker_of
 from worldrep.data.tasks import TASKS
-from worldrep.data.world import World
 from worldrep.digests import random_stream
 from worldrep.evaluation.representations import Request, save_representations
 from worldrep.executors.jobs import Job
-from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES, ModelName
+from worldrep.names import FINETUNINGS, PRETRAININGS, TASK_NAMES
 from worldrep.settings import Settings
 from worldrep.stages.provenance import downstream_tags
 from worldrep.studies import Definition, Graph, expand
@@ -143,15 +142,12 @@ def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
     for step in range(STEPS // CURVE_POINTS, STEPS + 1, STEPS // CURVE_POINTS):
         numbers = {"loss": 3 - 2 * step / STEPS, "lr": 1e-3, "grad_norm": 1, "tokens_per_second": 1}
         run.metrics(step, {f"train/{name}": float(number) for name, number in numbers.items()})
-    splits = ("standard",) if settings.ft == NO_FT else ("standard", "atlantis")
-    for step in range(0, STEPS + 1, STEPS // VALIDATIONS):
-        for split in splits:
-            for task in TASK_NAMES:
-                worst = 0.1 if TASKS[task].accuracy else 1000.0
-                final = score(settings.model_name, settings.seed, split, task)
-                mean = worst + (final - worst) * step / STEPS
-                facts = {"mean": mean, "valid_ratio": 1.0}
-                run.metrics(step, {f"val/{split}/{task}/{k}": v for k, v in facts.items()})
+    splits = SPLITS[:2] if settings.is_finetuning else SPLITS[:1]
+    for split, task in product(splits, TASK_NAMES):
+        worst, final = 0.1 if TASKS[task].accuracy else 1000.0, score(settings, split, task)
+        for step in range(0, STEPS + 1, STEPS // VALIDATIONS):
+            facts = {"mean": worst + (final - worst) * step / STEPS, "valid_ratio": 1.0}
+            run.metrics(step, {f"val/{split}/{task}/{k}": v for k, v in facts.items()})
     maker_of(settings).world.cities.to_csv(folder / CITIES, index=False)
     run.artifact(folder / CITIES)
     (folder / "model").mkdir()
@@ -160,35 +156,30 @@ def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
 
 
 def _evaluate(run: OpenRun, settings: Settings, folder: Path) -> None:
-    for split in SPLITS:
-        for task in TASK_NAMES:
-            mean = score(settings.model_name, settings.seed, split, task)
-            most = 1.0 if TASKS[task].accuracy else 10 * mean
-            facts = {"mean": mean, "median": mean, "std": mean / 2, "min": 0.0, "max": most}
-            facts |= {"n": 200, "valid_ratio": 1.0}
-            run.metrics(STEPS, {f"{split}/{task}/{fact}": x for fact, x in facts.items()})
+    for split, task in product(SPLITS, TASK_NAMES):
+        mean = score(settings, split, task)
+        most = 1.0 if TASKS[task].accuracy else 10 * mean
+        facts = {"mean": mean, "median": mean, "std": mean / 2, "min": 0.0, "max": most}
+        facts |= {"n": 200, "valid_ratio": 1.0}
+        run.metrics(STEPS, {f"{split}/{task}/{fact}": x for fact, x in facts.items()})
 
 
 def _extract(run: OpenRun, settings: Settings, folder: Path) -> None:
+    """Store representations: positions in random directions, and noise."""
     request, world = Request.parse(settings), maker_of(settings).world
-    table = representation(settings.model_name, settings.seed, world, 2 * settings.hidden_size)
+    stream = random_stream(settings.seed, "representation", str(settings.model_name))
+    place = world.positions / 1800.0 @ stream.normal(size=(2, 2 * settings.hidden_size))
+    table = (place + stream.normal(0, 0.1, place.shape)).astype(np.float32)
     manifest = request.as_dict() | {"step": STEPS, "world_digest": world.digest}
     manifest |= {"city_ids": world.cities["city_id"].tolist()}
     save_representations(folder, dict.fromkeys(request.layers, table), manifest)
     run.artifacts(folder, f"representations/{folder_name(STEPS)}")
 
 
-def score(model: ModelName, seed: int, split: str, task: str) -> float:
+def score(settings: Settings, split: str, task: str) -> float:
     """Return a made-up mean score of a model in a suite, worst for a base on Atlantis."""
-    if model.ft == NO_FT:
-        share = 0.1 if split == "atlantis" else 0.9
-    else:
-        share = random_stream(seed, "score", str(model), split, task).uniform(0.2, 0.8)
+    share = 0.1 if split == "atlantis" else 0.9
+    if settings.is_finetuning:
+        stream = random_stream(settings.seed, "score", str(settings.model_name), split, task)
+        share = stream.uniform(0.2, 0.8)
     return share if TASKS[task].accuracy else 200.0 * (1 - share)
-
-
-def representation(model: ModelName, seed: int, world: World, width: int) -> NDArray[np.float32]:
-    """Return (n_cities, width): positions in random directions, and noise."""
-    stream = random_stream(seed, "representation", str(model))
-    place = world.positions / 1800.0 @ stream.normal(size=(2, width))
-    return (place + stream.normal(0, 0.1, place.shape)).astype(np.float32)

@@ -22,8 +22,8 @@ def test_a_table_shows_whole_numbers_whole_and_floats_with_three_digits():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (9.999, "10.0"), (99.96, "100"), (-12.345, "-12.3"), (0.0, "0"), (math.nan, "nan"),
-        (1.94e-7, "1.9e-07"), (0.012345, "0.0123"),
+        (9.999, "10"), (99.96, "100"), (-12.345, "-12.3"), (0.0, "0"), (math.nan, "nan"),
+        (1.94e-7, "1.94e-07"), (0.012345, "0.0123"),
     ],
 )  # fmt: skip
 def test_numbers_are_rounded_before_their_digits_are_counted(value, text):
@@ -152,7 +152,6 @@ def test_the_floor_counts_what_a_step_must_do(short, compared):
     settings = resolve(ModelName("pt1"), scale="smoke")  # 2 layers, widths 16 and 32
     matrices = 2 * (4 * 16 * 16 + 3 * 16 * 32) + 98 * 16
     assert training.matrix_weights(settings) == matrices
-    assert training.step_flop(settings, 10) == 6 * matrices * 10
     activations = 2 * 10 * 2 * (14 * 16 + 3 * 32)
     assert training.step_bytes(settings, 10, mixed=False) == 4 * (
         activations + (matrices + 98 * 16) * (8 + 3)

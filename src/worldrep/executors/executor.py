@@ -13,9 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from worldrep.errors import InputError, interrupt_on_sigterm, unknown
 from worldrep.executors import jobs
@@ -166,7 +168,7 @@ class Worker:
     """A worker process, its connection and its current job."""
 
     number: int
-    process: SpawnProcess
+    process: ForkServerProcess
     connection: Connection
     job: Job | None = None
 
@@ -191,7 +193,9 @@ class Processes:
 
     def _start(self) -> Worker:
         number = min(set(range(1, self._size + 1)) - set(self._workers))
-        processes = multiprocessing.get_context("spawn")
+        # Workers are forked from a server that has imported torch and MLflow, which takes seconds.
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload([jobs.__name__, "worldrep.stages"])
         ours, theirs = processes.Pipe()
         arguments = (theirs, self._context, device_of(number, self._gpus))
         process = processes.Process(target=serve, args=arguments, name=f"worker {number}")
@@ -251,6 +255,8 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.environ.update(context.thread_variables)
+    if context.cpus:  # torch is imported already and does not read the variables
+        torch.set_num_threads(context.cpus)
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
     def report(message: Message) -> None:

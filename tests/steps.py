@@ -5,6 +5,7 @@ import os
 import torch
 
 from worldrep.data.sets import _maker
+from worldrep.errors import StateError
 from worldrep.executors.jobs import perform_step
 
 POISONED = "finetune pt1_ftwb1-2 seed42"
@@ -32,5 +33,5 @@ def in_another_folder(store, job, report):
 
 
 def count_threads(store, job, report):
-    """Return the number of threads in place of a run's id."""
-    return str(torch.get_num_threads())
+    """Fail with the number of threads as message."""
+    raise StateError(f"{torch.get_num_threads()} threads")

@@ -84,4 +84,4 @@ def test_a_worker_process_computes_with_its_share_of_the_cores(store_uri, cpus):
     while not outcomes:
         outcomes = executor.wait(1.0)
     executor.stop()
-    assert [outcome.run_id for outcome in outcomes] == [str(cpus)]
+    assert [outcome.message for outcome in outcomes] == [f"{cpus} threads"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from analysis.dynamics import dynamics
 from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.exp3_heatmaps import exp3_heatmaps
 from analysis.figures.heatmap import Panel, Strip, draw_seeds
-from analysis.figures.svg import css, svg_of
+from analysis.figures.svg import svg_of
 from analysis.forgetting import forgetting
 from analysis.ft_heatmaps import ft_heatmaps
 from analysis.options import ALL, Options
@@ -83,14 +83,13 @@ CHAPTERS = {chapter.analyse.__name__: chapter for chapter in _CHAPTERS}
 
 @dataclass
 class Drawings:
-    """The figures of a page as SVG, which share their CSS classes.
+    """The figures of a page as SVG.
 
     runs: address of the server's runs, to which a run id is added; about: small print.
     """
 
     runs: str
     about: str
-    styles: dict[str, str] = field(default_factory=dict)
     n: int = 0
 
     def of(self, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
@@ -108,7 +107,7 @@ class Drawings:
 
     def _svg(self, figure: Any) -> str:
         self.n += 1
-        svg = svg_of(figure, f"f{self.n}", self.runs, self.styles)
+        svg = svg_of(figure, f"f{self.n}", self.runs)
         gc.collect(0)  # figures are large and hold references to themselves
         return svg
 
@@ -137,7 +136,6 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
         address=runs,
         chapters=CHAPTERS,
         sections=sections,
-        css=css(drawings.styles),
         study=study_command(options, whole.seeds, store.experiment_name),
         missing=count_missing(whole.missing, "command"),
         lost=count_missing(whole.missing, "reason"),

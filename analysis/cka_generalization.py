@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import click
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -173,14 +172,12 @@ def _require_label_matrices(cka: Array, transfer: Array) -> None:
 def _correlations(x: Array, y: Array) -> Array:
     """Return Pearson's r of each row of x (m, n) with y (n,) where both are known; else NaN."""
     both = np.stack([x, np.broadcast_to(y, x.shape)])
-    known = ~np.isnan(both).any(axis=0)
-    n, filled = known.sum(axis=1), np.where(known, both, 0)
-    mean = filled.sum(axis=2, keepdims=True) / np.maximum(n, 1)[:, None]
-    deviations = np.where(known, filled - mean, 0)
-    largest = np.abs(filled).max(axis=2, initial=0)
-    constant = np.abs(deviations).max(axis=2, initial=0) <= CONSTANT * largest
-    norms = np.where(constant, 0, np.linalg.norm(deviations, axis=2)).prod(axis=0)
-    products, defined = deviations.prod(axis=0).sum(axis=1), (n >= 3) & (norms > 0)
+    both[:, np.isnan(both).any(axis=0)] = np.nan
+    n, largest = np.isfinite(both[0]).sum(axis=1), np.nanmax(np.abs(both), axis=2, initial=0)
+    deviations = both - np.nansum(both, axis=2, keepdims=True) / np.maximum(n, 1)[:, None]
+    varied = np.nanmax(np.abs(deviations), axis=2, initial=0) > CONSTANT * largest
+    norms = np.sqrt(np.nansum(deviations**2, axis=2)).prod(axis=0)
+    products, defined = np.nansum(deviations.prod(axis=0), axis=1), (n >= 3) & varied.all(axis=0)
     return np.divide(products, norms, out=np.full(len(x), np.nan), where=defined).clip(-1, 1)
 
 
@@ -254,11 +251,7 @@ def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-main = analysis_command(
-    NAME,
-    cka_generalization,
-    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, or default."),
-)
+main = analysis_command(NAME, cka_generalization, layer="A layer, or default.")
 
 if __name__ == "__main__":
     main()

@@ -85,7 +85,7 @@ def side_by_side(
             yield Strip(f"{name}_widths", title, means[0].kind.lines, means)
 
 
-main = analysis_command(NAME, exp3_heatmaps, width=ALL)
+main = analysis_command(NAME, exp3_heatmaps, {"width": ALL})
 
 if __name__ == "__main__":
     main()

@@ -12,13 +12,12 @@ import pandas as pd
 from analysis.command import analysis_command
 from analysis.figures.intervals import Intervals
 from analysis.options import Options
-from analysis.panels import seeds_in_words
+from analysis.panels import family_result, seeds_in_words
 from analysis.result import Result
 from analysis.statistics.spread import over_seeds
 from analysis.store.evaluations import read_improvements
-from analysis.store.missing import missing_cells
 from analysis.store.source import Source
-from worldrep.names import TASK_NAMES, finetunings
+from worldrep.names import finetunings
 
 NAME = "reciprocity"
 ONE = finetunings("ftwb1")
@@ -32,17 +31,9 @@ def reciprocity(source: Source, options: Options) -> Result:
     by_seed = pd.concat(
         [exchange(matrix).assign(seed=seed) for seed, matrix in found.matrices(ONE).items()]
     )
-    return Result(
-        name=NAME,
-        options=options,
-        seeds=found.seeds,
-        parts=[exchange_chart(by_seed, found.seeds)],
-        missing=missing_cells(found.cells, "ftwb1", ONE),
-        runs_used=found.runs_used,
-        caveats=found.caveats,
-        tables={"values": found.cells, "by_seed": by_seed},
-        tags={"pretrain": "pt1", "ft": "ftwb1", "tasks": ",".join(TASK_NAMES)},
-    )
+    parts = [exchange_chart(by_seed, found.seeds)]
+    tables = {"values": found.cells, "by_seed": by_seed}
+    return family_result(NAME, options, found, {"ftwb1": ONE}, parts, tables=tables)
 
 
 def exchange(matrix: pd.DataFrame) -> pd.DataFrame:

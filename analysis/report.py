@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-import click
 import pandas as pd
 from jinja2 import Environment
 
@@ -52,29 +51,15 @@ class Chapter(NamedTuple):
 
 
 _CHAPTERS = (
-    Chapter(
-        exp1_heatmaps,
-        "What is carried over",
-        "Models fine-tuned on one task and on two, tested on all seven about the new cities.",
-    ),
+    Chapter(exp1_heatmaps, "What is carried over", "Models of one task and of two, on all seven."),
     Chapter(reciprocity, "Givers and takers", "Which tasks help the others, and which are helped."),
-    Chapter(
-        predictors, "Predicting several tasks", "How well models of one task predict those of two."
-    ),
+    Chapter(predictors, "Predicting several tasks", "How well models of one predict those of two."),
     Chapter(exp3_heatmaps, "Width", "The matrices of each width, and side by side."),
-    Chapter(
-        ft_heatmaps, "Every fine-tuning", "All families, with warm-up rows (ftwb) and without (ft)."
-    ),
+    Chapter(ft_heatmaps, "Every fine-tuning", "With warm-up rows (ftwb) and without (ft)."),
     Chapter(forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."),
     Chapter(probes, "Maps inside", "What a linear probe reads off the hidden states."),
-    Chapter(
-        cka, "Likeness of representations", "CKA between models pretrained on one task or several."
-    ),
-    Chapter(
-        cka_generalization,
-        "Likeness and transfer",
-        "Whether tasks with like representations carry over to each other.",
-    ),
+    Chapter(cka, "Likeness of representations", "CKA between models pretrained on 1 to 3 tasks."),
+    Chapter(cka_generalization, "Likeness and transfer", "Do tasks of like representations help?"),
     Chapter(dynamics, "Learning", "Training and validation over steps."),
     Chapter(seeds, "Seeds", "Spread over seeds, and how many of them a difference needs."),
 )
@@ -233,14 +218,7 @@ def study_command(options: Options, seeds: Sequence[int], experiment: str) -> st
 
 
 main = analysis_command(
-    NAME,
-    report,
-    click.option(
-        "--server",
-        default=SERVER,
-        show_default=True,
-        help="MLflow server for links to runs, if the store is not a server itself.",
-    ),
+    NAME, report, server="MLflow server for links to runs, if the store is not a server itself."
 )
 
 if __name__ == "__main__":

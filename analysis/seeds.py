@@ -9,10 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import click
 import pandas as pd
 
 from analysis.command import analysis_command
@@ -245,17 +243,12 @@ def _difference_notes(
     ]
 
 
-option = partial(click.option, show_default=True)
 main = analysis_command(
     NAME,
     seeds,
-    option("--models", default=ALL, help="Such as pt1,pt1_ftwb1-1..7; or all."),
-    option(
-        "--against",
-        default=NOT_GIVEN,
-        help="Compare all models with this one; none: each pair, of many models with the base.",
-    ),
-    option("--difference", default=0.05, help="Difference for which the number of seeds is found."),
+    models="Such as pt1,pt1_ftwb1-1..7; or all.",
+    against="Compare all models with this one; none: each pair, of many models with the base.",
+    difference="Difference for which the number of seeds is found.",
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import click
 import pandas as pd
 
 from analysis.cka.families import (
@@ -29,6 +28,7 @@ from analysis.figures.curves import Curves
 from analysis.figures.heatmap import Panel
 from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
 from analysis.options import ALL, Options
+from analysis.panels import seeds_in_words
 from analysis.result import Result
 from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.missing import missing_table
@@ -104,10 +104,7 @@ MIXTURES = Frame(
 
 def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
     """Return the heatmap of one family at one layer: means over pairs of seeds."""
-    seeds, words = likeness.seeds, f"{FAMILIES[likeness.family]}, layer {likeness.layer}"
-    which = f"seeds {', '.join(map(str, seeds))}"
-    if len(seeds) == 1:
-        which = f"seed {seeds[0]} only: no spread"
+    words = f"{FAMILIES[likeness.family]}, layer {likeness.layer}"
     lines = (
         "How alike two models represent the same cities, each asked with its own (first) task: "
         f"linear CKA, double-centred. {likeness.n_cities} world cities, "
@@ -117,7 +114,7 @@ def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
     )
     frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
     kind = Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
-    title = f"CKA of models pretrained on {words}, {which}"
+    title = f"CKA of models pretrained on {words}, {seeds_in_words(likeness.seeds)}"
     matrix, notes = mean_over_pairs(likeness), notes_of(statistics)
     return Panel(likeness.name, title, kind, matrix, notes=notes)
 
@@ -173,8 +170,4 @@ def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
     )
 
 
-main = analysis_command(
-    NAME,
-    cka,
-    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, all, or default."),
-)
+main = analysis_command(NAME, cka, layer="A layer, all, or default.")

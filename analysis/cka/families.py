@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
@@ -110,10 +110,13 @@ def compare_family(
     at = ALL if layer == ALL else _choose_layer(runs, layer)
     asked = product(models, seeds)
     found = read_extractions(source, trained, asked, layer=at, **options.names)
-    missing, compared = [], []
+    n_cities, missing, compared = int((~found.world.is_atlantis).sum()), [], []
     for number in [at] if isinstance(at, int) else found.layers:
         tables, faults = _read_tables(found, number)
-        compared.append(_likeness(name, number, models, seeds, found, tables))
+        arrays = [*tables.values()]
+        pairs = pair_table(found.runs.loc[[*tables]], arrays, number)
+        sizes = n_cities, tuple(sorted({array.shape[1] for array in arrays}))
+        compared.append(Likeness(name, number, models, seeds, pairs, *sizes, chance_of(arrays)))
         missing += _missing(found, compared[-1], faults, trained.commands)
     if at == ALL:
         missing += _missing_layers(found, f"cka_{name}", trained.commands)
@@ -159,21 +162,6 @@ def _read_tables(
         else:
             tables[run_id] = table
     return tables, faults
-
-
-def _likeness(
-    family: str,
-    layer: int,
-    models: tuple[ModelName, ...],
-    seeds: tuple[int, ...],
-    found: Extractions,
-    tables: dict[str, NDArray[np.float32]],
-) -> Likeness:
-    arrays = [*tables.values()]
-    pairs = pair_table(found.runs.loc[[*tables]], arrays, layer)
-    n_cities = int((~found.world.is_atlantis).sum())
-    n_features = tuple(sorted({table.shape[1] for table in arrays}))
-    return Likeness(family, layer, models, seeds, pairs, n_cities, n_features, chance_of(arrays))
 
 
 def _bias_caveats(likeness: Likeness) -> list[str]:
@@ -290,8 +278,8 @@ def pair_statistics(likeness: Likeness) -> dict[str, Any]:
     counts = {kind: {"missing": full - len(cka[kind])} for kind, (_, full) in kinds.items()}
     return {
         **{kind: summary(cka[kind]) | counts[kind] for kind in kinds},
-        "comparison": asdict(rank_sum(cka[SAME], cka[OTHER_SEED])),
-        "comparison with all": asdict(rank_sum(cka[SAME], cka[OTHER])),
+        "comparison": rank_sum(cka[SAME], cka[OTHER_SEED]),
+        "comparison with all": rank_sum(cka[SAME], cka[OTHER]),
         SHUFFLED: likeness.chance,
         "n_cities": likeness.n_cities,
         "n_features": list(likeness.n_features),

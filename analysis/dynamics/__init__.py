@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import product
 
-import click
 import pandas as pd
 
 from analysis.command import analysis_command
@@ -192,10 +190,9 @@ def _setting_caveats(chosen: pd.DataFrame, found: Mapping[str, StoredRun]) -> li
     return list(dict.fromkeys(caveats))
 
 
-option = partial(click.option, show_default=True)
 main = analysis_command(
     NAME,
     dynamics,
-    option("--models", default=ALL, help="Such as pt1,pt1_ftwb1-1..7; or all."),
-    option("--align", default="step", help="x axis of curves: step or tokens."),
+    models="Such as pt1,pt1_ftwb1-1..7; or all.",
+    align="x axis of curves: step or tokens.",
 )

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
-import click
 import pandas as pd
 
 from analysis.command import analysis_command
@@ -157,8 +156,4 @@ def _caveats(table: pd.DataFrame, seeds: tuple[int, ...]) -> list[str]:
     ]
 
 
-main = analysis_command(
-    NAME,
-    probes,
-    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, or default."),
-)
+main = analysis_command(NAME, probes, layer="A layer, or default.")

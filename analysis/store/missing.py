@@ -28,29 +28,10 @@ _USUAL = {"strategy": PLAIN, "width": "base", "world": "standard"}  # not writte
 Why = Callable[[Any], tuple[str, str]]  # row as a named tuple -> reason, command or ""
 
 
-def missing(wanted: pd.DataFrame, found: pd.DataFrame, on: Sequence[str], why: Why) -> pd.DataFrame:
-    """Return the rows of `wanted` that `found` lacks (an anti-join), with reason and command."""
-    keys, there = (pd.MultiIndex.from_frame(table[[*on]]) for table in (wanted, found))
-    return with_reasons(wanted[~keys.isin(there)], why)
-
-
 def with_reasons(rows: pd.DataFrame, why: Why) -> pd.DataFrame:
     """Add the columns reason and command: why a row is missing, and what computes it."""
     facts = pd.DataFrame([why(row) for row in rows.itertuples()], rows.index, ["reason", "command"])
     return rows.assign(reason=facts["reason"], command=facts["command"])
-
-
-def explained(table: pd.DataFrame, gaps: Iterable[pd.DataFrame], on: list[str]) -> pd.DataFrame:
-    """Add the columns reason and command: those of all gaps of a row, joined, else empty.
-
-    gaps: tables of `missing`; on: key columns of all tables.
-    """
-    every, keys = pd.concat(gaps), pd.MultiIndex.from_frame(table[on])
-    for column, separator in (("reason", "; "), ("command", " && ")):
-        texts = every[every[column] != ""].drop_duplicates([*on, column])
-        joined = texts.groupby(on)[column].agg(separator.join)
-        table = table.assign(**{column: joined.reindex(keys, fill_value="").to_numpy()})
-    return table
 
 
 def missing_table(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
@@ -82,8 +63,13 @@ def missing_expected(
     gaps["reason"] = gaps["ft"] + ": " + gaps["reason"]
     wanted = product([matrix], cells["seed"].unique(), fts, TASK_NAMES)
     table = pd.DataFrame(wanted, columns=["matrix", "seed", "model", "task"])
-    table = explained(table, [gaps], ["seed", "model", "task"])
-    return table[table["reason"] != ""]
+    texts = [_joined(gaps, "reason", "; "), _joined(gaps, "command", " && ")]
+    return table.merge(pd.concat(texts, axis=1).reset_index())
+
+
+def _joined(gaps: pd.DataFrame, column: str, separator: str) -> pd.Series:
+    keys = ["seed", "model", "task"]
+    return gaps.drop_duplicates([*keys, column]).groupby(keys)[column].agg(separator.join)
 
 
 @dataclass(frozen=True)

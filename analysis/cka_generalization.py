@@ -71,19 +71,15 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
     missing = [missing_table(family.missing), missing_cells(transfer, "ftwb1", FTS)]
     others = [task for task in TASK_NAMES if task != WITHOUT]
     return Result(
-        name=NAME,
-        options=options,
-        seeds=tuple(sorted({*likeness.seeds, *found.seeds})),
+        name=NAME, options=options, seeds=tuple(sorted({*likeness.seeds, *found.seeds})),
         parts=[
             chart_of(NAME, points, TASK_NAMES, likeness, found.seeds),
             chart_of(f"{NAME}_without_{WITHOUT}", points, others, likeness, found.seeds),
         ],
-        missing=pd.concat(missing),
-        runs_used=pd.concat([family.runs_used, found.runs_used]),
-        caveats=caveats,
-        tables={"pairs": likeness.pairs, "values": found.cells},
+        missing=pd.concat(missing), runs_used=pd.concat([family.runs_used, found.runs_used]),
+        caveats=caveats, tables={"pairs": likeness.pairs, "values": found.cells},
         tags={"pretrain": "pt1", "ft": "ftwb1", "tasks": ",".join(TASK_NAMES)},
-    )
+    )  # fmt: skip
 
 
 def point_table(likeness: Likeness, cells: pd.DataFrame) -> pd.DataFrame:
@@ -202,18 +198,12 @@ def chart_of(
             f"CKA: mean over pairs of seeds {_listed(likeness.seeds)}. Improvement: mean over "
             f"seeds {_listed(seeds)}. {bars}",
         ),
-        table=points.reset_index(drop=True),
-        x="cka",
-        y="normalised",
+        table=points.reset_index(drop=True), x="cka", y="normalised",
         x_label=f"{LABEL} of the models pretrained on the two tasks, layer {likeness.layer}",
         y_label="normalised improvement (no unit), fine-tuned on the first, tested on the second",
-        label="label",
-        error=("cka_std", "normalised_std"),
-        fit=(fit.slope, fit.intercept) if np.isfinite(fit.slope) else None,
-        group="task_tested",
-        size=(8.4, 6.2),
-        hover=tuple(POINT_COLUMNS),
-        notes=notes_of(name, fit, points),
+        label="label", error=("cka_std", "normalised_std"),
+        fit=(fit.slope, fit.intercept) if np.isfinite(fit.slope) else None, group="task_tested",
+        size=(8.4, 6.2), hover=tuple(POINT_COLUMNS), notes=notes_of(name, fit, points),
         statistics={
             name: asdict(fit)
             | {
@@ -223,7 +213,7 @@ def chart_of(
                 "layer": likeness.layer,
             }
         },
-    )
+    )  # fmt: skip
 
 
 def notes_of(name: str, fit: Association, points: pd.DataFrame) -> tuple[str, ...]:

@@ -84,18 +84,13 @@ def ranking(scores: pd.DataFrame, family: str) -> Intervals:
             "Mean absolute error of the predicted normalised improvement, over all cells; "
             "lower is better. Fitted rules are tested on models that they were not fitted on.",
         ),
-        table=table,
-        x_label="mean absolute error (normalised improvement, no unit)",
-        label="predictor",
-        value="mae",
-        low="mae_low",
-        high="mae_high",
-        size=(6.0, 3.2),
+        table=table, x_label="mean absolute error (normalised improvement, no unit)",
+        label="predictor", value="mae", low="mae_low", high="mae_high", size=(6.0, 3.2),
         hover=("predictor", "mae", "r", "bias", "trained_mae", "transfer_mae", "n", "missing"),
         notes=(how, *(f"{_words(name)}: {rule.description}" for name, rule in PREDICTORS.items())),
         said=tuple(_in_words(row, place) for place, row in enumerate(table.itertuples())),
         statistics={"predictors": {row["predictor"]: row for row in scores.to_dict("records")}},
-    )
+    )  # fmt: skip
 
 
 def _in_words(row: Any, place: int) -> str:

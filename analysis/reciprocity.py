@@ -63,27 +63,17 @@ def exchange_chart(by_seed: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
     if lacking := int(rows["missing"].sum()):
         notes.append(f"{lacking} sums of a seed are missing, as they lack a cell; see missing.csv")
     return Intervals(
-        name=NAME,
-        title="What each task gives to the others, and takes from them",
+        name=NAME, title="What each task gives to the others, and takes from them",
         lines=(
             "give: how much a model fine-tuned on this task gains on the six others, summed; take: "
             "how much the six other models gain on this task; net = give - take.",
         ),
-        table=rows.reset_index()[COLUMNS],
-        x_label="sum of six normalised improvements (no unit)",
-        label="task",
-        value="mean",
-        low="low",
-        high="high",
-        parts="seeds",
-        facet="side",
-        reference=0.0,
-        size=(3.4, 2.9),
-        hover=("task", "side", "mean", "std", "n"),
-        notes=tuple(notes),
-        said=tuple(_in_words(task, mean) for task, mean in net.items()),
+        table=rows.reset_index()[COLUMNS], x_label="sum of six normalised improvements (no unit)",
+        label="task", value="mean", low="low", high="high", parts="seeds", facet="side",
+        reference=0.0, size=(3.4, 2.9), hover=("task", "side", "mean", "std", "n"),
+        notes=tuple(notes), said=tuple(_in_words(task, mean) for task, mean in net.items()),
         statistics={side: facts.loc[side].to_dict("index") for side in SIDES},
-    )
+    )  # fmt: skip
 
 
 def _in_words(task: str, net: float) -> str:

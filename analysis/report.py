@@ -114,18 +114,11 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
     template = environment.from_string((files("analysis") / "report.html.j2").read_text())
     used = whole.runs_used.reset_index().sort_values(["seed", "model", "run_name"])
     page = template.render(
-        whole=whole,
-        options=options,
-        store=store,
-        server=server,
-        address=runs,
-        chapters=CHAPTERS,
-        sections=sections,
-        study=study_command(options, whole.seeds, store.experiment_name),
+        whole=whole, options=options, store=store, server=server, address=runs, chapters=CHAPTERS,
+        sections=sections, study=study_command(options, whole.seeds, store.experiment_name),
         missing=count_missing(whole.missing, "command"),
-        lost=count_missing(whole.missing, "reason"),
-        runs=used[:MANY_RUNS].to_dict("records"),
-    )
+        lost=count_missing(whole.missing, "reason"), runs=used[:MANY_RUNS].to_dict("records"),
+    )  # fmt: skip
     return replace(whole, pages={"report.html": page})
 
 
@@ -150,15 +143,12 @@ def _joined(options: Options, sections: Mapping[str, dict[str, Any]]) -> Result:
     used = pd.concat([result.runs_used for result in results])
     tables = [result.missing.assign(analysis=result.name) for result in results]
     return Result(
-        name=NAME,
-        options=options,
-        seeds=sorted({seed for result in results for seed in result.seeds}),
-        parts=(),
-        missing=pd.concat([missing_table(), *tables]),
-        runs_used=used[~used.index.duplicated()],
+        name=NAME, options=options,
+        seeds=sorted({seed for result in results for seed in result.seeds}), parts=(),
+        missing=pd.concat([missing_table(), *tables]), runs_used=used[~used.index.duplicated()],
         caveats=[*absent, *dict.fromkeys(c for result in results for c in result.caveats)],
         statistics={result.name: result.all_statistics for result in results},
-    )
+    )  # fmt: skip
 
 
 def seed_panels(parts: Sequence[Part]) -> dict[str, list[Panel]]:

@@ -105,16 +105,11 @@ def seeds(
         reference = str(named[0]) if named else ""
         parts.append(_difference_chart(compared, found.seeds, reference, difference))
     return Result(
-        name=NAME,
-        options=options,
-        seeds=found.seeds,
-        parts=parts,
-        missing=missing_table(found.absent),
-        runs_used=used_runs(found.runs, set(found.runs.index)),
-        caveats=caveats,
-        tables={"values": found.values, "spread": spread, "comparisons": compared},
+        name=NAME, options=options, seeds=found.seeds, parts=parts,
+        missing=missing_table(found.absent), runs_used=used_runs(found.runs, set(found.runs.index)),
+        caveats=caveats, tables={"values": found.values, "spread": spread, "comparisons": compared},
         tags={"models": models, "against": str(named[0]) if named else "each other"},
-    )
+    )  # fmt: skip
 
 
 def _series(found: Scores) -> pd.DataFrame:

@@ -51,10 +51,8 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     if layer == ALL:
         parts += [curves_of(family, statistics) for family in families]
     return Result(
-        name=NAME,
-        options=options,
-        seeds=tuple(sorted({seed for own in layers for seed in own.seeds})),
-        parts=parts,
+        name=NAME, options=options,
+        seeds=tuple(sorted({seed for own in layers for seed in own.seeds})), parts=parts,
         missing=missing_table(row for family in families for row in family.missing),
         runs_used=pd.concat([family.runs_used for family in families]),
         caveats=[*caveats, *(text for family in families for text in family.caveats)],
@@ -65,7 +63,7 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
             "ft": "none",
             "tasks": ",".join(TASK_NAMES),
         },
-    )
+    )  # fmt: skip
 
 
 def compare_families(
@@ -159,15 +157,10 @@ def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
             "the same tasks are always of different seeds. Layer 0 is the embeddings.",
             f"{SHUFFLED.capitalize()}: CKA by chance, the cities of one in random order.",
         ),
-        table=pd.DataFrame(rows).astype({"mean": float, "std": float}),
-        x="layer",
-        y="mean",
-        x_label=f"layer ({first.layer} to {last.layer})",
-        y_label=LABEL,
-        group="pairs_of_models",
-        series="pairs_of_models",
-        hover=("pairs_of_models", "mean", "std", "n", "missing"),
-    )
+        table=pd.DataFrame(rows).astype({"mean": float, "std": float}), x="layer", y="mean",
+        x_label=f"layer ({first.layer} to {last.layer})", y_label=LABEL, group="pairs_of_models",
+        series="pairs_of_models", hover=("pairs_of_models", "mean", "std", "n", "missing"),
+    )  # fmt: skip
 
 
 main = analysis_command(NAME, cka, layer="A layer, all, or default.")

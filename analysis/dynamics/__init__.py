@@ -74,16 +74,11 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
     chosen = runs[runs["chosen"]]
     tokens = _token_caveats(chosen) if align == "tokens" else []
     return Result(
-        name=NAME,
-        options=options,
-        seeds=seeds,
-        parts=charts(points, chosen, broken, align),
-        missing=missing,
-        runs_used=used_runs(chosen, chosen.index),
-        caveats=[*strangers, *caveats, *tokens],
-        tables={"breakout": broken},
+        name=NAME, options=options, seeds=seeds, parts=charts(points, chosen, broken, align),
+        missing=missing, runs_used=used_runs(chosen, chosen.index),
+        caveats=[*strangers, *caveats, *tokens], tables={"breakout": broken},
         tags={"models": models, "align": align},
-    )
+    )  # fmt: skip
 
 
 def _token_caveats(chosen: pd.DataFrame) -> list[str]:

@@ -89,17 +89,12 @@ def forgetting(source: Source, options: Options) -> Result:
         statistics["strategies"] = {"models": fts, **facts}
     used = pd.concat(runs)
     return Result(
-        name=NAME,
-        options=options,
-        seeds=own.found.seeds,
-        parts=parts,
+        name=NAME, options=options, seeds=own.found.seeds, parts=parts,
         missing=pd.concat(missing, ignore_index=True),
         runs_used=used[~used.index.duplicated()].sort_values(["seed", "model"], kind="stable"),
-        caveats=caveats,
-        tables=tables,
-        statistics=statistics,
+        caveats=caveats, tables=tables, statistics=statistics,
         tags={"pretrain": PRETRAIN, "ft": ",".join(own.families), "tasks": ",".join(TASK_NAMES)},
-    )
+    )  # fmt: skip
 
 
 def _common_models(every: Mapping[str, Finetuned]) -> tuple[list[str], list[str]]:

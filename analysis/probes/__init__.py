@@ -71,17 +71,12 @@ def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     gaps = with_reasons(unusable, why)
     absent = [*extracted.absent, *gaps.to_dict("records")]
     return Result(
-        name=NAME,
-        options=options,
-        seeds=seeds,
-        parts=parts,
-        missing=missing_table(absent).assign(matrix=NAME),
-        runs_used=used_runs(used, used.index),
-        caveats=[*extracted.caveats, *_base_caveats(used), *_caveats(table, seeds)],
-        tables=tables,
+        name=NAME, options=options, seeds=seeds, parts=parts,
+        missing=missing_table(absent).assign(matrix=NAME), runs_used=used_runs(used, used.index),
+        caveats=[*extracted.caveats, *_base_caveats(used), *_caveats(table, seeds)], tables=tables,
         statistics={"guessed": guessed, "procrustes_pairs": pairs},
         tags={"pretrain": PRETRAIN, "layer": layer},
-    )
+    )  # fmt: skip
 
 
 def _read_extracted(

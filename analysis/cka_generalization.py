@@ -20,7 +20,7 @@ from analysis.cka import LABEL, compare_families
 from analysis.cka.families import Likeness
 from analysis.command import analysis_command
 from analysis.figures.scatter import Scatter
-from analysis.options import ALL, Options
+from analysis.options import ALL, Options, listed
 from analysis.result import Result
 from analysis.statistics.similarity import CONSTANT
 from analysis.store.evaluations import read_improvements
@@ -64,8 +64,8 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
     caveats = [*family.caveats, *found.caveats]
     if set(likeness.seeds) != set(found.seeds):
         caveats.append(
-            f"CKA rests on seeds {_listed(likeness.seeds)}, the improvement on seeds "
-            f"{_listed(found.seeds)}: the two sides are means of their own"
+            f"CKA rests on seeds {listed(likeness.seeds)}, the improvement on seeds "
+            f"{listed(found.seeds)}: the two sides are means of their own"
         )
     transfer = found.cells[~found.cells["trained"]]
     missing = [missing_table(family.missing), missing_cells(transfer, "ftwb1", FTS)]
@@ -195,8 +195,8 @@ def chart_of(
             "fine-tuning pt1 on distance gained on Atlantis in trianglearea.",
             f"{letters}. Improvement 0: as bad as the base on Atlantis, 1: as good as on the "
             f"cities that it knows; cut off at 0 and {HIGHEST}.",
-            f"CKA: mean over pairs of seeds {_listed(likeness.seeds)}. Improvement: mean over "
-            f"seeds {_listed(seeds)}. {bars}",
+            f"CKA: mean over pairs of seeds {listed(likeness.seeds)}. Improvement: mean over "
+            f"seeds {listed(seeds)}. {bars}",
         ),
         table=points.reset_index(drop=True), x="cka", y="normalised",
         x_label=f"{LABEL} of the models pretrained on the two tasks, layer {likeness.layer}",
@@ -235,10 +235,6 @@ def notes_of(name: str, fit: Association, points: pd.DataFrame) -> tuple[str, ..
             "has the commands that fill them."
         )
     return tuple(notes)
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
 
 
 main = analysis_command(NAME, cka_generalization, layer="A layer, or default.")

@@ -69,7 +69,7 @@ def exchange_chart(by_seed: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
             "how much the six other models gain on this task; net = give - take.",
         ),
         table=rows.reset_index()[COLUMNS], x_label="sum of six normalised improvements (no unit)",
-        label="task", value="mean", low="low", high="high", parts="seeds", facet="side",
+        label="task", parts="seeds", facet="side",
         reference=0.0, size=(3.4, 2.9), hover=("task", "side", "mean", "std", "n"),
         notes=tuple(notes), said=tuple(_in_words(task, mean) for task, mean in net.items()),
         statistics={side: facts.loc[side].to_dict("index") for side in SIDES},

@@ -46,7 +46,6 @@ TITLES = {
     **{f"standard/{task}/mean": f"standard: {task} ({TASKS[task].unit})" for task in TASK_NAMES},
 }
 TESTED, NO_TEST = [f"below {LEVEL:g}", f"{LEVEL:g} or more"], "no test"
-MARKS: dict[str, Any] = {"label": "label", "low": "low", "high": "high", "parts": "parts"}
 SPREADS: dict[str, tuple[str, str, float, dict[str, Any]]] = {
     # Name of the chart -> title, how to read it, width of one axes in inches, further fields
     "improvement": (
@@ -143,11 +142,11 @@ def _spread_chart(name: str, table: pd.DataFrame, seeds: str) -> Intervals:
     facts = nested(table, ["model", "quantity"], ["mean", "std", "low", "high", "n", "missing"])
     return Intervals(
         name=name, title=f"{title}, by model, {seeds}", table=table.assign(label=labels),
-        value="mean", group="family", facet="what", size=(width, _height(table, "model")),
+        group="family", facet="what", size=(width, _height(table, "model")),
         hover=("model", "mean", "std", "low", "high", "n", "seeds"),
         lines=(f"{HOW.format(of='')} {line}",), notes=(note,) if lacking.any() else (),
         said=tuple(f"{name}: {model}: {_in_words(own)}" for model, own in models),
-        statistics={name: facts}, **MARKS, **fields,
+        statistics={name: facts}, parts="parts", **fields,
     )  # fmt: skip
 
 
@@ -191,7 +190,7 @@ def _difference_chart(
             "p: paired t test, two-sided, corrected (Holm) for the tests in the same axes.",
         ),
         notes=tuple(_difference_notes(int(compared["n"].max()), improved, shown, difference)),
-        statistics={"differences": facts.to_dict("index")}, **MARKS,
+        statistics={"differences": facts.to_dict("index")}, parts="parts",
     )  # fmt: skip
 
 

@@ -184,7 +184,7 @@ def _halfway_chart(overview: pd.DataFrame, origins: str) -> Intervals:
             "models.",
         ),
         table=table.sort_values(["half of the", "family"], kind="stable"), label="task",
-        value="mean", low="drawn_low", high="drawn_high", parts="by_seed", x_label=STEP,
+        low="drawn_low", high="drawn_high", parts="by_seed", x_label=STEP,
         group="half of the", facet="panel", columns=2, size=(4.6, 3.4),
         hover=("family", "task", "split", "mean", "std", "n", "n_happened", "n_models", "n_early"),
         notes=(

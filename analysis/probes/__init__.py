@@ -7,14 +7,13 @@ cities, and how much their shape differs from model to model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.options import Options
+from analysis.options import Options, listed
 from analysis.probes import charts
 from analysis.probes.models import by_model, disparities, probe_models, shown_models
 from analysis.result import Part, Result
@@ -102,16 +101,12 @@ def _read_extracted(
 
 
 def _held(runs: list[StoredRun], options: Options, layer: int | str) -> str:
-    seeds = _listed(int(run.tag("seed")) for run in runs)
-    layers = _listed(layer for run in runs for layer in layers_of(run)) or "none"
+    seeds = listed(int(run.tag("seed")) for run in runs)
+    layers = listed(layer for run in runs for layer in layers_of(run)) or "none"
     asked = "" if layer == DEFAULT else f" of layer {layer}"
     hint = "" if layer == DEFAULT else f"; `-e extract -P layers={layer}` makes them"
-    asked += f" for seeds {_listed(options.seeds)}" if options.seeds else ""
+    asked += f" for seeds {listed(options.seeds)}" if options.seeds else ""
     return f"{asked} ({options.in_words}): it has layers {layers} of seeds {seeds}{hint}"
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(set(numbers))))
 
 
 def _base_caveats(used: pd.DataFrame) -> list[str]:

@@ -126,8 +126,8 @@ def model_intervals(
     return Intervals(
         name="atlantis_by_model",
         title=f"Probe error on Atlantis by model, {seeds_in_words(seeds)}",
-        table=models.assign(label=[model_label(ft) for ft in models["ft"]]), label="label",
-        value="atlantis_error", low="low", high="high", parts="atlantis_errors", log=is_log,
+        table=models.assign(label=[model_label(ft) for ft in models["ft"]]),
+        value="atlantis_error", parts="atlantis_errors", log=is_log,
         x_label=("mean " if n_seeds > 1 else "") + ERROR + (", logarithmic" if is_log else ""),
         group="fine_tuned", size=(5.6, max(2.0, 0.24 * len(models))), reference=guess,
         hover=("model", "tasks", "atlantis_error", "std", "n_seeds", "seeds", "atlantis_errors"),

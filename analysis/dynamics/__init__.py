@@ -101,8 +101,8 @@ def _read_curves(
     `choose`, family, stage, val_rows, tokens_per_step (estimated, about 1% off). Of several of a
     model and seed, one that matches the current code and settings is preferred, then the newest.
     """
-    commands, names = trained.commands, [*map(str, models)]
-    rows = [(seed, str(m), commands.train(m, seed)) for seed, m in product(seeds, models)]
+    names = [*map(str, models)]
+    rows = [(seed, str(m), trained.to_train(m, seed)) for seed, m in product(seeds, models)]
     wanted = pd.DataFrame(rows, columns=["seed", "model", "command"])
     found = {
         run_id: run
@@ -119,7 +119,7 @@ def _read_curves(
     points = points.merge(chosen[facts], "left")
     points["tokens"] = points["step"] * points.pop("tokens_per_step")
     lacking = lacking.merge(chosen[["run_id", "seed", "model", "command"]])
-    lacking["command"] = [*map(commands.again, lacking["run_id"], lacking["command"])]
+    lacking["command"] = [*map(trained.again, lacking["run_id"], lacking["command"])]
     missing = pd.concat([untrained, lacking], ignore_index=True).assign(matrix="curves")
     caveats = [*duplicate_caveats(runs, "training", found), *currency_caveats(runs)]
     caveats += _setting_caveats(chosen, found)

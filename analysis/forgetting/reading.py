@@ -103,15 +103,15 @@ def _why_missing(cell: Any, found: Improvements) -> tuple[str, str]:
     """Return the reasons why a cell lacks standard values, and the commands that compute them."""
     if not cell.run_id:
         return cell.reason, cell.command
-    commands, gaps = found.trained.commands, {}  # reason -> command
+    trained, gaps = found.trained, {}  # reason -> command
     if not cell.base_evaluation_id:
         fault = found.evaluations.runs["base_fault"][cell.run_id]
         model = parse_model(cell.model)
-        gaps[fault] = commands.evaluate_base(model, cell.seed, cell.base_run_id)
+        gaps[fault] = trained.to_evaluate_base(model, cell.seed, cell.base_run_id)
     for run_id, value in ((cell.run_id, cell.after), (cell.base_evaluation_id, cell.before)):
         if run_id and not math.isfinite(value):
             names = [f"standard/{cell.task}/mean"]
-            reason, command = found.evaluations.gap(run_id, names, commands)
+            reason, command = found.evaluations.gap(run_id, names)
             gaps[reason] = command
     return "; ".join(gaps), " && ".join(dict.fromkeys(gaps.values()))
 
@@ -153,25 +153,25 @@ def _curves_of(
     source: Source, found: Improvements, cell: Any, training: StoredRun, evaluated: list[StoredRun]
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Return the curves of a training, and what is missing: reason, command."""
-    commands, model = found.trained.commands, parse_model(cell.model)
-    if found.trained.standing.get((cell.model, cell.seed)) == training.id:
-        command = commands.evaluate(model, cell.seed, checkpoints="all")
+    trained, model = found.trained, parse_model(cell.model)
+    if trained.standing.get((cell.model, cell.seed)) == training.id:
+        command = trained.to_evaluate(model, cell.seed, checkpoints="all")
     else:
-        command = commands.evaluate_run(training.id, checkpoints="all")
+        command = trained.to_evaluate_run(training.id, checkpoints="all")
     base, reason, remedy = _base_of(training, found.evaluations), "", command
     alike = [run for run in evaluated if base and _rows(run) == _rows(base)]
     if not evaluated:
         reason = "no checkpoints but the last are evaluated"
     elif not base:
         reason = "the checkpoints are evaluated, but not the base that they started from"
-        remedy = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
+        remedy = trained.to_evaluate_base(model, cell.seed, training.tag("base_run_id"))
     elif not alike:
         reason = "the checkpoints are evaluated with another number of questions than the base"
     elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
         reason = "the last checkpoint is not evaluated: the curve ends early"
     if base and alike:
         run, points = _evaluated(source, found.evaluations, alike, base.id, cell.run_id)
-        command = commands.again(run.id, command)
+        command = trained.again(run.id, command)
     else:
         run, points = training, _logged(source, training, "val/")
         facts = {"rows": run.params.get("cfg.val_rows", "?"), "why": "curve: its validations"}

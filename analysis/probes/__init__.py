@@ -26,7 +26,7 @@ from analysis.store.extractions import (
     parse_layer,
     read_extractions,
 )
-from analysis.store.missing import Commands, missing_table, with_reasons
+from analysis.store.missing import missing_table, with_reasons
 from analysis.store.selection import NothingThere, Trained, nothing_of, used_runs
 from analysis.store.source import Source
 from worldrep.names import FINETUNINGS, NO_FT, ModelName, parse_model
@@ -41,7 +41,7 @@ def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     layer: `default` or a number. Raises InputError for another one, NothingThere when there are no
     representations.
     """
-    extracted, seeds, commands = _read_extracted(source, options, parse_layer(layer))
+    extracted, seeds, trained = _read_extracted(source, options, parse_layer(layer))
     found, faults = probe_models(extracted)
     if found.table.empty:
         reason = next(iter(faults.values()))
@@ -64,8 +64,8 @@ def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     used, unusable = extracted.runs.loc[table["run_id"]], extracted.runs.loc[[*faults]]
 
     def why(run: Any) -> tuple[str, str]:
-        again = commands.extract(parse_model(run.model), run.seed)
-        return faults[run.Index], commands.again(run.Index, again)
+        again = trained.to_extract(parse_model(run.model), run.seed)
+        return faults[run.Index], trained.again(run.Index, again)
 
     gaps = with_reasons(unusable, why)
     absent = [*extracted.absent, *gaps.to_dict("records")]
@@ -80,7 +80,7 @@ def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
 
 def _read_extracted(
     source: Source, options: Options, layer: int | str
-) -> tuple[Extractions, tuple[int, ...], Commands]:
+) -> tuple[Extractions, tuple[int, ...], Trained]:
     names = options.names | {"pretrain": PRETRAIN}
     trained = Trained.read(source, options, pretrain=PRETRAIN)
     runs = source.runs(stage="extract", **names)
@@ -97,7 +97,7 @@ def _read_extracted(
     ordered = [ft for ft in (NO_FT, *FINETUNINGS) if ft in fts]
     models = [ModelName(PRETRAIN, ft, options.width).tuned_by(options.strategy) for ft in ordered]
     found = read_extractions(source, trained, product(models, seeds), layer=layer, **names)
-    return found, seeds, trained.commands
+    return found, seeds, trained
 
 
 def _held(runs: list[StoredRun], options: Options, layer: int | str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -16,7 +16,6 @@ from analysis.options import Options
 from analysis.statistics.matrices import to_matrix
 from analysis.store.missing import (
     MISSING_COLUMNS,
-    Commands,
     base_caveats,
     run_caveats,
     weak_base_caveats,
@@ -70,6 +69,7 @@ class Evaluations:
     values: pd.DataFrame
     runs: pd.DataFrame
     sources: Mapping[str, StoredRun]
+    trained: Trained
 
     @property
     def bases(self) -> pd.DataFrame:
@@ -90,13 +90,13 @@ class Evaluations:
 
     def of_seeds(self, seeds: Collection[int]) -> Evaluations:
         values, runs = (table[table["seed"].isin(seeds)] for table in (self.values, self.runs))
-        return Evaluations(values, runs, self.sources)
+        return replace(self, values=values, runs=runs)
 
-    def gap(self, run_id: str, names: Iterable[str], commands: Commands) -> tuple[str, str]:
+    def gap(self, run_id: str, names: Iterable[str]) -> tuple[str, str]:
         """Return why an evaluation lacks some numbers, and the command that computes them."""
-        again = commands.evaluate_run(self.runs["model_run_id"][run_id])
+        again = self.trained.to_evaluate_run(self.runs["model_run_id"][run_id])
         reason = f"evaluation {run_id} has no number {', '.join(names)}"
-        return reason, commands.again(run_id, again)
+        return reason, self.trained.again(run_id, again)
 
 
 def read_evaluations(
@@ -123,7 +123,9 @@ def read_evaluations(
     runs = choose(runs, "evaluation", keys=("model", "seed", "training")).drop(columns="training")
     chosen = runs[runs["chosen"]].reset_index()
     values = _with_numbers(METRICS[METRICS["fact"] == "mean"].merge(chosen, how="cross"), found)
-    return Evaluations(values.dropna(subset="value")[VALUE_COLUMNS], _with_bases(runs), found)
+    return Evaluations(
+        values.dropna(subset="value")[VALUE_COLUMNS], _with_bases(runs), found, trained
+    )
 
 
 def _with_numbers(metrics: pd.DataFrame, runs: Mapping[str, StoredRun]) -> pd.DataFrame:
@@ -154,10 +156,7 @@ def _with_bases(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def improvement_cells(
-    evaluations: Evaluations,
-    models: Sequence[ModelName],
-    seeds: Iterable[int],
-    commands: Commands,
+    evaluations: Evaluations, models: Sequence[ModelName], seeds: Iterable[int]
 ) -> pd.DataFrame:
     """Return one row for each model, seed and task, present or not, with CELL_COLUMNS.
 
@@ -181,28 +180,29 @@ def improvement_cells(
     cells["normalised_unclipped"] = [*map(partial(normalized_improvement, clip=False), *numbers)]
     cells["normalised"] = cells["normalised_unclipped"].clip(LOWEST, HIGHEST)
     cells["based"] = cells["seed"].isin(evaluations.bases["seed"])
-    why = partial(_why_missing, evaluations=evaluations, commands=commands)
+    why = partial(_why_missing, evaluations=evaluations)
     gaps = with_reasons(cells[cells["normalised"].isna()], why)[["reason", "command"]]
     return cells.join(gaps).fillna({"reason": "", "command": ""})[CELL_COLUMNS]
 
 
-def _why_missing(cell: Any, evaluations: Evaluations, commands: Commands) -> tuple[str, str]:
+def _why_missing(cell: Any, evaluations: Evaluations) -> tuple[str, str]:
     """Return the reasons why a cell is missing, and the commands that compute it."""
-    model, gaps = parse_model(cell.model), {}  # reason -> command
+    trained, model = evaluations.trained, parse_model(cell.model)
+    gaps = {}  # reason -> command
     if not cell.run_id:
         if not cell.based:
-            gaps["its base is not evaluated"] = commands.evaluate(model.base, cell.seed)
-        gaps["the model is not evaluated"] = commands.evaluate(model, cell.seed)
+            gaps["its base is not evaluated"] = trained.to_evaluate(model.base, cell.seed)
+        gaps["the model is not evaluated"] = trained.to_evaluate(model, cell.seed)
     for run_id, split, value in (
         (cell.run_id, "atlantis", cell.value),
         (cell.base_evaluation_id, "atlantis", cell.base_atlantis),
         (cell.base_evaluation_id, "standard", cell.base_standard),
     ):
         if run_id and not math.isfinite(value):
-            reason, command = evaluations.gap(run_id, [f"{split}/{cell.task}/mean"], commands)
+            reason, command = evaluations.gap(run_id, [f"{split}/{cell.task}/mean"])
             gaps[reason] = command
     if cell.base_fault:
-        gaps[cell.base_fault] = commands.evaluate_base(model, cell.seed, cell.base_run_id)
+        gaps[cell.base_fault] = trained.to_evaluate_base(model, cell.seed, cell.base_run_id)
     return "; ".join(gaps), " && ".join(dict.fromkeys(gaps.values()))
 
 
@@ -241,7 +241,7 @@ def read_improvements(
     evaluations = read_evaluations(source, trained, models, only, **names)
     seeds, caveats = _choose_seeds(evaluations, options, source)
     evaluations = evaluations.of_seeds(seeds)
-    cells = improvement_cells(evaluations, models, seeds, trained.commands)
+    cells = improvement_cells(evaluations, models, seeds)
     caveats = [*source.caveats, *caveats, *evaluations.caveats]
     return Improvements(cells, evaluations, seeds, caveats, trained)
 
@@ -302,7 +302,7 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     shown = shown.fillna({"run_id": ""})
     metrics = _with_numbers(shown.merge(METRICS, how="cross"), evaluations.sources)
     tuned = [model for model in models if model.ft != NO_FT and model.pretrain == PRETRAIN]
-    cells = improvement_cells(evaluations, tuned, seeds, trained.commands)
+    cells = improvement_cells(evaluations, tuned, seeds)
     cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
     values = pd.concat([metrics, _improvements(cells).merge(shown)]).dropna(subset="value")
     if values.empty:
@@ -310,7 +310,7 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     places = {str(model): [*PRETRAININGS].index(model.pretrain) for model in models}
     values = values.sort_values("model", key=lambda own: own.map(places), kind="stable")
     runs = evaluations.runs.loc[sorted({*shown["run_id"], *cells["base_evaluation_id"]} - {""})]
-    absent = _missing_scores(metrics, cells, evaluations, trained.commands)
+    absent = _missing_scores(metrics, cells, evaluations)
     values = values[SCORE_COLUMNS].reset_index(drop=True)
     return Scores(values, models, seeds, runs, absent, caveats + evaluations.caveats)
 
@@ -325,14 +325,15 @@ def _improvements(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _missing_scores(
-    metrics: pd.DataFrame, cells: pd.DataFrame, evaluations: Evaluations, commands: Commands
+    metrics: pd.DataFrame, cells: pd.DataFrame, evaluations: Evaluations
 ) -> list[dict[str, Any]]:
     """Return the models without an evaluation, and the numbers that evaluations lack."""
+    to_evaluate = evaluations.trained.to_evaluate
 
     def why(row: Any) -> tuple[str, str]:
         if row.run_id:
-            return evaluations.gap(row.run_id, row.quantity, commands)
-        return "the model is not evaluated", commands.evaluate(parse_model(row.model), row.seed)
+            return evaluations.gap(row.run_id, row.quantity)
+        return "the model is not evaluated", to_evaluate(parse_model(row.model), row.seed)
 
     lacking = metrics[metrics["value"].isna()].copy()
     lacking.loc[lacking["run_id"] == "", ["split", "task"]] = ""  # one row for all numbers

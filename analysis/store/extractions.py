@@ -142,7 +142,7 @@ def _absent(
     layers = {} if layer == DEFAULT else {"layers": layer}
 
     def why(row: Any) -> tuple[str, str]:
-        command = trained.commands.extract(parse_model(row.model), row.seed, **layers)
+        command = trained.to_extract(parse_model(row.model), row.seed, **layers)
         return row.left_out or none, "" if row.left_out == OTHER_CITIES else command
 
     wanted = wanted.merge(chosen[[*KEYS, "left_out"]], how="left", on=KEYS).fillna("")

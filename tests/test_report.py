@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from playwright.sync_api import sync_playwright
 from synthetic import SyntheticStore
 
+from analysis.cka import ONE_TASK
 from analysis.figures.heatmap import Panel, Strip, draw_seeds
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
-from analysis.figures.kinds import PERFORMANCE, PRETRAINED
+from analysis.figures.kinds import PERFORMANCE
 from analysis.figures.page import hover_text, plain
 from analysis.figures.scatter import Scatter
 from analysis.figures.svg import svg_of
@@ -43,7 +44,7 @@ from worldrep.tracking import Store, StoreFault
 from worldrep.tracking.store import without_user
 
 MATRIX = pd.DataFrame(0.8, index=["ftwb1-1", "ftwb1-2"], columns=list(TASK_NAMES))
-PRETRAINED_KIND = replace(PERFORMANCE, full=None, frame=PRETRAINED)
+PRETRAINED_KIND = replace(ONE_TASK, lines=PERFORMANCE.lines)
 SVG = "{http://www.w3.org/2000/svg}"  # namespace
 EVIL = "</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;</b>"
 

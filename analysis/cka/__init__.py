@@ -7,6 +7,7 @@ pairs of seeds, by layer, and models of the same tasks against models of differe
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -26,10 +27,11 @@ from analysis.cka.families import (
 from analysis.command import analysis_command
 from analysis.figures.curves import Curves
 from analysis.figures.heatmap import Panel
-from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
+from analysis.figures.kinds import GAP, Kind
 from analysis.options import ALL, Options
 from analysis.panels import seeds_in_words
 from analysis.result import Result
+from analysis.statistics.matrices import diagonal_masks
 from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere, Trained, nothing_of
@@ -91,12 +93,16 @@ def compare_families(
     raise nothing_of(kind, "extract", options, source)
 
 
-MIXTURES = Frame(
-    "pretrained on",
-    "pretrained on (the rows say what)",
-    lambda name: f"{' + '.join(PRETRAININGS[name])}{GAP}{name}",
-    mixture_masks,
-    ("same mixture", "overlapping mixtures", "disjoint mixtures"),
+ONE_TASK = Kind(
+    LABEL, (), "viridis", (0.0, 1.0), rows="pretrained on", columns="pretrained on", row_label=str,
+    masks=diagonal_masks, shown=("same task", "different tasks"), marked="",
+)  # fmt: skip
+MIXTURES = replace(
+    ONE_TASK,
+    columns="pretrained on (the rows say what)",
+    row_label=lambda name: f"{' + '.join(PRETRAININGS[name])}{GAP}{name}",
+    masks=mixture_masks,
+    shown=("same mixture", "overlapping mixtures", "disjoint mixtures"),
 )
 
 
@@ -110,8 +116,7 @@ def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
         "1: the same but for rotation and scale. 0: nothing in common. Each cell is the mean over "
         "all pairs of seeds, on the diagonal over pairs of different seeds.",
     )
-    frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
-    kind = Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
+    kind = replace(ONE_TASK if likeness.family == "pt1" else MIXTURES, lines=lines)
     title = f"CKA of models pretrained on {words}, {seeds_in_words(likeness.seeds)}"
     matrix, notes = mean_over_pairs(likeness), notes_of(statistics)
     return Panel(likeness.name, title, kind, matrix, notes=notes)

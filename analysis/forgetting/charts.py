@@ -29,10 +29,7 @@ PLANES = {  # name -> title, and what a point stands for
     "strategies_by_model": ("Strategies of fine-tuning, model by model", *MODELS),
 }
 EVENTS = {"standard": "forgetting (standard questions)", "atlantis": "gain (Atlantis)"}
-PANELS = {
-    "standard": "standard: normalised change",
-    "atlantis": "Atlantis: normalised improvement",
-}
+PANELS = {"standard": "standard: normalised change", "atlantis": "Atlantis: normalised improvement"}
 TASK_PANELS = {
     task: f"{task} ({'' if TASKS[task].accuracy else 'mean error, '}{TASKS[task].unit})"
     for task in TASK_NAMES

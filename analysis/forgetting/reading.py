@@ -81,7 +81,9 @@ def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
 def _read_finetuned(source: Source, options: Options) -> Finetuned:
     found = read_improvements(source, options, tuple(FINETUNINGS))
     trained = {
-        model.rpartition("_")[2] for model, seed in found.trained.standing if seed in found.seeds
+        model.rpartition("_")[2]
+        for model, seed in found.evaluations.trained.standing
+        if seed in found.seeds
     }
     there = trained | set(found.evaluations.finetuned["ft"])
     families = tuple(family for family in FAMILIES if there & set(finetunings(family)))
@@ -103,7 +105,7 @@ def _why_missing(cell: Any, found: Improvements) -> tuple[str, str]:
     """Return the reasons why a cell lacks standard values, and the commands that compute them."""
     if not cell.run_id:
         return cell.reason, cell.command
-    trained, gaps = found.trained, {}  # reason -> command
+    trained, gaps = found.evaluations.trained, {}  # reason -> command
     if not cell.base_evaluation_id:
         fault = found.evaluations.runs["base_fault"][cell.run_id]
         model = parse_model(cell.model)
@@ -125,7 +127,7 @@ def _read_curves(
         for run in source.runs(stage="evaluate", **options.names, pretrain=PRETRAIN)
         if run.tag("checkpoints") not in ("", LAST)
     }
-    trained, evaluations = found.trained, found.evaluations
+    trained, evaluations = found.evaluations.trained, found.evaluations
     tables, gaps = [pd.DataFrame(columns=[*POINT_COLUMNS, "why", "base"])], []
     for cell in found.cells.drop_duplicates(["model", "seed"]).itertuples():
         # The training of the final values; without such values, the one that the name stands for.
@@ -153,7 +155,7 @@ def _curves_of(
     source: Source, found: Improvements, cell: Any, training: StoredRun, evaluated: list[StoredRun]
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Return the curves of a training, and what is missing: reason, command."""
-    trained, model = found.trained, parse_model(cell.model)
+    trained, model = found.evaluations.trained, parse_model(cell.model)
     if trained.standing.get((cell.model, cell.seed)) == training.id:
         command = trained.to_evaluate(model, cell.seed, checkpoints="all")
     else:

@@ -214,7 +214,6 @@ class Improvements:
     evaluations: Evaluations
     seeds: tuple[int, ...]
     caveats: list[str]
-    trained: Trained
 
     def matrices(self, fts: Sequence[str]) -> dict[int, pd.DataFrame]:
         """Return the matrix of some fine-tunings for each seed."""
@@ -243,7 +242,7 @@ def read_improvements(
     evaluations = evaluations.of_seeds(seeds)
     cells = improvement_cells(evaluations, models, seeds)
     caveats = [*source.caveats, *caveats, *evaluations.caveats]
-    return Improvements(cells, evaluations, seeds, caveats, trained)
+    return Improvements(cells, evaluations, seeds, caveats)
 
 
 def _choose_seeds(

@@ -59,11 +59,7 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
     asked = named_models(models, options)
     trained = Trained.read(source, options)
     if not trained.runs:
-        if held := "; ".join(filter(None, map(source.held, STAGES))):
-            raise NothingThere(
-                f"{source.place} has no finished training of {options.in_words}: it has {held}"
-            )
-        raise nothing_of("finished training", "pretrain", options, source)
+        raise nothing_of("finished training", options, source, *STAGES)
     kept, seeds, strangers = choose_models(
         [*trained.runs.values()], asked, "training", options, source
     )

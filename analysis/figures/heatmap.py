@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from analysis.figures.kinds import Kind
 from analysis.figures.page import MarkedFigure, figure_of, for_collection, plain
-from analysis.statistics.matrices import Aggregate, Masks, Summary, summaries
+from analysis.statistics.matrices import Aggregate, Masks, Summary, summary
 
 MANY_COLUMNS = 12  # with more columns, cells are small and without numbers
 MOST_CELLS = 1000  # more are an image with one hover text for each row
@@ -75,7 +75,8 @@ class Panel:
 
     @cached_property
     def summary(self) -> dict[str, Summary]:
-        return summaries(self.values, self.masks)
+        values = self.values.to_numpy(dtype=float)
+        return {group: summary(values[mask]) for group, mask in self.masks.items()}
 
     @property
     def statistics(self) -> dict[str, Mapping[str, Summary]]:

@@ -85,7 +85,7 @@ def _read_extracted(
     trained = Trained.read(source, options, pretrain=PRETRAIN)
     runs = source.runs(stage="extract", **names)
     if not runs:
-        raise nothing_of("representations", "extract", options, source)
+        raise nothing_of("representations", options, source, "extract")
     check_depth(layer, runs)
     held = {int(run.tag("seed")) for run in runs if layer == DEFAULT or layer in layers_of(run)}
     seeds = options.seeds or tuple(sorted(held))

@@ -252,7 +252,7 @@ def _choose_seeds(
     based, tuned = set(evaluations.bases["seed"]), set(evaluations.finetuned["seed"])
     asked = set(options.seeds) or tuned
     if evaluations.runs.empty:
-        raise nothing_of("finished evaluation", "evaluate", options, source)
+        raise nothing_of("finished evaluation", options, source, "evaluate")
     if not asked & based & tuned:
         listed = [", ".join(map(str, sorted(own))) or "none" for own in (asked, based, tuned)]
         raise NothingThere(
@@ -290,7 +290,7 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     every = source.runs(stage="evaluate", **options.names)
     found = [run for run in every if run.tag("checkpoints") == LAST]
     if not found:
-        raise nothing_of("finished evaluation", "evaluate", options, source)
+        raise nothing_of("finished evaluation", options, source, "evaluate")
     models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
     trained = Trained.read(source, options)
     evaluations = read_evaluations(source, trained, models, **options.names).of_seeds(seeds)

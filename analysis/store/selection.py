@@ -40,9 +40,9 @@ class NothingThere(StateError):
     """The store can be read, but has nothing of the kind that is asked for."""
 
 
-def nothing_of(kind: str, stage: str, options: Options, source: Source) -> NothingThere:
-    """Return an error that says what the store has of a stage instead. kind: what is not there."""
-    known = source.held(stage)
+def nothing_of(kind: str, options: Options, source: Source, *stages: str) -> NothingThere:
+    """Return an error that says what the store has of some stages instead of a kind of runs."""
+    known = "; ".join(filter(None, map(source.held, stages)))
     has = f"it has {known}" if known else "it has none at all; `mlflow run .` makes some"
     return NothingThere(f"{source.place} has no {kind} of {options.in_words}: {has}")
 

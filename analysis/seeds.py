@@ -18,16 +18,9 @@ from analysis.figures.intervals import Intervals
 from analysis.options import ALL, Options
 from analysis.panels import seeds_in_words
 from analysis.result import Result
-from analysis.statistics.comparison import LEVEL, comparisons, spread_bounds, spreads
-from analysis.statistics.spread import nested
-from analysis.store.evaluations import (
-    IMPROVEMENTS,
-    MEANS,
-    PRETRAIN,
-    QUANTITIES,
-    Scores,
-    read_scores,
-)
+from analysis.statistics.comparison import LEVEL, comparisons, spread_bounds
+from analysis.statistics.spread import nested, over_seeds
+from analysis.store import evaluations
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere, in_order, named_models, used_runs
 from analysis.store.source import Source
@@ -36,13 +29,16 @@ from worldrep.errors import InputError
 from worldrep.names import NO_FT, TASK_NAMES
 
 NAME = "seeds"
+SPREAD_COLUMNS = [
+    "model", "family", "quantity", "mean", "std", "low", "high", "n", "missing", "seeds", "parts",
+]  # fmt: skip
 MANY_MODELS = 12  # more are compared with one instead of with each other
 NOT_GIVEN = "none"
-COMPARED = tuple(name for name in QUANTITIES if not name.endswith("valid_ratio"))
+COMPARED = tuple(name for name in evaluations.QUANTITIES if not name.endswith("valid_ratio"))
 STANDARD = tuple(f"standard/{task}/mean" for task in TASK_NAMES)
 TITLES = {
-    MEANS[0]: "mean over the tasks trained on",
-    MEANS[1]: "mean over the other tasks (transfer)",
+    evaluations.MEANS[0]: "mean over the tasks trained on",
+    evaluations.MEANS[1]: "mean over the other tasks (transfer)",
     **{f"standard/{task}/mean": f"standard: {task} ({TASKS[task].unit})" for task in TASK_NAMES},
 }
 TESTED, NO_TEST = [f"below {LEVEL:g}", f"{LEVEL:g} or more"], "no test"
@@ -86,7 +82,7 @@ def seeds(
     named = () if against == NOT_GIVEN else named_models(against, options)
     if against != NOT_GIVEN and len(named) != 1:
         raise InputError(f"against={against!r} is not the name of one model")
-    found = read_scores(source, options, in_order([*asked, *named]) if asked else ())
+    found = evaluations.read_scores(source, options, in_order([*asked, *named]) if asked else ())
     if named and named[0] not in found.models:
         raise NothingThere(f"{named[0]} is not evaluated ({options.in_words})")
     if not named and len(found.models) > MANY_MODELS:
@@ -94,7 +90,8 @@ def seeds(
     pairs = [(str(later), str(first)) for first, later in itertools.combinations(found.models, 2)]
     if named:
         pairs = [(str(model), str(named[0])) for model in found.models if model != named[0]]
-    spread = spreads(found.values, found.seeds)
+    spread = over_seeds(found.values, ["model", "family", "quantity"], "value")
+    spread = spread.assign(missing=len(found.seeds) - spread["n"])[SPREAD_COLUMNS]
     compared = comparisons(_series(found), pairs, COMPARED, difference)
     caveats = list(found.caveats)
     if len(found.seeds) == 1:
@@ -111,23 +108,23 @@ def seeds(
     )  # fmt: skip
 
 
-def _series(found: Scores) -> pd.DataFrame:
+def _series(found: evaluations.Scores) -> pd.DataFrame:
     """Return the values by model and quantity (index) and seed (columns).
 
     The improvement of a base is 0 by definition, for every seed of it that is evaluated.
     """
-    bases = [str(m) for m in found.models if m.ft == NO_FT and m.pretrain == PRETRAIN]
+    bases = [str(m) for m in found.models if m.ft == NO_FT and m.pretrain == evaluations.PRETRAIN]
     evaluated = found.values.loc[found.values["model"].isin(bases), ["model", "seed"]]
-    zeros = pd.DataFrame({"quantity": IMPROVEMENTS, "value": 0.0})
+    zeros = pd.DataFrame({"quantity": evaluations.IMPROVEMENTS, "value": 0.0})
     values = pd.concat([found.values, evaluated.drop_duplicates().merge(zeros, how="cross")])
     return values.pivot(index=["model", "quantity"], columns="seed", values="value")
 
 
 def _spread_charts(spread: pd.DataFrame, seeds: Sequence[int]) -> list[Intervals]:
     """Chart the improvements of models, and the standard scores of models without improvements."""
-    improved = spread["model"].isin(spread.loc[spread["quantity"].isin(MEANS), "model"])
+    improved = spread["model"].isin(spread.loc[spread["quantity"].isin(evaluations.MEANS), "model"])
     tables = {
-        "improvement": _of(spread[improved], MEANS),
+        "improvement": _of(spread[improved], evaluations.MEANS),
         "standard": _of(spread[~improved], STANDARD),
     }
     words = seeds_in_words(seeds)
@@ -163,8 +160,8 @@ def _difference_chart(
     compared: pd.DataFrame, seeds: Sequence[int], against: str, difference: float
 ) -> Intervals:
     """Chart the improvements' differences, or those of the standard scores if there are none."""
-    improved = bool(compared["quantity"].isin(MEANS).any())
-    table = _of(compared, MEANS if improved else STANDARD)
+    improved = bool(compared["quantity"].isin(evaluations.MEANS).any())
+    table = _of(compared, evaluations.MEANS if improved else STANDARD)
     tested = pd.cut(table["p_holm"], [-math.inf, LEVEL, math.inf], right=False, labels=TESTED)
     tested = tested.cat.add_categories(NO_TEST).fillna(NO_TEST)
     labels = [_pair_label(row, against) for row in table.itertuples()]

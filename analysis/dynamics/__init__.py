@@ -17,23 +17,12 @@ from analysis.dynamics.charts import ALIGN, charts
 from analysis.dynamics.statistics import breakouts
 from analysis.options import ALL, Options
 from analysis.result import Result
+from analysis.store import selection
 from analysis.store.missing import (
     MISSING_COLUMNS,
     currency_caveats,
     duplicate_caveats,
     setting_caveats,
-)
-from analysis.store.selection import (
-    STAGES,
-    NothingThere,
-    Trained,
-    choose,
-    choose_models,
-    family_of,
-    named_models,
-    nothing_of,
-    run_table,
-    used_runs,
 )
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets
@@ -56,22 +45,24 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
     """
     if align not in ALIGN:
         raise unknown("align", align, ALIGN)
-    asked = named_models(models, options)
-    trained = Trained.read(source, options)
+    asked = selection.named_models(models, options)
+    trained = selection.Trained.read(source, options)
     if not trained.runs:
-        raise nothing_of("finished training", options, source, *STAGES)
-    kept, seeds, strangers = choose_models(
+        raise selection.nothing_of("finished training", options, source, *selection.STAGES)
+    kept, seeds, strangers = selection.choose_models(
         [*trained.runs.values()], asked, "training", options, source
     )
     points, runs, missing, caveats = _read_curves(source, trained, kept, seeds)
     if points.empty:
-        raise NothingThere(f"the trainings in {source.place} hold no curve ({options.in_words})")
+        raise selection.NothingThere(
+            f"the trainings in {source.place} hold no curve ({options.in_words})"
+        )
     broken = breakouts(points, runs)
     chosen = runs[runs["chosen"]]
     tokens = _token_caveats(chosen) if align == "tokens" else []
     return Result(
         name=NAME, options=options, seeds=seeds, parts=charts(points, chosen, broken, align),
-        missing=missing, runs_used=used_runs(chosen, chosen.index),
+        missing=missing, runs_used=selection.used_runs(chosen, chosen.index),
         caveats=[*strangers, *caveats, *tokens], tables={"breakout": broken},
         tags={"models": models, "align": align},
     )  # fmt: skip
@@ -88,7 +79,7 @@ def _token_caveats(chosen: pd.DataFrame) -> list[str]:
 
 
 def _read_curves(
-    source: Source, trained: Trained, models: Sequence[ModelName], seeds: Collection[int]
+    source: Source, trained: selection.Trained, models: Sequence[ModelName], seeds: Collection[int]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
     """Read the curves of these models and seeds: points, runs, what is missing, caveats.
 
@@ -105,7 +96,7 @@ def _read_curves(
         for run_id, run in trained.runs.items()
         if int(run.tag("seed")) in seeds and run.tag("model") in names
     }
-    runs = choose(_run_table(source, found.values(), trained), "training")
+    runs = selection.choose(_run_table(source, found.values(), trained), "training")
     wanted = wanted.merge(runs[runs["chosen"]].reset_index(), "left", ["seed", "model"])
     untrained = wanted[wanted["run_id"].isna()].assign(reason="the model is not trained", task="")
     chosen = wanted.dropna(subset=["run_id"])
@@ -122,10 +113,12 @@ def _read_curves(
     return points, runs, missing[MISSING_COLUMNS], caveats
 
 
-def _run_table(source: Source, runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
+def _run_table(
+    source: Source, runs: Collection[StoredRun], trained: selection.Trained
+) -> pd.DataFrame:
     cities: dict[str, str] = {}
-    return run_table(runs, trained.current).assign(
-        family=[family_of(parse_model(run.tag("model"))) for run in runs],
+    return selection.run_table(runs, trained.current).assign(
+        family=[selection.family_of(parse_model(run.tag("model"))) for run in runs],
         stage=[run.tag("stage") for run in runs],
         val_rows=[float(run.params.get("cfg.val_rows", math.nan)) for run in runs],
         tokens_per_step=[_tokens_per_step(source, run, cities) for run in runs],

@@ -17,15 +17,8 @@ from analysis.options import Options, listed
 from analysis.probes import charts
 from analysis.probes.models import by_model, disparities, probe_models, shown_models
 from analysis.result import Part, Result
+from analysis.store import extractions
 from analysis.store.evaluations import PRETRAIN
-from analysis.store.extractions import (
-    DEFAULT,
-    Extractions,
-    check_depth,
-    layers_of,
-    parse_layer,
-    read_extractions,
-)
 from analysis.store.missing import missing_table, with_reasons
 from analysis.store.selection import NothingThere, Trained, nothing_of, used_runs
 from analysis.store.source import Source
@@ -35,13 +28,13 @@ from worldrep.tracking import StoredRun
 NAME = "probes"
 
 
-def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
+def probes(source: Source, options: Options, layer: str = extractions.DEFAULT) -> Result:
     """Return probe errors, maps of the cities and Procrustes disparities of pt1 and its models.
 
     layer: `default` or a number. Raises InputError for another one, NothingThere when there are no
     representations.
     """
-    extracted, seeds, trained = _read_extracted(source, options, parse_layer(layer))
+    extracted, seeds, trained = _read_extracted(source, options, extractions.parse_layer(layer))
     found, faults = probe_models(extracted)
     if found.table.empty:
         reason = next(iter(faults.values()))
@@ -80,14 +73,18 @@ def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
 
 def _read_extracted(
     source: Source, options: Options, layer: int | str
-) -> tuple[Extractions, tuple[int, ...], Trained]:
+) -> tuple[extractions.Extractions, tuple[int, ...], Trained]:
     names = options.names | {"pretrain": PRETRAIN}
     trained = Trained.read(source, options, pretrain=PRETRAIN)
     runs = source.runs(stage="extract", **names)
     if not runs:
         raise nothing_of("representations", options, source, "extract")
-    check_depth(layer, runs)
-    held = {int(run.tag("seed")) for run in runs if layer == DEFAULT or layer in layers_of(run)}
+    extractions.check_depth(layer, runs)
+    held = {
+        int(run.tag("seed"))
+        for run in runs
+        if layer == extractions.DEFAULT or layer in extractions.layers_of(run)
+    }
     seeds = options.seeds or tuple(sorted(held))
     if not held & set(seeds):
         raise NothingThere(f"{source.place} has no representations{_held(runs, options, layer)}")
@@ -96,15 +93,17 @@ def _read_extracted(
     fts = {run.tag("ft") for run in known} | {NO_FT}
     ordered = [ft for ft in (NO_FT, *FINETUNINGS) if ft in fts]
     models = [ModelName(PRETRAIN, ft, options.width).tuned_by(options.strategy) for ft in ordered]
-    found = read_extractions(source, trained, product(models, seeds), layer=layer, **names)
+    found = extractions.read_extractions(
+        source, trained, product(models, seeds), layer=layer, **names
+    )
     return found, seeds, trained
 
 
 def _held(runs: list[StoredRun], options: Options, layer: int | str) -> str:
     seeds = listed(int(run.tag("seed")) for run in runs)
-    layers = listed(layer for run in runs for layer in layers_of(run)) or "none"
-    asked = "" if layer == DEFAULT else f" of layer {layer}"
-    hint = "" if layer == DEFAULT else f"; `-e extract -P layers={layer}` makes them"
+    layers = listed(layer for run in runs for layer in extractions.layers_of(run)) or "none"
+    asked = "" if layer == extractions.DEFAULT else f" of layer {layer}"
+    hint = "" if layer == extractions.DEFAULT else f"; `-e extract -P layers={layer}` makes them"
     asked += f" for seeds {listed(options.seeds)}" if options.seeds else ""
     return f"{asked} ({options.in_words}): it has layers {layers} of seeds {seeds}{hint}"
 

@@ -15,16 +15,12 @@ from scipy.optimize import brentq
 from scipy.special import chdtri, ncfdtr, stdtr, stdtrit
 from scipy.stats import mannwhitneyu, wilcoxon
 
-from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import spread_of
 
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 10_000
 ROUNDING = 1e-12  # differences below this share of the largest value count as equal
-SPREAD_COLUMNS = [
-    "model", "family", "quantity", "mean", "std", "low", "high", "n", "missing", "seeds", "parts",
-]  # fmt: skip
 COMPARISON_COLUMNS = [
     "quantity", "first", "second", "difference", "std", "low", "high", "n", "missing", "t", "p",
     "p_holm", "tests", "wilcoxon_p", "detectable", "seeds_needed", "parts", "seeds",
@@ -85,16 +81,6 @@ def rank_sum(first: Sequence[float], second: Sequence[float]) -> dict[str, float
     u, p = mannwhitneyu(x, y) if n else (math.nan, math.nan)
     facts = {"n_first": len(x), "n_second": len(y), "missing": missing, "u": u, "p": p}
     return facts | {"effect": u / n if n else math.nan}
-
-
-def spreads(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
-    """Return the spread over seeds of each model's quantities, with SPREAD_COLUMNS.
-
-    values: columns model, family, seed, quantity, value; seeds: those that each quantity should
-    have; missing counts the others.
-    """
-    table = over_seeds(values, ["model", "family", "quantity"], "value")
-    return table.assign(missing=len(seeds) - table["n"])[SPREAD_COLUMNS]
 
 
 def comparisons(

@@ -14,13 +14,7 @@ import pandas as pd
 
 from analysis.options import Options
 from analysis.statistics.matrices import to_matrix
-from analysis.store.missing import (
-    MISSING_COLUMNS,
-    base_caveats,
-    run_caveats,
-    weak_base_caveats,
-    with_reasons,
-)
+from analysis.store import missing
 from analysis.store.selection import (
     LAST,
     NothingThere,
@@ -83,9 +77,9 @@ class Evaluations:
     def caveats(self) -> list[str]:
         """Sentences that a reader of the numbers has to know."""
         return [
-            *run_caveats(self.runs, "evaluation", self.sources),
-            *base_caveats(self.bases),
-            *weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
+            *missing.run_caveats(self.runs, "evaluation", self.sources),
+            *missing.base_caveats(self.bases),
+            *missing.weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
         ]
 
     def of_seeds(self, seeds: Collection[int]) -> Evaluations:
@@ -181,7 +175,7 @@ def improvement_cells(
     cells["normalised"] = cells["normalised_unclipped"].clip(LOWEST, HIGHEST)
     cells["based"] = cells["seed"].isin(evaluations.bases["seed"])
     why = partial(_why_missing, evaluations=evaluations)
-    gaps = with_reasons(cells[cells["normalised"].isna()], why)[["reason", "command"]]
+    gaps = missing.with_reasons(cells[cells["normalised"].isna()], why)[["reason", "command"]]
     return cells.join(gaps).fillna({"reason": "", "command": ""})[CELL_COLUMNS]
 
 
@@ -337,6 +331,6 @@ def _missing_scores(
     lacking = metrics[metrics["value"].isna()].copy()
     lacking.loc[lacking["run_id"] == "", ["split", "task"]] = ""  # one row for all numbers
     suites = lacking.groupby(["model", "seed", "run_id", "split", "task"], sort=False)["quantity"]
-    gaps = with_reasons(suites.agg(list).reset_index(), why).assign(matrix="values")
+    gaps = missing.with_reasons(suites.agg(list).reset_index(), why).assign(matrix="values")
     gaps = pd.concat([gaps, cells[cells["reason"] != ""].assign(matrix="improvement")])
-    return gaps[MISSING_COLUMNS].to_dict("records")
+    return gaps[missing.MISSING_COLUMNS].to_dict("records")

@@ -17,16 +17,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.options import Options
+from analysis.store import selection
 from analysis.store.evaluations import PRETRAIN, Evaluations, Improvements, read_improvements
 from analysis.store.missing import missing_cells, missing_table, with_reasons
-from analysis.store.selection import (
-    LAST,
-    USED_COLUMNS,
-    NothingThere,
-    run_table,
-    training_id,
-    used_runs,
-)
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings, parse_model
@@ -72,7 +65,7 @@ def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
     every = {options.strategy: _read_finetuned(source, options)}
     names = source.strategies(stage="evaluate", **options.names, pretrain=PRETRAIN)
     for other in set(names) - {options.strategy}:
-        with suppress(NothingThere):
+        with suppress(selection.NothingThere):
             view = source.tuned_by(other), replace(options, strategy=other)
             every[other] = _read_finetuned(*view)
     return {strategy: every[strategy] for strategy in names if strategy in every}
@@ -125,7 +118,7 @@ def _read_curves(
     several = {  # evaluations of several checkpoints
         run.id: run
         for run in source.runs(stage="evaluate", **options.names, pretrain=PRETRAIN)
-        if run.tag("checkpoints") not in ("", LAST)
+        if run.tag("checkpoints") not in ("", selection.LAST)
     }
     trained, evaluations = found.evaluations.trained, found.evaluations
     tables, gaps = [pd.DataFrame(columns=[*POINT_COLUMNS, "why", "base"])], []
@@ -135,7 +128,7 @@ def _read_curves(
         training = trained.runs.get(cell.model_run_id or standing)
         if training is None:
             continue
-        evaluated = [run for run in several.values() if training_id(run) == training.id]
+        evaluated = [run for run in several.values() if selection.training_id(run) == training.id]
         points, missing = _curves_of(source, found, cell, training, evaluated)
         own = points["task"].isin(FINETUNINGS[cell.ft])
         facts = {"model": cell.model, "ft": cell.ft, "seed": cell.seed}
@@ -145,9 +138,11 @@ def _read_curves(
     points = pd.concat(tables, ignore_index=True)
     points = points.astype({"seed": int, "trained": bool, "step": int, "value": float})
     why, every = points.groupby("run_id", sort=False)["why"].first(), several | {**trained.runs}
-    runs = run_table((every[run_id] for run_id in why.index), trained.current).assign(why=why)
-    bases = used_runs(evaluations.runs, set(points["base"]))
-    runs = pd.concat([found.runs_used, runs[USED_COLUMNS], bases])
+    runs = selection.run_table((every[run_id] for run_id in why.index), trained.current).assign(
+        why=why
+    )
+    bases = selection.used_runs(evaluations.runs, set(points["base"]))
+    runs = pd.concat([found.runs_used, runs[selection.USED_COLUMNS], bases])
     return points[POINT_COLUMNS], runs, missing_table(gaps)
 
 

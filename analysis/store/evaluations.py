@@ -14,18 +14,7 @@ import pandas as pd
 
 from analysis.options import Options
 from analysis.statistics.matrices import to_matrix
-from analysis.store import missing
-from analysis.store.selection import (
-    LAST,
-    NothingThere,
-    Trained,
-    choose,
-    choose_models,
-    family_of,
-    nothing_of,
-    run_table,
-    used_runs,
-)
+from analysis.store import missing, selection
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import HIGHEST, LOWEST, normalized_improvement
@@ -63,7 +52,7 @@ class Evaluations:
     values: pd.DataFrame
     runs: pd.DataFrame
     sources: Mapping[str, StoredRun]
-    trained: Trained
+    trained: selection.Trained
 
     @property
     def bases(self) -> pd.DataFrame:
@@ -95,7 +84,7 @@ class Evaluations:
 
 def read_evaluations(
     source: Source,
-    trained: Trained,
+    trained: selection.Trained,
     models: Iterable[ModelName],
     only: Collection[str] | None = None,
     **names: str,
@@ -108,13 +97,15 @@ def read_evaluations(
     found = {
         run.id: run
         for run in source.runs(stage="evaluate", **names)
-        if run.tag("checkpoints") == LAST
+        if run.tag("checkpoints") == selection.LAST
         and run.tag("model") in wanted
         and (only is None or run.id in only)
     }
-    runs = run_table(found.values(), trained.current)
+    runs = selection.run_table(found.values(), trained.current)
     runs["training"] = runs["model_run_id"].where(runs["ft"] == NO_FT, "")
-    runs = choose(runs, "evaluation", keys=("model", "seed", "training")).drop(columns="training")
+    runs = selection.choose(runs, "evaluation", keys=("model", "seed", "training")).drop(
+        columns="training"
+    )
     chosen = runs[runs["chosen"]].reset_index()
     values = _with_numbers(METRICS[METRICS["fact"] == "mean"].merge(chosen, how="cross"), found)
     return Evaluations(
@@ -217,7 +208,7 @@ class Improvements:
     def runs_used(self) -> pd.DataFrame:
         """The evaluations of the cells, and why they were chosen."""
         used = {*self.cells["run_id"], *self.cells["base_evaluation_id"]}
-        return used_runs(self.evaluations.runs, used)
+        return selection.used_runs(self.evaluations.runs, used)
 
 
 def read_improvements(
@@ -228,7 +219,7 @@ def read_improvements(
     only: run ids of the evaluations to choose from. Raises NothingThere if no seed has both a base
     and a fine-tuned model.
     """
-    trained = Trained.read(source, options, pretrain=PRETRAIN)
+    trained = selection.Trained.read(source, options, pretrain=PRETRAIN)
     models = [ModelName(PRETRAIN, ft, options.width, options.strategy) for ft in fts]
     names = options.names | {"pretrain": PRETRAIN}
     evaluations = read_evaluations(source, trained, models, only, **names)
@@ -246,10 +237,10 @@ def _choose_seeds(
     based, tuned = set(evaluations.bases["seed"]), set(evaluations.finetuned["seed"])
     asked = set(options.seeds) or tuned
     if evaluations.runs.empty:
-        raise nothing_of("finished evaluation", options, source, "evaluate")
+        raise selection.nothing_of("finished evaluation", options, source, "evaluate")
     if not asked & based & tuned:
         listed = [", ".join(map(str, sorted(own))) or "none" for own in (asked, based, tuned)]
-        raise NothingThere(
+        raise selection.NothingThere(
             f"{source.place} lacks a base and a model fine-tuned from it"
             f"{f' for seeds {listed[0]}' if options.seeds else ''} ({options.in_words}): it has "
             f"bases of seeds {listed[1]}; fine-tuned models of seeds {listed[2]}"
@@ -282,13 +273,13 @@ class Scores:
 def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = ()) -> Scores:
     """Read the numbers of these models, or of all. Raises NothingThere if none is evaluated."""
     every = source.runs(stage="evaluate", **options.names)
-    found = [run for run in every if run.tag("checkpoints") == LAST]
+    found = [run for run in every if run.tag("checkpoints") == selection.LAST]
     if not found:
-        raise nothing_of("finished evaluation", options, source, "evaluate")
-    models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
-    trained = Trained.read(source, options)
+        raise selection.nothing_of("finished evaluation", options, source, "evaluate")
+    models, seeds, caveats = selection.choose_models(found, asked, "evaluation", options, source)
+    trained = selection.Trained.read(source, options)
     evaluations = read_evaluations(source, trained, models, **options.names).of_seeds(seeds)
-    pairs = [(str(model), family_of(model), seed) for seed in seeds for model in models]
+    pairs = [(str(model), selection.family_of(model), seed) for seed in seeds for model in models]
     chosen = evaluations.runs[evaluations.runs["chosen"]].reset_index()
     chosen = chosen[["model", "seed", "run_id"]].drop_duplicates(["model", "seed"])
     shown = pd.DataFrame(pairs, columns=["model", "family", "seed"]).merge(chosen, how="left")
@@ -299,7 +290,9 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
     values = pd.concat([metrics, _improvements(cells).merge(shown)]).dropna(subset="value")
     if values.empty:
-        raise NothingThere(f"the evaluations in {source.place} hold no number ({options.in_words})")
+        raise selection.NothingThere(
+            f"the evaluations in {source.place} hold no number ({options.in_words})"
+        )
     places = {str(model): [*PRETRAININGS].index(model.pretrain) for model in models}
     values = values.sort_values("model", key=lambda own: own.map(places), kind="stable")
     runs = evaluations.runs.loc[sorted({*shown["run_id"], *cells["base_evaluation_id"]} - {""})]

@@ -90,8 +90,7 @@ def seeds(
     pairs = [(str(later), str(first)) for first, later in itertools.combinations(found.models, 2)]
     if named:
         pairs = [(str(model), str(named[0])) for model in found.models if model != named[0]]
-    spread = over_seeds(found.values, ["model", "family", "quantity"], "value")
-    spread = spread.assign(missing=len(found.seeds) - spread["n"])[SPREAD_COLUMNS]
+    spread = spreads(found.values, found.seeds)
     compared = comparisons(_series(found), pairs, COMPARED, difference)
     caveats = list(found.caveats)
     if len(found.seeds) == 1:
@@ -106,6 +105,12 @@ def seeds(
         caveats=caveats, tables={"values": found.values, "spread": spread, "comparisons": compared},
         tags={"models": models, "against": str(named[0]) if named else "each other"},
     )  # fmt: skip
+
+
+def spreads(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
+    """Return the spread of each model's quantities; missing: the `seeds` that one lacks."""
+    table = over_seeds(values, ["model", "family", "quantity"], "value")
+    return table.assign(missing=len(seeds) - table["n"])[SPREAD_COLUMNS]
 
 
 def _series(found: evaluations.Scores) -> pd.DataFrame:

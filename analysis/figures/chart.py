@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
 
 from analysis.figures.page import LETTER, MOST_MARKS, MarkedFigure, figure_of, for_collection
 
@@ -162,9 +162,21 @@ class Chart:
         )  # fmt: skip
 
 
+class _PlainTicks(LogLocator):
+    """Ticks at 1, 2 and 5 times powers of ten; over a wide range at the powers only."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        if vmin > 0 and vmax < 5 * vmin:
+            return [tick for tick in AutoLocator().tick_values(vmin, vmax) if tick > 0]
+        crowded = vmin <= 0 or vmax > 200 * vmin
+        self.set_params(subs=(1.0,) if crowded else (1.0, 2.0, 5.0))
+        return super().tick_values(vmin, vmax)
+
+
 def log_scale(axes: Axes, which: str) -> None:
     """Make the x or y axis logarithmic, labelled with plain numbers."""
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(_PlainTicks())
     axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import click
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -21,7 +20,7 @@ from analysis.cka import LABEL, compare_families
 from analysis.cka.families import Likeness
 from analysis.command import analysis_command
 from analysis.figures.scatter import Scatter
-from analysis.options import ALL, Options
+from analysis.options import ALL, Options, listed
 from analysis.result import Result
 from analysis.statistics.similarity import CONSTANT
 from analysis.store.evaluations import read_improvements
@@ -65,26 +64,22 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
     caveats = [*family.caveats, *found.caveats]
     if set(likeness.seeds) != set(found.seeds):
         caveats.append(
-            f"CKA rests on seeds {_listed(likeness.seeds)}, the improvement on seeds "
-            f"{_listed(found.seeds)}: the two sides are means of their own"
+            f"CKA rests on seeds {listed(likeness.seeds)}, the improvement on seeds "
+            f"{listed(found.seeds)}: the two sides are means of their own"
         )
     transfer = found.cells[~found.cells["trained"]]
     missing = [missing_table(family.missing), missing_cells(transfer, "ftwb1", FTS)]
     others = [task for task in TASK_NAMES if task != WITHOUT]
     return Result(
-        name=NAME,
-        options=options,
-        seeds=tuple(sorted({*likeness.seeds, *found.seeds})),
+        name=NAME, options=options, seeds=tuple(sorted({*likeness.seeds, *found.seeds})),
         parts=[
             chart_of(NAME, points, TASK_NAMES, likeness, found.seeds),
             chart_of(f"{NAME}_without_{WITHOUT}", points, others, likeness, found.seeds),
         ],
-        missing=pd.concat(missing),
-        runs_used=pd.concat([family.runs_used, found.runs_used]),
-        caveats=caveats,
-        tables={"pairs": likeness.pairs, "values": found.cells},
+        missing=pd.concat(missing), runs_used=pd.concat([family.runs_used, found.runs_used]),
+        caveats=caveats, tables={"pairs": likeness.pairs, "values": found.cells},
         tags={"pretrain": "pt1", "ft": "ftwb1", "tasks": ",".join(TASK_NAMES)},
-    )
+    )  # fmt: skip
 
 
 def point_table(likeness: Likeness, cells: pd.DataFrame) -> pd.DataFrame:
@@ -173,14 +168,12 @@ def _require_label_matrices(cka: Array, transfer: Array) -> None:
 def _correlations(x: Array, y: Array) -> Array:
     """Return Pearson's r of each row of x (m, n) with y (n,) where both are known; else NaN."""
     both = np.stack([x, np.broadcast_to(y, x.shape)])
-    known = ~np.isnan(both).any(axis=0)
-    n, filled = known.sum(axis=1), np.where(known, both, 0)
-    mean = filled.sum(axis=2, keepdims=True) / np.maximum(n, 1)[:, None]
-    deviations = np.where(known, filled - mean, 0)
-    largest = np.abs(filled).max(axis=2, initial=0)
-    constant = np.abs(deviations).max(axis=2, initial=0) <= CONSTANT * largest
-    norms = np.where(constant, 0, np.linalg.norm(deviations, axis=2)).prod(axis=0)
-    products, defined = deviations.prod(axis=0).sum(axis=1), (n >= 3) & (norms > 0)
+    both[:, np.isnan(both).any(axis=0)] = np.nan
+    n, largest = np.isfinite(both[0]).sum(axis=1), np.nanmax(np.abs(both), axis=2, initial=0)
+    deviations = both - np.nansum(both, axis=2, keepdims=True) / np.maximum(n, 1)[:, None]
+    varied = np.nanmax(np.abs(deviations), axis=2, initial=0) > CONSTANT * largest
+    norms = np.sqrt(np.nansum(deviations**2, axis=2)).prod(axis=0)
+    products, defined = np.nansum(deviations.prod(axis=0), axis=1), (n >= 3) & varied.all(axis=0)
     return np.divide(products, norms, out=np.full(len(x), np.nan), where=defined).clip(-1, 1)
 
 
@@ -202,21 +195,15 @@ def chart_of(
             "fine-tuning pt1 on distance gained on Atlantis in trianglearea.",
             f"{letters}. Improvement 0: as bad as the base on Atlantis, 1: as good as on the "
             f"cities that it knows; cut off at 0 and {HIGHEST}.",
-            f"CKA: mean over pairs of seeds {_listed(likeness.seeds)}. Improvement: mean over "
-            f"seeds {_listed(seeds)}. {bars}",
+            f"CKA: mean over pairs of seeds {listed(likeness.seeds)}. Improvement: mean over "
+            f"seeds {listed(seeds)}. {bars}",
         ),
-        table=points.reset_index(drop=True),
-        x="cka",
-        y="normalised",
+        table=points.reset_index(drop=True), x="cka", y="normalised",
         x_label=f"{LABEL} of the models pretrained on the two tasks, layer {likeness.layer}",
         y_label="normalised improvement (no unit), fine-tuned on the first, tested on the second",
-        label="label",
-        error=("cka_std", "normalised_std"),
-        fit=(fit.slope, fit.intercept) if np.isfinite(fit.slope) else None,
-        group="task_tested",
-        size=(8.4, 6.2),
-        hover=tuple(POINT_COLUMNS),
-        notes=notes_of(name, fit, points),
+        label="label", error=("cka_std", "normalised_std"),
+        fit=(fit.slope, fit.intercept) if np.isfinite(fit.slope) else None, group="task_tested",
+        size=(8.4, 6.2), hover=tuple(POINT_COLUMNS), notes=notes_of(name, fit, points),
         statistics={
             name: asdict(fit)
             | {
@@ -226,7 +213,7 @@ def chart_of(
                 "layer": likeness.layer,
             }
         },
-    )
+    )  # fmt: skip
 
 
 def notes_of(name: str, fit: Association, points: pd.DataFrame) -> tuple[str, ...]:
@@ -250,15 +237,7 @@ def notes_of(name: str, fit: Association, points: pd.DataFrame) -> tuple[str, ..
     return tuple(notes)
 
 
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
-
-
-main = analysis_command(
-    NAME,
-    cka_generalization,
-    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, or default."),
-)
+main = analysis_command(NAME, cka_generalization, layer="A layer, or default.")
 
 if __name__ == "__main__":
     main()

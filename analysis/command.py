@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -18,7 +20,7 @@ from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 from worldrep.tracking import Store, gc_disabled
 
-SHARED: dict[str, tuple[str | None, str]] = {
+SHARED: dict[str, tuple[Any, str]] = {
     "experiment": (None, "MLflow experiment; default: the active one, or worldrep."),
     "scale": ("mini", f"Scale of the models: {', '.join(SCALES)}."),
     "width": ("base", f"Size of the models within the scale: {', '.join(WIDTHS)}."),
@@ -30,12 +32,15 @@ SHARED: dict[str, tuple[str | None, str]] = {
 
 
 def analysis_command(
-    name: str, analyse: Callable[..., Result], *further: Callable[[Any], Any], **defaults: str
+    name: str,
+    analyse: Callable[..., Result],
+    defaults: Mapping[str, str] = MappingProxyType({}),
+    **further: str,
 ) -> click.Command:
     """Make the command of an analysis, which reads the store and publishes the result.
 
-    analyse: called with a source, the options and the values of the further options; further:
-    options of this analysis alone, made by `click.option`; defaults: of shared options.
+    analyse: called with a source, the options and the values of the further options; defaults: of
+    shared options; further: help of each further option, a parameter of `analyse` with a default.
     """
 
     @one_sentence
@@ -52,10 +57,11 @@ def analysis_command(
             publish(analyse(source, options, **typed), source.store, launched=True)
 
     command: Any = click.option("--no-log", is_flag=True, help="Do not record a run.")(run)
-    for option in reversed(further):
-        command = option(command)
-    for key, (default, text) in reversed(SHARED.items()):
-        value = defaults.get(key, default and default.format(name=name))
+    shown = {key: (defaults.get(key, value), text) for key, (value, text) in SHARED.items()}
+    parameters = inspect.signature(analyse).parameters
+    shown |= {key: (parameters[key].default, text) for key, text in further.items()}
+    for key, (default, text) in reversed(shown.items()):
+        value = default.format(name=name) if isinstance(default, str) else default
         command = click.option(f"--{key}", default=value, show_default=True, help=text)(command)
     return click.command(name, context_settings={"max_content_width": 100})(command)
 

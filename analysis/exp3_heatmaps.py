@@ -40,16 +40,12 @@ def exp3_heatmaps(source: Source, options: Options) -> Result:
         shown = ", ".join(map(str, common)) or "none, so that no figure compares them"
         caveats.append(f"seeds that all widths have, which are compared side by side: {shown}")
     return Result(
-        name=NAME,
-        options=options,
-        seeds=tuple(seeds),
-        parts=parts,
+        name=NAME, options=options, seeds=tuple(seeds), parts=parts,
         missing=pd.concat(family_missing(own, FAMILIES, f"{w}_") for w, own in found.items()),
-        runs_used=pd.concat([own.runs_used for own in found.values()]),
-        caveats=caveats,
+        runs_used=pd.concat([own.runs_used for own in found.values()]), caveats=caveats,
         tables={"values": pd.concat([own.cells.assign(width=w) for w, own in found.items()])},
         tags=improvement_tags(FAMILIES),
-    )
+    )  # fmt: skip
 
 
 def _by_width(source: Source, options: Options) -> tuple[dict[str, Improvements], list[str]]:
@@ -85,7 +81,7 @@ def side_by_side(
             yield Strip(f"{name}_widths", title, means[0].kind.lines, means)
 
 
-main = analysis_command(NAME, exp3_heatmaps, width=ALL)
+main = analysis_command(NAME, exp3_heatmaps, {"width": ALL})
 
 if __name__ == "__main__":
     main()

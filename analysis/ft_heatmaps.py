@@ -6,7 +6,7 @@ its one-task models let expect, and the difference; then ftwbN against ftN, mode
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def warm_up_table(differences: dict[str, dict[int, pd.DataFrame]]) -> pd.DataFra
             by_seed = pd.DataFrame(sums / masks[group].sum(axis=1), index=list(matrices))
             by_model, known = by_seed.mean(), by_seed.notna()  # by_seed: (seeds, models)
             row: dict[str, Any] = {"comparison": f"ftwb{n} - ft{n}", "cells": cells}
-            row |= asdict(paired(by_model, np.zeros(len(by_model))))
+            row |= paired(by_model, np.zeros(len(by_model)))
             row["seeds"] = " ".join(map(str, known.index[known.any(axis=1)]))
             row["seeds_missing"] = int((~known.loc[:, known.any()]).to_numpy().sum())
             rows.append(row | {"models": tuple(by_model.dropna())})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,11 @@ class Options:
     def in_words(self) -> str:
         names = self.names if self.strategy == PLAIN else self.all_names
         return ", ".join(f"{name} {value}" for name, value in names.items())
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """Return seeds or layers as text, each once and in order."""
+    return ", ".join(map(str, sorted(set(numbers))))
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

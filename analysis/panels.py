@@ -66,7 +66,7 @@ def family_panels(
     panels = {}
     for family, fts in families.items():
         matrices = [found.matrices(fts)]
-        if not _is_of_one_task(family):
+        if not family.endswith("1"):
             ones = found.matrices(finetunings(f"{family[:-1]}1"))
             expected = {seed: expected_matrix(fts, ones[seed]) for seed in found.seeds}
             gain = {seed: matrices[0][seed] - expected[seed] for seed in found.seeds}
@@ -95,14 +95,10 @@ def family_missing(
     for family, fts in families.items():
         actual, expected, difference = (f"{prefix}{family}{end}" for end in KINDS)
         tables.append(missing_cells(found.cells, actual, fts))
-        if not _is_of_one_task(family):
+        if not family.endswith("1"):
             tables.append(missing_expected(found.cells, expected, fts, actual=False))
             tables.append(missing_expected(found.cells, difference, fts, actual=True))
     return pd.concat(tables)
-
-
-def _is_of_one_task(family: str) -> bool:
-    return family.endswith("1")
 
 
 def family_result(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
 import pandas as pd
 
 from analysis.command import analysis_command
 from analysis.figures.intervals import Intervals
 from analysis.figures.scatter import Scatter
 from analysis.options import Options
+from analysis.panels import family_result
 from analysis.result import Result
 from analysis.statistics.prediction import PREDICTORS, Predictions, predict, scores_over_seeds
 from analysis.store.evaluations import read_improvements
@@ -18,7 +18,7 @@ from analysis.store.missing import missing_cells
 from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.errors import unknown
-from worldrep.names import TASK_NAMES, finetunings
+from worldrep.names import finetunings
 
 NAME = "predictors"
 FAMILIES = ("ftwb2", "ftwb3", "ft2", "ft3")
@@ -48,18 +48,10 @@ def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> R
             f"({options.in_words}, seeds {', '.join(map(str, found.seeds))})"
         )
     scores = scores_over_seeds(predictions, actual)
-    missing = [missing_cells(found.cells, name, finetunings(name)) for name in (singles, family)]
-    return Result(
-        name=NAME,
-        options=options,
-        seeds=found.seeds,
-        parts=[ranking(scores, family), *scatters(points, scores, family)],
-        missing=pd.concat(missing),
-        runs_used=found.runs_used,
-        caveats=found.caveats,
-        tables={"values": found.cells},
-        tags={"pretrain": "pt1", "ft": f"{singles},{family}", "tasks": ",".join(TASK_NAMES)},
-    )
+    families = {name: finetunings(name) for name in (singles, family)}
+    missing = [missing_cells(found.cells, name, fts) for name, fts in families.items()]
+    parts = [ranking(scores, family), *scatters(points, scores, family)]
+    return family_result(NAME, options, found, families, parts, missing=pd.concat(missing))
 
 
 def predicted_cells(predictions: Predictions, cells: pd.DataFrame) -> pd.DataFrame:
@@ -92,18 +84,13 @@ def ranking(scores: pd.DataFrame, family: str) -> Intervals:
             "Mean absolute error of the predicted normalised improvement, over all cells; "
             "lower is better. Fitted rules are tested on models that they were not fitted on.",
         ),
-        table=table,
-        x_label="mean absolute error (normalised improvement, no unit)",
-        label="predictor",
-        value="mae",
-        low="mae_low",
-        high="mae_high",
-        size=(6.0, 3.2),
+        table=table, x_label="mean absolute error (normalised improvement, no unit)",
+        label="predictor", value="mae", low="mae_low", high="mae_high", size=(6.0, 3.2),
         hover=("predictor", "mae", "r", "bias", "trained_mae", "transfer_mae", "n", "missing"),
         notes=(how, *(f"{_words(name)}: {rule.description}" for name, rule in PREDICTORS.items())),
         said=tuple(_in_words(row, place) for place, row in enumerate(table.itertuples())),
         statistics={"predictors": {row["predictor"]: row for row in scores.to_dict("records")}},
-    )
+    )  # fmt: skip
 
 
 def _in_words(row: Any, place: int) -> str:
@@ -146,13 +133,7 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-main = analysis_command(
-    NAME,
-    predictors,
-    click.option(
-        "--family", default=FAMILIES[0], show_default=True, help=f"One of {', '.join(FAMILIES)}."
-    ),
-)
+main = analysis_command(NAME, predictors, family=f"One of {', '.join(FAMILIES)}.")
 
 if __name__ == "__main__":
     main()

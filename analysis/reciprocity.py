@@ -12,13 +12,12 @@ import pandas as pd
 from analysis.command import analysis_command
 from analysis.figures.intervals import Intervals
 from analysis.options import Options
-from analysis.panels import seeds_in_words
+from analysis.panels import family_result, seeds_in_words
 from analysis.result import Result
 from analysis.statistics.spread import over_seeds
 from analysis.store.evaluations import read_improvements
-from analysis.store.missing import missing_cells
 from analysis.store.source import Source
-from worldrep.names import TASK_NAMES, finetunings
+from worldrep.names import finetunings
 
 NAME = "reciprocity"
 ONE = finetunings("ftwb1")
@@ -32,17 +31,9 @@ def reciprocity(source: Source, options: Options) -> Result:
     by_seed = pd.concat(
         [exchange(matrix).assign(seed=seed) for seed, matrix in found.matrices(ONE).items()]
     )
-    return Result(
-        name=NAME,
-        options=options,
-        seeds=found.seeds,
-        parts=[exchange_chart(by_seed, found.seeds)],
-        missing=missing_cells(found.cells, "ftwb1", ONE),
-        runs_used=found.runs_used,
-        caveats=found.caveats,
-        tables={"values": found.cells, "by_seed": by_seed},
-        tags={"pretrain": "pt1", "ft": "ftwb1", "tasks": ",".join(TASK_NAMES)},
-    )
+    parts = [exchange_chart(by_seed, found.seeds)]
+    tables = {"values": found.cells, "by_seed": by_seed}
+    return family_result(NAME, options, found, {"ftwb1": ONE}, parts, tables=tables)
 
 
 def exchange(matrix: pd.DataFrame) -> pd.DataFrame:
@@ -72,27 +63,17 @@ def exchange_chart(by_seed: pd.DataFrame, seeds: tuple[int, ...]) -> Intervals:
     if lacking := int(rows["missing"].sum()):
         notes.append(f"{lacking} sums of a seed are missing, as they lack a cell; see missing.csv")
     return Intervals(
-        name=NAME,
-        title="What each task gives to the others, and takes from them",
+        name=NAME, title="What each task gives to the others, and takes from them",
         lines=(
             "give: how much a model fine-tuned on this task gains on the six others, summed; take: "
             "how much the six other models gain on this task; net = give - take.",
         ),
-        table=rows.reset_index()[COLUMNS],
-        x_label="sum of six normalised improvements (no unit)",
-        label="task",
-        value="mean",
-        low="low",
-        high="high",
-        parts="seeds",
-        facet="side",
-        reference=0.0,
-        size=(3.4, 2.9),
-        hover=("task", "side", "mean", "std", "n"),
-        notes=tuple(notes),
-        said=tuple(_in_words(task, mean) for task, mean in net.items()),
+        table=rows.reset_index()[COLUMNS], x_label="sum of six normalised improvements (no unit)",
+        label="task", parts="seeds", facet="side",
+        reference=0.0, size=(3.4, 2.9), hover=("task", "side", "mean", "std", "n"),
+        notes=tuple(notes), said=tuple(_in_words(task, mean) for task, mean in net.items()),
         statistics={side: facts.loc[side].to_dict("index") for side in SIDES},
-    )
+    )  # fmt: skip
 
 
 def _in_words(task: str, net: float) -> str:

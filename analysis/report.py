@@ -8,11 +8,10 @@ from __future__ import annotations
 import gc
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-import click
 import pandas as pd
 from jinja2 import Environment
 
@@ -23,7 +22,7 @@ from analysis.dynamics import dynamics
 from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.exp3_heatmaps import exp3_heatmaps
 from analysis.figures.heatmap import Panel, Strip, draw_seeds
-from analysis.figures.svg import css, svg_of
+from analysis.figures.svg import svg_of
 from analysis.forgetting import forgetting
 from analysis.ft_heatmaps import ft_heatmaps
 from analysis.options import ALL, Options
@@ -52,29 +51,15 @@ class Chapter(NamedTuple):
 
 
 _CHAPTERS = (
-    Chapter(
-        exp1_heatmaps,
-        "What is carried over",
-        "Models fine-tuned on one task and on two, tested on all seven about the new cities.",
-    ),
+    Chapter(exp1_heatmaps, "What is carried over", "Models of one task and of two, on all seven."),
     Chapter(reciprocity, "Givers and takers", "Which tasks help the others, and which are helped."),
-    Chapter(
-        predictors, "Predicting several tasks", "How well models of one task predict those of two."
-    ),
+    Chapter(predictors, "Predicting several tasks", "How well models of one predict those of two."),
     Chapter(exp3_heatmaps, "Width", "The matrices of each width, and side by side."),
-    Chapter(
-        ft_heatmaps, "Every fine-tuning", "All families, with warm-up rows (ftwb) and without (ft)."
-    ),
+    Chapter(ft_heatmaps, "Every fine-tuning", "With warm-up rows (ftwb) and without (ft)."),
     Chapter(forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."),
     Chapter(probes, "Maps inside", "What a linear probe reads off the hidden states."),
-    Chapter(
-        cka, "Likeness of representations", "CKA between models pretrained on one task or several."
-    ),
-    Chapter(
-        cka_generalization,
-        "Likeness and transfer",
-        "Whether tasks with like representations carry over to each other.",
-    ),
+    Chapter(cka, "Likeness of representations", "CKA between models pretrained on 1 to 3 tasks."),
+    Chapter(cka_generalization, "Likeness and transfer", "Do tasks of like representations help?"),
     Chapter(dynamics, "Learning", "Training and validation over steps."),
     Chapter(seeds, "Seeds", "Spread over seeds, and how many of them a difference needs."),
 )
@@ -83,14 +68,13 @@ CHAPTERS = {chapter.analyse.__name__: chapter for chapter in _CHAPTERS}
 
 @dataclass
 class Drawings:
-    """The figures of a page as SVG, which share their CSS classes.
+    """The figures of a page as SVG.
 
     runs: address of the server's runs, to which a run id is added; about: small print.
     """
 
     runs: str
     about: str
-    styles: dict[str, str] = field(default_factory=dict)
     n: int = 0
 
     def of(self, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
@@ -108,7 +92,7 @@ class Drawings:
 
     def _svg(self, figure: Any) -> str:
         self.n += 1
-        svg = svg_of(figure, f"f{self.n}", self.runs, self.styles)
+        svg = svg_of(figure, f"f{self.n}", self.runs)
         gc.collect(0)  # figures are large and hold references to themselves
         return svg
 
@@ -130,19 +114,11 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
     template = environment.from_string((files("analysis") / "report.html.j2").read_text())
     used = whole.runs_used.reset_index().sort_values(["seed", "model", "run_name"])
     page = template.render(
-        whole=whole,
-        options=options,
-        store=store,
-        server=server,
-        address=runs,
-        chapters=CHAPTERS,
-        sections=sections,
-        css=css(drawings.styles),
-        study=study_command(options, whole.seeds, store.experiment_name),
+        whole=whole, options=options, store=store, server=server, address=runs, chapters=CHAPTERS,
+        sections=sections, study=study_command(options, whole.seeds, store.experiment_name),
         missing=count_missing(whole.missing, "command"),
-        lost=count_missing(whole.missing, "reason"),
-        runs=used[:MANY_RUNS].to_dict("records"),
-    )
+        lost=count_missing(whole.missing, "reason"), runs=used[:MANY_RUNS].to_dict("records"),
+    )  # fmt: skip
     return replace(whole, pages={"report.html": page})
 
 
@@ -167,15 +143,12 @@ def _joined(options: Options, sections: Mapping[str, dict[str, Any]]) -> Result:
     used = pd.concat([result.runs_used for result in results])
     tables = [result.missing.assign(analysis=result.name) for result in results]
     return Result(
-        name=NAME,
-        options=options,
-        seeds=sorted({seed for result in results for seed in result.seeds}),
-        parts=(),
-        missing=pd.concat([missing_table(), *tables]),
-        runs_used=used[~used.index.duplicated()],
+        name=NAME, options=options,
+        seeds=sorted({seed for result in results for seed in result.seeds}), parts=(),
+        missing=pd.concat([missing_table(), *tables]), runs_used=used[~used.index.duplicated()],
         caveats=[*absent, *dict.fromkeys(c for result in results for c in result.caveats)],
         statistics={result.name: result.all_statistics for result in results},
-    )
+    )  # fmt: skip
 
 
 def seed_panels(parts: Sequence[Part]) -> dict[str, list[Panel]]:
@@ -235,14 +208,7 @@ def study_command(options: Options, seeds: Sequence[int], experiment: str) -> st
 
 
 main = analysis_command(
-    NAME,
-    report,
-    click.option(
-        "--server",
-        default=SERVER,
-        show_default=True,
-        help="MLflow server for links to runs, if the store is not a server itself.",
-    ),
+    NAME, report, server="MLflow server for links to runs, if the store is not a server itself."
 )
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import itertools
 import json
 import math
 import re
@@ -57,7 +56,7 @@ class Result:
     def units(self) -> list[Chart | Panel]:
         """The charts and matrices, each of which has tables, statistics and sentences."""
         found = (part.panels if isinstance(part, Strip) else [part] for part in self.parts)
-        return [*itertools.chain.from_iterable(found)]
+        return [unit for own in found for unit in own]
 
     @property
     def all_statistics(self) -> dict[str, Any]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import click
 import pandas as pd
 
 from analysis.command import analysis_command
@@ -20,16 +18,9 @@ from analysis.figures.intervals import Intervals
 from analysis.options import ALL, Options
 from analysis.panels import seeds_in_words
 from analysis.result import Result
-from analysis.statistics.comparison import LEVEL, comparisons, spread_bounds, spreads
-from analysis.statistics.spread import nested
-from analysis.store.evaluations import (
-    IMPROVEMENTS,
-    MEANS,
-    PRETRAIN,
-    QUANTITIES,
-    Scores,
-    read_scores,
-)
+from analysis.statistics.comparison import LEVEL, comparisons, spread_bounds
+from analysis.statistics.spread import nested, over_seeds
+from analysis.store import evaluations
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere, in_order, named_models, used_runs
 from analysis.store.source import Source
@@ -38,17 +29,19 @@ from worldrep.errors import InputError
 from worldrep.names import NO_FT, TASK_NAMES
 
 NAME = "seeds"
+SPREAD_COLUMNS = [
+    "model", "family", "quantity", "mean", "std", "low", "high", "n", "missing", "seeds", "parts",
+]  # fmt: skip
 MANY_MODELS = 12  # more are compared with one instead of with each other
 NOT_GIVEN = "none"
-COMPARED = tuple(name for name in QUANTITIES if not name.endswith("valid_ratio"))
+COMPARED = tuple(name for name in evaluations.QUANTITIES if not name.endswith("valid_ratio"))
 STANDARD = tuple(f"standard/{task}/mean" for task in TASK_NAMES)
 TITLES = {
-    MEANS[0]: "mean over the tasks trained on",
-    MEANS[1]: "mean over the other tasks (transfer)",
+    evaluations.MEANS[0]: "mean over the tasks trained on",
+    evaluations.MEANS[1]: "mean over the other tasks (transfer)",
     **{f"standard/{task}/mean": f"standard: {task} ({TASKS[task].unit})" for task in TASK_NAMES},
 }
 TESTED, NO_TEST = [f"below {LEVEL:g}", f"{LEVEL:g} or more"], "no test"
-MARKS: dict[str, Any] = {"label": "label", "low": "low", "high": "high", "parts": "parts"}
 SPREADS: dict[str, tuple[str, str, float, dict[str, Any]]] = {
     # Name of the chart -> title, how to read it, width of one axes in inches, further fields
     "improvement": (
@@ -89,7 +82,7 @@ def seeds(
     named = () if against == NOT_GIVEN else named_models(against, options)
     if against != NOT_GIVEN and len(named) != 1:
         raise InputError(f"against={against!r} is not the name of one model")
-    found = read_scores(source, options, in_order([*asked, *named]) if asked else ())
+    found = evaluations.read_scores(source, options, in_order([*asked, *named]) if asked else ())
     if named and named[0] not in found.models:
         raise NothingThere(f"{named[0]} is not evaluated ({options.in_words})")
     if not named and len(found.models) > MANY_MODELS:
@@ -107,35 +100,36 @@ def seeds(
         reference = str(named[0]) if named else ""
         parts.append(_difference_chart(compared, found.seeds, reference, difference))
     return Result(
-        name=NAME,
-        options=options,
-        seeds=found.seeds,
-        parts=parts,
-        missing=missing_table(found.absent),
-        runs_used=used_runs(found.runs, set(found.runs.index)),
-        caveats=caveats,
-        tables={"values": found.values, "spread": spread, "comparisons": compared},
+        name=NAME, options=options, seeds=found.seeds, parts=parts,
+        missing=missing_table(found.absent), runs_used=used_runs(found.runs, set(found.runs.index)),
+        caveats=caveats, tables={"values": found.values, "spread": spread, "comparisons": compared},
         tags={"models": models, "against": str(named[0]) if named else "each other"},
-    )
+    )  # fmt: skip
 
 
-def _series(found: Scores) -> pd.DataFrame:
+def spreads(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
+    """Return the spread of each model's quantities; missing: the `seeds` that one lacks."""
+    table = over_seeds(values, ["model", "family", "quantity"], "value")
+    return table.assign(missing=len(seeds) - table["n"])[SPREAD_COLUMNS]
+
+
+def _series(found: evaluations.Scores) -> pd.DataFrame:
     """Return the values by model and quantity (index) and seed (columns).
 
     The improvement of a base is 0 by definition, for every seed of it that is evaluated.
     """
-    bases = [str(m) for m in found.models if m.ft == NO_FT and m.pretrain == PRETRAIN]
+    bases = [str(m) for m in found.models if m.ft == NO_FT and m.pretrain == evaluations.PRETRAIN]
     evaluated = found.values.loc[found.values["model"].isin(bases), ["model", "seed"]]
-    zeros = pd.DataFrame({"quantity": IMPROVEMENTS, "value": 0.0})
+    zeros = pd.DataFrame({"quantity": evaluations.IMPROVEMENTS, "value": 0.0})
     values = pd.concat([found.values, evaluated.drop_duplicates().merge(zeros, how="cross")])
     return values.pivot(index=["model", "quantity"], columns="seed", values="value")
 
 
 def _spread_charts(spread: pd.DataFrame, seeds: Sequence[int]) -> list[Intervals]:
     """Chart the improvements of models, and the standard scores of models without improvements."""
-    improved = spread["model"].isin(spread.loc[spread["quantity"].isin(MEANS), "model"])
+    improved = spread["model"].isin(spread.loc[spread["quantity"].isin(evaluations.MEANS), "model"])
     tables = {
-        "improvement": _of(spread[improved], MEANS),
+        "improvement": _of(spread[improved], evaluations.MEANS),
         "standard": _of(spread[~improved], STANDARD),
     }
     words = seeds_in_words(seeds)
@@ -150,11 +144,11 @@ def _spread_chart(name: str, table: pd.DataFrame, seeds: str) -> Intervals:
     facts = nested(table, ["model", "quantity"], ["mean", "std", "low", "high", "n", "missing"])
     return Intervals(
         name=name, title=f"{title}, by model, {seeds}", table=table.assign(label=labels),
-        value="mean", group="family", facet="what", size=(width, _height(table, "model")),
+        group="family", facet="what", size=(width, _height(table, "model")),
         hover=("model", "mean", "std", "low", "high", "n", "seeds"),
         lines=(f"{HOW.format(of='')} {line}",), notes=(note,) if lacking.any() else (),
         said=tuple(f"{name}: {model}: {_in_words(own)}" for model, own in models),
-        statistics={name: facts}, **MARKS, **fields,
+        statistics={name: facts}, parts="parts", **fields,
     )  # fmt: skip
 
 
@@ -171,8 +165,8 @@ def _difference_chart(
     compared: pd.DataFrame, seeds: Sequence[int], against: str, difference: float
 ) -> Intervals:
     """Chart the improvements' differences, or those of the standard scores if there are none."""
-    improved = bool(compared["quantity"].isin(MEANS).any())
-    table = _of(compared, MEANS if improved else STANDARD)
+    improved = bool(compared["quantity"].isin(evaluations.MEANS).any())
+    table = _of(compared, evaluations.MEANS if improved else STANDARD)
     tested = pd.cut(table["p_holm"], [-math.inf, LEVEL, math.inf], right=False, labels=TESTED)
     tested = tested.cat.add_categories(NO_TEST).fillna(NO_TEST)
     labels = [_pair_label(row, against) for row in table.itertuples()]
@@ -198,7 +192,7 @@ def _difference_chart(
             "p: paired t test, two-sided, corrected (Holm) for the tests in the same axes.",
         ),
         notes=tuple(_difference_notes(int(compared["n"].max()), improved, shown, difference)),
-        statistics={"differences": facts.to_dict("index")}, **MARKS,
+        statistics={"differences": facts.to_dict("index")}, parts="parts",
     )  # fmt: skip
 
 
@@ -245,17 +239,12 @@ def _difference_notes(
     ]
 
 
-option = partial(click.option, show_default=True)
 main = analysis_command(
     NAME,
     seeds,
-    option("--models", default=ALL, help="Such as pt1,pt1_ftwb1-1..7; or all."),
-    option(
-        "--against",
-        default=NOT_GIVEN,
-        help="Compare all models with this one; none: each pair, of many models with the base.",
-    ),
-    option("--difference", default=0.05, help="Difference for which the number of seeds is found."),
+    models="Such as pt1,pt1_ftwb1-1..7; or all.",
+    against="Compare all models with this one; none: each pair, of many models with the base.",
+    difference="Difference for which the number of seeds is found.",
 )
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_statistics_of_pairs_compare_different_seeds_with_different_seeds(synthe
     ):
         assert facts[kind]["mean"] == pytest.approx(np.mean(values), abs=1e-5), kind
         assert facts[kind]["n"] == len(values) and facts[kind]["missing"] == full - len(values)
-    assert facts["comparison"]["u"] == rank_sum(same, other).u == 4
+    assert facts["comparison"]["u"] == rank_sum(same, other)["u"] == 4
     assert facts["comparison with all"]["n_second"] == 4
     assert facts["n_cities"] == 44 and facts["n_features"] == [8]
 

@@ -19,9 +19,7 @@ from analysis.statistics.matrices import (
     aggregate,
     expected_matrix,
     specialists_of,
-    summaries,
     trained_mask,
-    trained_masks,
 )
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
@@ -340,7 +338,7 @@ def test_expected_is_missing_if_any_specialist_is():
 def test_statistics_count_what_is_missing():
     values = pd.DataFrame(1.0, index=["ftwb1-1", "ftwb1-2"], columns=TASK_NAMES)
     values.loc["ftwb1-1", ["distance", "angle"]] = np.nan
-    statistics = summaries(values, trained_masks(values))
+    statistics = Panel("m", "M", PERFORMANCE, values).summary
     assert statistics["trained"] == {"mean": 1.0, "std": 0.0, "n": 1, "missing": 1}
     assert statistics["transfer"] == {"mean": 1.0, "std": 0.0, "n": 11, "missing": 1}
 

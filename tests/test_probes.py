@@ -209,7 +209,7 @@ def test_pairs_are_counted_once_by_whether_distance_was_trained():
     counts = {kind: int(mask.sum()) for kind, mask in masks.items()}
     expected = {"distance-distance": 1, "other-other": 3, "distance-other": 6, "base": 5}
     assert counts == expected | {"all": 15}
-    assert set(DISPARITY.frame.shown) == set(expected)
+    assert set(DISPARITY.shown) == set(expected)
 
 
 def test_the_best_and_the_worst_of_both_groups_are_shown_once_each():

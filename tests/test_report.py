@@ -15,13 +15,14 @@ from click.testing import CliRunner
 from playwright.sync_api import sync_playwright
 from synthetic import SyntheticStore
 
+from analysis.cka import ONE_TASK
 from analysis.figures.heatmap import Panel, Strip, draw_seeds
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
-from analysis.figures.kinds import PERFORMANCE, PRETRAINED
+from analysis.figures.kinds import PERFORMANCE
 from analysis.figures.page import hover_text, plain
 from analysis.figures.scatter import Scatter
-from analysis.figures.svg import short_path, svg_of
+from analysis.figures.svg import svg_of
 from analysis.options import Options
 from analysis.panels import panels_of
 from analysis.report import (
@@ -43,7 +44,8 @@ from worldrep.tracking import Store, StoreFault
 from worldrep.tracking.store import without_user
 
 MATRIX = pd.DataFrame(0.8, index=["ftwb1-1", "ftwb1-2"], columns=list(TASK_NAMES))
-PRETRAINED_KIND = replace(PERFORMANCE, full=None, frame=PRETRAINED)
+PRETRAINED_KIND = replace(ONE_TASK, lines=PERFORMANCE.lines)
+SVG = "{http://www.w3.org/2000/svg}"  # namespace
 EVIL = "</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;</b>"
 
 
@@ -124,7 +126,7 @@ def under_the_mouse(page, title):
             mark.scrollIntoView({block: "center"});
             const box = mark.getBoundingClientRect();
             const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
-            const text = top.querySelector("title").textContent;
+            const text = top.closest("a").querySelector("title").textContent;
             return [text, top.closest("a")?.getAttribute("href") ?? ""];
         }""",
         title,
@@ -368,30 +370,31 @@ def marked_chart(**options):
 
 
 def test_marks_carry_their_facts_and_link_to_their_run():
-    styles = {}
     address = "http://127.0.0.1:5000/#/experiments/3/runs/"
-    root = ElementTree.fromstring(svg_of(marked_chart().draw(""), "f1", address, styles))
-    assert [title.text for title in root.iter("title")] == [
+    root = ElementTree.fromstring(svg_of(marked_chart().draw(""), "f1", address))
+    assert [title.text for title in root.iter(f"{SVG}title")] == [
         f"model: {EVIL}\nx: 1\ny: 1", "model: m\nx: 2\ny: 2,000",
     ]  # fmt: skip
-    (link,) = root.iter("a")
+    (link,) = [own for own in root.iter(f"{SVG}a") if own.get("href")]
     assert link.get("href") == f"{address}r1"
-    assert next(link.iter("title")).text.startswith(f"model: {EVIL}")
-    assert EVIL in [text.text for text in root.iter("text")] and styles
-    used = {element.get("href") for element in root.iter("use")}
+    assert next(link.iter(f"{SVG}title")).text.startswith(f"model: {EVIL}")
+    assert EVIL in [text.text for text in root.iter(f"{SVG}text")]
+    used = {element.get("href") for element in root.iter(f"{SVG}use")}
     assert used <= {f"#{element.get('id')}" for element in root.iter()}
-    assert all(element.get("id", "f1.").startswith("f1.") for element in root.iter())
+    other = ElementTree.fromstring(svg_of(marked_chart().draw(""), "f2", address))
+    one, two = ({own.get("id") for own in svg.iter() if own.get("id")} for svg in (root, other))
+    assert one and not one & two
 
 
 def test_a_file_holds_its_own_styles_and_the_same_figure_gives_the_same_bytes():
     text = svg_of(marked_chart().draw(""), "s")
     assert text == svg_of(marked_chart().draw(""), "s")
     root = ElementTree.fromstring(text)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.tag == f"{SVG}svg"
     assert {f".{e.get('class')}" for e in root.iter() if e.get("class")} <= set(
-        re.findall(r"\.\w+", root[0].text)
+        re.findall(r"\.[\w-]+", root[0].text)
     )
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}title"))) == 2
+    assert len(list(root.iter(f"{SVG}title"))) == 2
 
 
 def test_a_chart_of_very_many_points_has_no_hover_texts():
@@ -413,19 +416,6 @@ def test_a_large_matrix_is_an_image_with_one_hover_text_for_each_row():
         f"pt2-2: {'0.25 ' * 35}".strip(),
     ]
     assert len(titles) == 35 and "<pattern" in text and len(text) < 60_000
-
-
-@pytest.mark.parametrize(
-    ("path", "short"),
-    [
-        ("M 1.04 2 \nL 3 2 \nL 3 4.06 \nz\n", "M1 2h2v2.1z"),
-        ("M 0 0 \nL -1.5 -2.5 \nL -1.5 -2.5 \nM 5 5 \nL 6 7", "M0 0l-1.5-2.5M5 5l1 2"),
-        ("M 0 1.876 \nC 0.5 1.87 0.001 2 3 3 \nz", "M 0 1.88 C 0.5 1.87 0 2 3 3 z"),
-        ("", ""),
-    ],
-)
-def test_paths_become_relative(path, short):
-    assert short_path(path) == short
 
 
 def test_hover_texts_leave_out_what_is_not_known():

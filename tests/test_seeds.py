@@ -10,14 +10,13 @@ from drawn_text import clashes
 from synthetic import BASE_ACCURACIES, BASE_ERRORS, part, values
 
 from analysis.options import Options
-from analysis.seeds import main, seeds
+from analysis.seeds import main, seeds, spreads
 from analysis.statistics.comparison import (
     comparisons,
     detectable_difference,
     is_share,
     seeds_needed,
     spread_bounds,
-    spreads,
 )
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS

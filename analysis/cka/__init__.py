@@ -7,9 +7,9 @@ pairs of seeds, by layer, and models of the same tasks against models of differe
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-import click
 import pandas as pd
 
 from analysis.cka.families import (
@@ -27,9 +27,11 @@ from analysis.cka.families import (
 from analysis.command import analysis_command
 from analysis.figures.curves import Curves
 from analysis.figures.heatmap import Panel
-from analysis.figures.kinds import GAP, PRETRAINED, Frame, Kind
+from analysis.figures.kinds import GAP, Kind
 from analysis.options import ALL, Options
+from analysis.panels import seeds_in_words
 from analysis.result import Result
+from analysis.statistics.matrices import diagonal_masks
 from analysis.store.extractions import DEFAULT, parse_layer
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere, Trained, nothing_of
@@ -51,10 +53,8 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     if layer == ALL:
         parts += [curves_of(family, statistics) for family in families]
     return Result(
-        name=NAME,
-        options=options,
-        seeds=tuple(sorted({seed for own in layers for seed in own.seeds})),
-        parts=parts,
+        name=NAME, options=options,
+        seeds=tuple(sorted({seed for own in layers for seed in own.seeds})), parts=parts,
         missing=missing_table(row for family in families for row in family.missing),
         runs_used=pd.concat([family.runs_used for family in families]),
         caveats=[*caveats, *(text for family in families for text in family.caveats)],
@@ -65,7 +65,7 @@ def cka(source: Source, options: Options, layer: str = DEFAULT) -> Result:
             "ft": "none",
             "tasks": ",".join(TASK_NAMES),
         },
-    )
+    )  # fmt: skip
 
 
 def compare_families(
@@ -90,24 +90,25 @@ def compare_families(
         raise faults[0]
     kinds = ", ".join(f"{FAMILIES[name]} ({name}-X)" for name in names)
     kind = f"representations of models pretrained on {kinds}"
-    raise nothing_of(kind, "extract", options, source)
+    raise nothing_of(kind, options, source, "extract")
 
 
-MIXTURES = Frame(
-    "pretrained on",
-    "pretrained on (the rows say what)",
-    lambda name: f"{' + '.join(PRETRAININGS[name])}{GAP}{name}",
-    mixture_masks,
-    ("same mixture", "overlapping mixtures", "disjoint mixtures"),
+ONE_TASK = Kind(
+    LABEL, (), "viridis", (0.0, 1.0), rows="pretrained on", columns="pretrained on", row_label=str,
+    masks=diagonal_masks, shown=("same task", "different tasks"), marked="",
+)  # fmt: skip
+MIXTURES = replace(
+    ONE_TASK,
+    columns="pretrained on (the rows say what)",
+    row_label=lambda name: f"{' + '.join(PRETRAININGS[name])}{GAP}{name}",
+    masks=mixture_masks,
+    shown=("same mixture", "overlapping mixtures", "disjoint mixtures"),
 )
 
 
 def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
     """Return the heatmap of one family at one layer: means over pairs of seeds."""
-    seeds, words = likeness.seeds, f"{FAMILIES[likeness.family]}, layer {likeness.layer}"
-    which = f"seeds {', '.join(map(str, seeds))}"
-    if len(seeds) == 1:
-        which = f"seed {seeds[0]} only: no spread"
+    words = f"{FAMILIES[likeness.family]}, layer {likeness.layer}"
     lines = (
         "How alike two models represent the same cities, each asked with its own (first) task: "
         f"linear CKA, double-centred. {likeness.n_cities} world cities, "
@@ -115,9 +116,8 @@ def panel_of(likeness: Likeness, statistics: dict[str, Any]) -> Panel:
         "1: the same but for rotation and scale. 0: nothing in common. Each cell is the mean over "
         "all pairs of seeds, on the diagonal over pairs of different seeds.",
     )
-    frame = PRETRAINED if likeness.family == "pt1" else MIXTURES
-    kind = Kind(LABEL, lines, "viridis", (0.0, 1.0), "neither", "{:.2f}", None, frame)
-    title = f"CKA of models pretrained on {words}, {which}"
+    kind = replace(ONE_TASK if likeness.family == "pt1" else MIXTURES, lines=lines)
+    title = f"CKA of models pretrained on {words}, {seeds_in_words(likeness.seeds)}"
     matrix, notes = mean_over_pairs(likeness), notes_of(statistics)
     return Panel(likeness.name, title, kind, matrix, notes=notes)
 
@@ -162,19 +162,10 @@ def curves_of(family: Family, statistics: dict[str, dict[str, Any]]) -> Curves:
             "the same tasks are always of different seeds. Layer 0 is the embeddings.",
             f"{SHUFFLED.capitalize()}: CKA by chance, the cities of one in random order.",
         ),
-        table=pd.DataFrame(rows).astype({"mean": float, "std": float}),
-        x="layer",
-        y="mean",
-        x_label=f"layer ({first.layer} to {last.layer})",
-        y_label=LABEL,
-        group="pairs_of_models",
-        series="pairs_of_models",
-        hover=("pairs_of_models", "mean", "std", "n", "missing"),
-    )
+        table=pd.DataFrame(rows).astype({"mean": float, "std": float}), x="layer", y="mean",
+        x_label=f"layer ({first.layer} to {last.layer})", y_label=LABEL, group="pairs_of_models",
+        series="pairs_of_models", hover=("pairs_of_models", "mean", "std", "n", "missing"),
+    )  # fmt: skip
 
 
-main = analysis_command(
-    NAME,
-    cka,
-    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, all, or default."),
-)
+main = analysis_command(NAME, cka, layer="A layer, all, or default.")

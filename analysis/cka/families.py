@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
@@ -26,7 +26,6 @@ from analysis.store.extractions import (
     layers_of,
     read_extractions,
 )
-from analysis.store.missing import Commands
 from analysis.store.selection import NothingThere, Trained, choose_models, used_runs
 from analysis.store.source import Source
 from worldrep.digests import random_stream
@@ -110,13 +109,16 @@ def compare_family(
     at = ALL if layer == ALL else _choose_layer(runs, layer)
     asked = product(models, seeds)
     found = read_extractions(source, trained, asked, layer=at, **options.names)
-    missing, compared = [], []
+    n_cities, missing, compared = int((~found.world.is_atlantis).sum()), [], []
     for number in [at] if isinstance(at, int) else found.layers:
         tables, faults = _read_tables(found, number)
-        compared.append(_likeness(name, number, models, seeds, found, tables))
-        missing += _missing(found, compared[-1], faults, trained.commands)
+        arrays = [*tables.values()]
+        pairs = pair_table(found.runs.loc[[*tables]], arrays, number)
+        sizes = n_cities, tuple(sorted({array.shape[1] for array in arrays}))
+        compared.append(Likeness(name, number, models, seeds, pairs, *sizes, chance_of(arrays)))
+        missing += _missing(found, compared[-1], faults, trained)
     if at == ALL:
-        missing += _missing_layers(found, f"cka_{name}", trained.commands)
+        missing += _missing_layers(found, f"cka_{name}", trained)
     pairs = pd.concat([likeness.pairs for likeness in compared])
     if pairs.empty:
         raise NothingThere(
@@ -161,21 +163,6 @@ def _read_tables(
     return tables, faults
 
 
-def _likeness(
-    family: str,
-    layer: int,
-    models: tuple[ModelName, ...],
-    seeds: tuple[int, ...],
-    found: Extractions,
-    tables: dict[str, NDArray[np.float32]],
-) -> Likeness:
-    arrays = [*tables.values()]
-    pairs = pair_table(found.runs.loc[[*tables]], arrays, layer)
-    n_cities = int((~found.world.is_atlantis).sum())
-    n_features = tuple(sorted({table.shape[1] for table in arrays}))
-    return Likeness(family, layer, models, seeds, pairs, n_cities, n_features, chance_of(arrays))
-
-
 def _bias_caveats(likeness: Likeness) -> list[str]:
     if likeness.n_cities > max(likeness.n_features, default=0):
         return []
@@ -187,29 +174,29 @@ def _bias_caveats(likeness: Likeness) -> list[str]:
 
 
 def _missing(
-    found: Extractions, likeness: Likeness, faults: dict[str, str], commands: Commands
+    found: Extractions, likeness: Likeness, faults: dict[str, str], trained: Trained
 ) -> list[Row]:
     """Return what the matrix of a layer lacks. faults: as `_read_tables` returns them."""
     layer, rows = likeness.layer, list(found.absent)
     for run in found.runs.loc[[*faults]].itertuples():
-        command = commands.extract(parse_model(run.model), run.seed, layers=layer)
-        again = commands.again(run.Index, command)
+        command = trained.to_extract(parse_model(run.model), run.seed, layers=layer)
+        again = trained.again(run.Index, command)
         rows.append(_row(run.model, run.seed, faults[run.Index], again))
     if len(likeness.seeds) == 1:
         seed = next(seed for seed in USUAL_SEEDS if seed not in likeness.seeds)
         reason = "the diagonal compares two seeds, and there is one"
         for model in likeness.models:
-            rows.append(_row(model, seed, reason, commands.extract(model, seed, layers=layer)))
+            rows.append(_row(model, seed, reason, trained.to_extract(model, seed, layers=layer)))
     return [{"matrix": likeness.name, **row} for row in rows]
 
 
-def _missing_layers(found: Extractions, matrix: str, commands: Commands) -> list[Row]:
+def _missing_layers(found: Extractions, matrix: str, trained: Trained) -> list[Row]:
     """Return the models that lack layers which others have."""
     held, rows = set().union(*found.runs["layers"]), []
     for run in found.runs.itertuples():
         if lacking := sorted(held - set(run.layers)):
             reason = f"no representations of layers {', '.join(map(str, lacking))}"
-            command = commands.extract(parse_model(run.model), run.seed, layers=ALL)
+            command = trained.to_extract(parse_model(run.model), run.seed, layers=ALL)
             rows.append({"matrix": matrix, **_row(run.model, run.seed, reason, command)})
     return rows
 
@@ -290,8 +277,8 @@ def pair_statistics(likeness: Likeness) -> dict[str, Any]:
     counts = {kind: {"missing": full - len(cka[kind])} for kind, (_, full) in kinds.items()}
     return {
         **{kind: summary(cka[kind]) | counts[kind] for kind in kinds},
-        "comparison": asdict(rank_sum(cka[SAME], cka[OTHER_SEED])),
-        "comparison with all": asdict(rank_sum(cka[SAME], cka[OTHER])),
+        "comparison": rank_sum(cka[SAME], cka[OTHER_SEED]),
+        "comparison with all": rank_sum(cka[SAME], cka[OTHER]),
         SHUFFLED: likeness.chance,
         "n_cities": likeness.n_cities,
         "n_features": list(likeness.n_features),

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import product
 
-import click
 import pandas as pd
 
 from analysis.command import analysis_command
@@ -19,23 +17,12 @@ from analysis.dynamics.charts import ALIGN, charts
 from analysis.dynamics.statistics import breakouts
 from analysis.options import ALL, Options
 from analysis.result import Result
+from analysis.store import selection
 from analysis.store.missing import (
     MISSING_COLUMNS,
     currency_caveats,
     duplicate_caveats,
     setting_caveats,
-)
-from analysis.store.selection import (
-    STAGES,
-    NothingThere,
-    Trained,
-    choose,
-    choose_models,
-    family_of,
-    named_models,
-    nothing_of,
-    run_table,
-    used_runs,
 )
 from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets
@@ -58,34 +45,27 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
     """
     if align not in ALIGN:
         raise unknown("align", align, ALIGN)
-    asked = named_models(models, options)
-    trained = Trained.read(source, options)
+    asked = selection.named_models(models, options)
+    trained = selection.Trained.read(source, options)
     if not trained.runs:
-        if held := "; ".join(filter(None, map(source.held, STAGES))):
-            raise NothingThere(
-                f"{source.place} has no finished training of {options.in_words}: it has {held}"
-            )
-        raise nothing_of("finished training", "pretrain", options, source)
-    kept, seeds, strangers = choose_models(
+        raise selection.nothing_of("finished training", options, source, *selection.STAGES)
+    kept, seeds, strangers = selection.choose_models(
         [*trained.runs.values()], asked, "training", options, source
     )
     points, runs, missing, caveats = _read_curves(source, trained, kept, seeds)
     if points.empty:
-        raise NothingThere(f"the trainings in {source.place} hold no curve ({options.in_words})")
+        raise selection.NothingThere(
+            f"the trainings in {source.place} hold no curve ({options.in_words})"
+        )
     broken = breakouts(points, runs)
     chosen = runs[runs["chosen"]]
     tokens = _token_caveats(chosen) if align == "tokens" else []
     return Result(
-        name=NAME,
-        options=options,
-        seeds=seeds,
-        parts=charts(points, chosen, broken, align),
-        missing=missing,
-        runs_used=used_runs(chosen, chosen.index),
-        caveats=[*strangers, *caveats, *tokens],
-        tables={"breakout": broken},
+        name=NAME, options=options, seeds=seeds, parts=charts(points, chosen, broken, align),
+        missing=missing, runs_used=selection.used_runs(chosen, chosen.index),
+        caveats=[*strangers, *caveats, *tokens], tables={"breakout": broken},
         tags={"models": models, "align": align},
-    )
+    )  # fmt: skip
 
 
 def _token_caveats(chosen: pd.DataFrame) -> list[str]:
@@ -99,7 +79,7 @@ def _token_caveats(chosen: pd.DataFrame) -> list[str]:
 
 
 def _read_curves(
-    source: Source, trained: Trained, models: Sequence[ModelName], seeds: Collection[int]
+    source: Source, trained: selection.Trained, models: Sequence[ModelName], seeds: Collection[int]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
     """Read the curves of these models and seeds: points, runs, what is missing, caveats.
 
@@ -108,15 +88,15 @@ def _read_curves(
     `choose`, family, stage, val_rows, tokens_per_step (estimated, about 1% off). Of several of a
     model and seed, one that matches the current code and settings is preferred, then the newest.
     """
-    commands, names = trained.commands, [*map(str, models)]
-    rows = [(seed, str(m), commands.train(m, seed)) for seed, m in product(seeds, models)]
+    names = [*map(str, models)]
+    rows = [(seed, str(m), trained.to_train(m, seed)) for seed, m in product(seeds, models)]
     wanted = pd.DataFrame(rows, columns=["seed", "model", "command"])
     found = {
         run_id: run
         for run_id, run in trained.runs.items()
         if int(run.tag("seed")) in seeds and run.tag("model") in names
     }
-    runs = choose(_run_table(source, found.values(), trained), "training")
+    runs = selection.choose(_run_table(source, found.values(), trained), "training")
     wanted = wanted.merge(runs[runs["chosen"]].reset_index(), "left", ["seed", "model"])
     untrained = wanted[wanted["run_id"].isna()].assign(reason="the model is not trained", task="")
     chosen = wanted.dropna(subset=["run_id"])
@@ -126,17 +106,19 @@ def _read_curves(
     points = points.merge(chosen[facts], "left")
     points["tokens"] = points["step"] * points.pop("tokens_per_step")
     lacking = lacking.merge(chosen[["run_id", "seed", "model", "command"]])
-    lacking["command"] = [*map(commands.again, lacking["run_id"], lacking["command"])]
+    lacking["command"] = [*map(trained.again, lacking["run_id"], lacking["command"])]
     missing = pd.concat([untrained, lacking], ignore_index=True).assign(matrix="curves")
     caveats = [*duplicate_caveats(runs, "training", found), *currency_caveats(runs)]
     caveats += _setting_caveats(chosen, found)
     return points, runs, missing[MISSING_COLUMNS], caveats
 
 
-def _run_table(source: Source, runs: Collection[StoredRun], trained: Trained) -> pd.DataFrame:
+def _run_table(
+    source: Source, runs: Collection[StoredRun], trained: selection.Trained
+) -> pd.DataFrame:
     cities: dict[str, str] = {}
-    return run_table(runs, trained.current).assign(
-        family=[family_of(parse_model(run.tag("model"))) for run in runs],
+    return selection.run_table(runs, trained.current).assign(
+        family=[selection.family_of(parse_model(run.tag("model"))) for run in runs],
         stage=[run.tag("stage") for run in runs],
         val_rows=[float(run.params.get("cfg.val_rows", math.nan)) for run in runs],
         tokens_per_step=[_tokens_per_step(source, run, cities) for run in runs],
@@ -192,10 +174,9 @@ def _setting_caveats(chosen: pd.DataFrame, found: Mapping[str, StoredRun]) -> li
     return list(dict.fromkeys(caveats))
 
 
-option = partial(click.option, show_default=True)
 main = analysis_command(
     NAME,
     dynamics,
-    option("--models", default=ALL, help="Such as pt1,pt1_ftwb1-1..7; or all."),
-    option("--align", default="step", help="x axis of curves: step or tokens."),
+    models="Such as pt1,pt1_ftwb1-1..7; or all.",
+    align="x axis of curves: step or tokens.",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import pandas as pd
 
@@ -11,6 +10,7 @@ from analysis.dynamics.statistics import BREAKOUT, add_groups, add_medians, summ
 from analysis.figures.chart import Chart
 from analysis.figures.curves import Curves
 from analysis.figures.intervals import Intervals
+from analysis.options import listed
 from analysis.statistics.curves import CHANCE
 from analysis.statistics.spread import nested
 from analysis.store.selection import STAGES
@@ -59,7 +59,7 @@ def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: s
     table = add_medians(points.assign(panel=panels, series=points["run_id"]), group)
     table["chance"] = table["task"].map(CHANCE)
     table["panel"] = pd.Categorical(table["panel"], list(PANELS.values()))
-    rows = _listed(runs["val_rows"].dropna().astype(int)) or "unknown"
+    rows = listed(runs["val_rows"].dropna().astype(int)) or "unknown"
     notes = [f"validation rows in each suite: {rows}"]
     if n_zero := int(((table["value"] <= 0) & table["panel"].isin(LOGARITHMIC)).sum()):
         notes.append(f"{n_zero} values of 0 have no place on a logarithmic axis")
@@ -78,12 +78,8 @@ def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: s
     )  # fmt: skip
 
 
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(set(numbers))))
-
-
 def _seeds_in_words(seeds: pd.Series) -> str:
-    return f"seed{'s' * (seeds.nunique() > 1)} {_listed(seeds)}"
+    return f"seed{'s' * (seeds.nunique() > 1)} {listed(seeds)}"
 
 
 def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
@@ -103,8 +99,7 @@ def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
     return Intervals(
         name=name, title=f"{TITLES[stage]}: when each task breaks out, {seeds}{spread}",
         table=table.reset_index(drop=True),
-        label="label", value="mean", low="low", high="high", parts="parts",
-        x_label=ALIGN[align], x_limits=None if math.isnan(last) else (0.0, last),
+        parts="parts", x_label=ALIGN[align], x_limits=None if math.isnan(last) else (0.0, last),
         group="group", facet="split", columns=2,
         size=(6.4, max(1.8, 0.24 * table.groupby("split")["label"].nunique().max())),
         hover=("group", "task", "mean", "std", "broken_out", "runs", "seeds"),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from analysis.figures.kinds import Kind
 from analysis.figures.page import MarkedFigure, figure_of, for_collection, plain
-from analysis.statistics.matrices import Aggregate, Masks, Summary, summaries
+from analysis.statistics.matrices import Aggregate, Masks, Summary, summary
 
 MANY_COLUMNS = 12  # with more columns, cells are small and without numbers
 MOST_CELLS = 1000  # more are an image with one hover text for each row
@@ -71,11 +71,12 @@ class Panel:
 
     @cached_property
     def masks(self) -> Masks:
-        return self.kind.frame.masks(self.values)
+        return self.kind.masks(self.values)
 
     @cached_property
     def summary(self) -> dict[str, Summary]:
-        return summaries(self.values, self.masks)
+        values = self.values.to_numpy(dtype=float)
+        return {group: summary(values[mask]) for group, mask in self.masks.items()}
 
     @property
     def statistics(self) -> dict[str, Mapping[str, Summary]]:
@@ -92,7 +93,7 @@ class Panel:
     @property
     def in_words(self) -> str:
         """The statistics that the figure states."""
-        return "; ".join(f"{g} {_in_words(self.summary[g])}" for g in self.kind.frame.shown)
+        return "; ".join(f"{g} {_in_words(self.summary[g])}" for g in self.kind.shown)
 
     @property
     def said(self) -> list[str]:
@@ -130,8 +131,8 @@ class Strip:
             look = {"fontsize": 8, "rotation": 90} if panel.is_dense else {"fontsize": 9, **slanted}
             _label_axes(axes, panel, is_first=axes is grid[0], **look)
             axes.xaxis.set_label_position("top")
-            axes.set_xlabel(panel.kind.frame.columns)
-            axes.set_ylabel(panel.kind.frame.rows if axes is grid[0] else "")
+            axes.set_xlabel(panel.kind.columns)
+            axes.set_ylabel(panel.kind.rows if axes is grid[0] else "")
             heading = panel.heading if n > 1 else ""
             axes.set_title(heading, fontsize=11, fontweight="bold", loc="left")
             _add_colour_bar(axes, panel.kind, rows * high)
@@ -165,7 +166,7 @@ def draw_seeds(panels: Sequence[Panel], title: str, about: str = "") -> Figure:
 
 
 def _label_width(panel: Panel) -> float:
-    return 0.6 + CHARACTER * max(len(panel.kind.frame.row_label(r)) for r in panel.values.index)
+    return 0.6 + CHARACTER * max(len(panel.kind.row_label(r)) for r in panel.values.index)
 
 
 def _turned(panel: Panel) -> float:
@@ -178,7 +179,7 @@ def _label_axes(axes: Axes, panel: Panel, *, is_first: bool, fontsize: int, **lo
     rows, columns = values.shape
     axes.set(xlim=(0, columns), ylim=(rows, 0))
     axes.set_xticks(np.arange(columns) + 0.5, values.columns, fontsize=fontsize, **look)
-    labels = [panel.kind.frame.row_label(row) if is_first else "" for row in values.index]
+    labels = [panel.kind.row_label(row) if is_first else "" for row in values.index]
     axes.set_yticks(np.arange(rows) + 0.5, labels, fontsize=fontsize)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
@@ -207,7 +208,7 @@ def _notes(panels: Sequence[Panel]) -> list[str]:
     else:
         if full:
             notes.append(f"Bar: the number as a length, as wide as its cell for {full}.")
-        if any(panel.kind.frame.marked for panel in panels):
+        if any(panel.kind.marked for panel in panels):
             notes.append("T: the model was fine-tuned on this task; all others are transfer.")
         if means:
             most = max(means, key=lambda mean: mean.n_seeds)
@@ -268,7 +269,7 @@ def _write_numbers(axes: Axes, panel: Panel, inks: NDArray[np.str_]) -> None:
         rows, columns = np.nonzero(present)
         left, ends = columns + 0.05, columns + 0.05 + 0.9 * values[present] / kind.full
         axes.hlines(rows + 0.87, left, ends, colors=inks[present], linewidth=1.8, capstyle="butt")
-    for row, column in np.argwhere(panel.masks[kind.frame.marked]) if kind.frame.marked else ():
+    for row, column in np.argwhere(panel.masks[kind.marked]) if kind.marked else ():
         white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # on hatching
         axes.text(
             column + 0.05, row + 0.1, "T", color=inks[row, column], va="top", fontsize=7,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -39,11 +38,9 @@ class Histogram(Chart):
         """Return the ascending edges of the bins for rows with at least one value."""
         values = rows[self.value].dropna().to_numpy(dtype=float)
         bins = min(BINS, math.ceil(2 * math.sqrt(len(values))))
-        edges = np.histogram_bin_edges(np.log(values) if self.log else values, bins=bins)
-        if self.log:
-            edges = np.exp(edges)  # which may miss the ends
-            edges[0], edges[-1] = min(edges[0], values.min()), max(edges[-1], values.max())
-        return edges
+        if self.log and np.ptp(values):
+            return np.geomspace(values.min(), values.max(), bins + 1)
+        return np.histogram_bin_edges(values, bins)
 
     def plot(self, axes: Axes, rows: pd.DataFrame, facet: Any) -> None:
         if rows[self.value].isna().all():
@@ -67,12 +64,11 @@ class Histogram(Chart):
     ) -> None:
         """Draw bars, median, and markers at a height y in shares of the axes."""
         figure, found = figure_of(axes), rows[self.value].to_numpy(dtype=float)
-        counts, _ = np.histogram(found, bins=edges)
         colour = style.colour
-        bars = axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colour, alpha=0.3)
-        for bar, low, high, n in zip(bars, edges, edges[1:], counts, strict=False):
-            bar.set_url(figure.mark(f"{low:.4g} to {high:.4g}: {n}"))
-        axes.stairs(counts, edges, color=colour, linewidth=1.3)
+        drawn: Any = axes.hist(found, [*edges], color=colour, alpha=0.3)
+        for n, low, high, bar in zip(drawn[0], edges, edges[1:], drawn[2], strict=False):
+            bar.set_url(figure.mark(f"{low:.4g} to {high:.4g}: {n:.0f}"))
+        axes.stairs(drawn[0], edges, color=colour, linewidth=1.3)
         median = float(np.median(found))
         url = figure.mark(f"median: {median:.4g}")
         axes.axvline(median, color=colour, url=url, linestyle=DASHES, linewidth=1.3)
@@ -82,9 +78,3 @@ class Histogram(Chart):
         }  # fmt: skip
         axes.scatter(found, np.full(len(found), y), urls=self.urls(axes, rows), **look)
         axes.scatter([median], [1.0], **look)
-
-    def legend_line(self, style: Style) -> Line2D:
-        return Line2D(
-            [], [], color=style.colour, linestyle=DASHES, linewidth=1.3,
-            marker=style.marker, markersize=5, markerfacecolor="none",
-        )  # fmt: skip

@@ -9,47 +9,28 @@ import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from analysis.statistics.matrices import Masks, diagonal_masks, trained_masks
+from analysis.statistics.matrices import Masks, trained_masks
 from worldrep.evaluation.improvement import HIGHEST
 from worldrep.names import FINETUNINGS
 
 GAP = "\u2002\u2002"  # wide spaces, as SVG collapses ordinary ones
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What the rows and columns of a matrix are, in words, and its groups of cells.
-
-    masks: of the groups that have statistics; shown: groups whose statistics the figure states;
-    marked: group whose cells carry a T.
-    """
-
-    rows: str
-    columns: str
-    row_label: Callable[[str], str]
-    masks: Callable[[pd.DataFrame], Masks]
-    shown: tuple[str, ...]
-    marked: str = ""
-
-
-FINETUNED = Frame(
-    "fine-tuned on", "tested on (questions about Atlantis)",
-    lambda ft: f"{' + '.join(FINETUNINGS[ft])}{GAP}{ft}",
-    trained_masks, ("trained", "transfer"), "trained",
-)  # fmt: skip
-PRETRAINED = Frame(
-    "pretrained on", "pretrained on", str, diagonal_masks, ("same task", "different tasks")
-)
+def finetuned_label(ft: str) -> str:
+    """Return the tasks and the name of a fine-tuning."""
+    return f"{' + '.join(FINETUNINGS[ft])}{GAP}{ft}"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the numbers of a heatmap mean, and how they are drawn.
+    """What the numbers, rows and columns of a heatmap mean, and how they are drawn.
 
     label: name and unit; lines: how to read the figure; colours: a colour map of matplotlib;
     limits: numbers at the ends of the colour bar; extend: ends beyond which numbers occur, as
     `Figure.colorbar` takes it; number: format of the numbers in the cells; full: number of a bar
-    as wide as its cell, None for no bars.
+    as wide as its cell, None for no bars; rows, columns: what they are, in words; masks: groups of
+    cells that have statistics; shown: groups whose statistics the figure states; marked: group
+    whose cells carry a T.
     """
 
     label: str
@@ -59,7 +40,12 @@ class Kind:
     extend: str = "neither"
     number: str = "{:.2f}"
     full: float | None = None
-    frame: Frame = FINETUNED
+    rows: str = "fine-tuned on"
+    columns: str = "tested on (questions about Atlantis)"
+    row_label: Callable[[str], str] = finetuned_label
+    masks: Callable[[pd.DataFrame], Masks] = trained_masks
+    shown: tuple[str, ...] = ("trained", "transfer")
+    marked: str = "trained"
 
     def write(self, number: float) -> str:
         """Format a number with two decimals; zero has no sign."""

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.figures.kinds import FINETUNED, Kind
+from analysis.figures.kinds import Kind
 from analysis.forgetting import charts
 from analysis.forgetting import statistics as stats
 from analysis.forgetting.reading import VALIDATED, Finetuned, read_strategies
@@ -47,8 +47,8 @@ CHANGE = Kind(
         "Errors: ln(before / after); -2.30 is ten times, -4.61 a hundred times the error. "
         "Accuracies: (after - before) / (1 - before); -1 is twice as many wrong answers.",
     ),
-    "RdBu", (-6.0, 6.0), "both", "{:+.2f}", None,
-    replace(FINETUNED, columns="tested on (standard questions, none about Atlantis)"),
+    "RdBu", (-6.0, 6.0), "both", "{:+.2f}",
+    columns="tested on (standard questions, none about Atlantis)",
 )  # fmt: skip
 
 
@@ -89,17 +89,12 @@ def forgetting(source: Source, options: Options) -> Result:
         statistics["strategies"] = {"models": fts, **facts}
     used = pd.concat(runs)
     return Result(
-        name=NAME,
-        options=options,
-        seeds=own.found.seeds,
-        parts=parts,
+        name=NAME, options=options, seeds=own.found.seeds, parts=parts,
         missing=pd.concat(missing, ignore_index=True),
         runs_used=used[~used.index.duplicated()].sort_values(["seed", "model"], kind="stable"),
-        caveats=caveats,
-        tables=tables,
-        statistics=statistics,
+        caveats=caveats, tables=tables, statistics=statistics,
         tags={"pretrain": PRETRAIN, "ft": ",".join(own.families), "tasks": ",".join(TASK_NAMES)},
-    )
+    )  # fmt: skip
 
 
 def _common_models(every: Mapping[str, Finetuned]) -> tuple[list[str], list[str]]:

@@ -29,10 +29,7 @@ PLANES = {  # name -> title, and what a point stands for
     "strategies_by_model": ("Strategies of fine-tuning, model by model", *MODELS),
 }
 EVENTS = {"standard": "forgetting (standard questions)", "atlantis": "gain (Atlantis)"}
-PANELS = {
-    "standard": "standard: normalised change",
-    "atlantis": "Atlantis: normalised improvement",
-}
+PANELS = {"standard": "standard: normalised change", "atlantis": "Atlantis: normalised improvement"}
 TASK_PANELS = {
     task: f"{task} ({'' if TASKS[task].accuracy else 'mean error, '}{TASKS[task].unit})"
     for task in TASK_NAMES
@@ -184,7 +181,7 @@ def _halfway_chart(overview: pd.DataFrame, origins: str) -> Intervals:
             "models.",
         ),
         table=table.sort_values(["half of the", "family"], kind="stable"), label="task",
-        value="mean", low="drawn_low", high="drawn_high", parts="by_seed", x_label=STEP,
+        low="drawn_low", high="drawn_high", parts="by_seed", x_label=STEP,
         group="half of the", facet="panel", columns=2, size=(4.6, 3.4),
         hover=("family", "task", "split", "mean", "std", "n", "n_happened", "n_models", "n_early"),
         notes=(

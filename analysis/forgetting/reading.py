@@ -17,16 +17,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.options import Options
+from analysis.store import selection
 from analysis.store.evaluations import PRETRAIN, Evaluations, Improvements, read_improvements
 from analysis.store.missing import missing_cells, missing_table, with_reasons
-from analysis.store.selection import (
-    LAST,
-    USED_COLUMNS,
-    NothingThere,
-    run_table,
-    training_id,
-    used_runs,
-)
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, FINETUNINGS, TASK_NAMES, finetunings, parse_model
@@ -72,7 +65,7 @@ def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
     every = {options.strategy: _read_finetuned(source, options)}
     names = source.strategies(stage="evaluate", **options.names, pretrain=PRETRAIN)
     for other in set(names) - {options.strategy}:
-        with suppress(NothingThere):
+        with suppress(selection.NothingThere):
             view = source.tuned_by(other), replace(options, strategy=other)
             every[other] = _read_finetuned(*view)
     return {strategy: every[strategy] for strategy in names if strategy in every}
@@ -81,7 +74,9 @@ def read_strategies(source: Source, options: Options) -> dict[str, Finetuned]:
 def _read_finetuned(source: Source, options: Options) -> Finetuned:
     found = read_improvements(source, options, tuple(FINETUNINGS))
     trained = {
-        model.rpartition("_")[2] for model, seed in found.trained.standing if seed in found.seeds
+        model.rpartition("_")[2]
+        for model, seed in found.evaluations.trained.standing
+        if seed in found.seeds
     }
     there = trained | set(found.evaluations.finetuned["ft"])
     families = tuple(family for family in FAMILIES if there & set(finetunings(family)))
@@ -103,15 +98,15 @@ def _why_missing(cell: Any, found: Improvements) -> tuple[str, str]:
     """Return the reasons why a cell lacks standard values, and the commands that compute them."""
     if not cell.run_id:
         return cell.reason, cell.command
-    commands, gaps = found.trained.commands, {}  # reason -> command
+    trained, gaps = found.evaluations.trained, {}  # reason -> command
     if not cell.base_evaluation_id:
         fault = found.evaluations.runs["base_fault"][cell.run_id]
         model = parse_model(cell.model)
-        gaps[fault] = commands.evaluate_base(model, cell.seed, cell.base_run_id)
+        gaps[fault] = trained.to_evaluate_base(model, cell.seed, cell.base_run_id)
     for run_id, value in ((cell.run_id, cell.after), (cell.base_evaluation_id, cell.before)):
         if run_id and not math.isfinite(value):
             names = [f"standard/{cell.task}/mean"]
-            reason, command = found.evaluations.gap(run_id, names, commands)
+            reason, command = found.evaluations.gap(run_id, names)
             gaps[reason] = command
     return "; ".join(gaps), " && ".join(dict.fromkeys(gaps.values()))
 
@@ -123,9 +118,9 @@ def _read_curves(
     several = {  # evaluations of several checkpoints
         run.id: run
         for run in source.runs(stage="evaluate", **options.names, pretrain=PRETRAIN)
-        if run.tag("checkpoints") not in ("", LAST)
+        if run.tag("checkpoints") not in ("", selection.LAST)
     }
-    trained, evaluations = found.trained, found.evaluations
+    trained, evaluations = found.evaluations.trained, found.evaluations
     tables, gaps = [pd.DataFrame(columns=[*POINT_COLUMNS, "why", "base"])], []
     for cell in found.cells.drop_duplicates(["model", "seed"]).itertuples():
         # The training of the final values; without such values, the one that the name stands for.
@@ -133,7 +128,7 @@ def _read_curves(
         training = trained.runs.get(cell.model_run_id or standing)
         if training is None:
             continue
-        evaluated = [run for run in several.values() if training_id(run) == training.id]
+        evaluated = [run for run in several.values() if selection.training_id(run) == training.id]
         points, missing = _curves_of(source, found, cell, training, evaluated)
         own = points["task"].isin(FINETUNINGS[cell.ft])
         facts = {"model": cell.model, "ft": cell.ft, "seed": cell.seed}
@@ -143,9 +138,11 @@ def _read_curves(
     points = pd.concat(tables, ignore_index=True)
     points = points.astype({"seed": int, "trained": bool, "step": int, "value": float})
     why, every = points.groupby("run_id", sort=False)["why"].first(), several | {**trained.runs}
-    runs = run_table((every[run_id] for run_id in why.index), trained.current).assign(why=why)
-    bases = used_runs(evaluations.runs, set(points["base"]))
-    runs = pd.concat([found.runs_used, runs[USED_COLUMNS], bases])
+    runs = selection.run_table((every[run_id] for run_id in why.index), trained.current).assign(
+        why=why
+    )
+    bases = selection.used_runs(evaluations.runs, set(points["base"]))
+    runs = pd.concat([found.runs_used, runs[selection.USED_COLUMNS], bases])
     return points[POINT_COLUMNS], runs, missing_table(gaps)
 
 
@@ -153,25 +150,25 @@ def _curves_of(
     source: Source, found: Improvements, cell: Any, training: StoredRun, evaluated: list[StoredRun]
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Return the curves of a training, and what is missing: reason, command."""
-    commands, model = found.trained.commands, parse_model(cell.model)
-    if found.trained.standing.get((cell.model, cell.seed)) == training.id:
-        command = commands.evaluate(model, cell.seed, checkpoints="all")
+    trained, model = found.evaluations.trained, parse_model(cell.model)
+    if trained.standing.get((cell.model, cell.seed)) == training.id:
+        command = trained.to_evaluate(model, cell.seed, checkpoints="all")
     else:
-        command = commands.evaluate_run(training.id, checkpoints="all")
+        command = trained.to_evaluate_run(training.id, checkpoints="all")
     base, reason, remedy = _base_of(training, found.evaluations), "", command
     alike = [run for run in evaluated if base and _rows(run) == _rows(base)]
     if not evaluated:
         reason = "no checkpoints but the last are evaluated"
     elif not base:
         reason = "the checkpoints are evaluated, but not the base that they started from"
-        remedy = commands.evaluate_base(model, cell.seed, training.tag("base_run_id"))
+        remedy = trained.to_evaluate_base(model, cell.seed, training.tag("base_run_id"))
     elif not alike:
         reason = "the checkpoints are evaluated with another number of questions than the base"
     elif not cell.run_id and all(run.tag("checkpoints") != "all" for run in alike):
         reason = "the last checkpoint is not evaluated: the curve ends early"
     if base and alike:
         run, points = _evaluated(source, found.evaluations, alike, base.id, cell.run_id)
-        command = commands.again(run.id, command)
+        command = trained.again(run.id, command)
     else:
         run, points = training, _logged(source, training, "val/")
         facts = {"rows": run.params.get("cfg.val_rows", "?"), "why": "curve: its validations"}

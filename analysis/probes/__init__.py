@@ -7,28 +7,19 @@ cities, and how much their shape differs from model to model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
-import click
 import pandas as pd
 
 from analysis.command import analysis_command
-from analysis.options import Options
+from analysis.options import Options, listed
 from analysis.probes import charts
 from analysis.probes.models import by_model, disparities, probe_models, shown_models
 from analysis.result import Part, Result
+from analysis.store import extractions
 from analysis.store.evaluations import PRETRAIN
-from analysis.store.extractions import (
-    DEFAULT,
-    Extractions,
-    check_depth,
-    layers_of,
-    parse_layer,
-    read_extractions,
-)
-from analysis.store.missing import Commands, missing_table, with_reasons
+from analysis.store.missing import missing_table, with_reasons
 from analysis.store.selection import NothingThere, Trained, nothing_of, used_runs
 from analysis.store.source import Source
 from worldrep.names import FINETUNINGS, NO_FT, ModelName, parse_model
@@ -37,13 +28,13 @@ from worldrep.tracking import StoredRun
 NAME = "probes"
 
 
-def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
+def probes(source: Source, options: Options, layer: str = extractions.DEFAULT) -> Result:
     """Return probe errors, maps of the cities and Procrustes disparities of pt1 and its models.
 
     layer: `default` or a number. Raises InputError for another one, NothingThere when there are no
     representations.
     """
-    extracted, seeds, commands = _read_extracted(source, options, parse_layer(layer))
+    extracted, seeds, trained = _read_extracted(source, options, extractions.parse_layer(layer))
     found, faults = probe_models(extracted)
     if found.table.empty:
         reason = next(iter(faults.values()))
@@ -66,35 +57,34 @@ def probes(source: Source, options: Options, layer: str = DEFAULT) -> Result:
     used, unusable = extracted.runs.loc[table["run_id"]], extracted.runs.loc[[*faults]]
 
     def why(run: Any) -> tuple[str, str]:
-        again = commands.extract(parse_model(run.model), run.seed)
-        return faults[run.Index], commands.again(run.Index, again)
+        again = trained.to_extract(parse_model(run.model), run.seed)
+        return faults[run.Index], trained.again(run.Index, again)
 
     gaps = with_reasons(unusable, why)
     absent = [*extracted.absent, *gaps.to_dict("records")]
     return Result(
-        name=NAME,
-        options=options,
-        seeds=seeds,
-        parts=parts,
-        missing=missing_table(absent).assign(matrix=NAME),
-        runs_used=used_runs(used, used.index),
-        caveats=[*extracted.caveats, *_base_caveats(used), *_caveats(table, seeds)],
-        tables=tables,
+        name=NAME, options=options, seeds=seeds, parts=parts,
+        missing=missing_table(absent).assign(matrix=NAME), runs_used=used_runs(used, used.index),
+        caveats=[*extracted.caveats, *_base_caveats(used), *_caveats(table, seeds)], tables=tables,
         statistics={"guessed": guessed, "procrustes_pairs": pairs},
         tags={"pretrain": PRETRAIN, "layer": layer},
-    )
+    )  # fmt: skip
 
 
 def _read_extracted(
     source: Source, options: Options, layer: int | str
-) -> tuple[Extractions, tuple[int, ...], Commands]:
+) -> tuple[extractions.Extractions, tuple[int, ...], Trained]:
     names = options.names | {"pretrain": PRETRAIN}
     trained = Trained.read(source, options, pretrain=PRETRAIN)
     runs = source.runs(stage="extract", **names)
     if not runs:
-        raise nothing_of("representations", "extract", options, source)
-    check_depth(layer, runs)
-    held = {int(run.tag("seed")) for run in runs if layer == DEFAULT or layer in layers_of(run)}
+        raise nothing_of("representations", options, source, "extract")
+    extractions.check_depth(layer, runs)
+    held = {
+        int(run.tag("seed"))
+        for run in runs
+        if layer == extractions.DEFAULT or layer in extractions.layers_of(run)
+    }
     seeds = options.seeds or tuple(sorted(held))
     if not held & set(seeds):
         raise NothingThere(f"{source.place} has no representations{_held(runs, options, layer)}")
@@ -103,21 +93,19 @@ def _read_extracted(
     fts = {run.tag("ft") for run in known} | {NO_FT}
     ordered = [ft for ft in (NO_FT, *FINETUNINGS) if ft in fts]
     models = [ModelName(PRETRAIN, ft, options.width).tuned_by(options.strategy) for ft in ordered]
-    found = read_extractions(source, trained, product(models, seeds), layer=layer, **names)
-    return found, seeds, trained.commands
+    found = extractions.read_extractions(
+        source, trained, product(models, seeds), layer=layer, **names
+    )
+    return found, seeds, trained
 
 
 def _held(runs: list[StoredRun], options: Options, layer: int | str) -> str:
-    seeds = _listed(int(run.tag("seed")) for run in runs)
-    layers = _listed(layer for run in runs for layer in layers_of(run)) or "none"
-    asked = "" if layer == DEFAULT else f" of layer {layer}"
-    hint = "" if layer == DEFAULT else f"; `-e extract -P layers={layer}` makes them"
-    asked += f" for seeds {_listed(options.seeds)}" if options.seeds else ""
+    seeds = listed(int(run.tag("seed")) for run in runs)
+    layers = listed(layer for run in runs for layer in extractions.layers_of(run)) or "none"
+    asked = "" if layer == extractions.DEFAULT else f" of layer {layer}"
+    hint = "" if layer == extractions.DEFAULT else f"; `-e extract -P layers={layer}` makes them"
+    asked += f" for seeds {listed(options.seeds)}" if options.seeds else ""
     return f"{asked} ({options.in_words}): it has layers {layers} of seeds {seeds}{hint}"
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(set(numbers))))
 
 
 def _base_caveats(used: pd.DataFrame) -> list[str]:
@@ -157,8 +145,4 @@ def _caveats(table: pd.DataFrame, seeds: tuple[int, ...]) -> list[str]:
     ]
 
 
-main = analysis_command(
-    NAME,
-    probes,
-    click.option("--layer", default=DEFAULT, show_default=True, help="A layer, or default."),
-)
+main = analysis_command(NAME, probes, layer="A layer, or default.")

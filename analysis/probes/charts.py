@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.figures.heatmap import Panel
 from analysis.figures.histogram import Histogram
 from analysis.figures.intervals import Intervals
-from analysis.figures.kinds import Frame, Kind
+from analysis.figures.kinds import Kind
 from analysis.figures.scatter import Scatter
 from analysis.panels import seeds_in_words
 from analysis.probes.models import (
@@ -45,11 +45,8 @@ DISPARITY = Kind(
         "Below: cells of two models with distance, of one with and one without, of two without, "
         "and of the base with another. Each pair of models counts once.",
     ),
-    "viridis_r", (0.0, 1.0), "neither", "{:.2f}", None,
-    Frame(
-        "fine-tuned on", "fine-tuned on", model_label, pair_masks,
-        ("distance-distance", "distance-other", "other-other", "base"),
-    ),
+    "viridis_r", (0.0, 1.0), columns="fine-tuned on", row_label=model_label, masks=pair_masks,
+    shown=("distance-distance", "distance-other", "other-other", "base"), marked="",
 )  # fmt: skip
 
 
@@ -126,8 +123,8 @@ def model_intervals(
     return Intervals(
         name="atlantis_by_model",
         title=f"Probe error on Atlantis by model, {seeds_in_words(seeds)}",
-        table=models.assign(label=[model_label(ft) for ft in models["ft"]]), label="label",
-        value="atlantis_error", low="low", high="high", parts="atlantis_errors", log=is_log,
+        table=models.assign(label=[model_label(ft) for ft in models["ft"]]),
+        value="atlantis_error", parts="atlantis_errors", log=is_log,
         x_label=("mean " if n_seeds > 1 else "") + ERROR + (", logarithmic" if is_log else ""),
         group="fine_tuned", size=(5.6, max(2.0, 0.24 * len(models))), reference=guess,
         hover=("model", "tasks", "atlantis_error", "std", "n_seeds", "seeds", "atlantis_errors"),

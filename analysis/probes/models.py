@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from analysis.statistics.comparison import rank_sum
 from analysis.statistics.matrices import Masks, summary
 from analysis.statistics.similarity import principal_components, procrustes_table
+from analysis.statistics.spread import over_seeds
 from analysis.store.evaluations import PRETRAIN
 from analysis.store.extractions import Extractions
 from worldrep.data.world import ATLANTIS, X_LIMIT, Y_LIMIT, World
 from worldrep.errors import StateError
-from worldrep.evaluation.improvement import spread_of
 from worldrep.evaluation.representations import ProbeResult, probe_positions
 from worldrep.names import FINETUNINGS, NO_FT, parse_model
 
 COMPONENTS = 3
+MODEL_COLUMNS = ["atlantis_error", "std", "low", "high", "n_seeds", "seeds", "atlantis_errors"]
 WITH, WITHOUT, BASE = "with distance", "without distance", "not at all (base)"
 DEGREE = 10  # units of 0.1 degree
 GROUPS = pd.CategoricalDtype([WITH, WITHOUT, BASE], ordered=False)
@@ -112,16 +113,13 @@ def by_model(table: pd.DataFrame) -> pd.DataFrame:
     table: one row for each model and seed. n_seeds, seeds and atlantis_errors: the model's seeds
     and the error of each; world_error: mean of the held-out cities' errors.
     """
-    groups = table.groupby(["model", "ft", "tasks", "fine_tuned"], sort=False, observed=True)
-    further = groups.agg(
-        seeds=("seed", tuple),
-        atlantis_errors=("atlantis_error", tuple),
-        world_error=("world_error", "mean"),
-    )
-    spreads = [asdict(spread_of(own)) for own in further["atlantis_errors"]]
-    columns = {"mean": "atlantis_error", "std": "std", "low": "low", "high": "high", "n": "n_seeds"}
-    spread = pd.DataFrame(spreads, further.index)[[*columns]].rename(columns=columns)
-    found = spread.join(further).reset_index()
+    keys = ["model", "ft", "tasks", "fine_tuned"]
+    spread = over_seeds(table, keys, "atlantis_error")
+    names = {"mean": "atlantis_error", "n": "n_seeds", "parts": "atlantis_errors"}
+    found = spread.rename(columns=names)[[*keys, *MODEL_COLUMNS]]
+    found["seeds"] = [tuple(map(int, seeds.split())) for seeds in found["seeds"]]
+    means = table.groupby(keys, sort=False, observed=True)["world_error"].mean()
+    found = found.join(means, on=keys)
     return found.sort_values("atlantis_error", kind="stable", ignore_index=True)
 
 
@@ -133,7 +131,7 @@ def comparison(table: pd.DataFrame, column: str = "atlantis_error") -> dict[str,
         for group, values in groups.items()
     }
     test = rank_sum(groups[WITH].to_list(), groups[WITHOUT].to_list())
-    return facts | {"mann_whitney": vars(test)}
+    return facts | {"mann_whitney": test}
 
 
 def shown_models(table: pd.DataFrame) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,62 +15,26 @@ from scipy.optimize import brentq
 from scipy.special import chdtri, ncfdtr, stdtr, stdtrit
 from scipy.stats import mannwhitneyu, wilcoxon
 
-from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import spread_of
 
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 10_000
 ROUNDING = 1e-12  # differences below this share of the largest value count as equal
-SPREAD_COLUMNS = [
-    "model", "family", "quantity", "mean", "std", "low", "high", "n", "missing", "seeds", "parts",
-]  # fmt: skip
 COMPARISON_COLUMNS = [
     "quantity", "first", "second", "difference", "std", "low", "high", "n", "missing", "t", "p",
     "p_holm", "tests", "wilcoxon_p", "detectable", "seeds_needed", "parts", "seeds",
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Difference (mean of first - second) over n complete pairs; tests are two-sided.
-
-    std has ddof=1, low to high is Student's 95% interval of the mean, missing counts pairs.
-    """
-
-    n: int
-    difference: float
-    std: float
-    low: float
-    high: float
-    t: float
-    p: float
-    wilcoxon_p: float
-    missing: int
-
-
-@dataclass(frozen=True)
-class RankSum:
-    """Mann-Whitney U of the first group, its two-sided p, and missing (NaN) values of both.
-
-    effect: u / (n_first * n_second), the probability that a value of the first group exceeds one of
-    the second, ties counted half.
-    """
-
-    n_first: int
-    n_second: int
-    missing: int
-    u: float = math.nan
-    p: float = math.nan
-    effect: float = math.nan
-
-
-def paired(first: ArrayLike, second: ArrayLike) -> Paired:
+def paired(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
     """Compare two quantities pair by pair; a pair with a value that is not finite is missing.
 
-    Numbers that n does not allow are NaN. When all differences are equal, t = difference / 0 does
-    not exist, so t and p are NaN and the interval is a point: no spread in a few seeds does not
-    prove certainty. Raises ValueError if the lengths differ.
+    Returns the mean difference first - second over n complete pairs, its std (ddof=1), Student's
+    95% interval, two-sided tests, and how many pairs are missing. Numbers that n does not allow are
+    NaN. When all differences are equal, t = difference / 0 does not exist, so t and p are NaN and
+    the interval is a point: no spread in a few seeds does not prove certainty. Raises ValueError if
+    the lengths differ.
     """
     x, y = (np.asarray(values, dtype=float) for values in (first, second))
     if len(x) != len(y):
@@ -84,9 +47,11 @@ def paired(first: ArrayLike, second: ArrayLike) -> Paired:
     if spread.std > rounding:  # False for NaN
         t = spread.mean / spread.std * math.sqrt(spread.n)
         p = 2 * float(stdtr(spread.n - 1, -abs(t)))
-    signed, missing = _signed_rank_p(differences, rounding), len(x) - spread.n
-    ends = spread.low, spread.high
-    return Paired(spread.n, spread.mean, spread.std, *ends, t, p, signed, missing)
+    return {
+        "n": spread.n, "difference": spread.mean, "std": spread.std, "low": spread.low,
+        "high": spread.high, "t": t, "p": p, "wilcoxon_p": _signed_rank_p(differences, rounding),
+        "missing": len(x) - spread.n,
+    }  # fmt: skip
 
 
 def _signed_rank_p(differences: NDArray[np.float64], rounding: float) -> float:
@@ -102,28 +67,20 @@ def _signed_rank_p(differences: NDArray[np.float64], rounding: float) -> float:
     return float(wilcoxon(np.round(different / rounding)).pvalue)
 
 
-def rank_sum(first: Sequence[float], second: Sequence[float]) -> RankSum:
+def rank_sum(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
     """Return the two-sided Mann-Whitney U test; u, p and effect are NaN if a group is empty.
+
+    effect: u / (n_first * n_second), the probability that a value of the first group exceeds one of
+    the second, ties counted half; missing: NaN values of both groups.
 
     Exact if there are no ties and one group has at most eight values, else the normal
     approximation with continuity correction.
     """
     x, y = (pd.Series(values, dtype=float).dropna() for values in (first, second))
-    missing = len(first) + len(second) - len(x) - len(y)
-    if x.empty or y.empty:
-        return RankSum(len(x), len(y), missing)
-    u, p = mannwhitneyu(x, y)
-    return RankSum(len(x), len(y), missing, u, p, u / (len(x) * len(y)))
-
-
-def spreads(values: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
-    """Return the spread over seeds of each model's quantities, with SPREAD_COLUMNS.
-
-    values: columns model, family, seed, quantity, value; seeds: those that each quantity should
-    have; missing counts the others.
-    """
-    table = over_seeds(values, ["model", "family", "quantity"], "value")
-    return table.assign(missing=len(seeds) - table["n"])[SPREAD_COLUMNS]
+    n, missing = len(x) * len(y), len(first) + len(second) - len(x) - len(y)
+    u, p = mannwhitneyu(x, y) if n else (math.nan, math.nan)
+    facts = {"n_first": len(x), "n_second": len(y), "missing": missing, "u": u, "p": p}
+    return facts | {"effect": u / n if n else math.nan}
 
 
 def comparisons(
@@ -164,7 +121,7 @@ def _compare(
 ) -> dict[str, Any]:
     either = ~(np.isnan(first) & np.isnan(second))
     both = ~np.isnan(first - second)
-    return asdict(paired(first[either], second[either])) | {
+    return paired(first[either], second[either]) | {
         "parts": tuple((first - second)[both].tolist()),
         "seeds": " ".join(map(str, seeds[both])),
     }

@@ -94,12 +94,6 @@ def diagonal_masks(matrix: pd.DataFrame) -> Masks:
     return {"same task": same, "different tasks": ~same, "all": np.ones_like(same)}
 
 
-def summaries(matrix: pd.DataFrame, masks: Masks) -> dict[str, Summary]:
-    """Return the `summary` of each group of cells."""
-    values = matrix.to_numpy(dtype=float)
-    return {kind: summary(values[mask]) for kind, mask in masks.items()}
-
-
 def summary(values: np.ndarray) -> Summary:
     """Return mean, standard deviation (ddof=0), n and missing of values (n,); NaN is missing.
 

@@ -41,18 +41,6 @@ Prediction = tuple[pd.DataFrame, float]  # of one seed: values, fitted coefficie
 Predictions = Mapping[str, Mapping[int, Prediction]]  # predictor -> seed -> prediction
 
 
-def _geometric_mean(v: Floats, similarity: Floats) -> Floats:
-    """Return exp(mean(ln v_s)); 0, its limit, where any v_s is 0 or below."""
-    return np.where(v.min(axis=0) > 0, scipy.stats.gmean(v.clip(0), axis=0), 0)
-
-
-def _harmonic_mean(v: Floats, similarity: Floats) -> Floats:
-    """Return k / sum(1 / v_s); 0, its limit, where any v_s is 0 or below."""
-    lowest = v.min(axis=0).clip(0)  # the unit, so that a tiny value does not overflow
-    with np.errstate(all="ignore"):
-        return np.where(lowest > 0, lowest / (lowest / v).mean(axis=0), 0)
-
-
 def _similarity_weighted_mean(v: Floats, similarity: Floats) -> Floats:
     """Return sum w_s v_s with w_s proportional to similarity(s, t); equal weights if all are 0."""
     total = similarity.sum(axis=0)
@@ -74,10 +62,12 @@ PREDICTORS: dict[str, Predictor] = {
     "mean": Predictor("All specialists count the same.", lambda v, _: v.mean(axis=0)),
     "minimum": Predictor("The worst specialist decides.", lambda v, _: v.min(axis=0)),
     "geometric_mean": Predictor(
-        "Specialists multiply: a low one pulls down, a 0 gives 0.", _geometric_mean
+        "Specialists multiply: a low one pulls down, a 0 gives 0.",
+        lambda v, _: scipy.stats.gmean(v.clip(0), axis=0),
     ),
     "harmonic_mean": Predictor(
-        "A low specialist pulls down further still, and a 0 gives 0.", _harmonic_mean
+        "A low specialist pulls down further still, and a 0 gives 0.",
+        lambda v, _: scipy.stats.hmean(v.clip(0), axis=0),
     ),
     "similarity_weighted_mean": Predictor(
         "Specialists count by how alike their task and the tested one are (correlation of the two "

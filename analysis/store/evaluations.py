@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -14,25 +14,7 @@ import pandas as pd
 
 from analysis.options import Options
 from analysis.statistics.matrices import to_matrix
-from analysis.store.missing import (
-    MISSING_COLUMNS,
-    Commands,
-    base_caveats,
-    run_caveats,
-    weak_base_caveats,
-    with_reasons,
-)
-from analysis.store.selection import (
-    LAST,
-    NothingThere,
-    Trained,
-    choose,
-    choose_models,
-    family_of,
-    nothing_of,
-    run_table,
-    used_runs,
-)
+from analysis.store import missing, selection
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import HIGHEST, LOWEST, normalized_improvement
@@ -70,6 +52,7 @@ class Evaluations:
     values: pd.DataFrame
     runs: pd.DataFrame
     sources: Mapping[str, StoredRun]
+    trained: selection.Trained
 
     @property
     def bases(self) -> pd.DataFrame:
@@ -83,25 +66,25 @@ class Evaluations:
     def caveats(self) -> list[str]:
         """Sentences that a reader of the numbers has to know."""
         return [
-            *run_caveats(self.runs, "evaluation", self.sources),
-            *base_caveats(self.bases),
-            *weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
+            *missing.run_caveats(self.runs, "evaluation", self.sources),
+            *missing.base_caveats(self.bases),
+            *missing.weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
         ]
 
     def of_seeds(self, seeds: Collection[int]) -> Evaluations:
         values, runs = (table[table["seed"].isin(seeds)] for table in (self.values, self.runs))
-        return Evaluations(values, runs, self.sources)
+        return replace(self, values=values, runs=runs)
 
-    def gap(self, run_id: str, names: Iterable[str], commands: Commands) -> tuple[str, str]:
+    def gap(self, run_id: str, names: Iterable[str]) -> tuple[str, str]:
         """Return why an evaluation lacks some numbers, and the command that computes them."""
-        again = commands.evaluate_run(self.runs["model_run_id"][run_id])
+        again = self.trained.to_evaluate_run(self.runs["model_run_id"][run_id])
         reason = f"evaluation {run_id} has no number {', '.join(names)}"
-        return reason, commands.again(run_id, again)
+        return reason, self.trained.again(run_id, again)
 
 
 def read_evaluations(
     source: Source,
-    trained: Trained,
+    trained: selection.Trained,
     models: Iterable[ModelName],
     only: Collection[str] | None = None,
     **names: str,
@@ -114,16 +97,20 @@ def read_evaluations(
     found = {
         run.id: run
         for run in source.runs(stage="evaluate", **names)
-        if run.tag("checkpoints") == LAST
+        if run.tag("checkpoints") == selection.LAST
         and run.tag("model") in wanted
         and (only is None or run.id in only)
     }
-    runs = run_table(found.values(), trained.current)
+    runs = selection.run_table(found.values(), trained.current)
     runs["training"] = runs["model_run_id"].where(runs["ft"] == NO_FT, "")
-    runs = choose(runs, "evaluation", keys=("model", "seed", "training")).drop(columns="training")
+    runs = selection.choose(runs, "evaluation", keys=("model", "seed", "training")).drop(
+        columns="training"
+    )
     chosen = runs[runs["chosen"]].reset_index()
     values = _with_numbers(METRICS[METRICS["fact"] == "mean"].merge(chosen, how="cross"), found)
-    return Evaluations(values.dropna(subset="value")[VALUE_COLUMNS], _with_bases(runs), found)
+    return Evaluations(
+        values.dropna(subset="value")[VALUE_COLUMNS], _with_bases(runs), found, trained
+    )
 
 
 def _with_numbers(metrics: pd.DataFrame, runs: Mapping[str, StoredRun]) -> pd.DataFrame:
@@ -154,10 +141,7 @@ def _with_bases(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def improvement_cells(
-    evaluations: Evaluations,
-    models: Sequence[ModelName],
-    seeds: Iterable[int],
-    commands: Commands,
+    evaluations: Evaluations, models: Sequence[ModelName], seeds: Iterable[int]
 ) -> pd.DataFrame:
     """Return one row for each model, seed and task, present or not, with CELL_COLUMNS.
 
@@ -181,28 +165,29 @@ def improvement_cells(
     cells["normalised_unclipped"] = [*map(partial(normalized_improvement, clip=False), *numbers)]
     cells["normalised"] = cells["normalised_unclipped"].clip(LOWEST, HIGHEST)
     cells["based"] = cells["seed"].isin(evaluations.bases["seed"])
-    why = partial(_why_missing, evaluations=evaluations, commands=commands)
-    gaps = with_reasons(cells[cells["normalised"].isna()], why)[["reason", "command"]]
+    why = partial(_why_missing, evaluations=evaluations)
+    gaps = missing.with_reasons(cells[cells["normalised"].isna()], why)[["reason", "command"]]
     return cells.join(gaps).fillna({"reason": "", "command": ""})[CELL_COLUMNS]
 
 
-def _why_missing(cell: Any, evaluations: Evaluations, commands: Commands) -> tuple[str, str]:
+def _why_missing(cell: Any, evaluations: Evaluations) -> tuple[str, str]:
     """Return the reasons why a cell is missing, and the commands that compute it."""
-    model, gaps = parse_model(cell.model), {}  # reason -> command
+    trained, model = evaluations.trained, parse_model(cell.model)
+    gaps = {}  # reason -> command
     if not cell.run_id:
         if not cell.based:
-            gaps["its base is not evaluated"] = commands.evaluate(model.base, cell.seed)
-        gaps["the model is not evaluated"] = commands.evaluate(model, cell.seed)
+            gaps["its base is not evaluated"] = trained.to_evaluate(model.base, cell.seed)
+        gaps["the model is not evaluated"] = trained.to_evaluate(model, cell.seed)
     for run_id, split, value in (
         (cell.run_id, "atlantis", cell.value),
         (cell.base_evaluation_id, "atlantis", cell.base_atlantis),
         (cell.base_evaluation_id, "standard", cell.base_standard),
     ):
         if run_id and not math.isfinite(value):
-            reason, command = evaluations.gap(run_id, [f"{split}/{cell.task}/mean"], commands)
+            reason, command = evaluations.gap(run_id, [f"{split}/{cell.task}/mean"])
             gaps[reason] = command
     if cell.base_fault:
-        gaps[cell.base_fault] = commands.evaluate_base(model, cell.seed, cell.base_run_id)
+        gaps[cell.base_fault] = trained.to_evaluate_base(model, cell.seed, cell.base_run_id)
     return "; ".join(gaps), " && ".join(dict.fromkeys(gaps.values()))
 
 
@@ -214,7 +199,6 @@ class Improvements:
     evaluations: Evaluations
     seeds: tuple[int, ...]
     caveats: list[str]
-    trained: Trained
 
     def matrices(self, fts: Sequence[str]) -> dict[int, pd.DataFrame]:
         """Return the matrix of some fine-tunings for each seed."""
@@ -224,7 +208,7 @@ class Improvements:
     def runs_used(self) -> pd.DataFrame:
         """The evaluations of the cells, and why they were chosen."""
         used = {*self.cells["run_id"], *self.cells["base_evaluation_id"]}
-        return used_runs(self.evaluations.runs, used)
+        return selection.used_runs(self.evaluations.runs, used)
 
 
 def read_improvements(
@@ -235,15 +219,15 @@ def read_improvements(
     only: run ids of the evaluations to choose from. Raises NothingThere if no seed has both a base
     and a fine-tuned model.
     """
-    trained = Trained.read(source, options, pretrain=PRETRAIN)
+    trained = selection.Trained.read(source, options, pretrain=PRETRAIN)
     models = [ModelName(PRETRAIN, ft, options.width, options.strategy) for ft in fts]
     names = options.names | {"pretrain": PRETRAIN}
     evaluations = read_evaluations(source, trained, models, only, **names)
     seeds, caveats = _choose_seeds(evaluations, options, source)
     evaluations = evaluations.of_seeds(seeds)
-    cells = improvement_cells(evaluations, models, seeds, trained.commands)
+    cells = improvement_cells(evaluations, models, seeds)
     caveats = [*source.caveats, *caveats, *evaluations.caveats]
-    return Improvements(cells, evaluations, seeds, caveats, trained)
+    return Improvements(cells, evaluations, seeds, caveats)
 
 
 def _choose_seeds(
@@ -253,10 +237,10 @@ def _choose_seeds(
     based, tuned = set(evaluations.bases["seed"]), set(evaluations.finetuned["seed"])
     asked = set(options.seeds) or tuned
     if evaluations.runs.empty:
-        raise nothing_of("finished evaluation", "evaluate", options, source)
+        raise selection.nothing_of("finished evaluation", options, source, "evaluate")
     if not asked & based & tuned:
         listed = [", ".join(map(str, sorted(own))) or "none" for own in (asked, based, tuned)]
-        raise NothingThere(
+        raise selection.NothingThere(
             f"{source.place} lacks a base and a model fine-tuned from it"
             f"{f' for seeds {listed[0]}' if options.seeds else ''} ({options.in_words}): it has "
             f"bases of seeds {listed[1]}; fine-tuned models of seeds {listed[2]}"
@@ -289,28 +273,30 @@ class Scores:
 def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = ()) -> Scores:
     """Read the numbers of these models, or of all. Raises NothingThere if none is evaluated."""
     every = source.runs(stage="evaluate", **options.names)
-    found = [run for run in every if run.tag("checkpoints") == LAST]
+    found = [run for run in every if run.tag("checkpoints") == selection.LAST]
     if not found:
-        raise nothing_of("finished evaluation", "evaluate", options, source)
-    models, seeds, caveats = choose_models(found, asked, "evaluation", options, source)
-    trained = Trained.read(source, options)
+        raise selection.nothing_of("finished evaluation", options, source, "evaluate")
+    models, seeds, caveats = selection.choose_models(found, asked, "evaluation", options, source)
+    trained = selection.Trained.read(source, options)
     evaluations = read_evaluations(source, trained, models, **options.names).of_seeds(seeds)
-    pairs = [(str(model), family_of(model), seed) for seed in seeds for model in models]
+    pairs = [(str(model), selection.family_of(model), seed) for seed in seeds for model in models]
     chosen = evaluations.runs[evaluations.runs["chosen"]].reset_index()
     chosen = chosen[["model", "seed", "run_id"]].drop_duplicates(["model", "seed"])
     shown = pd.DataFrame(pairs, columns=["model", "family", "seed"]).merge(chosen, how="left")
     shown = shown.fillna({"run_id": ""})
     metrics = _with_numbers(shown.merge(METRICS, how="cross"), evaluations.sources)
     tuned = [model for model in models if model.ft != NO_FT and model.pretrain == PRETRAIN]
-    cells = improvement_cells(evaluations, tuned, seeds, trained.commands)
+    cells = improvement_cells(evaluations, tuned, seeds)
     cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
     values = pd.concat([metrics, _improvements(cells).merge(shown)]).dropna(subset="value")
     if values.empty:
-        raise NothingThere(f"the evaluations in {source.place} hold no number ({options.in_words})")
+        raise selection.NothingThere(
+            f"the evaluations in {source.place} hold no number ({options.in_words})"
+        )
     places = {str(model): [*PRETRAININGS].index(model.pretrain) for model in models}
     values = values.sort_values("model", key=lambda own: own.map(places), kind="stable")
     runs = evaluations.runs.loc[sorted({*shown["run_id"], *cells["base_evaluation_id"]} - {""})]
-    absent = _missing_scores(metrics, cells, evaluations, trained.commands)
+    absent = _missing_scores(metrics, cells, evaluations)
     values = values[SCORE_COLUMNS].reset_index(drop=True)
     return Scores(values, models, seeds, runs, absent, caveats + evaluations.caveats)
 
@@ -325,18 +311,19 @@ def _improvements(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _missing_scores(
-    metrics: pd.DataFrame, cells: pd.DataFrame, evaluations: Evaluations, commands: Commands
+    metrics: pd.DataFrame, cells: pd.DataFrame, evaluations: Evaluations
 ) -> list[dict[str, Any]]:
     """Return the models without an evaluation, and the numbers that evaluations lack."""
+    to_evaluate = evaluations.trained.to_evaluate
 
     def why(row: Any) -> tuple[str, str]:
         if row.run_id:
-            return evaluations.gap(row.run_id, row.quantity, commands)
-        return "the model is not evaluated", commands.evaluate(parse_model(row.model), row.seed)
+            return evaluations.gap(row.run_id, row.quantity)
+        return "the model is not evaluated", to_evaluate(parse_model(row.model), row.seed)
 
     lacking = metrics[metrics["value"].isna()].copy()
     lacking.loc[lacking["run_id"] == "", ["split", "task"]] = ""  # one row for all numbers
     suites = lacking.groupby(["model", "seed", "run_id", "split", "task"], sort=False)["quantity"]
-    gaps = with_reasons(suites.agg(list).reset_index(), why).assign(matrix="values")
+    gaps = missing.with_reasons(suites.agg(list).reset_index(), why).assign(matrix="values")
     gaps = pd.concat([gaps, cells[cells["reason"] != ""].assign(matrix="improvement")])
-    return gaps[MISSING_COLUMNS].to_dict("records")
+    return gaps[missing.MISSING_COLUMNS].to_dict("records")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from analysis.options import ALL
-from analysis.store.missing import missing, names_of, run_caveats
+from analysis.store.missing import names_of, run_caveats, with_reasons
 from analysis.store.selection import KEYS, LAST, NothingThere, Trained, choose, run_table
 from analysis.store.source import Source
 from worldrep.data.world import World
@@ -142,11 +142,12 @@ def _absent(
     layers = {} if layer == DEFAULT else {"layers": layer}
 
     def why(row: Any) -> tuple[str, str]:
-        command = trained.commands.extract(parse_model(row.model), row.seed, **layers)
+        command = trained.to_extract(parse_model(row.model), row.seed, **layers)
         return row.left_out or none, "" if row.left_out == OTHER_CITIES else command
 
     wanted = wanted.merge(chosen[[*KEYS, "left_out"]], how="left", on=KEYS).fillna("")
-    gaps = missing(wanted, chosen[chosen["left_out"] == ""], KEYS, why)
+    kept = pd.MultiIndex.from_frame(chosen.loc[chosen["left_out"] == "", KEYS])
+    gaps = with_reasons(wanted[~pd.MultiIndex.from_frame(wanted[KEYS]).isin(kept)], why)
     return gaps[[*KEYS, "reason", "command"]].to_dict("records")
 
 

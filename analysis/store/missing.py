@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -14,43 +12,23 @@ import pandas as pd
 
 from analysis.statistics.matrices import specialists_of
 from worldrep.data.tasks import TASKS
-from worldrep.names import FINETUNINGS, NO_FT, PLAIN, TASK_NAMES, ModelName
+from worldrep.names import FINETUNINGS, NO_FT, TASK_NAMES
 from worldrep.settings import FIELDS, SHARED_GROUPS
-from worldrep.tracking import DEFAULT_EXPERIMENT, StoredRun
+from worldrep.tracking import StoredRun
 
 MISSING_COLUMNS = ["matrix", "seed", "model", "task", "reason", "command"]
 SHOWN_MODELS = 3
 CLEAR = 2.0  # standard errors
 _OWN = [name for name, spec in FIELDS.items() if spec.metadata["group"] == "training"]
 _SHARED = [name for name, spec in FIELDS.items() if spec.metadata["group"] in SHARED_GROUPS]
-_USUAL = {"strategy": PLAIN, "width": "base", "world": "standard"}  # not written in commands
 
 Why = Callable[[Any], tuple[str, str]]  # row as a named tuple -> reason, command or ""
-
-
-def missing(wanted: pd.DataFrame, found: pd.DataFrame, on: Sequence[str], why: Why) -> pd.DataFrame:
-    """Return the rows of `wanted` that `found` lacks (an anti-join), with reason and command."""
-    keys, there = (pd.MultiIndex.from_frame(table[[*on]]) for table in (wanted, found))
-    return with_reasons(wanted[~keys.isin(there)], why)
 
 
 def with_reasons(rows: pd.DataFrame, why: Why) -> pd.DataFrame:
     """Add the columns reason and command: why a row is missing, and what computes it."""
     facts = pd.DataFrame([why(row) for row in rows.itertuples()], rows.index, ["reason", "command"])
     return rows.assign(reason=facts["reason"], command=facts["command"])
-
-
-def explained(table: pd.DataFrame, gaps: Iterable[pd.DataFrame], on: list[str]) -> pd.DataFrame:
-    """Add the columns reason and command: those of all gaps of a row, joined, else empty.
-
-    gaps: tables of `missing`; on: key columns of all tables.
-    """
-    every, keys = pd.concat(gaps), pd.MultiIndex.from_frame(table[on])
-    for column, separator in (("reason", "; "), ("command", " && ")):
-        texts = every[every[column] != ""].drop_duplicates([*on, column])
-        joined = texts.groupby(on)[column].agg(separator.join)
-        table = table.assign(**{column: joined.reindex(keys, fill_value="").to_numpy()})
-    return table
 
 
 def missing_table(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
@@ -82,67 +60,13 @@ def missing_expected(
     gaps["reason"] = gaps["ft"] + ": " + gaps["reason"]
     wanted = product([matrix], cells["seed"].unique(), fts, TASK_NAMES)
     table = pd.DataFrame(wanted, columns=["matrix", "seed", "model", "task"])
-    table = explained(table, [gaps], ["seed", "model", "task"])
-    return table[table["reason"] != ""]
+    texts = [_joined(gaps, "reason", "; "), _joined(gaps, "command", " && ")]
+    return table.merge(pd.concat(texts, axis=1).reset_index())
 
 
-@dataclass(frozen=True)
-class Commands:
-    """Commands that compute what is missing for the models of one scale and world.
-
-    trained: (model, seed) -> run id of the training that represents the model; current: run ids of
-    the trainings that a command finds by the model's name.
-    """
-
-    scale: str
-    world: str
-    experiment: str
-    trained: Mapping[tuple[str, int], str]
-    current: Collection[str]
-
-    def train(self, model: ModelName, seed: int) -> str:
-        """Train a model. A fine-tuning trains its base first if that is missing."""
-        names = {"pretrain": model.pretrain}
-        if model.ft != NO_FT:
-            further = names if model.pretrain != "pt1" else {}
-            names = {"ft": model.ft, "strategy": model.strategy} | further
-        entry = "pretrain" if model.ft == NO_FT else "finetune"
-        place = {"scale": self.scale, "world": self.world}
-        return self._run(entry, **names, width=model.width, seed=seed, **place)
-
-    def evaluate(
-        self, model: ModelName, seed: int, entry: str = "evaluate", **parameters: object
-    ) -> str:
-        """Evaluate a model, after its training if it is not trained."""
-        training = self.trained.get((str(model), seed))
-        if training and training not in self.current:
-            return self._run(entry, run_id=training, **parameters)
-        parameters |= {"scale": self.scale, "world": self.world}
-        command = self._run(entry, model=model, seed=seed, **parameters)
-        return command if training else f"{self.train(model, seed)} && {command}"
-
-    def extract(self, model: ModelName, seed: int, **parameters: object) -> str:
-        """Extract a model's representations, after its training if it is not trained."""
-        return self.evaluate(model, seed, "extract", **parameters)
-
-    def evaluate_run(self, run_id: str, **parameters: object) -> str:
-        """Evaluate the model of one training run."""
-        return self._run("evaluate", run_id=run_id, **parameters)
-
-    def evaluate_base(self, model: ModelName, seed: int, base_run_id: str) -> str:
-        """Evaluate the base of a model. base_run_id: empty if it is not known."""
-        return self.evaluate_run(base_run_id) if base_run_id else self.evaluate(model.base, seed)
-
-    def again(self, run_id: str, command: str) -> str:
-        """Delete a damaged run, then compute it again by a command."""
-        return f"mlflow runs delete --run-id {run_id} && {command}"
-
-    def _run(self, entry: str, **parameters: object) -> str:
-        shown = {name: value for name, value in parameters.items() if value != _USUAL.get(name)}
-        typed = " ".join(f"-P {name}={value}" for name, value in shown.items())
-        is_usual = self.experiment == DEFAULT_EXPERIMENT
-        where = "" if is_usual else f" --experiment-name {shlex.quote(self.experiment)}"
-        return f"mlflow run . -e {entry} {typed}{where} --env-manager local"
+def _joined(gaps: pd.DataFrame, column: str, separator: str) -> pd.Series:
+    keys = ["seed", "model", "task"]
+    return gaps.drop_duplicates([*keys, column]).groupby(keys)[column].agg(separator.join)
 
 
 def run_caveats(runs: pd.DataFrame, kind: str, found: Mapping[str, StoredRun]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,18 +10,26 @@ from functools import lru_cache
 import pandas as pd
 
 from analysis.options import ALL, Options
-from analysis.store.missing import Commands
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
-from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, STRATEGIES, ModelName, parse_model
+from worldrep.names import (
+    FINETUNINGS,
+    NO_FT,
+    PLAIN,
+    PRETRAININGS,
+    STRATEGIES,
+    ModelName,
+    parse_model,
+)
 from worldrep.scales import resolve
 from worldrep.stages.plan import TrainingPlan
 from worldrep.studies import Definition
-from worldrep.tracking import StoredRun
+from worldrep.tracking import DEFAULT_EXPERIMENT, StoredRun
 
 STAGES = ("pretrain", "finetune")  # whose runs are trainings
 LAST = "last"  # the tag `checkpoints` of an evaluation or extraction of the last checkpoint
 KEYS = ["model", "seed"]
+_USUAL = {"strategy": PLAIN, "width": "base", "world": "standard"}  # not written in commands
 COLUMNS = [
     "run_id", "run_name", "model", "ft", "seed", "ended", "model_run_id", "base_run_id", "current",
 ]  # fmt: skip
@@ -31,9 +40,9 @@ class NothingThere(StateError):
     """The store can be read, but has nothing of the kind that is asked for."""
 
 
-def nothing_of(kind: str, stage: str, options: Options, source: Source) -> NothingThere:
-    """Return an error that says what the store has of a stage instead. kind: what is not there."""
-    known = source.held(stage)
+def nothing_of(kind: str, options: Options, source: Source, *stages: str) -> NothingThere:
+    """Return an error that says what the store has of some stages instead of a kind of runs."""
+    known = "; ".join(filter(None, map(source.held, stages)))
     has = f"it has {known}" if known else "it has none at all; `mlflow run .` makes some"
     return NothingThere(f"{source.place} has no {kind} of {options.in_words}: {has}")
 
@@ -159,14 +168,15 @@ class Trained:
     """Finished trainings, and the commands for what is missing.
 
     runs: by run id, the newest of each stage first; current: run ids of the trainings whose
-    fingerprint matches the current code and settings; standing: (model, seed) -> run id of the
-    training that represents the model.
+    fingerprint matches the current code and settings, which a command finds by the model's name;
+    standing: (model, seed) -> run id of the training that represents the model.
     """
 
+    options: Options
+    experiment: str
     runs: Mapping[str, StoredRun]
     current: Collection[str]
     standing: Mapping[tuple[str, int], str]
-    commands: Commands
 
     @classmethod
     def read(cls, source: Source, options: Options, **names: str) -> Trained:
@@ -177,8 +187,53 @@ class Trained:
         table = choose(run_table(found.values(), current), "training")
         chosen = table[table["chosen"]].reset_index()
         standing = chosen.set_index(KEYS)["run_id"].to_dict()
-        place = options.scale, options.world, source.store.experiment_name
-        return cls(found, current, standing, Commands(*place, standing, current))
+        return cls(options, source.store.experiment_name, found, current, standing)
+
+    def to_train(self, model: ModelName, seed: int) -> str:
+        """Train a model. A fine-tuning trains its base first if that is missing."""
+        names = {"pretrain": model.pretrain}
+        if model.ft != NO_FT:
+            further = names if model.pretrain != "pt1" else {}
+            names = {"ft": model.ft, "strategy": model.strategy} | further
+        entry = "pretrain" if model.ft == NO_FT else "finetune"
+        place = {"scale": self.options.scale, "world": self.options.world}
+        return self._run(entry, **names, width=model.width, seed=seed, **place)
+
+    def to_evaluate(
+        self, model: ModelName, seed: int, entry: str = "evaluate", **parameters: object
+    ) -> str:
+        """Evaluate a model, after its training if it is not trained."""
+        training = self.standing.get((str(model), seed))
+        if training and training not in self.current:
+            return self._run(entry, run_id=training, **parameters)
+        parameters |= {"scale": self.options.scale, "world": self.options.world}
+        command = self._run(entry, model=model, seed=seed, **parameters)
+        return command if training else f"{self.to_train(model, seed)} && {command}"
+
+    def to_extract(self, model: ModelName, seed: int, **parameters: object) -> str:
+        """Extract a model's representations, after its training if it is not trained."""
+        return self.to_evaluate(model, seed, "extract", **parameters)
+
+    def to_evaluate_run(self, run_id: str, **parameters: object) -> str:
+        """Evaluate the model of one training run."""
+        return self._run("evaluate", run_id=run_id, **parameters)
+
+    def to_evaluate_base(self, model: ModelName, seed: int, base_run_id: str) -> str:
+        """Evaluate the base of a model. base_run_id: empty if it is not known."""
+        return (
+            self.to_evaluate_run(base_run_id) if base_run_id else self.to_evaluate(model.base, seed)
+        )
+
+    def again(self, run_id: str, command: str) -> str:
+        """Delete a damaged run, then compute it again by a command."""
+        return f"mlflow runs delete --run-id {run_id} && {command}"
+
+    def _run(self, entry: str, **parameters: object) -> str:
+        shown = {name: value for name, value in parameters.items() if value != _USUAL.get(name)}
+        typed = " ".join(f"-P {name}={value}" for name, value in shown.items())
+        is_usual = self.experiment == DEFAULT_EXPERIMENT
+        where = "" if is_usual else f" --experiment-name {shlex.quote(self.experiment)}"
+        return f"mlflow run . -e {entry} {typed}{where} --env-manager local"
 
 
 def _is_current(run: StoredRun, options: Options) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import os
 import statistics
 import sys
@@ -18,7 +17,6 @@ import click
 
 from worldrep.errors import InputError, one_sentence
 
-DIGITS = 3  # significant ones of a float
 Rows = list[dict[str, Any]]  # cells by the header of their column
 Tables = dict[str, Rows]  # by title
 
@@ -95,16 +93,11 @@ def table(rows: Rows) -> str:
 
 
 def shown(value: Any) -> str:
-    """Format a cell: integers with thousands separators, floats with three significant digits."""
+    """Format a cell: whole numbers with thousands separators, floats with three digits."""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    if abs(value) < 1e-3:
-        return f"{value:.1e}"
-    rounded = float(f"{value:.{DIGITS}g}")
-    decimals = DIGITS - 1 - math.floor(math.log10(abs(rounded)))
-    return f"{rounded:,.{max(0, decimals)}f}"
+    text = f"{value:#.3g}"
+    return f"{float(text):,.0f}" if "e+" in text else text.rstrip(".")
 
 
 def environment() -> dict[str, Any]:

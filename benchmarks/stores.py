@@ -15,13 +15,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldrep.data.sets import maker_of
+from worldrep.data.sets import maker_of, validation_sets
 from worldrep.data.tasks import TASKS
 from worldrep.data.world import World
 from worldrep.digests import random_stream
@@ -39,7 +40,6 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS, STOP_SECONDS = 120, 30
 PERFORM = "benchmarks.stores:perform"
 STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
-SPLITS = ("standard", "atlantis", "multi")
 
 
 @contextmanager
@@ -63,6 +63,7 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
     Raises RuntimeError if it does not start.
     """
     port, log = free_port(), folder / "server.log"
+    address = f"http://127.0.0.1:{port}"
     # fmt: off
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend_uri,
@@ -76,9 +77,14 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
         process = subprocess.Popen(
             command, env=environment, cwd=folder, stdout=out, stderr=out, start_new_session=True
         )
+
+    def is_healthy() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
     try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(process, log, lambda: _is_healthy(address))
+        wait_for(process, log, is_healthy)
         yield address
     finally:  # it leads a group of processes
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -104,17 +110,9 @@ def wait_for(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bo
         time.sleep(0.1)
 
 
-def _is_healthy(address: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-        return bool(answer.status == 200)
-    return False
-
-
 def large_study(n_models: int, n_seeds: int = 4) -> Graph:
     """Return a study of `n_models` (a multiple of n_seeds, at most 1,704 per seed) and bases."""
-    names = [
-        name for base in PRETRAININGS for name in (base, *(f"{base}_{ft}" for ft in FINETUNINGS))
-    ]
+    names = [f"{base}{ft}" for base in PRETRAININGS for ft in ("", *map("_{}".format, FINETUNINGS))]
     seeds, chosen = tuple(range(1, n_seeds + 1)), tuple(names[: n_models // n_seeds])
     return expand(Definition("simulated", chosen, seeds=seeds, scale="smoke"))
 
@@ -143,15 +141,13 @@ def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
     for step in range(STEPS // CURVE_POINTS, STEPS + 1, STEPS // CURVE_POINTS):
         numbers = {"loss": 3 - 2 * step / STEPS, "lr": 1e-3, "grad_norm": 1, "tokens_per_second": 1}
         run.metrics(step, {f"train/{name}": float(number) for name, number in numbers.items()})
-    splits = ("standard",) if settings.ft == NO_FT else ("standard", "atlantis")
     for step in range(0, STEPS + 1, STEPS // VALIDATIONS):
-        for split in splits:
-            for task in TASK_NAMES:
-                worst = 0.1 if TASKS[task].accuracy else 1000.0
-                final = score(settings.model_name, settings.seed, split, task)
-                mean = worst + (final - worst) * step / STEPS
-                facts = {"mean": mean, "valid_ratio": 1.0}
-                run.metrics(step, {f"val/{split}/{task}/{k}": v for k, v in facts.items()})
+        for suite in validation_sets(settings):
+            split, task = suite.split("/")
+            worst = 0.1 if TASKS[task].accuracy else 1000.0
+            final = score(settings.model_name, settings.seed, split, task)
+            mean = worst + (final - worst) * step / STEPS
+            run.metrics(step, {f"val/{suite}/mean": mean, f"val/{suite}/valid_ratio": 1.0})
     maker_of(settings).world.cities.to_csv(folder / CITIES, index=False)
     run.artifact(folder / CITIES)
     (folder / "model").mkdir()
@@ -160,13 +156,12 @@ def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
 
 
 def _evaluate(run: OpenRun, settings: Settings, folder: Path) -> None:
-    for split in SPLITS:
-        for task in TASK_NAMES:
-            mean = score(settings.model_name, settings.seed, split, task)
-            most = 1.0 if TASKS[task].accuracy else 10 * mean
-            facts = {"mean": mean, "median": mean, "std": mean / 2, "min": 0.0, "max": most}
-            facts |= {"n": 200, "valid_ratio": 1.0}
-            run.metrics(STEPS, {f"{split}/{task}/{fact}": x for fact, x in facts.items()})
+    for split, task in product(("standard", "atlantis", "multi"), TASK_NAMES):
+        mean = score(settings.model_name, settings.seed, split, task)
+        most = 1.0 if TASKS[task].accuracy else 10 * mean
+        facts = {"mean": mean, "median": mean, "std": mean / 2, "min": 0.0, "max": most}
+        facts |= {"n": 200, "valid_ratio": 1.0}
+        run.metrics(STEPS, {f"{split}/{task}/{fact}": x for fact, x in facts.items()})
 
 
 def _extract(run: OpenRun, settings: Settings, folder: Path) -> None:

@@ -6,8 +6,6 @@ answers in the form of the tasks and ends its answers; the texts of both ways mu
     python -m benchmarks.inference --scale paper --rows 10000
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -3,8 +3,6 @@
 A simulated step logs what a real one logs, with made-up numbers.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -6,8 +6,6 @@ driver are measured.
     python -m benchmarks.study --models 660 --workers 1
 """
 
-from __future__ import annotations
-
 import tempfile
 from contextlib import redirect_stdout
 from io import StringIO

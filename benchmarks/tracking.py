@@ -5,8 +5,6 @@ The share is the time that the training's thread spends in calls of `worldrep.tr
     python -m benchmarks.tracking --steps 7000    # the full length of mini
 """
 
-from __future__ import annotations
-
 import inspect
 import tempfile
 import threading

@@ -8,8 +8,6 @@ must move at the rate of a large copy, both for tokens that rows do not share.
     python -m benchmarks.training --widths base --processes 1,2,4,8
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import statistics

@@ -1,7 +1,5 @@
 """Evaluating a trained model, and extracting its representations, each in a run."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

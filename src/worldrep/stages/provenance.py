@@ -1,7 +1,5 @@
 """What a run records of its origin: model, code, machine, rows and cities."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import subprocess

@@ -64,12 +64,16 @@ class Request:
         the model was trained on, and both positions. layers may be `0,5` or `all`.
         """
         deepest = settings.n_layers
-        if layers == "default":
-            chosen = [min(DEFAULT_LAYER, max(0, deepest - 1))]
-        elif layers == "all":
-            chosen = list(range(deepest + 1))
-        else:
-            chosen = [_layer(text, deepest) for text in layers.split(",")]
+        known = {str(layer): layer for layer in range(deepest + 1)}
+        if layers in ("default", "all"):
+            layers = (
+                ",".join(known) if layers == "all" else str(min(DEFAULT_LAYER, max(0, deepest - 1)))
+            )
+        for text in layers.split(","):
+            if text.strip() not in known:
+                raise InputError(
+                    f"layer {text!r} is not one of the model's: 0 to {deepest}, or all"
+                )
         task = settings.tasks[0] if task == "default" else task
         names = list(POSITIONS) if positions == "default" else positions.split(",")
         if task not in TASKS:
@@ -77,14 +81,8 @@ class Request:
         for name in names:
             if name not in POSITIONS:
                 raise unknown("position", name, POSITIONS)
-        return Request(tuple(dict.fromkeys(chosen)), task, tuple(dict.fromkeys(names)))
-
-
-def _layer(text: str, deepest: int) -> int:
-    digits = text.strip()
-    if not (digits.isascii() and digits.isdecimal()) or int(digits) > deepest:
-        raise InputError(f"layer {text!r} is not one of the model's: 0 to {deepest}, or all")
-    return int(text)
+        chosen = dict.fromkeys(known[text.strip()] for text in layers.split(","))
+        return Request(tuple(chosen), task, tuple(dict.fromkeys(names)))
 
 
 def city_prompts(world: World, task: str) -> list[str]:

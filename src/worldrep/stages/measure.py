@@ -89,15 +89,10 @@ def extract_model(
 ) -> str:
     """Return the run id of an extraction from a model; extract if needed.
 
-    Args:
-        store: Where the runs are.
-        model_run: The finished training.
-        checkpoints: `last`, `all` or steps such as `100,200`.
+    Args, besides those of `evaluate_model`:
         layers: Numbers such as `0,3`, `all` or `default`.
         task: The task whose prompt is used, or `default`.
         positions: `last_digit`, `delimiter`, both joined by a comma, or `default` for both.
-        parent: Run id of the study that this extraction belongs to.
-        launched: This is the work that `mlflow run` was called for.
 
     Raises:
         InputError: A layer, task, position or checkpoint is unknown.

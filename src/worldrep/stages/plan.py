@@ -1,10 +1,8 @@
 """A training described by one object, and the fingerprints (digests of all inputs) of results."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 from worldrep.data import sets
 from worldrep.data.rows import RowMaker, RowSet
@@ -51,7 +49,7 @@ class TrainingPlan:
     configuration: str
 
     @classmethod
-    def of(cls, settings: Settings, base: Base | None = None) -> TrainingPlan:
+    def of(cls, settings: Settings, base: Base | None = None) -> Self:
         """Make the plan. base: default: the settings' own. InputError: the world cannot be made."""
         if settings.is_finetuning and base is None:
             base = cls.of(base_settings(settings))

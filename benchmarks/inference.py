@@ -44,6 +44,7 @@ def main(
     answered = [answer(ours, suite, rounds) for suite in suites]
     rates = [f"{way}, rows/s" for way in ("generate", "worldrep")]
     whole = {rate: harmonic_mean([row[rate] for row in answered]) for rate in rates}
+    whole["ratio"] = whole[rates[1]] / whole[rates[0]]
     answered.append({"suite": "all", "rows": rows * len(suites)} | whole)
     cases = product(worlds, ("default", "all"))
     return {"Evaluation:": answered, "Extraction:": [represent(ours, *c, rounds) for c in cases]}

@@ -115,11 +115,14 @@ def cached_cities(store: Store, run_id: str) -> str:
 
 def find_model(store: Store, settings: Settings) -> StoredRun:
     """Return the finished training that settings describe; StateError names the command for it."""
-    found = store.finished(TrainingPlan.of(settings).fingerprint)
-    if found:
+    if found := store.finished(TrainingPlan.of(settings).fingerprint):
         return found
+    names = {key: getattr(settings, key) for key in ("width", "world", "scale")}
+    runs = store.find(model=str(settings.model_name), seed=str(settings.seed), **names)
+    ids = [run.id for run in runs if run.status == "FINISHED" and run.stage in TRAINING_STAGES]
+    others = f" with these settings (with others: run_id {', '.join(ids)})" if ids else ""
     raise StateError(
-        f"{describe(settings)} is not in the store{_others(store, settings)}; "
+        f"{describe(settings)} is not in the store{others}; "
         f"train it with: {training_command(settings)}"
     )
 
@@ -155,10 +158,3 @@ def describe(settings: Settings) -> str:
 def kind_of(run: StoredRun) -> str:
     """Describe a run for messages, such as `a run of stage evaluate (FAILED)`."""
     return f"a run of stage {run.stage or 'unknown'} ({run.status})"
-
-
-def _others(store: Store, settings: Settings) -> str:
-    names = {key: getattr(settings, key) for key in ("width", "world", "scale")}
-    runs = store.find(model=str(settings.model_name), seed=str(settings.seed), **names)
-    ids = [run.id for run in runs if run.status == "FINISHED" and run.stage in TRAINING_STAGES]
-    return f" with these settings (with others: run_id {', '.join(ids)})" if ids else ""

@@ -91,11 +91,10 @@ def table(rows: Rows) -> str:
 
 
 def shown(value: Any) -> str:
-    """Format a cell: whole numbers with thousands separators, floats with three digits."""
-    if not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    text = f"{value:#.3g}"
-    return f"{float(text):,.0f}" if "e+" in text else text.rstrip(".")
+    """Format a cell: numbers with thousands separators, floats with three significant digits."""
+    if isinstance(value, float):
+        return f"{float(f'{value:.3g}'):,.12g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def environment() -> dict[str, Any]:

@@ -18,15 +18,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldrep.data.sets import maker_of, validation_sets
 from worldrep.data.tasks import TASKS
-from worldrep.data.world import World
 from worldrep.digests import random_stream
 from worldrep.evaluation.representations import Request, save_representations
 from worldrep.executors.jobs import Job
-from worldrep.names import FINETUNINGS, NO_FT, PRETRAININGS, TASK_NAMES, ModelName
+from worldrep.names import FINETUNINGS, PRETRAININGS, TASK_NAMES
 from worldrep.settings import Settings
 from worldrep.stages.provenance import downstream_tags
 from worldrep.studies import Definition, Graph, expand
@@ -142,8 +140,7 @@ def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
     for step in range(0, STEPS + 1, STEPS // VALIDATIONS):
         for suite in validation_sets(settings):
             split, task = suite.split("/")
-            worst = 0.1 if TASKS[task].accuracy else 1000.0
-            final = score(settings.model_name, settings.seed, split, task)
+            worst, final = 0.1 if TASKS[task].accuracy else 1000.0, score(settings, split, task)
             mean = worst + (final - worst) * step / STEPS
             run.metrics(step, {f"val/{suite}/mean": mean, f"val/{suite}/valid_ratio": 1.0})
     maker_of(settings).world.cities.to_csv(folder / CITIES, index=False)
@@ -155,7 +152,7 @@ def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
 
 def _evaluate(run: OpenRun, settings: Settings, folder: Path) -> None:
     for split, task in product(("standard", "atlantis", "multi"), TASK_NAMES):
-        mean = score(settings.model_name, settings.seed, split, task)
+        mean = score(settings, split, task)
         most = 1.0 if TASKS[task].accuracy else 10 * mean
         facts = {"mean": mean, "median": mean, "std": mean / 2, "min": 0.0, "max": most}
         facts |= {"n": 200, "valid_ratio": 1.0}
@@ -163,25 +160,21 @@ def _evaluate(run: OpenRun, settings: Settings, folder: Path) -> None:
 
 
 def _extract(run: OpenRun, settings: Settings, folder: Path) -> None:
+    """Store representations: positions in random directions, and noise."""
     request, world = Request.parse(settings), maker_of(settings).world
-    table = representation(settings.model_name, settings.seed, world, 2 * settings.hidden_size)
+    stream = random_stream(settings.seed, "representation", str(settings.model_name))
+    place = world.positions / 1800.0 @ stream.normal(size=(2, 2 * settings.hidden_size))
+    table = (place + stream.normal(0, 0.1, place.shape)).astype(np.float32)
     manifest = request.as_dict() | {"step": STEPS, "world_digest": world.digest}
     manifest |= {"city_ids": world.cities["city_id"].tolist()}
     save_representations(folder, dict.fromkeys(request.layers, table), manifest)
     run.artifacts(folder, f"representations/{folder_name(STEPS)}")
 
 
-def score(model: ModelName, seed: int, split: str, task: str) -> float:
+def score(settings: Settings, split: str, task: str) -> float:
     """Return a made-up mean score of a model in a suite, worst for a base on Atlantis."""
-    if model.ft == NO_FT:
-        share = 0.1 if split == "atlantis" else 0.9
-    else:
-        share = random_stream(seed, "score", str(model), split, task).uniform(0.2, 0.8)
+    share = 0.1 if split == "atlantis" else 0.9
+    if settings.is_finetuning:
+        stream = random_stream(settings.seed, "score", str(settings.model_name), split, task)
+        share = stream.uniform(0.2, 0.8)
     return share if TASKS[task].accuracy else 200.0 * (1 - share)
-
-
-def representation(model: ModelName, seed: int, world: World, width: int) -> NDArray[np.float32]:
-    """Return (n_cities, width): positions in random directions, and noise."""
-    stream = random_stream(seed, "representation", str(model))
-    place = world.positions / 1800.0 @ stream.normal(size=(2, width))
-    return (place + stream.normal(0, 0.1, place.shape)).astype(np.float32)

@@ -198,7 +198,9 @@ def floor(ours: Ours) -> dict[str, Any]:
     batches = [b for block in range(WARM_UP, len(ours.seconds)) for b in ours.batches(block)]
     tokens = round(statistics.mean(len(ours.feed.tensors(batch).tokens) for batch in batches))
     mixed = ours.training.accelerator.mixed_precision == "bf16"
-    flop, moved = step_flop(ours.settings, tokens), step_bytes(ours.settings, tokens, mixed)
+    # Attention within rows of some 37 tokens adds 2 to 3% and is left out.
+    flop = 6.0 * matrix_weights(ours.settings) * tokens
+    moved = step_bytes(ours.settings, tokens, mixed)
     flop_rate, byte_rate = device_rates(mixed)
     multiplying, moving = flop / flop_rate, moved / byte_rate
     step = statistics.median(ours.seconds[WARM_UP:]) / BLOCK
@@ -220,14 +222,6 @@ def matrix_weights(settings: Settings) -> int:
     return settings.n_layers * (4 * d * d + 3 * d * f) + VOCABULARY_SIZE * d
 
 
-def step_flop(settings: Settings, tokens: int) -> float:
-    """Count the operations of the matrix products: 6 per weight and token.
-
-    Attention within rows of some 37 tokens adds 2 to 3% and is left out.
-    """
-    return 6.0 * matrix_weights(settings) * tokens
-
-
 def step_bytes(settings: Settings, tokens: int, mixed: bool) -> float:
     """Count the bytes if each activation is written once and read once, and AdamW likewise."""
     d, f, size = settings.hidden_size, settings.intermediate_size, 2 if mixed else 4
@@ -239,13 +233,14 @@ def step_bytes(settings: Settings, tokens: int, mixed: bool) -> float:
 def device_rates(mixed: bool) -> tuple[float, float]:
     """Measure operations a second of a large matrix product, and bytes a second of a large copy."""
     device = best_device()
-    n, kind = 8192 if device.type == "cuda" else 2048, torch.bfloat16 if mixed else torch.float32
-    left, right = torch.randn(2, n, n, device=device).to(kind)
+    n = 8192 if device.type == "cuda" else 2048
+    kind = torch.bfloat16 if mixed else torch.float32
+    left, right = (torch.randn(n, n, device=device).to(kind) for _ in range(2))
     source = torch.randn(COPIED // 4, device=device)
     target = torch.empty_like(source)
-    ((product, _),) = in_turns(REPEATS, lambda: left @ right)
-    ((copy, _),) = in_turns(REPEATS, lambda: target.copy_(source))
-    return 2 * n**3 / product, 2 * COPIED / copy
+    ways = (lambda: left @ right), (lambda: target.copy_(source))
+    (multiplying, _), (copying, _) = in_turns(REPEATS, *ways)
+    return 2.0 * n**3 / multiplying, 2.0 * COPIED / copying  # a copy reads and writes
 
 
 def together(count: int, scale: str, width: str, seconds: float, options: dict) -> float:

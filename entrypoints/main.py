@@ -14,18 +14,16 @@ if TYPE_CHECKING:
     from worldrep.studies import Graph
     from worldrep.studies.driver import StudyResult
 
-OWN = "default: the study's own."
-
 
 @cli.command
 @cli.option("study", "demo", "Which study: demo, exp1..6, ftset, or a YAML file.")
-@cli.option("seed", None, f"Seeds such as 1,2,3; {OWN}")
-@cli.option("scale", None, f"paper, mini, smoke; {OWN}")
-@cli.option("world", None, f"standard, scattered, with_atlantis; {OWN}")
+@cli.option("seed", None, "Seeds such as 1,2,3.")
+@cli.option("scale", None, "paper, mini, smoke.")
+@cli.option("world", None, "standard, scattered, with_atlantis.")
 @cli.option("out", "figures", "Folder for the figures.")
 @cli.shared_options
 def main(study: str, out: str, **options: Any) -> None:
-    """Train, evaluate and extract every model of a study, then draw its heatmaps."""
+    """Do what is left of a study and draw heatmaps; default seed, scale and world are its own."""
     from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
 

@@ -7,15 +7,13 @@ import click
 
 from entrypoints import command as cli
 
-OWN = "default: the study's own."
-
 
 @cli.command
 @cli.option("name", "demo", "Study: demo, exp1..6, ftset, or a YAML file.")
-@cli.option("seeds", None, f"Seeds such as 1,2,3; {OWN}")
-@cli.option("widths", None, f"Widths such as wide,narrow; {OWN}")
-@cli.option("worlds", None, f"Worlds such as standard,scattered; {OWN}")
-@cli.option("scale", None, f"paper, mini, smoke; {OWN}")
+@cli.option("seeds", None, "Seeds such as 1,2,3.")
+@cli.option("widths", None, "Widths such as wide,narrow.")
+@cli.option("worlds", None, "Worlds such as standard,scattered.")
+@cli.option("scale", None, "paper, mini, smoke.")
 @cli.option("action", "run", "run; status: what is done; plan: what would run.")
 @cli.option("format", "table", "Of status and plan: table or json.")
 @cli.option("shard", "1/1", "Do the second of seven parts: 2/7.")
@@ -23,7 +21,7 @@ OWN = "default: the study's own."
 @cli.executor_options
 @cli.override_options
 def main(name: str, action: str, format: str, shard: str, **options: Any) -> None:
-    """Train, evaluate and extract every model of a study that is not done yet."""
+    """Do what is left of a study; seeds, widths, worlds and scale are its own by default."""
     cli.check_name("action", action, ("run", "status", "plan"))
     cli.check_name("format", format, ("table", "json"))
     from worldrep.executors import ExecutorOptions

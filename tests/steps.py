@@ -2,7 +2,10 @@
 
 import os
 
+import torch
+
 from worldrep.data.sets import _maker
+from worldrep.errors import StateError
 from worldrep.executors.jobs import perform_step
 
 POISONED = "finetune pt1_ftwb1-2 seed42"
@@ -27,3 +30,8 @@ def in_another_folder(store, job, report):
         return perform_step(store, job, report)
     finally:
         os.chdir(here)
+
+
+def count_threads(store, job, report):
+    """Fail with the number of threads as message."""
+    raise StateError(f"{torch.get_num_threads()} threads")

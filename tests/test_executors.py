@@ -4,9 +4,12 @@ import pytest
 
 from worldrep.errors import InputError
 from worldrep.executors import ExecutorOptions
-from worldrep.executors.executor import absolute_uri, device_of, visible_gpus
-from worldrep.executors.jobs import LineWriter
+from worldrep.executors.executor import absolute_uri, device_of, open_executor, visible_gpus
+from worldrep.executors.jobs import Job, LineWriter
 from worldrep.executors.ray_tasks import capacity_of
+from worldrep.names import parse_model
+from worldrep.scales import resolve
+from worldrep.tracking import Store
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,16 @@ def test_a_worker_tells_whole_lines():
     assert told == ["one"]
     print(" and more", file=lines)
     assert told == ["one", "two and more"]
+
+
+@pytest.mark.parametrize("cpus", [2, 3])
+def test_a_worker_process_computes_with_its_share_of_the_cores(store_uri, cpus):
+    options = ExecutorOptions("processes", 2, cpus=cpus, perform="steps:count_threads")
+    executor = open_executor(options, Store.connect(), report=print)
+    settings = resolve(parse_model("pt1"), scale="smoke")
+    executor.submit(Job("train", settings, "a title", "a fingerprint", "", ""))
+    outcomes = []
+    while not outcomes:
+        outcomes = executor.wait(1.0)
+    executor.stop()
+    assert [outcome.message for outcome in outcomes] == [f"{cpus} threads"]

@@ -1,4 +1,4 @@
-"""All of exp1 with four seeds, 116 models through the study's own code, with known numbers."""
+"""All of exp1 with two seeds, 58 models through the study's own code, with known numbers."""
 
 import math
 import shutil
@@ -25,7 +25,7 @@ from worldrep.tracking import Store
 pytestmark = pytest.mark.slow
 
 ONE, TWO = FAMILIES.values()
-SEEDS = (1, 2, 3, 42)
+SEEDS = (1, 42)
 MADE_UP = ExecutorOptions(perform=PERFORM)
 
 
@@ -86,7 +86,7 @@ def study(new_store):
         patch.setattr("benchmarks.stores.score", known_score)
         graph = expand(load_definition("exp1").changed(seeds=SEEDS))
         result = run_study(Store.connect(), graph, MADE_UP)
-    assert result.counts["done"] == len(graph.steps) == 348
+    assert result.counts["done"] == len(graph.steps) == 174
     return uri
 
 
@@ -106,7 +106,7 @@ def test_every_matrix_is_the_known_one(source):
     found = exp1_heatmaps(source, Options(out="unused"))
     panels = {part.name: part.values for part in found.parts}
     assert found.seeds == SEEDS and found.missing.empty and found.caveats == []
-    assert len(found.runs_used) == 116
+    assert len(found.runs_used) == 58
     for seed in SEEDS:
         one, two = panels[f"ftwb1_seed{seed}"], panels[f"ftwb2_seed{seed}"]
         assert np.allclose(one, known_matrix(ONE, seed)), seed
@@ -129,11 +129,11 @@ def test_sums_and_predictions_follow(source):
     scores = predictors(source, Options(out="unused")).all_statistics["predictors"]
     errors = [abs(difference(ModelName("pt1", ft), t)) for ft in TWO for t in TASK_NAMES]
     assert scores["maximum"]["mae"] == pytest.approx(np.mean(errors))
-    assert scores["maximum"]["n"] == 4 * 147 and scores["maximum"]["missing"] == 0
+    assert scores["maximum"]["n"] == 2 * 147 and scores["maximum"]["missing"] == 0
 
 
-def test_the_report_of_two_seeds_opens_without_an_error(source, tmp_path):
-    result = report(source, Options(out="unused", seeds=(1, 42)))
+def test_the_report_opens_without_an_error(source, tmp_path):
+    result = report(source, Options(out="unused"))
     path = tmp_path / "report.html"
     path.write_text(result.pages["report.html"])
     faults = []
@@ -144,10 +144,7 @@ def test_the_report_of_two_seeds_opens_without_an_error(source, tmp_path):
         page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda fault: faults.append(str(fault)))
         page.goto(path.as_uri())
-        for place in page.query_selector_all(".plot"):
-            place.scroll_into_view_if_needed()
-            page.wait_for_function("place => place.querySelector('.main-svg') !== null", arg=place)
-        assert faults == []
+        assert faults == [] and page.query_selector("svg a title") is not None
         assert "174" in page.query_selector("#runs").inner_text()
         absent = [link.inner_text() for link in page.query_selector_all("nav .absent")]
         browser.close()

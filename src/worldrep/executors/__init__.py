@@ -5,5 +5,3 @@ Imports: stages, tracking, training and below.
 
 from worldrep.executors.executor import Executor, ExecutorOptions, open_executor
 from worldrep.executors.jobs import Job, Message, Outcome
-
-__all__ = ["Executor", "ExecutorOptions", "Job", "Message", "Outcome", "open_executor"]

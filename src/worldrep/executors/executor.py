@@ -13,9 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import torch
 
 from worldrep.errors import InputError, interrupt_on_sigterm, unknown
 from worldrep.executors import jobs
@@ -47,13 +49,12 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """Where jobs run.
+    """Where jobs run. Raises InputError for values that do not go together.
 
     executor: auto is inline for one worker and processes for several; workers: jobs at once; cpus:
     cores of each worker, 0 for an equal part of this machine's (of a cluster: one); gpus: share of
     a GPU for each worker, None for an equal part of those available; address: of the Ray cluster;
     perform: function that does a job, as `module:function`.
-    Raises InputError for values that do not go together.
     """
 
     executor: str = AUTO
@@ -84,8 +85,8 @@ class ExecutorOptions:
     def parse(cls, typed: Mapping[str, str]) -> ExecutorOptions:
         return cls(
             typed["executor"],
-            int(_number("workers", typed["workers"], int)),
-            0 if typed["cpus"] == AUTO else int(_number("cpus", typed["cpus"], int)),
+            _number("workers", typed["workers"], int),
+            0 if typed["cpus"] == AUTO else _number("cpus", typed["cpus"], int),
             None if typed["gpus"] == AUTO else _number("gpus", typed["gpus"], float),
             typed["address"],
         )
@@ -113,15 +114,12 @@ def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Exe
     return Processes(context, options.workers, gpus, report)
 
 
-def _number(name: str, text: str, kind: type) -> float:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        what = "a whole number" if kind is int else "a number"
-        raise InputError(f"{name}={text!r} is not {what}") from None
-    return value
+def _number(name: str, text: str, kind: type) -> Any:
+    with suppress(ValueError):
+        if math.isfinite(value := kind(text)):
+            return value
+    what = "a whole number" if kind is int else "a number"
+    raise InputError(f"{name}={text!r} is not {what}")
 
 
 def visible_gpus() -> int:
@@ -170,7 +168,7 @@ class Worker:
     """A worker process, its connection and its current job."""
 
     number: int
-    process: SpawnProcess
+    process: ForkServerProcess
     connection: Connection
     job: Job | None = None
 
@@ -195,7 +193,9 @@ class Processes:
 
     def _start(self) -> Worker:
         number = min(set(range(1, self._size + 1)) - set(self._workers))
-        processes = multiprocessing.get_context("spawn")
+        # Workers are forked from a server that has imported torch and MLflow, which takes seconds.
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload([jobs.__name__, "worldrep.stages"])
         ours, theirs = processes.Pipe()
         arguments = (theirs, self._context, device_of(number, self._gpus))
         process = processes.Process(target=serve, args=arguments, name=f"worker {number}")
@@ -255,6 +255,8 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.environ.update(context.thread_variables)
+    if context.cpus:  # torch is imported already and does not read the variables
+        torch.set_num_threads(context.cpus)
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
     def report(message: Message) -> None:

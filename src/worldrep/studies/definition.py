@@ -52,8 +52,6 @@ class Definition:
         for key in ("models", "seeds", "worlds", "steps"):
             if not getattr(self, key):
                 raise InputError(f"study {self.name!r} has no {key}")
-        if any(seed < 0 for seed in self.seeds):
-            raise InputError(f"seeds={','.join(map(str, self.seeds))} must be at least 0")
         found = {"width": self.widths, "strategy": self.strategies, "world": self.worlds}
         found |= {"step": self.steps, "scale": (self.scale,)}
         for (kind, values), names in zip(found.items(), _ALLOWED, strict=True):

@@ -51,15 +51,8 @@ def run_study(
 ) -> StudyResult:
     """Do every step of a study that is not done, as children of the study's run.
 
-    Args:
-        store: Where the study's runs are.
-        graph: Its steps.
-        options: Where they run.
-        mine: Fingerprints of the steps of this shard; default: all.
-        launched: Use the run that `mlflow run` made as the study's run.
-
-    Returns:
-        How the study ended. A failed step does not raise; see `StudyResult.check`.
+    mine: fingerprints of the steps of this shard, by default all; launched: `mlflow run` was
+    started for this study. A failed step does not raise, see `StudyResult.check`.
     """
     store.check_writable()
     display = Display(f"study {graph.definition.name}", options.workers)
@@ -151,7 +144,7 @@ class StudyDriver:
         self._read_finished()
         while True:
             if not self.interrupted:
-                self._study_run.summarized = self._summaries.update_all(self._study_run.summarized)
+                self._summaries.update()
             self._study_run.close(self._scheduler, self.interrupted)
             # A driver that ended while this one owned the study's run could not add its steps.
             if self.interrupted or not self._read_finished():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint, extraction_fingerprint
-from worldrep.studies.definition import STEPS, Definition
+from worldrep.studies.definition import Definition
 
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
 ANSWER_TOKENS = 6  # rough number of tokens generated for a question
@@ -108,19 +108,14 @@ def expand(definition: Definition) -> Graph:
     return Graph(definition, steps)
 
 
-def _identities(settings: Settings, base: Step | None) -> dict[str, tuple[str, str]]:
+def _identities(settings: Settings, base: Step | None) -> dict[str, Sequence[str]]:
     """Return the fingerprint and configuration of a model's steps by kind."""
     maker, plan = maker_of(settings), TrainingPlan.of(settings, base)
     request = Request.parse(settings, "default", "default", "default").as_dict()
-    own, shared = [
-        (
-            trained,
-            evaluation_fingerprint(maker, settings, trained),
-            extraction_fingerprint(maker, trained, request),
-        )
-        for trained in (plan.fingerprint, plan.configuration)
-    ]
-    return dict(zip(STEPS, zip(own, shared, strict=True), strict=True))
+    trained = plan.fingerprint, plan.configuration
+    evaluated = [evaluation_fingerprint(maker, settings, model) for model in trained]
+    extracted = [extraction_fingerprint(maker, model, request) for model in trained]
+    return {"train": trained, "evaluate": evaluated, "extract": extracted}
 
 
 def _cost(kind: str, settings: Settings) -> float:

@@ -42,10 +42,10 @@ class Overview:
     def status_text(self) -> str:
         """Return a line for every model, the totals, the failures, and what is left."""
         rows = [["model", "seed", "world", *STEPS]]
-        for settings, steps in self.graph.by_model().items():
-            name = str(settings.model_name) if _listed(steps) else f"({settings.model_name})"
-            states = [self._state(steps[kind]) if kind in steps else "-" for kind in STEPS]
-            rows.append([name, str(settings.seed), settings.world, *states])
+        for model in self.status_json()["models"]:
+            name = model["model"] if model["listed"] else f"({model['model']})"
+            states = [model["steps"].get(kind, {"state": "-"})["state"] for kind in STEPS]
+            rows.append([name, str(model["seed"]), model["world"], *states])
         failures = [
             f"failed: {found.step.title}: {found.error or 'no reason was recorded'} "
             f"(run {found.run.id})"
@@ -56,12 +56,10 @@ class Overview:
 
     def plan_text(self) -> str:
         """Return a line for every step that would run, with the step that it waits for."""
-        rows = [["", "step", "world", "state", "after"]]
-        rows += [
-            [str(i), step.title, step.settings.world, self._state(step), self._waits_for(step)]
-            for i, step in enumerate(self.order, 1)
-        ]
-        table = [*_aligned(rows), ""] if self.order else []
+        columns = ["step", "world", "state", "after"]
+        steps = self.plan_json()["steps"]
+        rows = [[str(i), *(step[key] for key in columns)] for i, step in enumerate(steps, 1)]
+        table = [*_aligned([["", *columns], *rows]), ""] if rows else []
         return "\n".join([*table, self._totals(), str(self.left)]).lstrip()
 
     def status_json(self) -> dict[str, Any]:
@@ -69,7 +67,8 @@ class Overview:
         for settings, steps in self.graph.by_model().items():
             names = {key: getattr(settings, key) for key in ("seed", "width", "world")}
             found = {kind: self._step_json(step) for kind, step in steps.items()}
-            facts = names | {"listed": _listed(steps), "steps": found}
+            listed = any(step.listed for step in steps.values())
+            facts = names | {"listed": listed, "steps": found}
             models.append({"model": str(settings.model_name)} | facts)
         return self._head_json() | {"models": models}
 
@@ -99,12 +98,9 @@ class Overview:
         facts = {"state": found.state, "run_id": run_id, "fingerprint": step.fingerprint}
         return facts | ({"error": found.error} if found.error else {})
 
-    def _state(self, step: Step) -> str:
-        return self.states[step.fingerprint].state
-
     def _waits_for(self, step: Step) -> str:
-        base = self.graph.steps.get(step.needs)
-        return base.title if base and self._state(base) != DONE else ""
+        waits = step.needs and self.states[step.needs].state != DONE
+        return self.graph.steps[step.needs].title if waits else ""
 
     def _counts(self) -> dict[str, int]:
         counts = Counter(found.state for found in self.states.values())
@@ -117,10 +113,6 @@ class Overview:
             f"study {definition.name} (scale {definition.scale}): "
             f"{len(definition.resolved)} models, {len(self.states)} steps: {parts}"
         )
-
-
-def _listed(steps: Mapping[str, Step]) -> bool:
-    return any(step.listed for step in steps.values())
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -149,17 +141,13 @@ class Left:
         steps = [state.step for state in states.values() if state.state != DONE]
         tokens, seconds = 0, []
         for step in steps:
-            speed_or_seconds = typical.get((step.kind, step.settings.width))
+            found = typical.get((step.kind, step.settings.width))
             own = training_tokens(step.settings) if step.kind == "train" else 0
             tokens += own
-            if speed_or_seconds:
-                seconds.append(own / speed_or_seconds if own else speed_or_seconds)
-        n_trainings = sum(len(found) for (kind, _), found in measured.items() if kind == "train")
-        basis = (
-            f"the medians of {n_trainings} finished trainings and "
-            f"{sum(map(len, measured.values())) - n_trainings} evaluations and extractions of the "
-            "same scale, by width"
-        )
+            if found:
+                seconds.append(own / found if own else found)
+        n_finished = sum(map(len, measured.values()))
+        basis = f"the medians of {n_finished} finished steps of the same scale, by width"
         total = sum(seconds) if seconds or not steps else None
         return cls(len(steps), tokens, total, len(steps) - len(seconds), basis)
 

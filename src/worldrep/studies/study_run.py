@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -27,7 +28,6 @@ SHOWN_FAILURES = 20
 STEPS_TABLE = "steps.csv"
 COLUMNS = ["step", "kind", "model", "seed", "world", "state", "run_id", "error", "fingerprint"]
 SUMMARY_ATTEMPTS, SUMMARY_SECONDS = 10, 0.5
-FACTS = ("mean", "std", "n", "low", "high")
 
 
 def study_spec(graph: Graph) -> RunSpec:
@@ -51,7 +51,7 @@ def _joined(values: Iterable[object]) -> str:
 
 
 class StudyRun:
-    """Writes the study's run while this driver owns it. summarized: see `Summaries.update_all`."""
+    """Writes the study's run while this driver owns it."""
 
     def __init__(self, store: Store, graph: Graph, *, launched: bool = False) -> None:
         self.store, self._spec = store, study_spec(graph)
@@ -59,8 +59,7 @@ class StudyRun:
         self.run_id = self._claim(launched)
         if self._run:
             keep_cities(self._run, graph.definition.resolved[0])
-        found = store.get(self.run_id)
-        self._begun, self.summarized = found.started, found.tag("summarized")
+        self._begun = store.get(self.run_id).started
         self._written = self._tried = time.monotonic()
 
     def _claim(self, launched: bool = False) -> str:
@@ -105,8 +104,7 @@ class StudyRun:
         for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
             for run in self.store.find(fingerprint=fingerprint)[:1]:  # a failed step's
                 scheduler.run_ids[fingerprint] = run.id
-        note = _note(self.store, scheduler)
-        self._run.tags({"mlflow.note.content": note, "worldrep.summarized": self.summarized})
+        self._run.tags({"mlflow.note.content": _note(self.store, scheduler)})
         with self._run.new_artifact(STEPS_TABLE) as path:
             steps_table(scheduler).to_csv(path, index=False)
         self._run.close(_status(counts, interrupted))
@@ -158,25 +156,14 @@ class Summaries:
                 self._evaluations.setdefault(step.configuration, []).append(step)
         self._known: dict[str, set[str]] | None = None
 
-    def update(self, configurations: Iterable[str]) -> None:
-        """Write the summaries of those models that are evaluated for every seed of the study."""
-        for configuration in configurations:
+    def update(self, configurations: Iterable[str] | None = None) -> None:
+        """Write the summaries of those models that are evaluated for every seed; default: all."""
+        state, run_ids = self._scheduler.state, self._scheduler.run_ids
+        for configuration in self._evaluations if configurations is None else configurations:
             steps = self._evaluations.get(configuration, [])
-            ids = self._run_ids(steps)
+            ids = {run_ids[s.fingerprint] for s in steps if state[s.fingerprint] == DONE}
             if steps and len(ids) == len(steps) and not ids <= self._summarized(configuration):
                 self._write(steps[0].settings, configuration, ids)
-
-    def update_all(self, known: str) -> str:
-        """Update all summaries unless the evaluations' digest, which is returned, is `known`."""
-        steps = [step for group in self._evaluations.values() for step in group]
-        found = digest(sorted(self._run_ids(steps)))
-        if found != known:
-            self.update(self._evaluations)
-        return found
-
-    def _run_ids(self, steps: Iterable[Step]) -> set[str]:
-        state, run_ids = self._scheduler.state, self._scheduler.run_ids
-        return {run_ids[s.fingerprint] for s in steps if state[s.fingerprint] == DONE}
 
     def _summarized(self, configuration: str) -> set[str]:
         if self._known is None:
@@ -226,7 +213,7 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in metrics.items():
             values.setdefault(name, []).append(value)
     return {
-        f"{name}/{fact}_over_seeds": float(getattr(spread_of(found), fact))
+        f"{name}/{fact}_over_seeds": float(number)
         for name, found in sorted(values.items())
-        for fact in FACTS
+        for fact, number in asdict(spread_of(found)).items()
     }

@@ -18,6 +18,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy import NullPool, create_engine, inspect
 
@@ -130,12 +131,6 @@ class Sweep:
         seed = int(random_stream(self.settings.seed, "sampler", number).integers(2**31))
         return RandomSampler(seed) if self.sampler == "random" else TPESampler(seed=seed)
 
-    def make_pruner(self) -> BasePruner:
-        """Make the pruner. It compares trials at the same validation, counted from 1."""
-        if self.pruner == "hyperband":
-            return HyperbandPruner(max_resource=self.settings.n_validations)
-        return MedianPruner() if self.pruner == "median" else NopPruner()
-
     def outcome(self, trial: FrozenTrial) -> str:
         """Describe the values and settings of a completed trial."""
         values = zip(self.goals, trial.values, strict=True)
@@ -216,16 +211,19 @@ def open_study(storage: BaseStorage, sweep: Sweep) -> optuna.Study:
 
     Raises InputError if a study of this name has other objectives.
     """
-    maximize, minimize = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
-    directions = [maximize if goal.higher_is_better else minimize for goal in sweep.objectives]
+    pruner: BasePruner = MedianPruner() if sweep.pruner == "median" else NopPruner()
+    if sweep.pruner == "hyperband":  # it compares trials at the same validation, counted from 1
+        pruner = HyperbandPruner(max_resource=sweep.settings.n_validations)
+    up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    directions = [up if goal.higher_is_better else down for goal in sweep.objectives]
     study = optuna.create_study(
         storage=storage,
         study_name=sweep.name,
         directions=directions,
-        pruner=sweep.make_pruner(),
+        pruner=pruner,
         load_if_exists=True,
     )
-    if study.directions != directions:  # an empty one, see check_storage
+    if study.directions != directions:  # an empty study, see check_storage
         raise InputError(
             f"the name {sweep.name!r} belongs to a sweep of other objectives: give it another name"
         )

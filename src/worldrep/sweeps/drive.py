@@ -125,15 +125,13 @@ class SweepDriver:
         """Number the trials that count: not those that are queued, repeated or half suggested."""
         trials = self.study.get_trials(deepcopy=False)
         repeated = {number for trial in trials for number in RETRY.retry_history(trial)}
-        begun = [t for t in trials if t.state != TrialState.WAITING and self._is_suggested(t)]
-        return [trial.number for trial in begun if trial.number not in repeated]
+        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+        suggested = [t.number for t in begun if t.params.keys() == self.sweep.space.keys()]
+        return [number for number in suggested if number not in repeated]
 
     @property
     def _ended(self) -> int:
         return len(self._counted()) - len(self._running())
-
-    def _is_suggested(self, trial: FrozenTrial) -> bool:
-        return trial.params.keys() == self.sweep.space.keys()
 
     def _run_of(self, trial: FrozenTrial) -> StoredRun | None:
         """Return the run of a trial, None if it did not begin."""
@@ -177,7 +175,7 @@ class SweepDriver:
                 self.study.tell(trial.number, state=TrialState.PRUNED)
             return
         if run:
-            self.store.tag(run.id, **{STATE: FAILED})
+            self.store.client.set_tag(run.id, f"worldrep.{STATE}", FAILED)
             if run.status == "FAILED":
                 failure = failure or run.tag("error") or "its run does not say why"
         if failure := failure or self._repeat(trial):

@@ -81,38 +81,36 @@ def log_results(run: OpenRun, sweep: Sweep, study: optuna.Study) -> None:
         }
         for trial in best
     ]
-    numbers = ", ".join(f"{count} {state}" for state, count in counts(study).items())
-    note = [f"**{sweep.name}** searches {sweep.searches}", "", f"Trials: {numbers}.", ""]
-    note += ["Best:" if best else "No trial was completed.", ""]
-    note += [f"- trial {t.number}: {sweep.outcome(t)}" for t in best[:MOST_NAMED]]
     tags = {
         "worldrep.best_trial": ",".join(str(trial.number) for trial in best),
         "worldrep.best_settings": json.dumps([trial.params for trial in best]),
     }
     short = {k: v if len(v) <= LONGEST_TAG else "see best.json" for k, v in tags.items()}
-    run.tags(short | {"mlflow.note.content": "\n".join(note)})
+    run.tags(short | {"mlflow.note.content": _note(sweep, study, best)})
     with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
         folder = Path(temporary)
         (folder / "best.json").write_text(json.dumps(facts, indent=1))
         study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
-        _draw(study, sweep, folder)
+        matplotlib.use("Agg")
+        with warnings.catch_warnings(action="ignore"):
+            for name, axes in _plots(study, sweep):
+                figure = np.ravel(axes)[0].figure
+                figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
+                plt.close(figure)
         for path in folder.iterdir():
             run.artifact(path, "figures" if path.suffix == ".png" else None)
 
 
-def _draw(study: optuna.Study, sweep: Sweep, folder: Path) -> None:
-    """Write the figures for which there are enough trials as PNG files."""
-    matplotlib.use("Agg")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, axes in _plots(study, sweep):
-            figure = np.ravel(axes)[0].figure
-            figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
-            plt.close(figure)
+def _note(sweep: Sweep, study: optuna.Study, best: list[FrozenTrial]) -> str:
+    """Return the run's description in the UI."""
+    numbers = ", ".join(f"{count} {state}" for state, count in counts(study).items())
+    lines = [f"**{sweep.name}** searches {sweep.searches}", "", f"Trials: {numbers}.", ""]
+    lines += ["Best:" if best else "No trial was completed.", ""]
+    return "\n".join(lines + [f"- trial {t.number}: {sweep.outcome(t)}" for t in best[:MOST_NAMED]])
 
 
 def _plots(study: optuna.Study, sweep: Sweep) -> Iterator[tuple[str, Any]]:
-    """Yield names and axes of Optuna's figures."""
+    """Yield names and axes of Optuna's figures for which there are enough trials."""
     values = [trial.values for trial in completed(study)]
     for i, (name, found) in enumerate(zip(sweep.goals, zip(*values, strict=True), strict=False)):
         of: dict[str, Any] = {"target_name": name}

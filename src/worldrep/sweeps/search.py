@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -165,13 +165,9 @@ def _distribution(name: str, given: Any, settings: Settings) -> BaseDistribution
     values = tuple(dict.fromkeys(_value(name, text, settings) for text in given))
     if len(values) < 2:
         raise InputError(f"{name} has fewer than two different values to choose from")
-    _check_bounds(name, values, settings)
-    return CategoricalDistribution(values)
-
-
-def _check_bounds(name: str, values: Iterable[Any], settings: Settings) -> None:
     for value in values:
-        replace(settings, **{name: value})
+        replace(settings, **{name: value})  # checks the bounds
+    return CategoricalDistribution(values)
 
 
 def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistribution:
@@ -186,20 +182,20 @@ def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistr
         raise InputError(f"{name} is not a number: list its values, such as [full, answer]")
     numbers = {k: _value(name, given[k], settings) for k in ("low", "high", "step") if k in given}
     low, high, step = numbers["low"], numbers["high"], numbers.get("step")
-    ends, finite = f" runs from {low} to {high}:", math.isfinite(low) and math.isfinite(high)
-    log_end = f" runs from {low}: on a logarithmic scale it must be above 0"
+    ends = f" runs from {low} to {high}:"
     fits = step is None or 0 < step <= high - low
     for is_right, fault in (
         (isinstance(log, bool), f": log={log!r} is not one of: true, false"),
-        (finite, f"{ends} both must be finite"),
+        (math.isfinite(low) and math.isfinite(high), f"{ends} both must be finite"),
         (low < high, f"{ends} low must be below high"),
-        (not log or low > 0, log_end),
+        (not log or low > 0, f" runs from {low}: on a logarithmic scale it must be above 0"),
         (not log or step is None, " cannot have both log and step"),
         (fits, f": step={step} must be above 0 and within the range"),
     ):
         if not is_right:
             raise InputError(f"{name}{fault}")
-    _check_bounds(name, (low, high), settings)
+    for end in (low, high):
+        replace(settings, **{name: end})  # checks the bounds
     if kind == "int":
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import optuna
@@ -57,15 +57,15 @@ def perform(store: Store, job: TrialJob, progress: ProgressCallback) -> str:
     """
     with store.run(job.spec) as run:
         job.trial.set_user_attr(RUN_ID, run.id)
+        state = FAILED
         try:
             settings = replace(with_cities(store, job), **job.trial.params)
             run.metrics(*_train_and_evaluate(store, job, settings, run, progress))
-            run.tags({f"worldrep.{STATE}": COMPLETE})
+            state = COMPLETE
         except optuna.TrialPruned:
-            run.tags({f"worldrep.{STATE}": PRUNED})
-        except BaseException:
-            run.tags({f"worldrep.{STATE}": FAILED})
-            raise
+            state = PRUNED
+        finally:
+            run.tags({f"worldrep.{STATE}": state})
     return run.id
 
 
@@ -87,40 +87,38 @@ def _train_and_evaluate(
     return plan.steps, metrics
 
 
+@dataclass
 class TrialRecorder:
     """Logs the metrics of a trial, reports its validations to Optuna, and prunes it.
 
-    The objectives are computed from validation rows as they are from test rows at the end; the
-    validation at step 0 is the base's. `steps` is the length of the training.
+    steps: length of the training; base: the validation at step 0. The objectives are computed from
+    validation rows as they are from test rows at the end.
     """
 
-    def __init__(self, run: OpenRun, job: TrialJob, steps: int) -> None:
-        self._run, self._job, self._steps = run, job, steps
-        self._base: dict[str, float] = {}
-        self._validations = 0
+    run: OpenRun
+    job: TrialJob
+    steps: int
+    base: Mapping[str, float] = field(default_factory=dict)
+    validations: int = 0
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log metrics after a step. Raises optuna.TrialPruned."""
-        self._run.metrics(step, values)
+        self.run.metrics(step, values)
         validated = {k.removeprefix(VAL): v for k, v in values.items() if k.startswith(VAL)}
         if step == 0:
-            self._base = validated
+            self.base = validated
         elif validated:
             self._report(step, validated)
 
     def _report(self, step: int, validated: Mapping[str, float]) -> None:
-        settings, trial, sweep = self._job.settings, self._job.trial, self._job.sweep
-        objectives = {
-            f"{VAL}{OBJECTIVE}{goal.name}": goal.value(validated, self._base, settings)
-            for goal in sweep.objectives
-            if goal.is_validated(settings)
-        }
-        self._run.metrics(step, objectives)
-        self._validations += 1
-        if sweep.pruner != NONE:
-            (value,) = objectives.values()
-            trial.report(value, self._validations)
-            if step < self._steps and trial.should_prune():
+        settings, trial, sweep = self.job.settings, self.job.trial, self.job.sweep
+        goals = [goal for goal in sweep.objectives if goal.is_validated(settings)]
+        found = {goal.name: goal.value(validated, self.base, settings) for goal in goals}
+        self.run.metrics(step, {f"{VAL}{OBJECTIVE}{name}": v for name, v in found.items()})
+        self.validations += 1
+        if sweep.pruner != NONE:  # there is one objective
+            trial.report(found[goals[0].name], self.validations)
+            if step < self.steps and trial.should_prune():
                 raise optuna.TrialPruned
 
     def checkpoint(self, folder: Path) -> None:

@@ -9,19 +9,3 @@ from worldrep.tracking.connection import DEFAULT_EXPERIMENT, without_user
 from worldrep.tracking.liveness import Owner, TakenError
 from worldrep.tracking.runs import CHECKPOINTS, CITIES, Dataset, OpenRun, RunSpec, StoredRun
 from worldrep.tracking.store import Store, gc_disabled
-
-__all__ = [
-    "CHECKPOINTS",
-    "CITIES",
-    "DEFAULT_EXPERIMENT",
-    "Dataset",
-    "OpenRun",
-    "Owner",
-    "RunSpec",
-    "Store",
-    "StoreFault",
-    "StoredRun",
-    "TakenError",
-    "gc_disabled",
-    "without_user",
-]

@@ -27,7 +27,6 @@ from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.tracking.runs import RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
-UNNAMED_EXPERIMENT = "0"  # where `mlflow run` puts a run when the user names no experiment
 BUSY_SECONDS = 60  # how long a SQLite writer waits for another; the default of 5 is too short
 ORIGIN_TAGS = ("mlflow.source.", "mlflow.project.", "mlflow.gitRepoURL", "mlflow.user")
 
@@ -67,14 +66,19 @@ def fault_text(fault: BaseException, uri: str) -> str:
 
 
 def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
-    launched = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if name is None and launched and launched != UNNAMED_EXPERIMENT:
+    launched = os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"  # 0: `mlflow run` without a name
+    if name is None and launched != "0":
         return launched
     named = name is not None
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     found = client.get_experiment_by_name(name)
     if found is None and create:
-        return _create_experiment(client, name)
+        try:
+            return client.create_experiment(name)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process may have created it
+            if found is None:
+                raise
     if found is None and not named:
         raise StateError(f"the store has no experiment {name!r}: nothing was recorded yet")
     if found is None:
@@ -83,16 +87,6 @@ def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
     if found.lifecycle_stage != LifecycleStage.ACTIVE:
         raise StateError(f"experiment {name!r} was deleted; restore it or name another")
     return found.experiment_id
-
-
-def _create_experiment(client: MlflowClient, name: str) -> str:
-    try:
-        return client.create_experiment(name)
-    except MlflowException:
-        found = client.get_experiment_by_name(name)  # another process may have created it
-        if found is None:
-            raise
-        return found.experiment_id
 
 
 def _use_write_ahead_log(uri: str) -> None:
@@ -151,7 +145,7 @@ class Launch:
         if self._run_id is None:
             return
         note = f"This command's result is run {result.id}, {result.name}."
-        for key, value in (("worldrep.result_run_id", result.id), ("mlflow.note.content", note)):
-            self._client.set_tag(self._run_id, key, value)
+        self._client.set_tag(self._run_id, "worldrep.result_run_id", result.id)
+        self._client.set_tag(self._run_id, "mlflow.note.content", note)
         self._client.update_run(self._run_id, name=f"launch of {result.name}")
         self._run_id = None

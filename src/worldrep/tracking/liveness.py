@@ -99,13 +99,3 @@ class Claim:
 def claim_text() -> str:
     """Return a claim of this process, made now."""
     return f"{Owner.here()} {time.time():.0f}"
-
-
-def heartbeat_tag() -> dict[str, str]:
-    """Return the tag of a heartbeat, made now."""
-    return {HEARTBEAT: f"{time.time():.0f}"}
-
-
-def first_claim() -> dict[str, str]:
-    """Return the tags of a run that this process creates now."""
-    return {OWNER: claim_text()} | heartbeat_tag()

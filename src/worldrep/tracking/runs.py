@@ -22,7 +22,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from worldrep.tracking.liveness import CLOSED, HEARTBEAT_SECONDS, Claim, TakenError, heartbeat_tag
+from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
 from worldrep.training.checkpoint import MANIFEST
 
 TAG = "worldrep."  # prefix of the tags
@@ -140,7 +140,7 @@ class OpenRun:
                 self._read_claim()
                 if self.lost:
                     return
-                self.tags(heartbeat_tag())
+                self.tags({HEARTBEAT: f"{time.time():.0f}"})
             except Exception:
                 continue
 

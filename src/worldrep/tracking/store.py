@@ -25,7 +25,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from worldrep import __version__
 from worldrep.errors import InputError, StateError
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
-from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, first_claim
+from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
 from worldrep.training.checkpoint import step_of
 
@@ -47,17 +47,12 @@ class Store:
     def connect(
         cls, experiment: str | None = None, uri: str | None = None, *, create: bool = True
     ) -> Store:
-        """Open the store, and create its database if needed.
+        """Open the store, and create its database and the experiment if needed.
 
-        Args:
-            experiment: Its name; default: the one that `mlflow run` or the environment names, else
-                "worldrep".
-            uri: Tracking URI, which becomes MLflow's own; default: MLflow's.
-            create: Create the experiment if it does not exist.
-
-        Raises:
-            StateError: The store cannot be reached or read.
-            InputError: The experiment does not exist.
+        experiment: its name, by default the one that `mlflow run` or the environment names, else
+        "worldrep"; uri: tracking URI, which becomes MLflow's own, by default MLflow's. Raises
+        StateError if the store cannot be read, InputError if `create` is false and the experiment
+        does not exist.
         """
         if uri is not None:
             mlflow.set_tracking_uri(uri)
@@ -82,16 +77,15 @@ class Store:
 
     def find(self, **tags: str) -> list[StoredRun]:
         """Return the runs with all these tags (without prefix), the newest first."""
-        terms = [f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items()]
+        query = " and ".join(f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items())
         order = {"max_results": PAGE_RUNS, "order_by": ["attributes.start_time DESC"]}
-        query = [self.experiment_id], " and ".join(terms)
-        search = partial(self.client.search_runs, *query, **order)
+        search = partial(self.client.search_runs, [self.experiment_id], query, **order)
         with gc_disabled():
             page = search()
-            runs = [StoredRun.of(run) for run in page]
+            runs = list(map(StoredRun.of, page))
             while page.token:
                 page = search(page_token=page.token)
-                runs += [StoredRun.of(run) for run in page]
+                runs += map(StoredRun.of, page)
         return runs
 
     def finished(self, fingerprint: str) -> StoredRun | None:
@@ -139,11 +133,6 @@ class Store:
         steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
         return sorted(step for step in steps if step is not None)
 
-    def tag(self, run_id: str, **tags: str) -> None:
-        """Set tags (without prefix) of a run that no process works on."""
-        for name, value in tags.items():
-            self.client.set_tag(run_id, f"{TAG}{name}", value)
-
     def adopt(self, run_id: str, parent: str | None) -> None:
         """Make a run the child of `parent`, unless it has a parent already."""
         if parent and self.get(run_id).parent is None:
@@ -157,13 +146,8 @@ class Store:
     def run(self, spec: RunSpec, *, launched: bool = False) -> Iterator[OpenRun]:
         """Open the run of a piece of work, new or resumed, and close it as the block ended.
 
-        Args:
-            spec: The work.
-            launched: It is what `mlflow run` was called for; the run that it created is used.
-
-        Raises:
-            TakenError: As `claim`.
-            StateError: The store failed.
+        launched: `mlflow run` was started for this work, and the run that it created is used.
+        Raises TakenError as `claim` does, StateError if the store failed.
         """
         run = self.claim(spec, launched=launched)
         try:
@@ -263,7 +247,7 @@ class Store:
         return newest.id, number
 
     def _create(self, spec: RunSpec, launched: bool) -> str:
-        tags = spec.all_tags | first_claim()
+        tags = spec.all_tags | {OWNER: claim_text()}
         if spec.parent:
             tags[MLFLOW_PARENT_RUN_ID] = spec.parent
         if launched:
@@ -289,14 +273,10 @@ def _ended_on_error(run: OpenRun) -> Iterator[None]:
     """End the run as FAILED or KILLED when the block raises."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        _abandon(run, "KILLED")
-        raise
-    except TakenError:
-        _abandon(run, "FAILED")
-        raise
     except BaseException as fault:
-        _abandon(run, "FAILED", fault)
+        killed = isinstance(fault, KeyboardInterrupt | SystemExit)
+        named = not killed and not isinstance(fault, TakenError)
+        _abandon(run, "KILLED" if killed else "FAILED", fault if named else None)
         raise
 
 

@@ -3,8 +3,6 @@
 python -m benchmarks.analysis --fill 2000    # in a store of 2,000 runs
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout

@@ -3,8 +3,6 @@
 python -m benchmarks.data --sizes 1000000    # rows that a task trains on
 """
 
-from __future__ import annotations
-
 import math
 import os
 import random

@@ -1,7 +1,5 @@
 """What all benchmarks share: a command with options, timing, Markdown tables, and JSON files."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

@@ -3,8 +3,6 @@
 A simulated step logs what a real one logs, with made-up numbers.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -21,7 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from worldrep.data.sets import maker_of
+from worldrep.data.sets import maker_of, validation_sets
 from worldrep.data.tasks import TASKS
 from worldrep.digests import random_stream
 from worldrep.evaluation.representations import Request, save_representations
@@ -38,7 +36,6 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS, STOP_SECONDS = 120, 30
 PERFORM = "benchmarks.stores:perform"
 STEPS, CURVE_POINTS, VALIDATIONS = 20_000, 200, 10
-SPLITS = ("standard", "atlantis", "multi")
 
 
 @contextmanager
@@ -62,6 +59,7 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
     Raises RuntimeError if it does not start.
     """
     port, log = free_port(), folder / "server.log"
+    address = f"http://127.0.0.1:{port}"
     # fmt: off
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend_uri,
@@ -75,9 +73,14 @@ def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
         process = subprocess.Popen(
             command, env=environment, cwd=folder, stdout=out, stderr=out, start_new_session=True
         )
+
+    def is_healthy() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
     try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(process, log, lambda: _is_healthy(address))
+        wait_for(process, log, is_healthy)
         yield address
     finally:  # it leads a group of processes
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -103,17 +106,9 @@ def wait_for(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bo
         time.sleep(0.1)
 
 
-def _is_healthy(address: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-        return bool(answer.status == 200)
-    return False
-
-
 def large_study(n_models: int, n_seeds: int = 4) -> Graph:
     """Return a study of `n_models` (a multiple of n_seeds, at most 1,704 per seed) and bases."""
-    names = [
-        name for base in PRETRAININGS for name in (base, *(f"{base}_{ft}" for ft in FINETUNINGS))
-    ]
+    names = [f"{base}{ft}" for base in PRETRAININGS for ft in ("", *map("_{}".format, FINETUNINGS))]
     seeds, chosen = tuple(range(1, n_seeds + 1)), tuple(names[: n_models // n_seeds])
     return expand(Definition("simulated", chosen, seeds=seeds, scale="smoke"))
 
@@ -142,12 +137,12 @@ def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
     for step in range(STEPS // CURVE_POINTS, STEPS + 1, STEPS // CURVE_POINTS):
         numbers = {"loss": 3 - 2 * step / STEPS, "lr": 1e-3, "grad_norm": 1, "tokens_per_second": 1}
         run.metrics(step, {f"train/{name}": float(number) for name, number in numbers.items()})
-    splits = SPLITS[:2] if settings.is_finetuning else SPLITS[:1]
-    for split, task in product(splits, TASK_NAMES):
-        worst, final = 0.1 if TASKS[task].accuracy else 1000.0, score(settings, split, task)
-        for step in range(0, STEPS + 1, STEPS // VALIDATIONS):
-            facts = {"mean": worst + (final - worst) * step / STEPS, "valid_ratio": 1.0}
-            run.metrics(step, {f"val/{split}/{task}/{k}": v for k, v in facts.items()})
+    for step in range(0, STEPS + 1, STEPS // VALIDATIONS):
+        for suite in validation_sets(settings):
+            split, task = suite.split("/")
+            worst, final = 0.1 if TASKS[task].accuracy else 1000.0, score(settings, split, task)
+            mean = worst + (final - worst) * step / STEPS
+            run.metrics(step, {f"val/{suite}/mean": mean, f"val/{suite}/valid_ratio": 1.0})
     maker_of(settings).world.cities.to_csv(folder / CITIES, index=False)
     run.artifact(folder / CITIES)
     (folder / "model").mkdir()
@@ -156,7 +151,7 @@ def _train(run: OpenRun, settings: Settings, folder: Path) -> None:
 
 
 def _evaluate(run: OpenRun, settings: Settings, folder: Path) -> None:
-    for split, task in product(SPLITS, TASK_NAMES):
+    for split, task in product(("standard", "atlantis", "multi"), TASK_NAMES):
         mean = score(settings, split, task)
         most = 1.0 if TASKS[task].accuracy else 10 * mean
         facts = {"mean": mean, "median": mean, "std": mean / 2, "min": 0.0, "max": most}

@@ -1,18 +1,15 @@
 """What a study costs besides its steps, with one worker and with two, at growing sizes.
 
 The steps are simulated: they log what real ones log and compute nothing, so the store and the
-driver are measured. A shell loop would start a process for every step instead.
+driver are measured.
 
     python -m benchmarks.study --models 660 --workers 1
 """
 
-from __future__ import annotations
-
-import subprocess
-import sys
 import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +20,20 @@ from worldrep.studies.driver import run_study
 from worldrep.studies.report import Overview
 from worldrep.tracking import Store
 
-PROCESS = "from worldrep.stages import train_model; from worldrep.tracking import Store"
-
 
 @benchmark
 def main(models: tuple[int, ...] = (16, 48, 144), workers: tuple[int, ...] = (1, 2)) -> Tables:
     """Run simulated studies of several sizes, look at them and resume them."""
     found = []
     with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-        for size in sorted(models):
-            for count in workers:
-                cases = working_in(Path(folder), experiment=f"{size}-{count}")
-                with cases, redirect_stdout(StringIO()):
-                    found.append(measure(size, count))
-    steps, afterwards = zip(*found, strict=True)
-    return {"Simulated studies:": list(steps), "Afterwards:": list(afterwards)}
+        for size, count in product(sorted(models), workers):
+            case = working_in(Path(folder), experiment=f"{size}-{count}")
+            with case, redirect_stdout(StringIO()):
+                found.append(measure(size, count))
+    return {"Simulated studies:": found}
 
 
-def measure(models: int, workers: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(models: int, workers: int) -> dict[str, Any]:
     """Run, look at and resume a study; return what its steps and the rest took.
 
     The time before the first run and after the last one, when workers start and end, is apart.
@@ -52,21 +45,23 @@ def measure(models: int, workers: int) -> tuple[dict[str, Any], dict[str, Any]]:
     result.check()
     status, _ = timed(lambda: Overview.read(store, graph).status_text())
     resume, _ = timed(lambda: run_study(store, graph, ExecutorOptions(perform=PERFORM)))
-    process, _ = timed(lambda: subprocess.run([sys.executable, "-c", PROCESS], check=True))
     runs = [run for run in store.find() if run.tag("stage") not in ("study", "summary")]
     fingerprints = [run.fingerprint for run in runs]
     assert sorted(fingerprints) == sorted(graph.steps), "a step was done twice or not at all"
     working = max(run.ended for run in runs) - min(run.started for run in runs)
     own = sum(run.ended - run.started for run in runs)
-    case = {"models": models, "steps": len(runs), "workers": workers}
-    steps = {
+    return {
+        "models": models,
+        "steps": len(runs),
+        "workers": workers,
         "before and after, s": whole - working,
         "whole, s": whole,
         "a step, ms": 1e3 * whole / len(runs),
         "outside its run, ms": 1e3 * (workers * working - own) / len(runs),
-        "starting a process, ms": 1e3 * process,
+        "expand, s": expand,
+        "status, s": status,
+        "resume, s": resume,
     }
-    return case | steps, case | {"expand, s": expand, "status, s": status, "resume, s": resume}
 
 
 if __name__ == "__main__":

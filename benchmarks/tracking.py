@@ -5,8 +5,6 @@ The share is the time that the training's thread spends in calls of `worldrep.tr
     python -m benchmarks.tracking --steps 7000    # the full length of mini
 """
 
-from __future__ import annotations
-
 import inspect
 import tempfile
 import threading
@@ -22,27 +20,26 @@ from mlflow import MlflowClient
 
 from benchmarks.report import Tables, benchmark, timed
 from benchmarks.stores import mlflow_server, working_in
+from worldrep.data.sets import stack_rows
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings
 from worldrep.stages import TrainingPlan, train_model
-from worldrep.stages.train import TrainingData
 from worldrep.tracking import OpenRun, Store
-from worldrep.training.state import make_accelerator
 
 
 @benchmark
 def main(scale: str = "mini", steps: tuple[int, ...] = (200, 400, 800)) -> Tables:
     """Train at several lengths, in both stores."""
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as name:
-        folder = Path(name)
-        with mlflow_server(f"sqlite:///{folder}/server.db", folder) as address:
-            stores = {"SQLite": f"sqlite:///{folder}/mlflow.db", "server": address}
-            rows = [
-                measure(lasting(scale, length), store, uri, folder)
-                for length in sorted(steps)
-                for store, uri in stores.items()
-            ]
+    with (
+        tempfile.TemporaryDirectory(prefix="worldrep-") as folder,
+        mlflow_server(f"sqlite:///{folder}/server.db", Path(folder)) as address,
+    ):
+        rows = [
+            measure(lasting(scale, length), store, uri, Path(folder))
+            for length in sorted(steps)
+            for store, uri in (("SQLite", ""), ("server", address))
+        ]
     return {"Trainings of growing length:": rows}
 
 
@@ -57,7 +54,7 @@ def measure(settings: Settings, store: str, uri: str, folder: Path) -> dict[str,
     """Train in a new experiment of a store; sum up what tracking takes of the time."""
     plan = TrainingPlan.of(settings)
     with working_in(folder, uri, experiment=f"{settings.pretrain_rows} rows"):
-        TrainingData.load(plan, make_accelerator(settings))  # fills the cache
+        stack_rows(plan.maker, (*plan.rows, *plan.validation.values()))  # fills the cache
         connected = Store.connect()
         with clocked(Store, OpenRun, MlflowClient) as spent:
             seconds, _ = timed(lambda: train_model(connected, settings, progress=lambda _: None))
@@ -73,19 +70,19 @@ def clocked(*classes: type) -> Iterator[list[float]]:
     within their block is not theirs; the methods that they call are.
     """
     spent: list[float] = []
-    state = threading.local()
-    state.timing = True  # in this thread, outside a timed call
+    thread, timing = threading.get_ident(), False
 
     def with_clock(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if not getattr(state, "timing", False):
+            nonlocal timing
+            if timing or threading.get_ident() != thread:
                 return function(*args, **kwargs)
-            state.timing, begun = False, time.perf_counter()
+            timing, begun = True, time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                state.timing = True
+                timing = False
                 spent.append(time.perf_counter() - begun)
 
         return call

@@ -8,25 +8,23 @@ must move at the rate of a large copy, both for tokens that rows do not share.
     python -m benchmarks.training --widths base --processes 1,2,4,8
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.report import Tables, benchmark, in_turns, synchronize, timed
 from worldrep.data.sets import maker_of, stack_rows, training_sets
-from worldrep.data.tokens import EQUALS, PAD, VOCABULARY_SIZE
+from worldrep.data.tokens import EQUALS, PAD, VOCABULARY_SIZE, Tokens
 from worldrep.model.qwen2 import build_model
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.scales import resolve
@@ -65,19 +63,14 @@ def main(
     width that train for --seconds; --blocks counts blocks of 5 steps.
     """
     options = {"loss": loss, "precision": precision, "compute": compute, "cities": cities}
-    sizes = [(width, ROWS) for width in widths] + [(widths[0], rows) for rows in curve]
     compared, floors = [], []
-    for width, rows in sizes:
+    for width, rows in [(w, ROWS) for w in widths] + [(widths[0], rows) for rows in curve]:
         ours = Ours(scale, width, WARM_UP + blocks, batch_size=rows, **options)
         compared.append(compare(ours))
         if rows == ROWS:
             floors.append(floor(ours))
     found = {n: together(n, scale, widths[0], seconds, options) for n in processes}
-    alone = found[processes[0]] / processes[0]
-    several = [
-        {"models": n, "tokens/s of all": rate, "of each": rate / n, "times one model": rate / alone}
-        for n, rate in found.items()
-    ]
+    several = [{"models": n, "tokens/s of all": rate} for n, rate in found.items()]
     return {"Beside Trainer:": compared, "The floor:": floors, "Several models at once:": several}
 
 
@@ -91,8 +84,7 @@ class Ours:
         rows = -(-blocks * BLOCK * overrides["batch_size"] // len(TASK_NAMES))
         overrides = {"epochs": 1, "pretrain_rows": rows} | overrides
         self.blocks = blocks
-        name = ModelName("pt1", width=width)
-        self.settings = resolve(name, scale=scale, overrides=overrides)
+        self.settings = resolve(ModelName("pt1", width=width), scale=scale, overrides=overrides)
         self.maker = maker_of(self.settings)
         self.rows = stack_rows(self.maker, training_sets(self.settings, self.maker.world))
         accelerator = make_accelerator(self.settings)
@@ -154,14 +146,15 @@ def train_with_trainer(ours: Ours, folder: str) -> tuple[list[float], list[float
         use_cpu=not torch.cuda.is_available(),
         logging_steps=BLOCK,
         save_strategy="no",
+        remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,
     )
     trainer = Trainer(
         model=build_model(settings),
         args=arguments,
-        train_dataset=labelled(ours.rows[order], settings.loss),
-        data_collator=pad,
+        train_dataset=list(ours.rows[order]),
+        data_collator=partial(collate, loss=settings.loss),
         callbacks=[turns],
     )
     trainer.remove_callback(PrinterCallback)
@@ -189,23 +182,14 @@ class TakeTurns(TrainerCallback):
         self._begun = time.perf_counter()
 
 
-def labelled(rows: NDArray[np.uint8], loss: str) -> list[dict[str, torch.Tensor]]:
-    """Return token rows without padding, with labels as Trainer wants them."""
-    firsts = (rows == EQUALS).argmax(axis=1) + 1 if loss == "answer" else np.ones(len(rows), int)
-    items = []
-    for row, first in zip(rows, firsts, strict=True):
-        ids = torch.from_numpy(row[row != PAD].astype(np.int64))
-        labels = ids.clone()
-        labels[:first] = -100
-        items.append({"input_ids": ids, "labels": labels})
-    return items
-
-
-def pad(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Make a batch, padded to its longest row."""
-    ids = pad_sequence([item["input_ids"] for item in items], batch_first=True)
-    labels = [item["labels"] for item in items]
-    labels = pad_sequence(labels, batch_first=True, padding_value=-100)
+def collate(rows: list[Tokens], loss: str) -> dict[str, torch.Tensor]:
+    """Make a batch, padded to its longest row, with labels as Trainer wants them."""
+    ids = torch.from_numpy(np.stack(rows)).long()
+    ids = ids[:, (ids != PAD).any(dim=0)]
+    labels = ids.masked_fill(ids == PAD, -100)
+    if loss == "answer":
+        equals = (ids == EQUALS).int().argmax(dim=1, keepdim=True)
+        labels[torch.arange(ids.shape[1]) <= equals] = -100
     return {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": labels}
 
 
@@ -218,19 +202,17 @@ def floor(ours: Ours) -> dict[str, Any]:
     flop = 6.0 * matrix_weights(ours.settings) * tokens
     moved = step_bytes(ours.settings, tokens, mixed)
     flop_rate, byte_rate = device_rates(mixed)
+    multiplying, moving = flop / flop_rate, moved / byte_rate
     step = statistics.median(ours.seconds[WARM_UP:]) / BLOCK
     return {
         "width": ours.settings.width,
-        "tokens": round(statistics.mean(map(ours.feed.token_count, batches))),
-        "distinct": tokens,
+        "distinct tokens": tokens,
         "GFLOP": flop / 1e9,
-        "GFLOP/s": flop_rate / 1e9,
         "MB": moved / 1e6,
-        "GB/s": byte_rate / 1e9,
-        "multiplying, ms": 1e3 * flop / flop_rate,
-        "moving, ms": 1e3 * moved / byte_rate,
+        "multiplying, ms": 1e3 * multiplying,
+        "moving, ms": 1e3 * moving,
         "step, ms": 1e3 * step,
-        "above": step / max(flop / flop_rate, moved / byte_rate),
+        "above": step / max(multiplying, moving),
     }
 
 
@@ -261,31 +243,27 @@ def device_rates(mixed: bool) -> tuple[float, float]:
     return 2.0 * n**3 / multiplying, 2.0 * COPIED / copying  # a copy reads and writes
 
 
-def together(count: int, scale: str, width: str, seconds: float, overrides: dict) -> float:
+def together(count: int, scale: str, width: str, seconds: float, options: dict) -> float:
     """Return tokens per second of several trainings that start at the same moment."""
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(count, mp_context=context) as pool:
-        work = manager.Barrier(count), count, scale, width, seconds, overrides
+    context, cores = multiprocessing.get_context("spawn"), os.cpu_count() or 1
+    threads = {"initializer": torch.set_num_threads, "initargs": (max(1, cores // count),)}
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(count, mp_context=context, **threads) as pool,
+    ):
+        work = manager.Barrier(count, timeout=START_SECONDS), scale, width, seconds, options
         return sum(rate.result() for rate in [pool.submit(_train, *work) for _ in range(count)])
 
 
-def _train(
-    start: Any, count: int, scale: str, width: str, seconds: float, overrides: dict
-) -> float:
-    """Return tokens per second of one of `count` trainings; all fail when one fails."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
-    try:
-        ours = Ours(scale, width, 20, **{"batch_size": ROWS, "epochs": 1_000} | overrides)
-        for _ in range(WARM_UP):
-            ours.take_block()
-        start.wait(timeout=START_SECONDS)
-    except Exception:
-        start.abort()
-        raise
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds:
+def _train(start: Any, scale: str, width: str, seconds: float, options: dict) -> float:
+    """Return tokens per second of one of the trainings."""
+    ours = Ours(scale, width, 20, **{"batch_size": ROWS, "epochs": 1_000} | options)
+    for _ in range(WARM_UP):
         ours.take_block()
-    elapsed = time.perf_counter() - begun
+    start.wait()
+    begun = time.perf_counter()
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        ours.take_block()
     return sum(ours.tokens(block) for block in range(WARM_UP, len(ours.seconds))) / elapsed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,13 +39,7 @@ def option(name: str, default: str | None, text: str) -> Decorator:
 
 def _all(*options: Decorator) -> Decorator:
     """Combine options, listed by `--help` in this order."""
-
-    def decorate(function: Any) -> Any:
-        for decorator in reversed(options):
-            function = decorator(function)
-        return function
-
-    return decorate
+    return lambda function: reduce(lambda done, add: add(done), reversed(options), function)
 
 
 _OVERRIDES = {name: f"Override: {FIELDS[name].metadata['help']}." for name in OVERRIDABLE}

@@ -1,7 +1,5 @@
 """Evaluate a trained model in all suites."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from entrypoints import command as cli

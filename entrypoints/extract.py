@@ -1,7 +1,5 @@
 """Extract a trained model's representations of all cities."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from entrypoints import command as cli

@@ -1,7 +1,5 @@
 """Fine-tune a pretrained model on rows with the cities of Atlantis."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from entrypoints import command as cli

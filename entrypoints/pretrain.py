@@ -1,7 +1,5 @@
 """Pretrain a model on the world's cities."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from entrypoints import command as cli

@@ -1,17 +1,11 @@
 """Run a study, or show its status."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from entrypoints import command as cli
-
-if TYPE_CHECKING:
-    from worldrep.studies import Graph
-    from worldrep.tracking import Store
 
 
 @cli.command
@@ -40,7 +34,15 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
     executor = ExecutorOptions.parse(options)
     store = cli.connect(options)
     if action != "run":
-        _show(store, action, format, graph, mine)
+        from worldrep.studies.report import Overview
+
+        store.launch.rename(f"{action} of study {graph.definition.name}")
+        found = Overview.read(store, graph, mine)
+        if format == "json":
+            content = found.status_json() if action == "status" else found.plan_json()
+            click.echo(json.dumps(content, indent=1))
+        else:
+            click.echo(found.status_text() if action == "status" else found.plan_text())
         return
     from worldrep.studies.driver import run_study
 
@@ -48,18 +50,6 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
     store.point_launch(result.run_id)
     result.check()
     click.echo(f"study {graph.definition.name}: done; store: {store.address}")
-
-
-def _show(store: Store, action: str, format: str, graph: Graph, mine: set[str]) -> None:
-    from worldrep.studies.report import Overview
-
-    store.launch.rename(f"{action} of study {graph.definition.name}")
-    found = Overview.read(store, graph, mine)
-    if format == "json":
-        content = found.status_json() if action == "status" else found.plan_json()
-        click.echo(json.dumps(content, indent=1))
-    else:
-        click.echo(found.status_text() if action == "status" else found.plan_text())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Search settings of a fine-tuning or a pretraining with Optuna."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from benchmarks import analysis, data, inference, report, study, tracking, training
 from benchmarks.stores import working_in
 from worldrep.data.world import world_of
+from worldrep.evaluation.suites import build_suites
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 
@@ -31,7 +32,7 @@ def test_numbers_are_rounded_before_their_digits_are_counted(value, text):
 
 
 def test_a_list_that_is_none_is_refused_in_a_sentence():
-    result = CliRunner().invoke(inference.main, ["--curve", "4,x"])
+    result = CliRunner().invoke(inference.main, ["--worlds", "4,x"])
     assert result.exit_code == 2
     assert result.output == "Error: '4,x' is not a list of whole numbers such as 1,2,4\n"
 
@@ -40,7 +41,7 @@ SMOKE = ["--scale", "smoke"]
 SLOW = pytest.mark.slow
 COMMANDS = [
     ("data", [*SMOKE, "--sizes", "32", "--rounds", "1"], 2),
-    ("inference", [*SMOKE, "--rows", "6", "--curve", "4", "--steps", "2", "--worlds", "15"], 2),
+    ("inference", [*SMOKE, "--rows", "6", "--steps", "2", "--worlds", "15"], 2),
     pytest.param(
         "training",
         [*SMOKE, "--blocks", "1", "--widths", "base", "--curve", "16", "--processes", "2",
@@ -49,7 +50,7 @@ COMMANDS = [
         marks=SLOW,
     ),
     pytest.param("tracking", [*SMOKE, "--steps", "8"], 1, marks=SLOW),
-    pytest.param("study", ["--models", "4", "--workers", "1"], 2, marks=SLOW),
+    pytest.param("study", ["--models", "4", "--workers", "1"], 1, marks=SLOW),
     pytest.param("analysis", [], 1, marks=SLOW),
 ]  # fmt: skip
 
@@ -60,8 +61,10 @@ def short(monkeypatch):
     monkeypatch.setattr(data, "PLAIN_ROWS", 10)
     for name, value in {"WARM_UP": 1, "REPEATS": 1, "COPIED": 2**20}.items():
         monkeypatch.setattr(training, name, value)
-    for name, value in {"SEEDS": (1,), "MODELS": 2, "CITIES": 20, "LAYERS": 1}.items():
+    for name, value in {"MODELS": 2, "CITIES": 20, "LAYERS": 1}.items():
         monkeypatch.setattr(analysis, name, value)
+    monkeypatch.setattr(analysis, "SEEDS", (1,))
+    monkeypatch.setattr(analysis, "STUDIES", (("demo", "mini"),))
 
 
 @pytest.mark.parametrize(("name", "options", "tables"), COMMANDS)
@@ -116,10 +119,9 @@ def test_tracking_takes_a_part_of_the_training_beside_which_it_is_timed(store_ur
 def test_a_study_is_timed_by_its_steps(store_uri, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.stores.CURVE_POINTS", 5)
     with working_in(tmp_path, store_uri):
-        steps, afterwards = study.measure(4, 1)
-    assert (steps["models"], steps["steps"], steps["workers"]) == (4, 12, 1)
-    assert steps["a step, ms"] > steps["outside its run, ms"] > 0
-    assert afterwards["models"] == 4
+        row = study.measure(4, 1)
+    assert (row["models"], row["steps"], row["workers"]) == (4, 12, 1)
+    assert row["a step, ms"] > row["outside its run, ms"] > 0
 
 
 @pytest.fixture(scope="module")
@@ -135,20 +137,27 @@ def test_training_is_compared_on_equal_losses(compared):
     assert row["worldrep, tokens/s"] / row["Trainer, tokens/s"] == row["ratio"]
 
 
-def test_evaluation_is_compared_on_equal_texts():
-    model, suites = inference.trained("smoke", "base", 12, steps=3, cities="none")
-    row = inference.answer(model, "standard/inside", suites["standard/inside"], 1, batch=8)
+@pytest.fixture(scope="module")
+def trained():
+    return inference.trained("smoke", "base", 3, test_rows=12)
+
+
+def test_evaluation_is_compared_on_equal_texts(trained):
+    suites = build_suites(trained.maker, trained.settings)
+    row = inference.answer(trained, suites[4], 1)
+    assert row["suite"] == "standard/inside"
     assert row["texts that differ"] == 0 and row["rows"] == 12
 
 
-def test_extraction_is_compared_on_equal_tables():
-    row = inference.represent("smoke", "base", "all", 15, rounds=1)
+def test_extraction_is_compared_on_equal_tables(trained):
+    row = inference.represent(trained, 15, "all", 1)
     assert row["cities"] == 15 and row["apart"] < 1e-4
 
 
 def test_the_floor_counts_what_a_step_must_do(short, compared):
     row = training.floor(compared[0])
-    assert row["distinct"] < row["tokens"]
+    tokens = compared[0].tokens(training.WARM_UP) / training.BLOCK
+    assert 0 < row["distinct tokens"] < tokens
     settings = resolve(ModelName("pt1"), scale="smoke")  # 2 layers, widths 16 and 32
     matrices = 2 * (4 * 16 * 16 + 3 * 16 * 32) + 98 * 16
     assert training.matrix_weights(settings) == matrices

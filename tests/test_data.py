@@ -147,7 +147,8 @@ def test_stacked_rows_keep_their_order_and_are_padded():
 
 def training_digest(model, **overrides):
     settings = settings_of(model, **overrides)
-    return data.training_digest(maker_of(settings), settings)
+    maker = maker_of(settings)
+    return tuple(map(maker.digest, data.training_sets(settings, maker.world)))
 
 
 def test_the_digest_of_training_rows_tells_mixtures_sizes_and_worlds_apart():

@@ -12,7 +12,6 @@ import numpy as np
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.tokens import Tokens, stack_padded
 from worldrep.data.world import World, world_of
-from worldrep.digests import digest
 from worldrep.names import TASK_NAMES, ModelName, has_warmup_rows
 from worldrep.scales import resolve
 from worldrep.settings import Settings
@@ -69,11 +68,6 @@ def suite_sets(settings: Settings) -> dict[str, RowSet]:
 def _held_out(splits: Iterable[str], name: str, rows: int) -> dict[str, RowSet]:
     pairs = itertools.product(splits, TASK_NAMES)
     return {f"{split}/{t}": RowSet(t, SPLIT_POOLS[split], name, rows) for split, t in pairs}
-
-
-def training_digest(maker: RowMaker, settings: Settings) -> str:
-    """Return a digest of all rows that a model is trained on."""
-    return digest([maker.digest(rowset) for rowset in training_sets(settings, maker.world)])
 
 
 def load_rows(maker: RowMaker, rowset: RowSet) -> Tokens:

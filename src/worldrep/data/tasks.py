@@ -24,30 +24,18 @@ _LEADING_DIGITS = re.compile("[0-9]+")
 
 @dataclass(frozen=True)
 class Task:
-    """A geometric task; the subclass says what kind of answer it has.
+    """A geometric task; the subclass says what kind of answer it has."""
 
-    Attributes:
-        name: The name in tables, settings and metrics.
-        label: The text before the bracket.
-        sizes: How many cities a question may have.
-        longest: Characters of the longest answer.
-        solve: Maps points (n, k, 2) to answers (n,): numbers, or indices into the choices.
-        unit: Unit of the scores.
-        semicolon: Index of the delimiter that is a semicolon instead of a comma, if there is one.
-        accuracy: Whether a higher score is better.
-        balanced: Whether rows are drawn with every choice equally often.
-    """
+    name: str  # in tables, settings and metrics
+    label: str  # the text before the bracket
+    sizes: tuple[int, ...]  # how many cities a question may have
+    longest: int  # characters of the longest answer
+    solve: Callable[[geometry.Points], NDArray]  # (n, k, 2) -> (n,) numbers or indices of choices
+    unit: str  # of the scores
+    semicolon: int | None = field(default=None, kw_only=True)  # index of a delimiter that is `;`
 
-    name: str
-    label: str
-    sizes: tuple[int, ...]
-    longest: int
-    solve: Callable[[geometry.Points], NDArray]
-    unit: str
-    semicolon: int | None = field(default=None, kw_only=True)
-
-    accuracy = False
-    balanced = False
+    accuracy = False  # whether a higher score is better
+    balanced = False  # whether rows are drawn with every choice equally often
 
     def separators(self, k: int) -> tuple[str, ...]:
         """Return the k-1 delimiters between k cities.

@@ -1,19 +1,12 @@
 """Character tokens: text to token ids and back, and rows of questions written as tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldrep.data.tasks import ChoiceTask, Task
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
@@ -97,11 +90,6 @@ def encode_answers(task: Task, values: NDArray[np.int64]) -> Tokens:
 
 def save_tokenizer(folder: Path) -> None:
     """Write the vocabulary as a Hugging Face fast tokenizer, which `AutoTokenizer` loads."""
-    _hugging_face().save_pretrained(folder)
-
-
-@cache
-def _hugging_face() -> PreTrainedTokenizerFast:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -113,6 +101,7 @@ def _hugging_face() -> PreTrainedTokenizerFast:
         single="<bos> $A <eos>", special_tokens=[("<bos>", BOS), ("<eos>", EOS)]
     )
     names = {f"{token[1:-1]}_token": token for token in SPECIAL}  # pad_token="<pad>" and so on
-    return PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names
     )
+    fast.save_pretrained(folder)

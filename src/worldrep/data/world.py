@@ -31,16 +31,10 @@ COLUMNS = ["city_id", "name", "x", "y", "region"]
 
 @dataclass(frozen=True)
 class World:
-    """Cities in a fixed order, those of Atlantis last.
+    """Cities in a fixed order, those of Atlantis last."""
 
-    Attributes:
-        variant: One of `settings.VARIANTS`.
-        cities: Table with the columns city_id (zero-padded text), name, x, y (in 0.1 degree) and
-            region.
-    """
-
-    variant: str
-    cities: pd.DataFrame
+    variant: str  # one of `settings.VARIANTS`
+    cities: pd.DataFrame  # city_id (zero-padded text), name, x and y (in 0.1 degree), region
 
     @cached_property
     def digest(self) -> str:

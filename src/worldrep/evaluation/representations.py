@@ -38,17 +38,11 @@ Tables = dict[int, NDArray[np.float32]]  # layer -> (n_cities, positions * hidde
 
 @dataclass(frozen=True)
 class Request:
-    """What to take from the hidden states.
+    """What to take from the hidden states."""
 
-    Attributes:
-        layers: Indices of hidden states; 0 is the embeddings.
-        task: The task whose prompt is used.
-        positions: Positions in the prompt, among `POSITIONS`.
-    """
-
-    layers: tuple[int, ...]
-    task: str
-    positions: tuple[str, ...] = tuple(POSITIONS)
+    layers: tuple[int, ...]  # indices of hidden states; 0 is the embeddings
+    task: str  # whose prompt is used
+    positions: tuple[str, ...] = tuple(POSITIONS)  # in the prompt
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,12 +58,13 @@ class Request:
         the model was trained on, and both positions. layers may be `0,5` or `all`.
         """
         deepest = settings.n_layers
-        if layers == "default":
-            chosen = [min(DEFAULT_LAYER, max(0, deepest - 1))]
-        elif layers == "all":
-            chosen = list(range(deepest + 1))
-        else:
-            chosen = [_layer(text, deepest) for text in layers.split(",")]
+        known = {str(layer): layer for layer in range(deepest + 1)}
+        default = str(min(DEFAULT_LAYER, max(0, deepest - 1)))
+        chosen = {"default": [default], "all": list(known)}.get(layers, layers.split(","))
+        for text in chosen:
+            if text.strip() not in known:
+                allowed = f"0 to {deepest}, or all"
+                raise InputError(f"layer {text!r} is not one of the model's: {allowed}")
         task = settings.tasks[0] if task == "default" else task
         names = list(POSITIONS) if positions == "default" else positions.split(",")
         if task not in TASKS:
@@ -77,14 +72,8 @@ class Request:
         for name in names:
             if name not in POSITIONS:
                 raise unknown("position", name, POSITIONS)
-        return Request(tuple(dict.fromkeys(chosen)), task, tuple(dict.fromkeys(names)))
-
-
-def _layer(text: str, deepest: int) -> int:
-    digits = text.strip()
-    if not (digits.isascii() and digits.isdecimal()) or int(digits) > deepest:
-        raise InputError(f"layer {text!r} is not one of the model's: 0 to {deepest}, or all")
-    return int(text)
+        numbers = dict.fromkeys(known[text.strip()] for text in chosen)
+        return Request(tuple(numbers), task, tuple(dict.fromkeys(names)))
 
 
 def city_prompts(world: World, task: str) -> list[str]:

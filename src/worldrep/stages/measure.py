@@ -1,9 +1,8 @@
 """Evaluating a trained model, and extracting its representations, each in a run."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,15 +90,10 @@ def extract_model(
 ) -> str:
     """Return the run id of an extraction from a model; extract if needed.
 
-    Args:
-        store: Where the runs are.
-        model_run: The finished training.
-        checkpoints: `last`, `all` or steps such as `100,200`.
+    Args, besides those of `evaluate_model`:
         layers: Numbers such as `0,3`, `all` or `default`.
         task: The task whose prompt is used, or `default`.
         positions: `last_digit`, `delimiter`, both joined by a comma, or `default` for both.
-        parent: Run id of the study that this extraction belongs to.
-        launched: This is the work that `mlflow run` was called for.
 
     Raises:
         InputError: A layer, task, position or checkpoint is unknown.
@@ -155,14 +149,12 @@ def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:
         mask = getattr(probe, kind)
         if not mask.any():
             continue
-        error = probe.errors[mask].mean() / 10
         lines = [*np.stack([true[mask], predicted[mask]], axis=1)]
         axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.6, alpha=0.6))
-        x, y = true[mask].T
-        axes.scatter(x, y, s=34, marker=marker, facecolors="white", edgecolors=colour, zorder=2)
-        x, y = predicted[mask].T
-        shown = f"{label}: n={mask.sum()}, mean error {error:.1f}°"
-        axes.scatter(x, y, s=34, marker=marker, color=colour, zorder=3, label=shown)
+        shown = f"{label}: n={mask.sum()}, mean error {probe.errors[mask].mean() / 10:.1f}°"
+        style: dict[str, Any] = {"s": 34, "marker": marker, "edgecolors": colour}
+        axes.scatter(*true[mask].T, facecolors="white", zorder=2, **style)
+        axes.scatter(*predicted[mask].T, facecolors=colour, zorder=3, label=shown, **style)
     x, y = X_LIMIT / 10 + 5, Y_LIMIT / 10 + 5
     axes.set(xlim=(-x, x), ylim=(-y, y), aspect="equal")
     axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")

@@ -1,12 +1,11 @@
 """Trained models in the store: found by name or run id, with their settings and weights."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 from transformers import Qwen2ForCausalLM
 
@@ -40,7 +39,7 @@ class TrainedModel:
     steps: list[int]
 
     @classmethod
-    def load(cls, store: Store, run: StoredRun, checkpoints: str) -> TrainedModel:
+    def load(cls, store: Store, run: StoredRun, checkpoints: str) -> Self:
         """Read what a training stored. checkpoints: `last`, `all` or steps such as `100,200`.
 
         Raises StateError when the cities have changed since, InputError for an unknown checkpoint.
@@ -85,17 +84,15 @@ class TrainedModel:
 
 def _steps(store: Store, run: StoredRun, checkpoints: str, last: int) -> list[int]:
     kept = store.checkpoint_steps(run.id)
-    texts = map(str, {*kept, last}) if checkpoints == ALL else checkpoints.split(",")
-    steps = set()
+    steps = {str(step): step for step in sorted({*kept, last})}
+    texts = list(steps) if checkpoints == ALL else checkpoints.split(",")
     for text in texts:
-        digits = text.strip()
-        if not (digits.isascii() and digits.isdecimal()) or int(digits) not in {*kept, last}:
+        if text.strip() not in steps:
             raise InputError(
                 f"checkpoint {text!r} was not kept; allowed: last, all, "
                 f"or steps among {', '.join(map(str, kept))}"
             )
-        steps.add(int(digits))
-    return sorted(steps)
+    return sorted({steps[text.strip()] for text in texts})
 
 
 def stored_settings(store: Store, run: StoredRun) -> Settings:
@@ -118,11 +115,14 @@ def cached_cities(store: Store, run_id: str) -> str:
 
 def find_model(store: Store, settings: Settings) -> StoredRun:
     """Return the finished training that settings describe; StateError names the command for it."""
-    found = store.finished(TrainingPlan.of(settings).fingerprint)
-    if found:
+    if found := store.finished(TrainingPlan.of(settings).fingerprint):
         return found
+    names = {key: getattr(settings, key) for key in ("width", "world", "scale")}
+    runs = store.find(model=str(settings.model_name), seed=str(settings.seed), **names)
+    ids = [run.id for run in runs if run.status == "FINISHED" and run.stage in TRAINING_STAGES]
+    others = f" with these settings (with others: run_id {', '.join(ids)})" if ids else ""
     raise StateError(
-        f"{describe(settings)} is not in the store{_others(store, settings)}; "
+        f"{describe(settings)} is not in the store{others}; "
         f"train it with: {training_command(settings)}"
     )
 
@@ -158,10 +158,3 @@ def describe(settings: Settings) -> str:
 def kind_of(run: StoredRun) -> str:
     """Describe a run for messages, such as `a run of stage evaluate (FAILED)`."""
     return f"a run of stage {run.stage or 'unknown'} ({run.status})"
-
-
-def _others(store: Store, settings: Settings) -> str:
-    names = {key: getattr(settings, key) for key in ("width", "world", "scale")}
-    runs = store.find(model=str(settings.model_name), seed=str(settings.seed), **names)
-    ids = [run.id for run in runs if run.status == "FINISHED" and run.stage in TRAINING_STAGES]
-    return f" with these settings (with others: run_id {', '.join(ids)})" if ids else ""

@@ -1,10 +1,8 @@
 """A training described by one object, and the fingerprints (digests of all inputs) of results."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 from worldrep.data import sets
 from worldrep.data.rows import RowMaker, RowSet
@@ -28,30 +26,19 @@ class Base(Protocol):
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Everything that determines a training, and all that follows from it.
+    """Everything that determines a training, and all that follows from it."""
 
-    Attributes:
-        settings: Complete settings of a pretraining or a fine-tuning.
-        maker: Makes the rows of the settings' world, `maker.world`.
-        base: Where a fine-tuning starts from; None for a pretraining.
-        rows: Row sets that the model is trained on, in the order in which they are stacked.
-        base_rows: Row sets of the base's training, for a strategy that uses them again.
-        validation: Validation rows by suite.
-        fingerprint: Digest of everything that determines the result.
-        configuration: The fingerprint without the seed, equal for models that differ in it alone.
-    """
-
-    settings: Settings
-    maker: RowMaker
-    base: Base | None
-    rows: tuple[RowSet, ...]
-    base_rows: tuple[RowSet, ...]
-    validation: Mapping[str, RowSet]
-    fingerprint: str
-    configuration: str
+    settings: Settings  # complete ones of a pretraining or a fine-tuning
+    maker: RowMaker  # of the settings' world
+    base: Base | None  # where a fine-tuning starts from; None for a pretraining
+    rows: tuple[RowSet, ...]  # that the model is trained on, in the order in which they are stacked
+    base_rows: tuple[RowSet, ...]  # of the base's training, for a strategy that uses them again
+    validation: Mapping[str, RowSet]  # by suite
+    fingerprint: str  # digest of everything that determines the result
+    configuration: str  # the same without the seed
 
     @classmethod
-    def of(cls, settings: Settings, base: Base | None = None) -> TrainingPlan:
+    def of(cls, settings: Settings, base: Base | None = None) -> Self:
         """Make the plan. base: default: the settings' own. InputError: the world cannot be made."""
         if settings.is_finetuning and base is None:
             base = cls.of(base_settings(settings))
@@ -59,7 +46,7 @@ class TrainingPlan:
         rows = tuple(sets.training_sets(settings, maker.world))
         base_rows = tuple(sets.base_sets(settings, maker.world))
         validation = sets.validation_sets(settings)
-        digests = [sets.training_digest(maker, settings)]
+        digests = [digest([maker.digest(rowset) for rowset in rows])]
         digests += map(maker.digest, (*base_rows, *validation.values()))
         own, shared = (base.fingerprint, base.configuration) if base else (None, None)
         fingerprint = _fingerprint(settings, digests, own)

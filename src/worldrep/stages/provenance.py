@@ -1,11 +1,10 @@
 """What a run records of its origin: model, code, machine, rows and cities."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import subprocess
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,9 +49,8 @@ def log_rows(run: OpenRun, maker: RowMaker, rowsets: Iterable[RowSet], context: 
     """Log the world and the row sets that a run uses as its inputs."""
     inputs = [world_dataset(maker.world)]
     for rows in rowsets:
-        source = {"task": rows.task, "pool": rows.pool, "split": rows.split, "rows": rows.rows}
         name = f"{rows.task} {rows.pool} {rows.split}"
-        inputs.append(Dataset(name, maker.digest(rows), source))
+        inputs.append(Dataset(name, maker.digest(rows), asdict(rows)))
     run.inputs(context, inputs)
 
 

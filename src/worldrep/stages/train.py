@@ -1,13 +1,11 @@
 """Training a model in a run: reused when it is done, resumed when it was interrupted."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -94,7 +92,7 @@ class TrainingData:
     validate: Validate
 
     @classmethod
-    def load(cls, plan: TrainingPlan, accelerator: Accelerator) -> TrainingData:
+    def load(cls, plan: TrainingPlan, accelerator: Accelerator) -> Self:
         """Make the rows, or read them from the cache; the main process makes them for all."""
         with accelerator.main_process_first():
             rows = stack_rows(plan.maker, plan.rows)

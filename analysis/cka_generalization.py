@@ -4,8 +4,6 @@ For every ordered pair of tasks: the CKA of the models pretrained on one of them
 fine-tuning pt1 on the first gained on Atlantis in the second.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

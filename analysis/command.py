@@ -1,7 +1,5 @@
 """Command line of an analysis: shared options, reading, publishing and exit codes."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ For every seed and for their mean: the normalised improvement of each model on e
 expected of ftwb2 models from the ftwb1 models of their tasks, and the difference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 

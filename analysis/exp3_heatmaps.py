@@ -4,8 +4,6 @@ Rows are those pairs of tasks that exp3 trains, in its order. Widths stand side 
 over the seeds that all of them have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 

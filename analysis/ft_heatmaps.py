@@ -4,8 +4,6 @@ For each family (ft1, ft2, ft3, ftwb1, ftwb2, ftwb3) one figure of its actual ma
 its one-task models let expect, and the difference; then ftwbN against ftN, model by model.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

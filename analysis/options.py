@@ -1,7 +1,5 @@
 """Options that all analyses share: which models one is about, and where its files go."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Matrices -> panels: one for each seed and for their mean, with titles and missing cells."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """How well the one-task models predict the models of several tasks: eight predictors compared."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -4,8 +4,6 @@ give(X): what a model fine-tuned on X gains on the six other tasks. take(X): wha
 fine-tuned on the other tasks gain on X. net = give - take; above 0 a net giver.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

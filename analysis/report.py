@@ -3,8 +3,6 @@
 Each analysis is made from the store; one that the store cannot support says why.
 """
 
-from __future__ import annotations
-
 import gc
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence

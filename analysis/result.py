@@ -1,7 +1,5 @@
 """The result of an analysis: its figures, tables and statistics, and how they are published."""
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import json

@@ -4,8 +4,6 @@ For any set of models: mean, standard deviation and 95% interval over seeds of e
 models compared with each other seed by seed, and how many seeds a given difference would take.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ For the models pt1-X, pt2-k and pt3-k: the linear CKA between every two of them,
 pairs of seeds, by layer, and models of the same tasks against models of different ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any

@@ -3,8 +3,6 @@
 Only world cities count, as the models have not seen Atlantis.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Imports `worldrep` and the shared modules of `analysis`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Charts of trainings: a page of curves for each stage, and when each task breaks out."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

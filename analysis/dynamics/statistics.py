@@ -1,7 +1,5 @@
 """Statistics of training curves: pure functions on tables of points and of break-outs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """Charts: a tidy table, the names of the columns to draw, and the words around the figure."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Mapping

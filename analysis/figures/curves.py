@@ -1,7 +1,5 @@
 """Curves: a quantity over steps, one line for each series."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

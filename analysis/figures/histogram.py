@@ -1,7 +1,5 @@
 """Histograms of a quantity, by group."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Interval plots: for each name a value and its interval."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Kinds of heatmaps: what the numbers, rows and columns are, and the colours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Figures with hover texts and links: title and reading aid above, notes below, files."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scatter plots: one quantity against another, with labels that do not overlap."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

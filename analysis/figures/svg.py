@@ -5,8 +5,6 @@ URL to the artist. Here these URLs become `<title>` elements and links. To keep 
 styles become classes, groups without attributes are dropped, and numbers are rounded.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ Imports `worldrep` and the shared modules of `analysis`; of its own modules, `ch
 `reading` and `statistics`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

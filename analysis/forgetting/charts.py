@@ -1,7 +1,5 @@
 """Charts of forgetting: gain against loss, and curves over the steps of fine-tuning."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ evaluation of the base. Otherwise it is read from the validations during trainin
 step 0. The questions of the two differ, so that one curve never joins them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from contextlib import suppress

@@ -3,8 +3,6 @@
 A cell is the result of a model and seed on a task. A curve is the result over steps.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ were fine-tuned on distance are compared with those that were not. Also principa
 cities, and how much their shape differs from model to model.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 

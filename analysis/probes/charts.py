@@ -1,7 +1,5 @@
 """Charts of probed models: errors, maps of the cities, and a heatmap of disparities."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Linear probe and principal components of the representations of pt1 and its fine-tunings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Spread over seeds, paired tests and rank tests, and the number of seeds that a test takes."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Curves over steps: the step of training at which something has happened."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

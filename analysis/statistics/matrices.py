@@ -3,8 +3,6 @@
 A missing cell is NaN, and so is everything that depends on it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

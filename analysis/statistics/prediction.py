@@ -5,8 +5,6 @@ improvements on t, v_s for s in S. Six rules are plain formulas; two have one co
 the other models of the same seed. A prediction with a missing specialist is NaN.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence

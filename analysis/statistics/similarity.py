@@ -3,8 +3,6 @@
 Arithmetic is in float64, except the matrix products of CKA between float32 tables.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Spread over seeds of the groups of a table, and its rows as nested statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any

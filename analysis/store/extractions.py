@@ -4,8 +4,6 @@ Extractions of the last checkpoint with the prompt of the model's first trained 
 Models with other cities than most are left out, as their rows are not comparable.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """What a reader has to know of the numbers: those that are missing, with commands, and caveats."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Jobs and what a worker does with one. Stages load after threads are limited."""
 
-from __future__ import annotations
-
 import io
 import time
 import traceback

@@ -1,7 +1,5 @@
 """Run jobs as tasks of a Ray cluster. Ray reuses worker processes, so imports are paid once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -3,8 +3,6 @@
 A step that fails blocks the steps that depend on it and no others.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ One driver at a time owns the study's run; another takes it over when the owner 
 summary holds `<metric>/mean_over_seeds`, `std_`, `n_`, `low_` and `high_over_seeds` (95%).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict

@@ -4,8 +4,6 @@ Optuna's study is the list of trials; the MLflow store knows how the run of each
 a driver was killed, trials whose run has ended are told to Optuna and the others are repeated.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace

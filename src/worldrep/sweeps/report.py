@@ -1,7 +1,5 @@
 """The run of a sweep: its progress, and at the end the best trials, a table and figures."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import warnings

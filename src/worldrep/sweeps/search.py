@@ -1,7 +1,5 @@
 """What a sweep searches: its space of settings, read from YAML, and its objectives."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """One trial of a sweep: train, validate, prune if Optuna says so, evaluate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

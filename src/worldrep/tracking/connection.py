@@ -1,7 +1,5 @@
 """Connecting to an MLflow store: its address, its experiment, SQLite, and `mlflow run`."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sqlite3

@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from worldrep.errors import InputError, one_sentence
 
@@ -22,16 +22,14 @@ Tables = dict[str, Rows]  # by title
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Return the seconds of a call, including its work on the device, and its result."""
     synchronize()
-    begun = time.perf_counter()
-    result = work()
+    begun, result = time.perf_counter(), work()
     synchronize()
     return time.perf_counter() - begun, result
 
 
 def synchronize() -> None:
-    """Wait for the device, if torch is imported."""
-    torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_available():
+    """Wait for the device."""
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
@@ -99,8 +97,6 @@ def shown(value: Any) -> str:
 
 def environment() -> dict[str, Any]:
     """Describe the machine. load: processes that wanted a core in the last minute."""
-    import torch
-
     return {
         "date": datetime.now().astimezone().isoformat(timespec="minutes"),
         "cores": os.cpu_count(),

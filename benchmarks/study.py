@@ -1,9 +1,6 @@
-"""What a study costs besides its steps, with one worker and with two, at growing sizes.
+"""What the store and the driver of a study cost, at growing sizes; its steps compute nothing.
 
-The steps are simulated: they log what real ones log and compute nothing, so the store and the
-driver are measured.
-
-    python -m benchmarks.study --models 660 --workers 1
+python -m benchmarks.study --models 660 --workers 1
 """
 
 import tempfile

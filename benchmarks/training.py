@@ -1,9 +1,8 @@
 """Training against `transformers.Trainer`, against the device's limits, and several at once.
 
-Trainer waits after every block of steps while worldrep takes the same ones from the same weights,
-so that a noisy machine affects both. Tokens are counted without padding. The floor of a step is the
-longer of two times: its operations at the rate of a large matrix product, and the bytes that it
-must move at the rate of a large copy, both for tokens that rows do not share.
+Both take the same steps from the same weights, a block at a time in turn. Tokens are counted
+without padding. The floor of a step is the longer of two times: its operations at the rate of a
+large matrix product, and its bytes at the rate of a large copy, for tokens that rows do not share.
 
     python -m benchmarks.training --widths base --processes 1,2,4,8
 """

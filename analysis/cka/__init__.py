@@ -1,4 +1,4 @@
-"""Whether models pretrained on one task, two or three come to represent the cities alike.
+"""How similar the representations of cities are in models pretrained on one to three tasks.
 
 For the models pt1-X, pt2-k and pt3-k: the linear CKA between every two of them, as a matrix over
 pairs of seeds, by layer, and models of the same tasks against models of different ones.

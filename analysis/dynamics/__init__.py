@@ -1,7 +1,4 @@
-"""How models learn: training and validation curves of many runs, and when each task breaks out.
-
-Imports `worldrep` and the shared modules of `analysis`.
-"""
+"""How models learn: training and validation curves of many runs, and when each task breaks out."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence

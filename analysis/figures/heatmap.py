@@ -3,13 +3,11 @@
 Matrices of many columns have small cells without numbers, which their table has.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -51,7 +49,7 @@ class Panel:
     seed: int | None = None
 
     @property
-    def panels(self) -> list[Panel]:
+    def panels(self) -> list[Self]:
         return [self]
 
     @property

@@ -3,9 +3,6 @@
 Every model that is fine-tuned from pt1 is compared with the base that it started from: the change
 on standard questions, the gain on Atlantis, and the curves of both. If the store has several
 strategies of fine-tuning, they are compared with each other.
-
-Imports `worldrep` and the shared modules of `analysis`; of its own modules, `charts` imports
-`reading` and `statistics`.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""How well cities' positions can be read off the models' hidden states, Atlantis's above all.
+"""How well a linear probe predicts the positions of cities from the hidden states of models.
 
-A linear probe is fitted on world cities and tried on held-out ones and on Atlantis; models that
-were fine-tuned on distance are compared with those that were not. Also principal components of the
-cities, and how much their shape differs from model to model.
+The probe is fitted on world cities and evaluated on held-out ones and on Atlantis. Models that were
+fine-tuned on distance are compared with those that were not. The analysis also draws principal
+components of the cities, and compares their shape between models.
 """
 
 from itertools import product

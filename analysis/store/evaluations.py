@@ -1,13 +1,11 @@
 """Evaluations at the last checkpoint, and the normalised improvements that follow from them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -71,7 +69,7 @@ class Evaluations:
             *missing.weak_base_caveats(self.sources[run_id] for run_id in self.bases.index),
         ]
 
-    def of_seeds(self, seeds: Collection[int]) -> Evaluations:
+    def of_seeds(self, seeds: Collection[int]) -> Self:
         values, runs = (table[table["seed"].isin(seeds)] for table in (self.values, self.runs))
         return replace(self, values=values, runs=runs)
 

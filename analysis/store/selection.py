@@ -1,11 +1,10 @@
 """Which models an analysis is about, and which of several runs of a model is used."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import pandas as pd
 
@@ -179,7 +178,7 @@ class Trained:
     standing: Mapping[tuple[str, int], str]
 
     @classmethod
-    def read(cls, source: Source, options: Options, **names: str) -> Trained:
+    def read(cls, source: Source, options: Options, **names: str) -> Self:
         """Read the trainings with the options' scale, width and world, and with further tags."""
         names |= options.names
         found = {run.id: run for stage in STAGES for run in source.runs(stage=stage, **names)}

@@ -1,14 +1,12 @@
 """The experiment that an analysis reads: each search and each download is made once."""
 
-from __future__ import annotations
-
 import copy
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from worldrep.errors import StateError
 from worldrep.names import NO_FT, PLAIN, STRATEGIES
@@ -56,7 +54,7 @@ class Source:
             words = self.store.words_of(fault)
             raise StateError(f"cannot read the {self.place}: {words}") from None
 
-    def tuned_by(self, strategy: str) -> Source:
+    def tuned_by(self, strategy: str) -> Self:
         """Return the same source, with the same cache, for the models of another strategy."""
         view = copy.copy(self)
         view._strategy = strategy

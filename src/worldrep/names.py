@@ -6,9 +6,8 @@ rows of all seven. A model is named `pt1`, `pt1_ftwb2-13`, with a width `pt1@wid
 strategy against forgetting `pt1_ftwb2-13+lora`. The seed is not part of the name.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 from worldrep.errors import InputError, unknown
 
@@ -105,11 +104,11 @@ class ModelName:
         return f"{self.pretrain}{width}{ft}{strategy}"
 
     @property
-    def base(self) -> ModelName:
+    def base(self) -> Self:
         """The pretrained model that this one starts from; a base is its own base."""
-        return ModelName(self.pretrain, NO_FT, self.width)
+        return replace(self, ft=NO_FT, strategy=PLAIN)
 
-    def tuned_by(self, strategy: str) -> ModelName:
+    def tuned_by(self, strategy: str) -> Self:
         """Return the same model fine-tuned with another strategy; a base is returned unchanged."""
         return self if self.ft == NO_FT else replace(self, strategy=strategy)
 

@@ -1,7 +1,5 @@
 """Executors: their interface, their options, and those that run jobs on this machine."""
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import os
@@ -15,7 +13,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -82,7 +80,7 @@ class ExecutorOptions:
             raise InputError(f"gpus={self.gpus:g} must be a share of one GPU or a whole number")
 
     @classmethod
-    def parse(cls, typed: Mapping[str, str]) -> ExecutorOptions:
+    def parse(cls, typed: Mapping[str, str]) -> Self:
         return cls(
             typed["executor"],
             _number("workers", typed["workers"], int),

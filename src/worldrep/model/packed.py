@@ -6,11 +6,9 @@ logits equal those of `transformers`.
 Shapes: N rows, L their greatest length, T packed tokens, M places in them, D hidden size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -34,11 +32,11 @@ class Layout:
     places: Tensor  # (T,) index of a cell that holds the token, in the concatenated groups
     columns: Tensor  # (T,) position of each token in its row
 
-    @staticmethod
-    def column(rows: int, device: torch.device | str = "cpu") -> Layout:
+    @classmethod
+    def column(cls, rows: int, device: torch.device | str = "cpu") -> Self:
         """Return the layout of a decoding step: one new token in each row."""
         each = torch.arange(rows, device=device)
-        return Layout((each[:, None],), each, torch.zeros_like(each))
+        return cls((each[:, None],), each, torch.zeros_like(each))
 
     def unpack(self, packed: Tensor) -> list[Tensor]:
         """Return the rows (n, l, C) of each group from packed values (T, C)."""
@@ -72,8 +70,8 @@ class SharedRows:
     cells: NDArray[np.int64]  # (T,) index of each packed token's cell in (N, L)
     lengths: NDArray[np.int64]  # (N,) lengths of the sorted rows
 
-    @staticmethod
-    def of(rows: Tokens) -> SharedRows:
+    @classmethod
+    def of(cls, rows: Tokens) -> Self:
         """Share the prefixes of rows (N, L), each at least one token long and padded with zeros."""
         order = prefix_order(rows)
         rows = rows[order]
@@ -83,7 +81,7 @@ class SharedRows:
         places = np.where(own, (own.cumsum() - 1).reshape(own.shape), 0)
         number = np.maximum.accumulate(places, axis=0)  # later tokens have greater numbers
         cells, lengths = np.flatnonzero(own), present.sum(axis=1)
-        return SharedRows(rows.ravel()[cells], order, np.where(present, number, 0), cells, lengths)
+        return cls(rows.ravel()[cells], order, np.where(present, number, 0), cells, lengths)
 
     def layout(self, device: torch.device | str = "cpu", groups: int = 1) -> Layout:
         """Return the layout of the rows: in sorted order, or in groups of similar length."""
@@ -127,6 +125,13 @@ class KeyValueCache:
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but those at the indices (n,)."""
         self._layers = self._layers.index_select(2, rows)
+
+
+class _Rows(NamedTuple):
+    layout: Layout
+    cache: KeyValueCache | None
+    cos: Tensor  # (T, 1, head size)
+    sin: Tensor  # with signs
 
 
 class PackedQwen2(nn.Module):
@@ -195,13 +200,6 @@ class PlainQwen2(nn.Module):
         found = [self.model.model(input_ids=ids, output_hidden_states=True) for ids in rows]
         for layer in zip(*(output.hidden_states for output in found), strict=True):
             yield layout.pack(list(layer))
-
-
-class _Rows(NamedTuple):
-    layout: Layout
-    cache: KeyValueCache | None
-    cos: Tensor  # (T, 1, head size)
-    sin: Tensor  # with signs
 
 
 def _norm(x: Tensor, norm: nn.Module) -> Tensor:

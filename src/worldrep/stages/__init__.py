@@ -7,12 +7,3 @@ from worldrep.stages.measure import evaluate_model, extract_model
 from worldrep.stages.models import find_model, model_by_run_id
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.train import train_model
-
-__all__ = [
-    "TrainingPlan",
-    "evaluate_model",
-    "extract_model",
-    "find_model",
-    "model_by_run_id",
-    "train_model",
-]

@@ -3,15 +3,13 @@
 docs/studies.md shows a file with every key.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -62,13 +60,13 @@ class Definition:
 
     def asked_for(
         self, *, settings: Mapping[str, Any], scale: str | None = None, **lists: str | None
-    ) -> Definition:
+    ) -> Self:
         """Return the study with the seeds, widths and worlds that the user typed, unless None."""
         typed = {key: text for key, text in lists.items() if text is not None}
         found = {k: parse_seeds(v) if k == "seeds" else parse_names(v) for k, v in typed.items()}
         return self.changed(scale=scale, settings={**self.settings, **settings}, **found)
 
-    def changed(self, **values: Any) -> Definition:
+    def changed(self, **values: Any) -> Self:
         """Return the study with other seeds, widths, worlds, scale or settings."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
 

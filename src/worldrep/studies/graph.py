@@ -1,11 +1,10 @@
 """The steps of a study as a graph, and its division into shards."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from worldrep.data.sets import maker_of, suite_sets, training_sets
 from worldrep.errors import InputError
@@ -139,7 +138,7 @@ class Shard:
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> Shard:
+    def parse(cls, text: str) -> Self:
         """Parse `2/7`, the second of seven. Raises InputError for anything else."""
         numbers = re.fullmatch(r"\s*([0-9]+)\s*/\s*([0-9]+)\s*", text)
         if not numbers:

@@ -1,13 +1,11 @@
 """The status and the plan of a study, as tables and as JSON, with an estimate of what is left."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.sets import maker_of, training_sets
@@ -24,6 +22,47 @@ SPEED = "train/tokens_per_second"
 
 
 @dataclass(frozen=True)
+class Left:
+    """Work that is not done. tokens: read by trainings; seconds: of one worker, None if unknown."""
+
+    steps: int
+    tokens: int
+    seconds: float | None
+    unknown: int
+    basis: str
+
+    @classmethod
+    def of(cls, states: Mapping[str, StepState], runs: Iterable[StoredRun]) -> Self:
+        """Estimate what is left. runs: of the same scale; the finished ones tell the speed."""
+        measured = _measured(runs)
+        typical = {key: median(values) for key, values in measured.items()}
+        steps = [state.step for state in states.values() if state.state != DONE]
+        tokens, seconds = 0, []
+        for step in steps:
+            found = typical.get((step.kind, step.settings.width))
+            own = training_tokens(step.settings) if step.kind == "train" else 0
+            tokens += own
+            if found:
+                seconds.append(own / found if own else found)
+        n_finished = sum(map(len, measured.values()))
+        basis = f"the medians of {n_finished} finished steps of the same scale, by width"
+        total = sum(seconds) if seconds or not steps else None
+        return cls(len(steps), tokens, total, len(steps) - len(seconds), basis)
+
+    def __str__(self) -> str:
+        if self.steps == 0:
+            return "nothing is left to do"
+        text = f"left: {self.steps} steps, {self.tokens:,} tokens of training"
+        if self.seconds is None:
+            return f"{text}; no run like them is finished to tell the time"
+        unknown = f", without {self.unknown} steps of kinds not seen yet" if self.unknown else ""
+        return (
+            f"{text}, {duration_in_words(self.seconds)} one after another{unknown} "
+            f"(from {self.basis})"
+        )
+
+
+@dataclass(frozen=True)
 class Overview:
     """A study as the store has it, and the steps that would run, in order."""
 
@@ -33,7 +72,7 @@ class Overview:
     order: list[Step]
 
     @classmethod
-    def read(cls, store: Store, graph: Graph, mine: Collection[str] | None = None) -> Overview:
+    def read(cls, store: Store, graph: Graph, mine: Collection[str] | None = None) -> Self:
         """Read it; nothing is written. mine: fingerprints of the steps of this shard."""
         runs = read_runs(store, graph)
         states = read_states(store, graph, runs)
@@ -121,47 +160,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-
-
-@dataclass(frozen=True)
-class Left:
-    """Work that is not done. tokens: read by trainings; seconds: of one worker, None if unknown."""
-
-    steps: int
-    tokens: int
-    seconds: float | None
-    unknown: int
-    basis: str
-
-    @classmethod
-    def of(cls, states: Mapping[str, StepState], runs: Iterable[StoredRun]) -> Left:
-        """Estimate what is left. runs: of the same scale; the finished ones tell the speed."""
-        measured = _measured(runs)
-        typical = {key: median(values) for key, values in measured.items()}
-        steps = [state.step for state in states.values() if state.state != DONE]
-        tokens, seconds = 0, []
-        for step in steps:
-            found = typical.get((step.kind, step.settings.width))
-            own = training_tokens(step.settings) if step.kind == "train" else 0
-            tokens += own
-            if found:
-                seconds.append(own / found if own else found)
-        n_finished = sum(map(len, measured.values()))
-        basis = f"the medians of {n_finished} finished steps of the same scale, by width"
-        total = sum(seconds) if seconds or not steps else None
-        return cls(len(steps), tokens, total, len(steps) - len(seconds), basis)
-
-    def __str__(self) -> str:
-        if self.steps == 0:
-            return "nothing is left to do"
-        text = f"left: {self.steps} steps, {self.tokens:,} tokens of training"
-        if self.seconds is None:
-            return f"{text}; no run like them is finished to tell the time"
-        unknown = f", without {self.unknown} steps of kinds not seen yet" if self.unknown else ""
-        return (
-            f"{text}, {duration_in_words(self.seconds)} one after another{unknown} "
-            f"(from {self.basis})"
-        )
 
 
 def _measured(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[float]]:

@@ -1,7 +1,5 @@
 """Definition of a sweep, and the study that Optuna keeps of it in a file or a database."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import optuna
 from optuna.distributions import distribution_to_json
@@ -76,7 +74,7 @@ class Sweep:
     @classmethod
     def asked_for(
         cls, settings: Settings, typed: Mapping[str, Any], fixed: Mapping[str, Any]
-    ) -> Sweep:
+    ) -> Self:
         """Build the sweep from the options space, objective, sampler, pruner and name.
 
         Settings that were given a value (`fixed`) cannot be searched as well.

@@ -4,12 +4,11 @@ The newest claim on a run names its process. The first claim is a tag; each late
 `claim.N`, because a store refuses a second value for a param: only one process can make it.
 """
 
-from __future__ import annotations
-
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import psutil
 
@@ -40,12 +39,12 @@ class Owner:
     started: float
 
     @classmethod
-    def here(cls) -> Owner:
+    def here(cls) -> Self:
         process = psutil.Process()
         return cls(process.pid, socket.gethostname(), round(process.create_time(), 2))
 
     @classmethod
-    def parse(cls, text: str) -> Owner | None:
+    def parse(cls, text: str) -> Self | None:
         """Parse a text such as `123 node1 1700000000.25`; None for any other text."""
         try:
             pid, host, started = text.split()
@@ -78,7 +77,7 @@ class Claim:
     closed: bool
 
     @classmethod
-    def newest(cls, tags: Mapping[str, str], params: Mapping[str, str]) -> Claim | None:
+    def newest(cls, tags: Mapping[str, str], params: Mapping[str, str]) -> Self | None:
         """Return the claim in force; None for a run that was never claimed."""
         numbers = [int(key.removeprefix(CLAIM)) for key in params if key.startswith(CLAIM)]
         number = max(numbers, default=0)

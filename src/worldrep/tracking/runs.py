@@ -1,7 +1,5 @@
 """Runs: as the store returns them, what a new one is opened with, and one that is open."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys
@@ -12,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
@@ -46,7 +44,7 @@ class StoredRun:
     params: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: Run) -> StoredRun:
+    def of(cls, run: Run) -> Self:
         info, data = run.info, run.data
         claim = Claim.newest(data.tags, data.params)
         started, ended = ((stamp or 0) / 1000 for stamp in (info.start_time, info.end_time))

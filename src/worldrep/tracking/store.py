@@ -6,8 +6,6 @@ its own if there is one: of two that create a run at once, at least one sees the
 that takes over the run of a dead one makes the next claim, granted to one only (see `liveness`).
 """
 
-from __future__ import annotations
-
 import gc
 import random
 import tempfile
@@ -16,6 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import mlflow
 from mlflow import MlflowClient
@@ -46,7 +45,7 @@ class Store:
     @classmethod
     def connect(
         cls, experiment: str | None = None, uri: str | None = None, *, create: bool = True
-    ) -> Store:
+    ) -> Self:
         """Open the store, and create its database and the experiment if needed.
 
         experiment: its name, by default the one that `mlflow run` or the environment names, else

@@ -1,9 +1,8 @@
 """Which rows each training step takes, as packed tensors on the device."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ class Schedule:
     epochs: int
 
     @classmethod
-    def of(cls, settings: Settings, rows: int) -> Schedule:
+    def of(cls, settings: Settings, rows: int) -> Self:
         return cls(rows, settings.batch_size - replayed_rows(settings), settings.epochs)
 
     @property

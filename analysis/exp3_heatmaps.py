@@ -1,4 +1,4 @@
-"""Does the width of a model change what is carried over? The heatmaps of exp1 for each width.
+"""Does the width of a model change its transfer? The heatmaps of exp1 for each width.
 
 Rows are those pairs of tasks that exp3 trains, in its order. Widths stand side by side as means
 over the seeds that all of them have.

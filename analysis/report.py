@@ -49,15 +49,17 @@ class Chapter(NamedTuple):
 
 
 _CHAPTERS = (
-    Chapter(exp1_heatmaps, "What is carried over", "Models of one task and of two, on all seven."),
-    Chapter(reciprocity, "Givers and takers", "Which tasks help the others, and which are helped."),
+    Chapter(exp1_heatmaps, "Transfer", "Models fine-tuned on one task and on two, on all seven."),
+    Chapter(
+        reciprocity, "Transfer by task", "Which tasks improve the others, and which are improved."
+    ),
     Chapter(predictors, "Predicting several tasks", "How well models of one predict those of two."),
     Chapter(exp3_heatmaps, "Width", "The matrices of each width, and side by side."),
     Chapter(ft_heatmaps, "Every fine-tuning", "With warm-up rows (ftwb) and without (ft)."),
     Chapter(forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."),
-    Chapter(probes, "Maps inside", "What a linear probe reads off the hidden states."),
-    Chapter(cka, "Likeness of representations", "CKA between models pretrained on 1 to 3 tasks."),
-    Chapter(cka_generalization, "Likeness and transfer", "Do tasks of like representations help?"),
+    Chapter(probes, "Linear probe", "City positions predicted from the hidden states."),
+    Chapter(cka, "Similarity", "CKA between representations of models with 1 to 3 tasks."),
+    Chapter(cka_generalization, "Similarity and transfer", "Do similar tasks transfer more?"),
     Chapter(dynamics, "Learning", "Training and validation over steps."),
     Chapter(seeds, "Seeds", "Spread over seeds, and how many of them a difference needs."),
 )
@@ -68,7 +70,7 @@ CHAPTERS = {chapter.analyse.__name__: chapter for chapter in _CHAPTERS}
 class Drawings:
     """The figures of a page as SVG.
 
-    runs: address of the server's runs, to which a run id is added; about: small print.
+    runs: URL prefix to which a run id is appended; about: footer.
     """
 
     runs: str
@@ -76,7 +78,7 @@ class Drawings:
     n: int = 0
 
     def of(self, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
-        """Yield each figure, with one for each matrix whose single seeds are folded below it."""
+        """Yield each figure, and those of its single seeds for a collapsed section below it."""
         by_seed = seed_panels(parts)
         for part in shown_parts(parts):
             svg = self._svg(part.draw(self.about))
@@ -96,9 +98,9 @@ class Drawings:
 
 
 def report(source: Source, options: Options, server: str = SERVER) -> Result:
-    """Make the page. server: address of the MLflow server for links to runs.
+    """Return the result with the page. server: address of the MLflow server for links to runs.
 
-    Raises StateError if the store supports no analysis, InputError if the server is no address.
+    Raises StateError if the store supports no analysis, InputError if server is not a URL.
     """
     if not server.startswith(("http://", "https://")):
         raise InputError(f"server={server!r} is not an address such as {SERVER}")
@@ -132,7 +134,7 @@ def _section(name: str, source: Source, options: Options, drawings: Drawings) ->
 
 
 def _joined(options: Options, sections: Mapping[str, dict[str, Any]]) -> Result:
-    """What the results hold together, without a page. Raises the first fault if there is none."""
+    """Combine the results into one. Raises the first error if every analysis failed."""
     faults = {name: section["fault"] for name, section in sections.items() if "fault" in section}
     results = [section["result"] for section in sections.values() if "result" in section]
     if not results:
@@ -169,9 +171,9 @@ def shown_parts(parts: Sequence[Part]) -> list[Part]:
 
 
 def count_missing(missing: pd.DataFrame, key: str) -> list[dict[str, Any]]:
-    """Return each command with the number of values that it fills, largest first.
+    """Return the missing values grouped by `key`, most frequent first.
 
-    With the key `reason`, the same for each reason of values that no command can fill.
+    `command`: values that a command computes; `reason`: values that no command computes.
     """
     missing = missing[["command", "reason", "analysis"]].fillna("")
     own = missing[(missing["command"] != "") == (key == "command")]

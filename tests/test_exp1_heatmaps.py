@@ -191,7 +191,7 @@ def test_a_model_without_its_own_base_is_missing(synthetic):
     found = result()
     assert matrix(found, "ftwb1_seed1").loc["ftwb1-1"].isna().all()
     missing = found.missing[(found.missing["matrix"] == "ftwb1")].set_index("model").loc["ftwb1-1"]
-    assert missing["reason"].str.contains("not evaluated, only another one").all()
+    assert missing["reason"].str.contains("is not evaluated, but run ").all()
     command = f"mlflow run . -e evaluate -P run_id={unevaluated} --env-manager local"
     assert set(missing["command"]) == {command}
 
@@ -201,7 +201,9 @@ def test_a_model_that_does_not_name_its_base_is_missing(synthetic):
     synthetic.evaluate("pt1_ftwb1-1", 1, "m", values(0.5))
     found = result()
     assert matrix(found, "ftwb1_seed1").isna().all(axis=None)
-    assert set(rows(found, "ftwb1-1")["reason"]) == {"it does not say which base it started from"}
+    assert set(rows(found, "ftwb1-1")["reason"]) == {
+        "the run does not say which base it started from"
+    }
 
 
 def test_a_base_without_its_standard_suite_leaves_cells_missing(synthetic):
@@ -521,13 +523,13 @@ def test_a_store_without_bases_ends_with_one_sentence(synthetic):
     synthetic.tuned("ftwb1-1", "gone", 0.25)
     code, _, error = invoke()
     assert code == 1 and error.count("\n") == 1
-    assert "bases of seeds none; fine-tuned models of seeds 1" in error
+    assert "seeds with a base: none; with a fine-tuned model: 1" in error
 
 
 def test_seeds_that_are_not_there_end_with_one_sentence(synthetic):
     synthetic.tuned("ftwb1-1", synthetic.base(), 0.25)
     code, _, error = invoke("--seeds", "7,8")
-    assert code == 1 and "for seeds 7, 8" in error and "bases of seeds 1" in error
+    assert code == 1 and "among 7, 8" in error and "seeds with a base: 1;" in error
 
 
 def test_in_process_calls_raise_instead_of_exiting(store_uri):

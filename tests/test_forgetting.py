@@ -466,7 +466,7 @@ def test_a_store_with_nothing_to_show_says_what_it_lacks(synthetic):
     with pytest.raises(StateError, match="no finished evaluation"):
         result()
     tuned(synthetic, "ftwb1-1", "gone")
-    with pytest.raises(StateError, match="bases of seeds none"):
+    with pytest.raises(StateError, match="seeds with a base: none"):
         result()
 
 

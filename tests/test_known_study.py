@@ -148,4 +148,4 @@ def test_the_report_opens_without_an_error(source, tmp_path):
         assert "174" in page.query_selector("#runs").inner_text()
         absent = [link.inner_text() for link in page.query_selector_all("nav .absent")]
         browser.close()
-    assert absent == ["Likeness of representations", "Likeness and transfer"]  # no pt1-X in exp1
+    assert absent == ["Similarity", "Similarity and transfer"]  # no pt1-X in exp1

@@ -78,5 +78,7 @@ def test_the_command(synthetic, tmp_path):
 
 def test_a_store_without_models_is_one_sentence(synthetic):
     synthetic.base()
-    with pytest.raises(StateError, match="lacks a base and a model fine-tuned from it"):
+    with pytest.raises(
+        StateError, match="no seed with both an evaluated base and a fine-tuned model"
+    ):
         of_store()

@@ -24,9 +24,9 @@ def svg_of(figure: Figure, name: str, runs: str = "") -> str:
     """Return the figure as one `<svg>` element.
 
     Args:
-        figure: A figure; the same one always gives the same text.
+        figure: A figure. The output is deterministic.
         name: Prefix of all classes and salt of all ids, unique in the page.
-        runs: Address to which the id of a run is added; empty for no links.
+        runs: URL prefix to which the run id is appended; empty for no links.
     """
     written = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name, **LOOK}):

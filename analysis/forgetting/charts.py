@@ -1,4 +1,4 @@
-"""Charts of forgetting: gain against loss, and curves over the steps of fine-tuning."""
+"""Charts of forgetting: gain against forgetting, and curves over the steps of fine-tuning."""
 
 from typing import Any
 
@@ -59,9 +59,9 @@ def family_of(fts: pd.Series) -> pd.Series:
 def gain_against_loss(name: str, points: pd.DataFrame, group: str, over: str = "") -> Scatter:
     """Plot the gain on Atlantis against the change on standard questions, with the Pareto front.
 
-    name: of PLANES; points: one row per model and seed: `group` (told apart by colour), label
-    (which the seeds of a model have in common), model, seed, change, gain (NaN if missing), run_id;
-    over: what a point is a mean over, beside the tasks.
+    name: of PLANES; points: one row per model and seed: `group` (its colour), label (the same for
+    all seeds of a model), model, seed, change, gain (NaN if missing), run_id; over: text appended
+    to the caption, such as ` and over the model pt1_ftwb1-1`.
     """
     title, one, several = PLANES[name]
     means = mean_over_seeds(points, [group, "label", "model"])
@@ -183,10 +183,10 @@ def _halfway_chart(overview: pd.DataFrame, origins: str) -> Intervals:
         group="half of the", facet="panel", columns=2, size=(4.6, 3.4),
         hover=("family", "task", "split", "mean", "std", "n", "n_happened", "n_models", "n_early"),
         notes=(
-            f"in the means: {happened} of {n} curves of a model, a seed and a task; the others "
-            "ended without a loss or a gain, or have no logarithm",
-            f"in {early} of the {happened}, half had happened by the first measured step: theirs "
-            "is interpolated between 0 and that step",
+            f"the means are over {happened} of {n} curves of a model, a seed and a task; the other "
+            "curves have no net change, or an error of 0, whose logarithm is undefined",
+            f"in {early} of the {happened} curves half of the change occurred before the first "
+            "measured step: the step is interpolated between 0 and that one",
             origins,
         ),
     )  # fmt: skip
@@ -199,12 +199,12 @@ def _split_panels(splits: pd.Series) -> pd.Categorical:
 def _origins(points: pd.DataFrame) -> str:
     """Return how the values were measured, with the number of models and of questions."""
     kinds = points.groupby(["measured_by", "rows"])["run_id"].nunique()
-    parts = [f"{n} by {kind}, {rows} questions a point" for (kind, rows), n in kinds.items()]
-    return f"models and seeds: {'; '.join(parts)}"
+    parts = [f"{n} by {kind}, {rows} questions per value" for (kind, rows), n in kinds.items()]
+    return f"curves (model and seed): {'; '.join(parts)}"
 
 
 def strategy_charts(compared: Comparison) -> list[Chart]:
-    """Plot gain against loss of each strategy and of each of its models, and the mean curves."""
+    """Plot gain against forgetting of each strategy and of its models, and the mean curves."""
     names, n = compared.seeds["strategy"].astype(str), len(compared.fts)
     models = f"the same {n} models" if n > 1 else f"the model {compared.fts[0]}"
     seeds = compared.seeds.assign(label=names, run_id="", model=names)

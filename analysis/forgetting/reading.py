@@ -2,7 +2,7 @@
 
 A curve is read from an evaluation of several checkpoints if there is one; it starts with the
 evaluation of the base. Otherwise it is read from the validations during training, which start at
-step 0. The questions of the two differ, so that one curve never joins them.
+step 0. The two use different questions, so a curve never combines them.
 """
 
 import math
@@ -34,20 +34,16 @@ POINT_COLUMNS = [
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What the store has of the models fine-tuned from pt1 by one strategy.
+    """What the store has of the models fine-tuned from pt1 by one strategy."""
 
-    found: their improvements on Atlantis; families: those with at least one model; cells: those of
-    `found` with unit, before and after (standard values of the base and of the model), why one of
-    these is missing; points: curves, POINT_COLUMNS in order of step (rows: questions per value);
-    runs: those that all values are from; missing: models and seeds without a full curve.
-    """
-
-    found: Improvements
-    families: tuple[str, ...]
-    cells: pd.DataFrame
-    points: pd.DataFrame
-    runs: pd.DataFrame
-    missing: pd.DataFrame
+    found: Improvements  # on Atlantis
+    families: tuple[str, ...]  # those with at least one model
+    cells: (
+        pd.DataFrame
+    )  # of `found`, with unit, before and after: standard values of base and model
+    points: pd.DataFrame  # curves, POINT_COLUMNS in order of step; rows: questions per value
+    runs: pd.DataFrame  # of all values
+    missing: pd.DataFrame  # models and seeds without a full curve
 
     def lacking(self, name: str, fts: Sequence[str]) -> pd.DataFrame:
         """Return the cells of fine-tunings without a change or a gain, with MISSING_COLUMNS."""
@@ -121,7 +117,7 @@ def _read_curves(
     trained, evaluations = found.evaluations.trained, found.evaluations
     tables, gaps = [pd.DataFrame(columns=[*POINT_COLUMNS, "why", "base"])], []
     for cell in found.cells.drop_duplicates(["model", "seed"]).itertuples():
-        # The training of the final values; without such values, the one that the name stands for.
+        # The training of the final evaluation, else the one selected for this model name.
         standing = trained.standing.get((cell.model, cell.seed), "")
         training = trained.runs.get(cell.model_run_id or standing)
         if training is None:
@@ -195,8 +191,8 @@ def _evaluated(
 ) -> tuple[StoredRun, pd.DataFrame]:
     """Return the evaluation with most steps, the newest of equals, and its curves.
 
-    base, last: evaluations of the base and of the last checkpoint, with which the curves begin and,
-    if only some steps are evaluated, end.
+    base: its values are those of step 0; last: evaluation of the last checkpoint, which is appended
+    if the run covers only some checkpoints.
     """
     tables = {run.id: _logged(source, run) for run in runs}
     run = max(runs, key=lambda run: tables[run.id]["step"].nunique())
@@ -222,4 +218,4 @@ def _logged(source: Source, run: StoredRun, prefix: str = "") -> pd.DataFrame:
 
 
 def _rows(run: StoredRun) -> str:
-    return run.params.get("cfg.test_rows", "?")  # another number: other questions
+    return run.params.get("cfg.test_rows", "?")  # evaluations with other numbers are not comparable

@@ -29,10 +29,9 @@ def paired(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
     """Compare two quantities pair by pair; a pair with a value that is not finite is missing.
 
     Returns the mean difference first - second over n complete pairs, its std (ddof=1), Student's
-    95% interval, two-sided tests, and how many pairs are missing. Numbers that n does not allow are
-    NaN. When all differences are equal, t = difference / 0 does not exist, so t and p are NaN and
-    the interval is a point: no spread in a few seeds does not prove certainty. Raises ValueError if
-    the lengths differ.
+    95% interval, two-sided tests, and how many pairs are missing. Statistics that need more pairs
+    are NaN. If all differences are equal, the standard deviation is 0, so t and p are NaN.
+    Raises ValueError if the lengths differ.
     """
     x, y = (np.asarray(values, dtype=float) for values in (first, second))
     if len(x) != len(y):
@@ -53,15 +52,15 @@ def paired(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
 
 
 def _signed_rank_p(differences: NDArray[np.float64], rounding: float) -> float:
-    """Return the two-sided p of Wilcoxon's signed-rank test without zeros; NaN if none remain.
+    """Return the two-sided p of Wilcoxon's signed-rank test. Zeros are dropped; NaN if all are.
 
-    Exact up to 50 differences without ties and 13 with them, else the normal approximation. It
-    cannot be below 2 / 2**n: 1/16 for five seeds.
+    Exact up to 50 differences without ties and 13 with them, else the normal approximation. The
+    smallest exact p value is 2 / 2**n for n differences: 1/16 for five.
     """
     different = differences[np.abs(differences) > rounding]
     if len(different) == 0:
         return math.nan
-    # Whole multiples of the rounding error keep the tie between 0.3 - 0.1 and 0.4 - 0.2.
+    # Round the differences so that 0.3 - 0.1 and 0.4 - 0.2 count as tied.
     return float(wilcoxon(np.round(different / rounding)).pvalue)
 
 
@@ -87,13 +86,13 @@ def comparisons(
     """Compare models pair by pair, each seed with the same seed, with COMPARISON_COLUMNS.
 
     series: values by model and quantity (index) and seed (columns), NaN is missing; pairs: names of
-    the first and second model; wanted: difference that `seeds_needed` seeds detect.
+    the first and second model; wanted: true difference for which `seeds_needed` is computed.
 
     difference: mean of first - second over the seeds that both have; missing: seeds that one of
     them lacks; p_holm: p of the paired t test corrected for the `tests` of that quantity;
     detectable: smallest true difference that a t test over n seeds detects with power 0.8;
-    seeds_needed: for shares and improvements only (0.05 says nothing about an error with a unit).
-    Both take the standard deviation of the n differences as the true one and are NaN where it is 0.
+    seeds_needed: seeds that detect the wanted difference, NaN for quantities with a unit. Both
+    assume that the sample standard deviation is the true one, and are NaN where it is 0.
     """
     values = dict(zip(series.index, series.to_numpy(dtype=float), strict=True))
     pairs, rows = list(pairs), []

@@ -129,10 +129,9 @@ def principal_components(x: npt.ArrayLike, k: int = 3) -> tuple[Array, Array]:
 def procrustes_table(configurations: Sequence[npt.ArrayLike]) -> Array:
     """Return how far m configurations (n, k) of the same cities differ in shape: (m, m), 0 to 1.
 
-    As `scipy.spatial.procrustes` of every pair, without rotating a table: the best rotation of unit
-    configurations A and B leaves 1 - s^2, where s is the sum of the singular values of A'B (Gower
-    1975). Raises InputError if the shapes differ, all points of one coincide, or there is NaN or
-    infinity.
+    Equal to the disparity of `scipy.spatial.procrustes`, computed as 1 - s^2 without a rotation: s
+    is the sum of the singular values of A'B, for centred A and B of norm 1 (Gower 1975). Raises
+    InputError if the shapes differ, all points of one coincide, or there is NaN or infinity.
     """
     arrays = [np.asarray(points, dtype=np.float64) for points in configurations]
     for array in arrays[1:] or arrays:

@@ -131,10 +131,10 @@ def _with_bases(runs: pd.DataFrame) -> pd.DataFrame:
     faults = {
         "": is_base | (runs["base_evaluation_id"] != ""),
         "its base is not evaluated": runs["others"].isna(),
-        "it does not say which base it started from": runs["base_run_id"] == "",
+        "the run does not say which base it started from": runs["base_run_id"] == "",
     }
-    other = "its base (run " + runs["base_run_id"] + ") is not evaluated, only another one ("
-    fault = np.select([*faults.values()], [*faults], other + runs["others"] + ")")
+    other = "its base (run " + runs["base_run_id"] + ") is not evaluated, but run "
+    fault = np.select([*faults.values()], [*faults], other + runs["others"] + " of its name is")
     return runs.drop(columns=["base", "others"]).assign(base_fault=fault)
 
 
@@ -143,8 +143,8 @@ def improvement_cells(
 ) -> pd.DataFrame:
     """Return one row for each model, seed and task, present or not, with CELL_COLUMNS.
 
-    value is the model's Atlantis value, normalised its clipped improvement; reason says why the
-    cell is missing (empty if it is not), and command computes it.
+    value: score on Atlantis; normalised: normalised improvement, clipped; reason: why the value is
+    missing, or empty; command: computes a missing value.
     """
     wanted = [
         (str(model), model.ft, seed, task, task in model.tasks)
@@ -239,9 +239,9 @@ def _choose_seeds(
     if not asked & based & tuned:
         listed = [", ".join(map(str, sorted(own))) or "none" for own in (asked, based, tuned)]
         raise selection.NothingThere(
-            f"{source.place} lacks a base and a model fine-tuned from it"
-            f"{f' for seeds {listed[0]}' if options.seeds else ''} ({options.in_words}): it has "
-            f"bases of seeds {listed[1]}; fine-tuned models of seeds {listed[2]}"
+            f"{source.place} has no seed with both an evaluated base and a fine-tuned model"
+            f"{f' among {listed[0]}' if options.seeds else ''} ({options.in_words}); seeds with a "
+            f"base: {listed[1]}; with a fine-tuned model: {listed[2]}"
         )
     left_out = sorted(based - tuned - asked)
     return tuple(sorted(asked)), [

@@ -35,7 +35,7 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class Bar:
-    """A progress callback that draws a bar on a line of the terminal, if there is one."""
+    """A progress callback that shows a tqdm bar on line `position` of a terminal, if any."""
 
     def __init__(self, position: int = 0) -> None:
         self._position = position
@@ -84,7 +84,7 @@ class Meter:
             self._report(Progress(self._title, self._done, self._steps, self._text))
 
     def flush(self, loss: float) -> dict[str, float]:
-        """Return tokens per second since the last flush, after a synchronisation of the device."""
+        """Return `train/tokens_per_second` since the last call; first synchronise the device."""
         speed = self._tokens / max(time.perf_counter() - self._since, 1e-9)
         self._text = f"loss {loss:.3f}, {speed:,.0f} tokens/s"
         self.restart()

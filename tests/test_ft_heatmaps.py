@@ -156,7 +156,7 @@ def test_one_width_can_be_chosen_and_only_here_all(synthetic, tmp_path):
     assert {part.name.split("_")[0] for part in found.parts} == {"base"}
     code, _, error = invoke(ft_heatmaps, "--width", "all", "--out", str(tmp_path))
     assert code == 2 and "unknown width 'all'" in error
-    with pytest.raises(StateError, match="seeds 9.*width wide"):
+    with pytest.raises(StateError, match="among 9.*width wide"):
         exp3_heatmaps.exp3_heatmaps(source(), Options(out="unused", width=ALL, seeds=(9,)))
 
 

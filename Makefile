@@ -2,7 +2,7 @@
 
 PYTHON ?= python3.11
 VENV := .venv
-TEST_PROCESSES := 2
+TEST_PROCESSES := 3
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

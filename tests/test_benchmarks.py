@@ -65,6 +65,7 @@ def short(monkeypatch):
         monkeypatch.setattr(analysis, name, value)
     monkeypatch.setattr(analysis, "SEEDS", (1,))
     monkeypatch.setattr(analysis, "STUDIES", (("demo", "mini"),))
+    monkeypatch.setattr(analysis, "ANALYSES", analysis.ANALYSES[:1])
 
 
 @pytest.mark.parametrize(("name", "options", "tables"), COMMANDS)

@@ -2,7 +2,9 @@
 
 PYTHON ?= python3.11
 VENV := .venv
-TEST_PROCESSES := 3
+TEST_PROCESSES := 2
+# Slow tests also wait for processes that they start.
+SLOW_TEST_PROCESSES := 3
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -34,7 +36,7 @@ fast-test: $(VENV)/development
 	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 slow-test: $(VENV)/development
-	OMP_NUM_THREADS=1 pytest -m slow -n $(TEST_PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 pytest -m slow -n $(SLOW_TEST_PROCESSES) --dist loadgroup
 
 test: lint fast-test slow-test
 

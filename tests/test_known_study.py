@@ -23,7 +23,7 @@ from worldrep.studies import expand, load_definition
 from worldrep.studies.driver import run_study
 from worldrep.tracking import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("known_study")]
 
 ONE, TWO = FAMILIES.values()
 SEEDS = (1, 42)

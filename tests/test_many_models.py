@@ -17,7 +17,7 @@ from worldrep.executors import ExecutorOptions
 from worldrep.studies.driver import run_study
 from worldrep.tracking import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("many_models")]
 
 MODELS, SEEDS = 16, 4
 FOUR_WORKERS = ExecutorOptions("processes", 4, cpus=1, perform=PERFORM)

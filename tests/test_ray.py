@@ -11,7 +11,7 @@ from drivers import assert_equal, driver, weights
 
 from worldrep.tracking import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ TEST_PROCESSES := 2
 SLOW_TEST_PROCESSES := 3
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Compiled modules are kept: many tests start processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint fast-test slow-test bench clean
 

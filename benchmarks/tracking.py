@@ -24,7 +24,8 @@ from worldrep.data.sets import stack_rows
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import Settings
-from worldrep.stages import TrainingPlan, train_model
+from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.train import train_model
 from worldrep.tracking import OpenRun, Store
 
 

@@ -123,7 +123,7 @@ def announce(store: Store, run_id: str) -> None:
 
 def chosen_model(store: Store, options: dict[str, Any]) -> StoredRun:
     """Return the trained model that `run_id`, or `model` with the other names, stands for."""
-    from worldrep.stages import find_model, model_by_run_id
+    from worldrep.stages.models import find_model, model_by_run_id
 
     run_id, model = options["run_id"], options["model"]
     if run_id is None and model is not None:

@@ -13,7 +13,7 @@ def main(checkpoints: str, answers: str, **options: Any) -> None:
     """Evaluate a trained model on standard, Atlantis and multi-task rows."""
     keep_answers = cli.parse_flag("answers", answers)
     store = cli.connect(options)
-    from worldrep.stages import evaluate_model
+    from worldrep.stages.measure import evaluate_model
 
     run = cli.chosen_model(store, options)
     choices: dict[str, Any] = {"checkpoints": checkpoints, "keep_answers": keep_answers}

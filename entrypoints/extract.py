@@ -14,7 +14,7 @@ from entrypoints import command as cli
 def main(checkpoints: str, layers: str, task: str, positions: str, **options: Any) -> None:
     """Extract hidden states of all cities, and draw where a linear probe puts them."""
     store = cli.connect(options)
-    from worldrep.stages import extract_model
+    from worldrep.stages.measure import extract_model
 
     run = cli.chosen_model(store, options)
     choices = {"checkpoints": checkpoints, "layers": layers, "task": task, "positions": positions}

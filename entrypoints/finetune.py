@@ -20,7 +20,7 @@ def main(
     cli.check_name("ft", ft, tuple(FINETUNINGS))
     settings = cli.settings_from(ModelName(pretrain, ft, width, strategy), options)
     store = cli.connect(options)
-    from worldrep.stages import train_model
+    from worldrep.stages.train import train_model
 
     cli.announce(store, train_model(store, settings, base_run=base_run, launched=True))
 

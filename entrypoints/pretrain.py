@@ -14,7 +14,7 @@ def main(pretrain: str, width: str, **options: Any) -> None:
     """Pretrain a model; done before, it is reused; interrupted, it is resumed."""
     settings = cli.settings_from(ModelName(pretrain, width=width), options)
     store = cli.connect(options)
-    from worldrep.stages import train_model
+    from worldrep.stages.train import train_model
 
     cli.announce(store, train_model(store, settings, launched=True))
 

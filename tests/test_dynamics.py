@@ -21,7 +21,7 @@ from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.tracking import Store
-from worldrep.training.feed import Schedule
+from worldrep.training.schedule import Schedule
 
 STEPS = (0, 10, 20, 30)
 ERRORS, SHARES = (100.0, 80.0, 50.0, 40.0), (0.1, 0.3, 0.6, 0.9)  # both break out at 20

@@ -18,7 +18,8 @@ from worldrep.evaluation.representations import load_representations
 from worldrep.model.qwen2 import load_model
 from worldrep.names import ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.stages import TrainingPlan, train_model
+from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.train import train_model
 from worldrep.tracking import Store
 
 ROOT = Path(__file__).parents[1]

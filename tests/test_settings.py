@@ -13,7 +13,7 @@ from worldrep.model.qwen2 import build_model
 from worldrep.names import FINETUNINGS, PRETRAININGS, WIDTHS, parse_model
 from worldrep.scales import base_settings, resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, from_dict, parse_value
-from worldrep.training.feed import Schedule
+from worldrep.training.schedule import Schedule
 
 
 def settings_of(model="pt1", scale="paper", overrides=None, **names):

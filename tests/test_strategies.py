@@ -20,8 +20,9 @@ from worldrep.stages.models import training_command
 from worldrep.stages.plan import TrainingPlan
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import step_of
-from worldrep.training.feed import RowFeed, Schedule, replay
+from worldrep.training.feed import RowFeed, replay
 from worldrep.training.loop import TrainingInputs, train
+from worldrep.training.schedule import Schedule
 from worldrep.training.state import Training, make_accelerator
 from worldrep.training.steps import EagerSteps, StaticSteps
 from worldrep.training.strategies import Pull, fisher_information

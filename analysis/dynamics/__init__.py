@@ -27,7 +27,7 @@ from worldrep.settings import FIELDS, NO_CITIES, from_dict, parse_value
 from worldrep.studies.report import training_tokens
 from worldrep.tracking import StoredRun
 from worldrep.tracking.runs import CITIES
-from worldrep.training.feed import Schedule
+from worldrep.training.schedule import Schedule
 
 NAME = "dynamics"
 

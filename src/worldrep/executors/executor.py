@@ -15,8 +15,6 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import torch
-
 from worldrep.errors import InputError, interrupt_on_sigterm, unknown
 from worldrep.executors import jobs
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
@@ -193,7 +191,7 @@ class Processes:
         number = min(set(range(1, self._size + 1)) - set(self._workers))
         # Workers are forked from a server that has imported torch and MLflow, which takes seconds.
         processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload([jobs.__name__, "worldrep.stages"])
+        processes.set_forkserver_preload(["worldrep.stages.train", "worldrep.stages.measure"])
         ours, theirs = processes.Pipe()
         arguments = (theirs, self._context, device_of(number, self._gpus))
         process = processes.Process(target=serve, args=arguments, name=f"worker {number}")
@@ -253,7 +251,9 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.environ.update(context.thread_variables)
-    if context.cpus:  # torch is imported already and does not read the variables
+    import torch  # by the server of these processes; it does not read the variables any more
+
+    if context.cpus:
         torch.set_num_threads(context.cpus)
     threading.Thread(target=_end_with_driver, daemon=True).start()
 

@@ -70,7 +70,8 @@ class Outcome:
 
 def perform_step(store: Store, job: Job, report: Send) -> str:
     """Train, evaluate or extract with inputs from the store; return the ID of the result's run."""
-    from worldrep.stages import evaluate_model, extract_model, train_model
+    from worldrep.stages.measure import evaluate_model, extract_model
+    from worldrep.stages.train import train_model
 
     if job.kind == "train":
         base, settings = job.model_run or None, with_cities(store, job)

@@ -19,7 +19,7 @@ from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.tracking import CHECKPOINTS, CITIES, Store, StoredRun
 from worldrep.training.checkpoint import folder_name, verify
-from worldrep.training.feed import Schedule
+from worldrep.training.schedule import Schedule
 from worldrep.training.state import best_device
 
 MODEL = "model"  # artifact folder of the final weights

@@ -9,7 +9,7 @@ from worldrep.data.rows import RowMaker, RowSet
 from worldrep.digests import digest
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
-from worldrep.training.feed import Schedule
+from worldrep.training.schedule import Schedule
 
 SEMANTICS = 3  # raised by hand when the same settings train, evaluate or extract differently
 

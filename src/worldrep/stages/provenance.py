@@ -8,8 +8,6 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
 from worldrep import __version__
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.world import World
@@ -30,6 +28,8 @@ def downstream_tags(model_run: StoredRun) -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _code_and_machine() -> dict[str, str]:
+    import torch
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     facts = {"version": __version__, "device": device, "torch": torch.__version__}
     try:

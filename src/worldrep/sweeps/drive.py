@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from worldrep.errors import InputError, StateError
 from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings, changed_settings
-from worldrep.stages import evaluate_model, train_model
+from worldrep.stages.measure import evaluate_model
 from worldrep.stages.provenance import keep_cities
+from worldrep.stages.train import train_model
 from worldrep.studies import Definition, expand
 from worldrep.studies.driver import Display, run_study
 from worldrep.sweeps.definition import Sweep, check_storage, in_words, open_storage, open_study

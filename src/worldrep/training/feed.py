@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from worldrep.data.tokens import EQUALS, PAD, Tokens, stack_padded
 from worldrep.digests import random_stream
 from worldrep.model.packed import GROUP_ROWS, Layout, SharedRows, on_device
 from worldrep.settings import Settings
+from worldrep.training.schedule import Schedule, replayed_rows
 
 
 @dataclass(frozen=True)
@@ -27,37 +27,6 @@ class PackedBatch:
     at: Tensor  # (M,) indices of the tokens that have targets
     asked: Tensor  # (K,) index into `at` for each target
     targets: Tensor  # (K,) tokens to predict
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The number of steps of a training, and the steps at which something happens."""
-
-    rows: int  # of an epoch, without replayed ones
-    batch_size: int  # without replayed rows
-    epochs: int
-
-    @classmethod
-    def of(cls, settings: Settings, rows: int) -> Self:
-        return cls(rows, settings.batch_size - replayed_rows(settings), settings.epochs)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.rows // self.batch_size)
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.epochs
-
-    def marks(self, count: int) -> set[int]:
-        """Return `count` evenly spaced steps, the last one of the training among them."""
-        return {max(1, round(self.steps * i / count)) for i in range(1, count + 1)}
-
-
-def replayed_rows(settings: Settings) -> int:
-    """Return how many rows of each batch are replayed from the base's training."""
-    share = settings.replay_share if settings.strategy == "replay" else 0.0
-    return round(share * settings.batch_size)
 
 
 @lru_cache(maxsize=2)  # the orders of the current epoch and of the current pass over base rows

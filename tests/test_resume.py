@@ -106,18 +106,6 @@ def test_a_polite_kill_closes_the_run_and_the_same_command_carries_it_on(store_u
     assert [r.status for r in store.find(stage="pretrain")] == ["FINISHED"]
 
 
-def test_a_damaged_checkpoint_is_passed_over(store_uri, tmp_path):
-    process = pretrain(*LONG)
-    kill_after(lambda: stored_checkpoints(tmp_path) >= 3, process)
-    manifests = tmp_path.glob("mlruns/*/*/artifacts/checkpoints/step-*/manifest.json")
-    newest = max(manifests, key=lambda path: int(path.parent.name.removeprefix("step-"))).parent
-    state = newest / "training_state.safetensors"
-    state.write_bytes(state.read_bytes()[:-1])
-    output = finish(*LONG)
-    assert "resumed after step" in output
-    assert f"resumed after step {newest.name.removeprefix('step-')}\n" not in output
-
-
 def test_two_processes_give_the_curve_of_one_and_log_once(store_uri):
     finish("--scale", "smoke", "--experiment", "one")
     launcher = Path(sys.executable).with_name("accelerate")

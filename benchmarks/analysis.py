@@ -1,7 +1,4 @@
-"""How long the analyses of exp1 (116 models, simulated) take, imports not counted; and CKA.
-
-python -m benchmarks.analysis --fill 2000    # in a store of 2,000 runs
-"""
+"""How long the analyses of exp1 (116 models, simulated) take, imports not counted; and CKA."""
 
 import tempfile
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""Making all data sets of a scale in an empty cache, beside a generator of one row at a time.
-
-python -m benchmarks.data --sizes 1000000    # rows that a task trains on
-"""
+"""Making all data sets of a scale in an empty cache, beside a generator of one row at a time."""
 
 import math
 import os

@@ -2,8 +2,6 @@
 
 Both are what the setting compute=plain does. The model is trained for a moment first, so that it
 answers in the form of the tasks and ends its answers; the texts of both ways must be equal.
-
-    python -m benchmarks.inference --scale paper --rows 10000
 """
 
 from collections.abc import Callable

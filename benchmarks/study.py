@@ -1,7 +1,4 @@
-"""What the store and the driver of a study cost, at growing sizes; its steps compute nothing.
-
-python -m benchmarks.study --models 660 --workers 1
-"""
+"""What the store and the driver of a study cost, at growing sizes; its steps compute nothing."""
 
 import tempfile
 from contextlib import redirect_stdout

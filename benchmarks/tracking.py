@@ -1,8 +1,6 @@
 """The share of training time that MLflow takes at default settings, on SQLite and on a server.
 
 The share is the time that the training's thread spends in calls of `worldrep.tracking` and MLflow.
-
-    python -m benchmarks.tracking --steps 7000    # the full length of mini
 """
 
 import inspect

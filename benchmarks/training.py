@@ -3,8 +3,6 @@
 Both take the same steps from the same weights, a block at a time in turn. Tokens are counted
 without padding. The floor of a step is the longer of two times: its operations at the rate of a
 large matrix product, and its bytes at the rate of a large copy, for tokens that rows do not share.
-
-    python -m benchmarks.training --widths base --processes 1,2,4,8
 """
 
 import multiprocessing

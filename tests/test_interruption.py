@@ -1,4 +1,4 @@
-"""A command that is stopped in the middle of a query of the store says one sentence."""
+"""A command that is stopped at any moment says one sentence."""
 
 import signal
 import subprocess
@@ -36,10 +36,30 @@ def main():
 main()
 """
 
+IN_A_DESTRUCTOR = """
+import os, signal, sys, time
+from worldrep.errors import one_sentence
+
+class City:
+    def __del__(self):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        time.sleep(1)
+
+@one_sentence
+def main():
+    City()
+    time.sleep(60)
+    raise RuntimeError("not stopped")
+
+main()
+"""
+
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-def test_a_stop_in_the_middle_of_a_query_is_one_sentence(tmp_path, number):
-    command = [sys.executable, "-c", CUT_OFF, number]
+@pytest.mark.parametrize("code", [CUT_OFF, IN_A_DESTRUCTOR], ids=["query", "destructor"])
+def test_a_stop_at_an_awkward_moment_is_one_sentence(tmp_path, code, number):
+    """In the middle of a query, and in a destructor, where Python drops exceptions."""
+    command = [sys.executable, "-c", code, number]
     done = subprocess.run(
         command,
         cwd=tmp_path,

@@ -104,6 +104,7 @@ def database():
         yield uri
 
 
+@pytest.mark.xdist_group("ray")  # one Ray cluster at a time
 def test_the_trial_of_a_killed_ray_worker_is_done_again_on_postgresql(database):
     process = sweep(
         "--n_trials", "3", "--name", "two", "--executor", "ray", "--workers", "2",

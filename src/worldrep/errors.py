@@ -74,9 +74,19 @@ def interrupt_on_sigterm() -> None:
 
     A SIGINT handler other than Python's own stays in place.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = _repeat_interrupt
+
+
+def _repeat_interrupt(fault: Any) -> None:
+    """Interrupt again a little later if Python has dropped the exception, as in destructors."""
+    if isinstance(fault.exc_value, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+    else:
+        sys.__unraisablehook__(fault)
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -107,7 +107,8 @@ def test_a_polite_kill_closes_the_run_and_the_same_command_carries_it_on(store_u
 
 
 def test_two_processes_give_the_curve_of_one_and_log_once(store_uri):
-    finish("--scale", "smoke", "--experiment", "one")
+    output = finish("--scale", "smoke", "--experiment", "one")
+    assert output.count("\n") == 1 and "done, run" in output
     launcher = Path(sys.executable).with_name("accelerate")
     launch = [launcher, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]

@@ -88,18 +88,19 @@ def test_a_killed_workers_step_goes_on_from_its_checkpoint(long_study, straight)
     assert_equal(weights(long_study), straight)
 
 
-def test_ctrl_c_closes_every_run(long_study):
-    process = driver(*PROCESSES)
+@pytest.mark.parametrize(("stop", "where"), [(signal.SIGTERM, ()), (signal.SIGINT, PROCESSES)])
+def test_a_polite_stop_closes_every_run(long_study, stop, where):
+    process = driver(*where)
     store = Store.connect()
     assert wait_until(lambda: any(r.alive for r in store.find(stage="finetune")), process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     output, _ = process.communicate()
     assert process.returncode == 130, output
     assert "Interrupted: the same command goes on from the last checkpoint." in output
     assert "Traceback" not in output
     statuses = Counter(run.status for run in store.find())
     assert statuses["RUNNING"] == 0 and statuses["KILLED"] >= 2  # the step and the study
-    finish(*PROCESSES)
+    finish(*where)
     check_store(long_study)
 
 

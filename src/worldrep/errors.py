@@ -72,7 +72,8 @@ def _exit(sentence: str, code: int) -> None:
 def interrupt_on_sigterm() -> None:
     """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that open runs end as KILLED.
 
-    A SIGINT handler other than Python's own stays in place.
+    A SIGINT handler other than Python's own stays in place. An exception that Python drops, as it
+    does in destructors, is raised again.
     """
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _interrupt)
@@ -82,7 +83,7 @@ def interrupt_on_sigterm() -> None:
 
 
 def _repeat_interrupt(fault: Any) -> None:
-    """Interrupt again a little later if Python has dropped the exception, as in destructors."""
+    """Raise a dropped KeyboardInterrupt again, a little later."""
     if isinstance(fault.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, 0.05)
     else:

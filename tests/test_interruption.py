@@ -54,11 +54,26 @@ def main():
 main()
 """
 
+BEFORE_CLEANING_UP = """
+import os, signal, sys, time
+from worldrep.errors import one_sentence
+
+@one_sentence
+def main():
+    try:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        time.sleep(60)
+    finally:
+        os.rmdir(sys.executable)
+
+main()
+"""
+
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("code", [CUT_OFF, IN_A_DESTRUCTOR], ids=["query", "destructor"])
+@pytest.mark.parametrize("code", [CUT_OFF, IN_A_DESTRUCTOR, BEFORE_CLEANING_UP])
 def test_a_stop_at_an_awkward_moment_is_one_sentence(tmp_path, code, number):
-    """In the middle of a query, and in a destructor, where Python drops exceptions."""
+    """In a query, in a destructor, where Python drops it, and before an error in cleaning up."""
     command = [sys.executable, "-c", code, number]
     done = subprocess.run(
         command,

@@ -5,7 +5,8 @@ import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -49,7 +50,8 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         interrupt_on_sigterm()
         try:
-            function(*args, **kwargs)
+            with interrupt_preserved():
+                function(*args, **kwargs)
         except (InputError, StateError) as fault:
             _exit(f"Error: {fault}", 2 if isinstance(fault, InputError) else 1)
         except KeyboardInterrupt:
@@ -67,6 +69,20 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
 def _exit(sentence: str, code: int) -> None:
     print(sentence, file=sys.stderr)
     sys.exit(code)
+
+
+@contextmanager
+def interrupt_preserved() -> Iterator[None]:
+    """Raise KeyboardInterrupt again if an error in cleaning up after one has replaced it."""
+    try:
+        yield
+    except Exception as fault:
+        cause = fault.__context__
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__context__
+        if cause is not None:
+            raise cause from None
+        raise
 
 
 def interrupt_on_sigterm() -> None:

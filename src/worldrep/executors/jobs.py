@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 
-from worldrep.errors import InputError, StateError, first_line
+from worldrep.errors import InputError, StateError, first_line, interrupt_preserved
 from worldrep.settings import NO_CITIES, Settings
 from worldrep.tracking import Store, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
@@ -101,7 +101,7 @@ def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Out
     try:
         perform: Callable[[Store, Job, Send], str] = resolve_name(context.perform)
         report(Progress(job.title, 0, 1))
-        with redirect_stdout(LineWriter(report)):
+        with redirect_stdout(LineWriter(report)), interrupt_preserved():
             run_id = perform(store, job, report)
         report(Progress(job.title, 1, 1))
         result = store.get(run_id)

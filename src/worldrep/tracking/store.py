@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.errors import InputError, StateError
+from worldrep.errors import InputError, StateError, interrupt_preserved
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
@@ -271,7 +271,8 @@ def _finished(spec: RunSpec, run: StoredRun) -> TakenError:
 def _ended_on_error(run: OpenRun) -> Iterator[None]:
     """End the run as FAILED or KILLED when the block raises."""
     try:
-        yield
+        with interrupt_preserved():
+            yield
     except BaseException as fault:
         killed = isinstance(fault, KeyboardInterrupt | SystemExit)
         named = not killed and not isinstance(fault, TakenError)

@@ -12,14 +12,15 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint fast-test slow-test bench clean
 
+# Modules are compiled when they are first imported.
+INSTALL := $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --no-compile -c constraints.txt
+
 $(VENV)/runtime: requirements.txt constraints.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/development: $(VENV)/runtime
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+$(VENV)/development: requirements.txt constraints.txt pyproject.toml
+	$(INSTALL) -e ".[dev]"
 	touch $@
 
 demo: $(VENV)/runtime
@@ -35,10 +36,10 @@ lint: $(VENV)/development
 	lint-imports
 
 fast-test: $(VENV)/development
-	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
+	pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 slow-test: $(VENV)/development
-	OMP_NUM_THREADS=1 pytest -m slow -n $(SLOW_TEST_PROCESSES) --dist loadgroup
+	pytest -m slow -n $(SLOW_TEST_PROCESSES) --dist loadgroup
 
 test: lint fast-test slow-test
 

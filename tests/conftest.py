@@ -8,6 +8,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# Tests and the processes that they start compute on one core each, and add in the same order.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from worldrep.data.world import build_world
 
 hypothesis.settings.register_profile("worldrep", deadline=None, derandomize=True)
@@ -88,13 +91,12 @@ def synthetic(store_uri):
 
 
 @pytest.fixture
-def long_study(store_uri, monkeypatch):
+def long_study(store_uri):
     """The graph of a study that can be disturbed, in an empty store."""
     import drivers
 
     from worldrep.studies import expand, load_definition
 
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     Path("long.yaml").write_text(drivers.LONG)
     return expand(load_definition("long.yaml"))
 
@@ -104,10 +106,13 @@ def straight(new_store):
     """Weights of that study when nothing disturbs it."""
     import drivers
 
+    from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
+    from worldrep.studies.driver import run_study
+    from worldrep.tracking import Store
 
-    with new_store("straight") as (_, patch):
-        patch.setenv("OMP_NUM_THREADS", "1")
+    with new_store("straight"):
         Path("long.yaml").write_text(drivers.LONG)
-        drivers.finish()
-        return drivers.weights(expand(load_definition("long.yaml")))
+        graph = expand(load_definition("long.yaml"))
+        run_study(Store.connect(), graph, ExecutorOptions())
+        return drivers.weights(graph)

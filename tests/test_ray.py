@@ -59,7 +59,7 @@ def test_a_node_that_dies_costs_only_the_work_since_its_checkpoint(
 
     while base_run() is None:
         assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
+        time.sleep(0.2)
     run = base_run()
     assert run.status == "RUNNING"
     cluster.remove_node(node_of(run.claim.owner.pid, nodes), allow_graceful=False)
@@ -79,7 +79,7 @@ def test_ctrl_c_ends_the_workers_and_closes_their_runs(cluster, nodes, long_stud
     store = Store.connect()
     while not any(found.alive for found in store.find(stage="pretrain")):
         assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
+        time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
     assert process.returncode == 130, output

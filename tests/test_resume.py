@@ -58,7 +58,7 @@ def stored_checkpoints(folder):
 def kill_after(condition, process):
     """SIGKILL the process when the condition holds; whether it was still running then."""
     while process.poll() is None and not condition():
-        time.sleep(0.005)
+        time.sleep(0.02)
     alive = process.poll() is None
     if alive:
         process.send_signal(signal.SIGKILL)
@@ -73,13 +73,13 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(store_uri,
 
     delays = random.Random(0)
     kills = 0
-    for extra in (1, 5):
-        process = pretrain(*LONG, "--experiment", "killed")
-        kills += kill_after(lambda n=extra: stored_checkpoints(tmp_path) >= done + n, process)
-        pause = delays.uniform(2, 6)  # at any moment: while it starts, loads, trains or stores
+    process = pretrain(*LONG, "--experiment", "killed")
+    kills += kill_after(lambda: stored_checkpoints(tmp_path) > done, process)
+    for _ in range(2):
+        pause = delays.uniform(3, 7)  # at any moment: while it starts, loads, trains or stores
         started, process = time.time(), pretrain(*LONG, "--experiment", "killed")
         kills += kill_after(lambda s=started, p=pause: time.time() > s + p, process)
-    assert kills >= 3
+    assert kills >= 2
     output = finish(*LONG, "--experiment", "killed")
     assert "resumed after step" in output or "already done" in output
 
@@ -95,7 +95,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(store_uri,
 def test_a_polite_kill_closes_the_run_and_the_same_command_carries_it_on(store_uri, tmp_path):
     process = pretrain(*LONG)
     while process.poll() is None and stored_checkpoints(tmp_path) < 2:
-        time.sleep(0.01)
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode == 130 and "Traceback" not in errors

@@ -23,7 +23,7 @@ def wait_until(condition, process=None, seconds=120):
         assert time.time() < deadline, "waited in vain"
         if process is not None and process.poll() is not None:
             return False
-        time.sleep(0.02)
+        time.sleep(0.1)
     return True
 
 
@@ -50,7 +50,7 @@ def test_a_driver_killed_at_random_moments_leaves_one_run_for_each_step(long_stu
     moments = random.Random(0)
     kills = 0
     store = Store.connect()
-    for _ in range(3):
+    for _ in range(2):
         process = driver(*PROCESSES)
         pause = moments.uniform(3, 9)  # while it starts, trains, stores, evaluates
         begun = time.time()
@@ -63,7 +63,7 @@ def test_a_driver_killed_at_random_moments_leaves_one_run_for_each_step(long_stu
             open_runs = [r.name for r in store.find() if r.status == "RUNNING"]
             assert open_runs in ([], ["study long smoke"])  # the driver's own
         process.communicate()
-    assert kills >= 2
+    assert kills
     finish(*PROCESSES)
     check_store(long_study)
     assert_equal(weights(long_study), straight)

@@ -68,8 +68,7 @@ def wait_for_a_living_trial(name, process, finished):
 
 
 @pytest.fixture(autouse=True)
-def one_core(store_uri, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def space(store_uri):
     Path("space.yaml").write_text(SPACE)
 
 

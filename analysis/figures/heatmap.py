@@ -306,11 +306,12 @@ def _draw_image(axes: Axes, panel: Panel) -> None:
 
 def _cell_urls(figure: MarkedFigure, panel: Panel) -> NDArray[np.object_]:
     """The URL of each cell, with its numbers, its seeds, and its run if there is only one."""
-    seeds, runs = {}, {}
+    seeds: dict[tuple[str, str], list[str]] = {}
+    runs: dict[tuple[str, str], str] = {}
     if panel.details is not None:
-        cells = panel.details.groupby(["ft", "task"])
-        seeds = {cell: list(map(_seed_text, own.to_dict("records"))) for cell, own in cells}
-        runs = cells["run_id"].agg(_common_run)
+        for facts in panel.details.to_dict("records"):
+            seeds.setdefault((facts["ft"], facts["task"]), []).append(_seed_text(facts))
+        runs = panel.details.groupby(["ft", "task"])["run_id"].agg(_common_run).to_dict()
     urls = np.full(panel.values.shape, None, dtype=object)
     for (i, j), number in np.ndenumerate(panel.values.to_numpy()):
         row, column = cell = panel.values.index[i], panel.values.columns[j]

@@ -64,7 +64,7 @@ class Scatter(Chart):
         if self.front:
             self._plot_front(axes, shown[shown[self.front].astype(bool)].sort_values(self.x))
         if self.equal:
-            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_aspect("equal", adjustable="box" if self.x_limits else "datalim")
         for which in ["x"] * self.log_x + ["y"] * self.log_y:
             log_scale(axes, which)
         axes.autoscale_view()

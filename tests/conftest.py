@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+import pickle
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,17 +103,23 @@ def long_study(store_uri):
 
 
 @pytest.fixture(scope="session")
-def straight(new_store):
-    """Weights of that study when nothing disturbs it."""
+def straight(new_store, tmp_path_factory):
+    """Weights of that study when nothing disturbs it, computed by one of pytest's processes."""
     import drivers
+    from filelock import FileLock
 
     from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
     from worldrep.studies.driver import run_study
     from worldrep.tracking import Store
 
-    with new_store("straight"):
-        Path("long.yaml").write_text(drivers.LONG)
-        graph = expand(load_definition("long.yaml"))
-        run_study(Store.connect(), graph, ExecutorOptions())
-        return drivers.weights(graph)
+    folder = tmp_path_factory.getbasetemp()
+    shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "straight.pickle"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            with new_store("straight"):
+                Path("long.yaml").write_text(drivers.LONG)
+                graph = expand(load_definition("long.yaml"))
+                run_study(Store.connect(), graph, ExecutorOptions())
+                shared.write_bytes(pickle.dumps(drivers.weights(graph)))
+        return pickle.loads(shared.read_bytes())

@@ -30,11 +30,24 @@ def apply(diff: str, tree: Path) -> None:
         path.write_text(text.replace(old, new))
 
 
-def run(arguments: list[str], tree: Path) -> None:
+# Commands one after the other in one process, which imports torch once.
+COMMANDS = """
+import runpy, shlex, sys
+for line in sys.argv[1].splitlines():
+    _, _, module, *arguments = shlex.split(line)
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def run(tree: Path, code: str, *arguments: str) -> None:
     environment = os.environ | {"PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}"}
-    ended = subprocess.run(
-        [sys.executable, *arguments], cwd=tree, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
@@ -51,7 +64,6 @@ def test_the_example_works(heading, store_uri, tmp_path):
         elif path:
             (tree / path[1]).write_text(block)
         elif language == "python":
-            run(["-c", block], tree)
+            run(tree, block)
         else:
-            for line in block.splitlines():
-                run(line.split()[1:], tree)
+            run(tree, COMMANDS, block)

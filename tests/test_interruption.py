@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from worldrep.tracking import Store
+
 CUT_OFF = """
 import os, signal, sys
 from sqlalchemy import create_engine
@@ -54,6 +56,28 @@ def main():
 main()
 """
 
+WHEN_A_RUN_IS_CREATED = """
+import os, signal, sys
+from worldrep.errors import one_sentence
+from worldrep.tracking import RunSpec, Store
+
+@one_sentence
+def main():
+    store = Store.connect()
+    create = store.client.create_run
+
+    def stopped(*args, **kwargs):
+        run = create(*args, **kwargs)
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        return run
+
+    store.client.create_run = stopped
+    with store.run(RunSpec("pretrain", "pretrain pt1", "f1", {})):
+        raise RuntimeError("not stopped")
+
+main()
+"""
+
 BEFORE_CLEANING_UP = """
 import os, signal, sys, time
 from worldrep.errors import one_sentence
@@ -71,9 +95,11 @@ main()
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("code", [CUT_OFF, IN_A_DESTRUCTOR, BEFORE_CLEANING_UP])
-def test_a_stop_at_an_awkward_moment_is_one_sentence(tmp_path, code, number):
-    """In a query, in a destructor, where Python drops it, and before an error in cleaning up."""
+@pytest.mark.parametrize(
+    "code", [CUT_OFF, IN_A_DESTRUCTOR, WHEN_A_RUN_IS_CREATED, BEFORE_CLEANING_UP]
+)
+def test_a_stop_at_an_awkward_moment_is_one_sentence(store_uri, tmp_path, code, number):
+    """Python drops it in a destructor, and an error in cleaning up replaces it."""
     command = [sys.executable, "-c", code, number]
     done = subprocess.run(
         command,
@@ -83,4 +109,5 @@ def test_a_stop_at_an_awkward_moment_is_one_sentence(tmp_path, code, number):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert done.returncode == 130
+    assert "RUNNING" not in {run.status for run in Store.connect().find()}
     assert done.stderr == "Interrupted: the same command goes on from the last checkpoint.\n"

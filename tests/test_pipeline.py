@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
+from mlflow.projects.utils import load_project
 
-from entrypoints import evaluate, extract, finetune, main, pretrain
+from entrypoints import evaluate, extract, finetune, main, pretrain, sweep
 from worldrep.data.sets import _maker
 from worldrep.evaluation.representations import load_representations
 from worldrep.model.qwen2 import load_model
@@ -291,19 +293,42 @@ def mlflow_run(clone, entry, *parameters, code=0):
     return result.stdout + result.stderr
 
 
-@pytest.mark.slow
-def test_mlflow_run_serves_every_entry_point(store_uri, clone, monkeypatch):
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    mlflow_run(clone, "pretrain")
-    mlflow_run(clone, "finetune", "ft=ftwb1-3")
-    (tuned,) = runs(stage="finetune")
-    mlflow_run(clone, "evaluate", f"run_id={tuned.id}")
-    mlflow_run(clone, "extract", "model=pt1_ftwb1-3", "layers=all")
-    assert "best: trial 0" in mlflow_run(clone, "sweep", "ft=ftwb1-3", "n_trials=1")
+def test_the_commands_of_mlproject_run(store_uri):
+    """The commands that `mlflow run` makes of parameters, without the processes that it starts."""
+
+    def done(entry, command, **parameters):
+        point = load_project(ROOT).get_entry_point(entry)
+        line = point.compute_command({"scale": "smoke", **parameters}, None)
+        _, _, module, *arguments = shlex.split(line)
+        assert module == command.__name__
+        return run(command, *arguments)
+
+    done("pretrain", pretrain, epochs="1")
+    done("finetune", finetune, ft="ftwb1-3")
+    done("evaluate", evaluate, model="pt1_ftwb1-3")
+    done("extract", extract, model="pt1_ftwb1-3", layers="all")
+    assert "best: trial 0" in done("sweep", sweep, ft="ftwb1-3", n_trials="1")
     stages = {found.tags.get("worldrep.stage"): found.status for found in runs()}
     known = ("pretrain", "finetune", "evaluate", "extract", "sweep")
     assert stages == dict.fromkeys(known, "FINISHED")
-    assert len(runs(stage="pretrain")) == 1
+    assert len(runs(stage="pretrain")) == 2  # with one epoch, and as the base
+
+
+def test_a_training_that_fails_leaves_a_failed_run_and_one_sentence(store_uri):
+    message = run(pretrain, *SMOKE, "--learning_rate", "1e30", code=1)
+    assert "the loss is" in message and "Traceback" not in message
+    (failed,) = runs(stage="pretrain")
+    assert failed.status == "FAILED" and "at step" in failed.tags["worldrep.error"]
+
+
+@pytest.mark.slow
+def test_mlflow_run_serves_training_and_evaluation(store_uri, clone, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    mlflow_run(clone, "finetune", "ft=ftwb1-3")
+    (tuned,) = runs(stage="finetune")
+    mlflow_run(clone, "evaluate", f"run_id={tuned.id}")
+    stages = {found.tags.get("worldrep.stage"): found.status for found in runs()}
+    assert stages == dict.fromkeys(("pretrain", "finetune", "evaluate"), "FINISHED")
     message = mlflow_run(clone, "finetune", "ft=ftwb1-9", code=1)
     assert "Error: unknown ft 'ftwb1-9'" in message and "Traceback" not in message
     client = MlflowClient()

@@ -20,18 +20,15 @@ def cluster():
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster
     cluster.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes(cluster):
-    added = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    yield added
-    for node in added:
-        if node in cluster.worker_nodes:
-            cluster.remove_node(node)
+    return [cluster.add_node(num_cpus=1) for _ in range(2)]
 
 
 def on_ray(cluster, *arguments):
@@ -45,6 +42,25 @@ def node_of(pid, nodes):
         if above & {info.process.pid for info in node.all_processes["raylet"]}:
             return node
     raise AssertionError(f"process {pid} runs on no node")
+
+
+def test_ctrl_c_ends_the_workers_and_closes_their_runs(cluster, nodes, long_study):
+    process = on_ray(cluster, "--workers", "1")
+    store = Store.connect()
+    while not any(found.alive for found in store.find(stage="pretrain")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    assert sorted(found.status for found in store.find()) == ["KILLED", "KILLED"]
+
+
+def test_a_worker_that_fits_nowhere_is_one_sentence(cluster, nodes, long_study):
+    process = on_ray(cluster, "--cpus", "64")
+    output, _ = process.communicate()
+    assert process.returncode == 2 and "no node of the cluster has room" in output
+    assert output.count("\n") == 1 and Store.connect().find() == []
 
 
 def test_a_node_that_dies_costs_only_the_work_since_its_checkpoint(
@@ -72,22 +88,3 @@ def test_a_node_that_dies_costs_only_the_work_since_its_checkpoint(
     counts = Counter(found.fingerprint for found in runs if found.fingerprint in long_study.steps)
     assert counts == dict.fromkeys(long_study.steps, 1)
     assert_equal(weights(long_study), straight)
-
-
-def test_ctrl_c_ends_the_workers_and_closes_their_runs(cluster, nodes, long_study):
-    process = on_ray(cluster, "--workers", "1")
-    store = Store.connect()
-    while not any(found.alive for found in store.find(stage="pretrain")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate()
-    assert process.returncode == 130, output
-    assert sorted(found.status for found in store.find()) == ["KILLED", "KILLED"]
-
-
-def test_a_worker_that_fits_nowhere_is_one_sentence(cluster, nodes, long_study):
-    process = on_ray(cluster, "--cpus", "64")
-    output, _ = process.communicate()
-    assert process.returncode == 2 and "no node of the cluster has room" in output
-    assert output.count("\n") == 1 and Store.connect().find() == []

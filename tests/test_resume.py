@@ -92,20 +92,6 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(store_uri,
     )
 
 
-def test_a_polite_kill_closes_the_run_and_the_same_command_carries_it_on(store_uri, tmp_path):
-    process = pretrain(*LONG)
-    while process.poll() is None and stored_checkpoints(tmp_path) < 2:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate()
-    assert process.returncode == 130 and "Traceback" not in errors
-    store = Store.connect()
-    (run,) = store.find(stage="pretrain")
-    assert run.status == "KILLED"
-    assert f"{run.name}: resumed after step" in finish(*LONG)
-    assert [r.status for r in store.find(stage="pretrain")] == ["FINISHED"]
-
-
 def test_two_processes_give_the_curve_of_one_and_log_once(store_uri):
     output = finish("--scale", "smoke", "--experiment", "one")
     assert output.count("\n") == 1 and "done, run" in output
@@ -123,12 +109,3 @@ def test_two_processes_give_the_curve_of_one_and_log_once(store_uri):
     assert [loss for _, loss in together] == pytest.approx([loss for _, loss in alone], rel=1e-4)
     for name, value in weights.items():
         assert value.allclose(shared_weights[name], rtol=1e-3, atol=1e-4)
-
-
-def test_a_training_that_fails_leaves_a_failed_run_and_one_sentence(store_uri):
-    process = pretrain("--scale", "smoke", "--learning_rate", "1e30")
-    _, errors = process.communicate()
-    assert process.returncode == 1
-    assert "the loss is" in errors and "Traceback" not in errors
-    (run,) = Store.connect().find(stage="pretrain")
-    assert run.status == "FAILED" and "at step" in run.tags["worldrep.error"]

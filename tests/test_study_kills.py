@@ -125,18 +125,3 @@ def test_shards_side_by_side_make_the_whole(long_study):
     done = "\n".join(outputs).count(": done in")
     assert done == len(long_study.steps), "\n".join(outputs)  # each by one of the three
     assert len(Store.connect().find(stage="summary")) == 3
-
-
-def test_a_single_shard_borrows_its_base_and_leaves_the_rest(long_study):
-    from worldrep.studies import Shard
-
-    (base,) = [f for f, step in long_study.steps.items() if not step.needs]
-    index = next(i for i in (1, 2, 3) if base not in Shard(i, 3).steps_of(long_study))
-    finish("--shard", f"{index}/3")
-    store = Store.connect()
-    finished = {r.fingerprint for r in store.find() if r.status == "FINISHED"}
-    assert finished & set(long_study.steps) == Shard(index, 3).steps_of(long_study) | {base}
-    (study,) = store.find(stage="study")
-    assert study.status == "SCHEDULED"  # it goes on when the other shards come
-    finish()
-    check_store(long_study)

@@ -137,6 +137,18 @@ def test_the_driver_that_ends_last_enters_what_all_have_done(two, monkeypatch):
     assert study_run.metrics["study/done"] == len(graph.steps)
 
 
+def test_a_single_shard_borrows_its_base_and_leaves_the_rest(two):
+    graph = graph_of("two.yaml")
+    (base,) = [f for f, step in graph.steps.items() if step.title == "pretrain pt1 seed42"]
+    shard = next(s for s in (Shard(1, 2), Shard(2, 2)) if base not in s.steps_of(graph))
+    run(*two, "--shard", f"{shard.index}/{shard.count}")
+    finished = {r.fingerprint for r in runs() if r.status == "FINISHED"}
+    assert finished & set(graph.steps) == shard.steps_of(graph) | {base}
+    assert runs(stage="study")[0].status == "SCHEDULED"  # it goes on when the other shard comes
+    run(*two)
+    assert runs(stage="study")[0].status == "FINISHED"
+
+
 def test_status_and_plan_tell_the_truth_and_write_nothing(two):
     run("--name", "two.yaml", "--seeds", "1")
     before = [(r.id, r.status) for r in runs()]

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.errors import InputError, StateError, interrupt_preserved
+from worldrep.errors import DelayedInterrupts, InputError, StateError, interrupt_preserved
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
@@ -148,11 +148,13 @@ class Store:
         launched: `mlflow run` was started for this work, and the run that it created is used.
         Raises TakenError as `claim` does, StateError if the store failed.
         """
-        run = self.claim(spec, launched=launched)
         try:
-            with _ended_on_error(run):
-                yield run
-                run.close("FINISHED")
+            with DelayedInterrupts() as interrupts:
+                run = self.claim(spec, launched=launched)
+                with _ended_on_error(run):
+                    interrupts.release()
+                    yield run
+                    run.close("FINISHED")
         except MlflowException as fault:
             raise StateError(
                 f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "
@@ -161,14 +163,16 @@ class Store:
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run; TakenError if another is, or has finished it."""
-        run_id, number = self._claim(spec, launched)
-        run = OpenRun(self.client, run_id, number)
-        with _ended_on_error(run):
-            if run.resumed:  # a new run was created with both
-                self.adopt(run_id, spec.parent)
-                run.tags(spec.all_tags)
-            if spec.settings:
-                run.settings(spec.settings)
+        with DelayedInterrupts() as interrupts:
+            run_id, number = self._claim(spec, launched)
+            run = OpenRun(self.client, run_id, number)
+            with _ended_on_error(run):
+                interrupts.release()
+                if run.resumed:  # a new run was created with both
+                    self.adopt(run_id, spec.parent)
+                    run.tags(spec.all_tags)
+                if spec.settings:
+                    run.settings(spec.settings)
         return run
 
     def close_dead(

@@ -1,12 +1,10 @@
-"""A study of 16 simulated models with four workers, on SQLite and on a team's server."""
+"""A study of 16 simulated models with four workers on a team's server."""
 
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,7 +45,7 @@ def graph():
     return large_study(MODELS, SEEDS)
 
 
-def run_and_check(graph):
+def test_four_workers_on_a_server_do_every_step_once(server_uri, graph):
     """Every step is done once and summarized over its seeds; the second time nothing is done."""
     store = Store.connect()
     result = run_study(store, graph, FOUR_WORKERS)
@@ -80,16 +78,6 @@ def check_summaries(graph, runs):
     for run in summaries:
         counts = {v for name, v in run.metrics.items() if name.endswith("/n_over_seeds")}
         assert counts == {SEEDS}, run.name
-
-
-def test_four_workers_on_sqlite_do_every_step_once(store_uri, graph):
-    run_and_check(graph)
-    with closing(sqlite3.connect(store_uri.removeprefix("sqlite:///"))) as connection:
-        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
-
-
-def test_four_workers_on_a_server_do_every_step_once(server_uri, graph):
-    run_and_check(graph)
 
 
 CLAIMER = """

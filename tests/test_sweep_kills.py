@@ -104,7 +104,8 @@ def database():
 
 
 @pytest.mark.xdist_group("ray")  # one Ray cluster at a time
-def test_the_trial_of_a_killed_ray_worker_is_done_again_on_postgresql(database):
+def test_the_trial_of_a_killed_ray_worker_is_done_again_on_postgresql(database, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     process = sweep(
         "--n_trials", "3", "--name", "two", "--executor", "ray", "--workers", "2",
         "--storage", database,

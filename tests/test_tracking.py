@@ -3,10 +3,12 @@
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import closing
 
 import pytest
 
@@ -172,6 +174,8 @@ def test_of_processes_that_start_together_on_a_new_store_one_gets_the_work(store
     assert answers == ["mine", "taken", "taken", "taken"]
     assert [claimer.wait() for claimer in claimers] == [0] * 4
     assert [run.status for run in Store.connect().find(fingerprint="f1")] == ["FINISHED"]
+    with closing(sqlite3.connect(store_uri.removeprefix("sqlite:///"))) as connection:
+        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
 def launch(store, experiment_id):

@@ -27,6 +27,14 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def coarse_figures():
+    """Figures have few pixels, which take a sixth of the time of drawing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analysis.figures.page.DPI", 40)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_sources():
     """Child processes of the tests import this tree, installed or not."""
     root = Path(__file__).parents[1]

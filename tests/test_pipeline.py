@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.projects.utils import load_project
 
-from entrypoints import evaluate, extract, finetune, main, pretrain, sweep
+from entrypoints import evaluate, extract, finetune, main, pretrain, study, sweep
 from worldrep.data.sets import _maker
 from worldrep.evaluation.representations import load_representations
 from worldrep.model.qwen2 import load_model
@@ -220,7 +220,8 @@ def test_a_study_starts_from_its_own_base(store_uri):
     run(main, *two, "--epochs", "1")
     (base,), (tuned,) = runs(stage="pretrain"), runs(stage="finetune")
     assert tuned.tags["worldrep.base_run_id"] == base.id
-    run(main, *two)  # its evaluations are newer, but not those of the study with one epoch
+    # These evaluations are newer, but not those of the study with one epoch.
+    run(study, "--name", "two.yaml", *SMOKE)
     Path("figures/exp1_heatmaps/values.csv").unlink()
     again = run(main, *two, "--epochs", "1")
     values = pd.read_csv("figures/exp1_heatmaps/values.csv")
@@ -322,13 +323,11 @@ def test_a_training_that_fails_leaves_a_failed_run_and_one_sentence(store_uri):
 
 
 @pytest.mark.slow
-def test_mlflow_run_serves_training_and_evaluation(store_uri, clone, monkeypatch):
+def test_mlflow_run_trains_and_refuses_a_wrong_name(store_uri, clone, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     mlflow_run(clone, "finetune", "ft=ftwb1-3")
-    (tuned,) = runs(stage="finetune")
-    mlflow_run(clone, "evaluate", f"run_id={tuned.id}")
     stages = {found.tags.get("worldrep.stage"): found.status for found in runs()}
-    assert stages == dict.fromkeys(("pretrain", "finetune", "evaluate"), "FINISHED")
+    assert stages == dict.fromkeys(("pretrain", "finetune"), "FINISHED")
     message = mlflow_run(clone, "finetune", "ft=ftwb1-9", code=1)
     assert "Error: unknown ft 'ftwb1-9'" in message and "Traceback" not in message
     client = MlflowClient()
@@ -342,8 +341,8 @@ def test_mlflow_run_main_draws_the_heatmaps(store_uri, clone, monkeypatch):
     mlflow_run(clone, "main")
     figures = clone / "figures" / "exp1_heatmaps"
     assert (figures / "ftwb1_seed42.png").stat().st_size > 10_000
-    (study,) = runs(stage="study")
-    assert study.status == "FINISHED"
-    children = [r for r in runs() if r.tags.get("mlflow.parentRunId") == study.id]
+    (parent,) = runs(stage="study")
+    assert parent.status == "FINISHED"
+    children = [r for r in runs() if r.tags.get("mlflow.parentRunId") == parent.id]
     assert len(children) == 3 * 10 + 1  # steps, and the analysis
     assert len(runs(stage="analysis")) == 1

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 
 class InputError(ValueError):
@@ -106,37 +106,28 @@ def _repeat_interrupt(fault: Any) -> None:
         sys.__unraisablehook__(fault)
 
 
-class DelayedInterrupts:
-    """Delay KeyboardInterrupt until the block ends or `release` is called.
+_delayed: list[list[int]] = []  # for each block of `interrupts_delayed`, the signals in it
 
-    For the moment between the beginning of work and the code that ends it. A second interrupt is
-    raised at once. It has an effect where `interrupt_on_sigterm` was called.
+
+@contextmanager
+def interrupts_delayed() -> Iterator[None]:
+    """Delay KeyboardInterrupt until the block ends; a second one is raised at once.
+
+    For the moment between the beginning of work and the code that ends it. It has an effect where
+    `interrupt_on_sigterm` was called.
     """
-
-    count = 0  # of blocks that were entered
-    pending = 0  # the number of the delayed signal
-
-    def __enter__(self) -> Self:
-        self.holds = True
-        DelayedInterrupts.count += 1
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """End the delay; raise KeyboardInterrupt if one was delayed."""
-        DelayedInterrupts.count -= self.holds
-        self.holds = False
-        if DelayedInterrupts.pending and not DelayedInterrupts.count:
-            _interrupt(DelayedInterrupts.pending, None)
+    _delayed.append([])
+    try:
+        yield
+    finally:
+        for signum in _delayed.pop():
+            _interrupt(signum, None)
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    if DelayedInterrupts.count and not DelayedInterrupts.pending:
-        DelayedInterrupts.pending = signum
+    if _delayed and not any(_delayed):
+        _delayed[-1].append(signum)
         return
-    DelayedInterrupts.pending = 0
     if signum == signal.SIGTERM:
         signal.signal(signum, signal.SIG_IGN)  # a second one must not disturb closing the run
     # An interrupted query loses its connection, which SQLAlchemy would log with a traceback.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from worldrep.errors import DelayedInterrupts, StateError, first_line
+from worldrep.errors import StateError, first_line, interrupts_delayed
 from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, Scheduler, StepState, read_states
@@ -63,7 +63,7 @@ def run_study(
     executor = open_executor(options, store, display.report)
     driver: StudyDriver | None = None
     try:
-        with DelayedInterrupts():
+        with interrupts_delayed():
             study_run = StudyRun(store, graph, launched=launched)
             scheduler = Scheduler(graph, states, study_run.run_id, mine)
             driver = StudyDriver(study_run, scheduler, executor, display)

@@ -11,7 +11,7 @@ import random
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.errors import DelayedInterrupts, InputError, StateError, interrupt_preserved
+from worldrep.errors import InputError, StateError, interrupt_preserved, interrupts_delayed
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
@@ -149,12 +149,12 @@ class Store:
         Raises TakenError as `claim` does, StateError if the store failed.
         """
         try:
-            with DelayedInterrupts() as interrupts:
-                run = self.claim(spec, launched=launched)
-                with _ended_on_error(run):
-                    interrupts.release()
-                    yield run
-                    run.close("FINISHED")
+            with ExitStack() as ended:
+                with interrupts_delayed():
+                    run = self.claim(spec, launched=launched)
+                    ended.enter_context(_ended_on_error(run))
+                yield run
+                run.close("FINISHED")
         except MlflowException as fault:
             raise StateError(
                 f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "
@@ -163,16 +163,15 @@ class Store:
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run; TakenError if another is, or has finished it."""
-        with DelayedInterrupts() as interrupts:
-            run_id, number = self._claim(spec, launched)
-            run = OpenRun(self.client, run_id, number)
-            with _ended_on_error(run):
-                interrupts.release()
-                if run.resumed:  # a new run was created with both
-                    self.adopt(run_id, spec.parent)
-                    run.tags(spec.all_tags)
-                if spec.settings:
-                    run.settings(spec.settings)
+        with ExitStack() as ended:
+            with interrupts_delayed():
+                run = OpenRun(self.client, *self._claim(spec, launched))
+                ended.enter_context(_ended_on_error(run))
+            if run.resumed:  # a new run was created with both
+                self.adopt(run.id, spec.parent)
+                run.tags(spec.all_tags)
+            if spec.settings:
+                run.settings(spec.settings)
         return run
 
     def close_dead(

@@ -1,4 +1,4 @@
-# make demo: everything from nothing to a heatmap; make test: every test.
+# make demo: everything from nothing to a heatmap; make test: what CI runs.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Compiled modules are kept: many tests start processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint fast-test slow-test bench clean
+.PHONY: demo test lint fast-test slow-test endure bench clean
 
 # Modules are compiled when they are first imported.
 INSTALL := $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --no-compile -c constraints.txt
@@ -36,10 +36,13 @@ lint: $(VENV)/development
 	lint-imports
 
 fast-test: $(VENV)/development
-	pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
+	pytest -m "not slow and not endure" -n $(TEST_PROCESSES) --dist loadfile
 
 slow-test: $(VENV)/development
-	pytest -m slow -n $(SLOW_TEST_PROCESSES) --dist loadgroup
+	pytest -m "slow and not endure" -n $(SLOW_TEST_PROCESSES) --dist loadgroup
+
+endure: $(VENV)/development
+	pytest -m endure
 
 test: lint fast-test slow-test
 

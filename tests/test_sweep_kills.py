@@ -103,6 +103,7 @@ def database():
         yield uri
 
 
+@pytest.mark.endure
 @pytest.mark.xdist_group("ray")  # one Ray cluster at a time
 def test_the_trial_of_a_killed_ray_worker_is_done_again_on_postgresql(database, monkeypatch):
     monkeypatch.setenv("RAY_worker_niceness", "0")

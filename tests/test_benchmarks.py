@@ -51,7 +51,7 @@ COMMANDS = [
     ),
     pytest.param("tracking", [*SMOKE, "--steps", "8"], 1, marks=SLOW),
     pytest.param("study", ["--models", "4", "--workers", "1"], 1, marks=SLOW),
-    pytest.param("analysis", [], 1, marks=SLOW),
+    pytest.param("analysis", [], 1, marks=pytest.mark.endure),
 ]  # fmt: skip
 
 

@@ -105,6 +105,7 @@ def test_a_polite_stop_closes_every_run(long_study, stop, where):
     check_store(long_study)
 
 
+@pytest.mark.endure
 def test_when_the_driver_that_keeps_the_studys_run_dies_the_other_takes_it(long_study):
     first = driver()
     store = Store.connect()

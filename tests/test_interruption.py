@@ -78,6 +78,9 @@ def main():
 main()
 """
 
+KILL = "os.kill(os.getpid(), getattr(signal, sys.argv[1]))"
+TWICE = WHEN_A_RUN_IS_CREATED.replace(KILL, f"{KILL}; {KILL}")
+
 BEFORE_CLEANING_UP = """
 import os, signal, sys, time
 from worldrep.errors import one_sentence
@@ -96,10 +99,12 @@ main()
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize(
-    "code", [CUT_OFF, IN_A_DESTRUCTOR, WHEN_A_RUN_IS_CREATED, BEFORE_CLEANING_UP]
+    "code",
+    [CUT_OFF, IN_A_DESTRUCTOR, WHEN_A_RUN_IS_CREATED, TWICE, BEFORE_CLEANING_UP],
+    ids=["query", "destructor", "creation of a run", "twice in it", "cleaning up"],
 )
 def test_a_stop_at_an_awkward_moment_is_one_sentence(store_uri, tmp_path, code, number):
-    """Python drops it in a destructor, and an error in cleaning up replaces it."""
+    """During a query, in a destructor, while a run is created, before an error in cleaning up."""
     command = [sys.executable, "-c", code, number]
     done = subprocess.run(
         command,
@@ -109,5 +114,7 @@ def test_a_stop_at_an_awkward_moment_is_one_sentence(store_uri, tmp_path, code, 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert done.returncode == 130
-    assert "RUNNING" not in {run.status for run in Store.connect().find()}
+    created = code == WHEN_A_RUN_IS_CREATED or (code == TWICE and number == "SIGTERM")
+    if code != TWICE or created:
+        assert [run.status for run in Store.connect().find()] == ["KILLED"] * created
     assert done.stderr == "Interrupted: the same command goes on from the last checkpoint.\n"

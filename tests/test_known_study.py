@@ -77,7 +77,7 @@ def forgotten(model: ModelName, task: str) -> float:
     return 0.8 * (1 - max(affinity(own, task) for own in model.tasks))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session")  # pytest-xdist may run tests of other files in between
 def study(new_store):
     """The tracking URI of a store that holds the study."""
     with new_store("exp1") as (uri, patch):

@@ -46,7 +46,7 @@ def node_of(pid, nodes):
     raise AssertionError(f"process {pid} runs on no node")
 
 
-def test_ctrl_c_ends_the_workers_and_closes_their_runs(cluster, nodes, long_study):
+def test_sigterm_ends_the_workers_and_closes_their_runs(cluster, nodes, long_study):
     process = on_ray(cluster, "--workers", "1")
     store = Store.connect()
     while not any(found.alive for found in store.find(stage="pretrain")):
@@ -65,6 +65,7 @@ def test_a_worker_that_fits_nowhere_is_one_sentence(cluster, nodes, long_study):
     assert output.count("\n") == 1 and Store.connect().find() == []
 
 
+# Last: the nodes are shared, and this test removes one.
 def test_a_node_that_dies_costs_only_the_work_since_its_checkpoint(
     cluster, nodes, long_study, straight
 ):

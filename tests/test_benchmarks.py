@@ -89,7 +89,7 @@ def test_all_row_sets_shrink_with_the_training_set():
     assert sizes == (10_000, 1_000, 1)
 
 
-def test_the_rate_of_data_is_rows_by_seconds(short):
+def test_the_rate_of_data_is_rows_by_seconds():
     settings = data.of_size("smoke", 32)
     row = data.measure(settings, world_of(settings), "inside", 2)
     assert row["task"] == "inside" and row["rows"] > 32

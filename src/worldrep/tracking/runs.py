@@ -20,6 +20,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from worldrep.errors import interrupt_preserved
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
 from worldrep.training.checkpoint import MANIFEST
 
@@ -198,9 +199,10 @@ class OpenRun:
         """Send the buffered metrics; if not required, keep them after a failure for the next."""
         self._flushed = time.monotonic()
         try:
-            while self._points:
-                self._client.log_batch(self.id, metrics=self._points[:BATCH_POINTS])
-                del self._points[:BATCH_POINTS]
+            with interrupt_preserved():
+                while self._points:
+                    self._client.log_batch(self.id, metrics=self._points[:BATCH_POINTS])
+                    del self._points[:BATCH_POINTS]
         except MlflowException:
             if required:
                 raise

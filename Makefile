@@ -2,9 +2,9 @@
 
 PYTHON ?= python3.11
 VENV := .venv
-TEST_PROCESSES := 2
-# Slow tests also wait for processes that they start.
-SLOW_TEST_PROCESSES := 3
+# One more than the two cores of CI, because slow tests also wait for processes that they start.
+TEST_PROCESSES := 3
+PYTEST := pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Compiled modules are kept: many tests start processes.
@@ -36,15 +36,16 @@ lint: $(VENV)/development
 	lint-imports
 
 fast-test: $(VENV)/development
-	pytest -m "not slow and not endure" -n $(TEST_PROCESSES) --dist loadfile
+	$(PYTEST) -m "not slow and not endure"
 
 slow-test: $(VENV)/development
-	pytest -m "slow and not endure" -n $(SLOW_TEST_PROCESSES) --dist loadgroup
+	$(PYTEST) -m "slow and not endure"
 
 endure: $(VENV)/development
 	pytest -m endure
 
-test: lint fast-test slow-test
+test: lint
+	$(PYTEST) -m "not endure"
 
 bench: $(VENV)/runtime
 	for name in data training inference tracking study; do \

@@ -19,6 +19,17 @@ hypothesis.settings.register_profile("worldrep", deadline=None, derandomize=True
 hypothesis.settings.load_profile("worldrep")
 
 
+def pytest_itemcollected(item):
+    """Run the fast tests of a file in one process, with their fixtures."""
+    if not item.get_closest_marker("slow"):
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_modifyitems(items):
+    """Run slow tests first, so that none is left alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Row sets of the tests are kept apart from the user's."""

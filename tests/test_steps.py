@@ -126,10 +126,12 @@ def test_what_stands_in_the_way_of_a_graph(device, processes, accumulation, obst
     assert graph_obstacle(settings, accelerator) == obstacle
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("loss", ["full", "answer"])
-def test_static_steps_train_like_packed_ones(loss):
+def test_static_steps_train_like_packed_ones(loss, optimizer):
     """Epochs end with a smaller batch, so that there are rows to leave out."""
-    assert_same_training(static(loss=loss), eager(loss=loss, compute="packed"))
+    how = {"loss": loss, "optimizer": optimizer}
+    assert_same_training(static(**how), eager(compute="packed", **how))
 
 
 def test_a_static_batch_holds_the_rows_and_their_weights():
@@ -161,8 +163,9 @@ def test_the_mean_loss_is_that_of_all_steps_since_the_last_reading():
     assert three.read()["train/loss"] == pytest.approx(np.mean(singly), rel=1e-6)
 
 
-def test_a_static_step_with_a_bad_loss_is_named_and_not_taken():
-    steps, training, feed = static()
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_static_step_with_a_bad_loss_is_named_and_not_taken(optimizer):
+    steps, training, feed = static(optimizer=optimizer)
     take_all(steps, feed, 2)
     before = weights(training)
     with torch.no_grad():
@@ -176,21 +179,23 @@ def test_a_static_step_with_a_bad_loss_is_named_and_not_taken():
     assert all(torch.equal(before[n], after[n]) for n in before if n != "lm_head.weight")
 
 
-def test_a_static_training_goes_on_from_a_saved_state(tmp_path):
-    steps, training, feed = static()
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_static_training_goes_on_from_a_saved_state(tmp_path, optimizer):
+    steps, training, feed = static(optimizer=optimizer)
     take_all(steps, feed, 4)
     state = training.state_dict()
     folder = write_checkpoint(tmp_path, training.step, training.plain, state)
     expected = take_all(steps, feed, 3)
-    again, feed = begin()
+    again, feed = begin(optimizer=optimizer)
     again.load_checkpoint(read_checkpoint(folder))
     for found, numbers in zip(take_all(StaticSteps(again, feed), feed, 3), expected, strict=True):
         assert found == pytest.approx(numbers, rel=1e-6)
 
 
-def test_steps_that_are_stopped_leave_all_as_it_was():
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_steps_that_are_stopped_leave_all_as_it_was(optimizer):
     """What is done before a capture, after steps that have filled the optimizer's state."""
-    steps, training, feed = static()
+    steps, training, feed = static(optimizer=optimizer)
     take_all(steps, feed, 2)
     before = {name: value.clone() for name, value in training.state_dict().items()}
     then = weights(training)
@@ -209,12 +214,15 @@ def test_a_graph_needs_cuda(compute):
 
 
 @needs_cuda
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("compute", ["graph", "compile"])
-def test_captured_steps_train_like_plain_ones(compute):
-    training, feed = begin(compute=compute)
+def test_captured_steps_train_like_plain_ones(compute, optimizer):
+    training, feed = begin(compute=compute, optimizer=optimizer)
     steps = steps_of(training, feed)
     assert isinstance(steps, StaticSteps)
-    assert_same_training((steps, training, feed), eager(compute="plain"), rtol=1e-2, atol=1e-4)
+    assert_same_training(
+        (steps, training, feed), eager(compute="plain", optimizer=optimizer), rtol=1e-2, atol=1e-4
+    )
 
 
 @needs_cuda

@@ -128,6 +128,13 @@ def test_the_command_that_trains_a_model_names_its_strategy():
         ("pt1_ftwb1-1+freeze", {"trained_part": "head"}, "trained_part='head' is not one of"),
         ("pt1_ftwb1-1+l2sp", {"l2sp_pull": float("nan")}, "l2sp_pull=nan is not a finite number"),
         ("pt1_ftwb1-1+l2sp", {"l2sp_pull": -1.0}, "l2sp_pull=-1.0 is too small"),
+        ("pt1", {"optimizer": "mouon"}, "unknown optimizer 'mouon' (did you mean 'muon'?)"),
+        ("pt1", {"muon_learning_rate": 0.1}, "muon_learning_rate is read by optimizer=muon alone"),
+        (
+            "pt1_ftwb1-1+freeze",
+            {"optimizer": "muon", "trained_part": "embeddings"},
+            "trained_part=embeddings trains none; use optimizer=adamw",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_said(name, overrides, message):
@@ -315,12 +322,13 @@ def test_replayed_rows_are_those_of_the_bases_training_and_enter_the_fingerprint
 # With everything else
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, strategy):
-    straight = weights(tune(tmp_path / "straight", strategy))
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, strategy, optimizer):
+    straight = weights(tune(tmp_path / "straight", strategy, optimizer=optimizer))
     with pytest.raises(Stopped):
-        tune(tmp_path / "stopped", strategy, StoppingRecorder)
-    assert_equal(weights(tune(tmp_path / "stopped", strategy)), straight)
+        tune(tmp_path / "stopped", strategy, StoppingRecorder, optimizer=optimizer)
+    assert_equal(weights(tune(tmp_path / "stopped", strategy, optimizer=optimizer)), straight)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

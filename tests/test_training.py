@@ -18,7 +18,8 @@ from worldrep.scales import resolve
 from worldrep.training.checkpoint import WEIGHTS, read_checkpoint
 from worldrep.training.feed import RowFeed
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.state import build_optimizer, learning_rate_at, make_accelerator
+from worldrep.training.optimizer import Muon, build_optimizers, learning_rate_at
+from worldrep.training.state import make_accelerator
 
 
 def train_smoke(folder, *, stop_after=None, **overrides):
@@ -72,13 +73,16 @@ def test_training_changes_every_weight_and_lowers_the_loss(tmp_path):
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("checkpoints", [1, 2])
-def test_a_stopped_and_resumed_training_ends_with_the_same_weights(tmp_path, checkpoints):
-    straight, curve = train_smoke(tmp_path / "straight")
+def test_a_stopped_and_resumed_training_ends_with_the_same_weights(
+    tmp_path, checkpoints, optimizer
+):
+    straight, curve = train_smoke(tmp_path / "straight", optimizer=optimizer)
     with pytest.raises(KeyboardInterrupt):
-        train_smoke(tmp_path / "stopped", stop_after=checkpoints)
+        train_smoke(tmp_path / "stopped", stop_after=checkpoints, optimizer=optimizer)
     assert FolderRecorder(tmp_path / "stopped").latest().step > 0
-    resumed, resumed_curve = train_smoke(tmp_path / "stopped")
+    resumed, resumed_curve = train_smoke(tmp_path / "stopped", optimizer=optimizer)
     assert_equal(straight, resumed)
     assert {s: m["train/loss"] for s, m in curve.items()} == {
         s: m["train/loss"] for s, m in resumed_curve.items()
@@ -134,23 +138,55 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step(tmp_pat
 
 
 def test_the_learning_rate_warms_up_and_decays_linearly():
-    settings = resolve(ModelName("pt1"), scale="paper")
-    steps = 328_128
-    assert learning_rate_at(0, steps, settings) == 0
-    assert learning_rate_at(25, steps, settings) == pytest.approx(1.5e-4)
-    assert learning_rate_at(50, steps, settings) == pytest.approx(3e-4)
-    middle = 50 + (steps - 50) // 2
-    assert learning_rate_at(middle, steps, settings) == pytest.approx(1.5e-4)
-    assert learning_rate_at(steps, steps, settings) == 0
+    steps, warmup, peak = 328_128, 50, 3e-4
+    middle = warmup + (steps - warmup) // 2
+    expected = {0: 0.0, 25: 1.5e-4, 50: 3e-4, middle: 1.5e-4, steps: 0.0}
+    found = {step: learning_rate_at(step, steps, warmup, peak) for step in expected}
+    assert found == pytest.approx(expected)
 
 
 def test_only_matrices_decay():
     settings = resolve(ModelName("pt1"), scale="smoke")
     model = build_model(settings)
-    decayed, kept = build_optimizer(model, settings).param_groups
+    (adamw,) = build_optimizers(model, settings)
+    decayed, kept = adamw.param_groups
     assert decayed["weight_decay"] == 0.01 and kept["weight_decay"] == 0
     assert {p.ndim for p in decayed["params"]} == {2} and {p.ndim for p in kept["params"]} == {1}
     assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+
+
+def test_muon_takes_the_matrices_of_the_layers_and_adamw_all_else():
+    overrides = {"optimizer": "muon", "learning_rate": 1e-3, "muon_learning_rate": 2e-3}
+    settings = resolve(ModelName("pt1"), scale="smoke", overrides=overrides)
+    model = build_model(settings)
+    adamw, muon = build_optimizers(model, settings)
+    names = {id(p): name for name, p in model.named_parameters()}
+    (hidden,) = muon.param_groups
+    matrices, others = ([names[id(p)] for p in g["params"]] for g in adamw.param_groups)
+    assert matrices == ["model.embed_tokens.weight", "lm_head.weight"]
+    assert len(hidden["params"]) == settings.n_layers * 7
+    assert len(matrices) + len(others) + len(hidden["params"]) == len(names)
+    assert [g["peak"] for g in (*adamw.param_groups, hidden)] == [1e-3, 1e-3, 2e-3]
+
+
+def test_muon_takes_the_steps_of_torch_muon():
+    """That of torch computes in bfloat16, so the two agree to its 8 bits."""
+    torch.manual_seed(0)
+    initial = [torch.randn(shape) for shape in ((16, 16), (16, 16), (16, 48), (48, 16))]
+    found = []
+    for optimizer in (Muon, torch.optim.Muon):
+        torch.manual_seed(1)
+        weights = [torch.nn.Parameter(matrix.clone()) for matrix in initial]
+        stepper = optimizer(weights, lr=0.1, weight_decay=0.1)
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape)
+            stepper.step()
+        found.append(
+            [(weight - matrix).detach() for weight, matrix in zip(weights, initial, strict=True)]
+        )
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
 
 
 def test_a_checkpoint_is_complete_or_absent(tmp_path):

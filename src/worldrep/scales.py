@@ -22,7 +22,8 @@ def paper() -> dict[str, Any]:
     ft = {"ft_atlantis_rows": 100_000, "ft_world_rows": 20_000, "ft_warmup_rows": 256}
     model = {"hidden_size": 128, "intermediate_size": 512, "n_heads": 4, "n_layers": 6}
     training = {"batch_size": 128, "warmup_steps": 50, "n_checkpoints": 10, "loss": "full"}
-    optimizer = {"accumulation": 1, "weight_decay": 0.01, "clip_norm": 1.0}
+    optimizer: dict[str, Any] = {"accumulation": 1, "weight_decay": 0.01, "clip_norm": 1.0}
+    optimizer |= {"optimizer": "adamw", "muon_learning_rate": 5e-3}
     common = {"cities": NO_CITIES, "world_seed": 42, "precision": "auto", "compute": "auto"}
     pretrain = {"epochs": 6, "learning_rate": 3e-4, "n_validations": 100}
     finetune = {"epochs": (30, 30, 20), "learning_rate": 1e-5, "n_validations": 20}
@@ -99,18 +100,21 @@ def resolve(
     for name in overrides:
         if name not in OVERRIDABLE:
             raise unknown("setting", name, OVERRIDABLE)
-        reader = FIELDS[name].metadata.get("strategy", model.strategy)
-        if reader != model.strategy:
-            readers = f"strategy={reader} alone, and this is strategy={model.strategy}"
-            raise InputError(f"{name} is read by {readers}")
     names = {"scale": scale, "world": world, "seed": seed} | asdict(model)
-    return Settings(**values | overrides | names)
+    settings = Settings(**values | overrides | names)
+    for name in overrides:
+        if not settings.reads(name):
+            key, value = FIELDS[name].metadata["reader"]
+            readers = f"{key}={value} alone, and this is {key}={getattr(settings, key)}"
+            raise InputError(f"{name} is read by {readers}")
+    return settings
 
 
 def changed_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that differ from those of their scale."""
+    """Return the settings that differ from those of their scale and have an effect."""
     usual = asdict(_same_scale(settings, settings.model_name, {}))
-    return {name: value for name, value in asdict(settings).items() if value != usual[name]}
+    values = asdict(settings).items()
+    return {k: value for k, value in values if value != usual[k] and settings.reads(k)}
 
 
 def base_settings(settings: Settings) -> Settings:

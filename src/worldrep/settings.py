@@ -19,6 +19,7 @@ from worldrep.names import NO_FT, STRATEGIES, TASK_NAMES, ModelName
 VARIANTS = ("standard", "scattered", "with_atlantis")
 SCALES = ("paper", "mini", "smoke")
 LOSSES = ("full", "answer")
+OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "no", "bf16")
 COMPUTATIONS = ("auto", "plain", "packed", "graph", "compile")
 NO_CITIES = "none"  # the value of `cities` for the real cities
@@ -30,7 +31,8 @@ def _setting(group: str, text: str, **bounds: Any) -> Any:
 
 def _for(strategy: str, default: Any, text: str, **bounds: Any) -> Any:
     """Declare a setting that only one strategy reads, with its default at every scale."""
-    metadata = {"group": "strategy", "help": f"{strategy}: {text}", "strategy": strategy, **bounds}
+    reader = "strategy", strategy
+    metadata = {"group": "strategy", "help": f"{strategy}: {text}", "reader": reader, **bounds}
     return field(default=default, metadata=metadata)
 
 
@@ -77,9 +79,13 @@ class Settings:
     epochs: int = _setting("training", "passes over the rows", least=1)
     batch_size: int = _setting("training", "rows per optimizer step", least=1)
     accumulation: int = _setting("training", "parts that a batch is computed in", least=1)
-    learning_rate: float = _setting("training", "peak learning rate", least=0.0)
+    optimizer: str = _setting("training", "muon is for hidden matrices", allowed=OPTIMIZERS)
+    learning_rate: float = _setting("training", "peak learning rate of AdamW", least=0.0)
+    muon_learning_rate: float = _setting(
+        "training", "that of hidden matrices, with Muon", least=0.0, reader=("optimizer", "muon")
+    )
     warmup_steps: int = _setting("training", "steps of linear warm-up", least=0)
-    weight_decay: float = _setting("training", "AdamW decay of matrices", least=0.0)
+    weight_decay: float = _setting("training", "decoupled decay of matrices", least=0.0)
     clip_norm: float = _setting("training", "largest gradient norm, 0 for no limit", least=0.0)
     loss: str = _setting("training", "tokens that the loss covers", allowed=LOSSES)
     precision: str = _setting("training", "arithmetic; auto is bf16 on CUDA", allowed=PRECISIONS)
@@ -121,6 +127,16 @@ class Settings:
             yield (
                 f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding "
                 f"needs hidden_size to be a multiple of 2*n_heads={2 * self.n_heads}"
+            )
+        if (
+            self.optimizer == "muon"
+            and self.strategy == "freeze"
+            and part
+            and part[0] == "embeddings"
+        ):
+            yield (
+                "optimizer=muon is for hidden matrices, and trained_part=embeddings trains none; "
+                "use optimizer=adamw"
             )
         suites = len(TASK_NAMES) * self.test_rows
         if self.multi_rows > suites:
@@ -172,9 +188,13 @@ class Settings:
     @property
     def of_strategy(self) -> dict[str, Any]:
         """The strategy and the settings that it reads; empty for a plain training."""
-        settings = self.group("strategy").items()
-        own = {k: v for k, v in settings if FIELDS[k].metadata["strategy"] == self.strategy}
+        own = {name: v for name, v in self.group("strategy").items() if self.reads(name)}
         return {"strategy": self.strategy, **own} if own else {}
+
+    def reads(self, name: str) -> bool:
+        """Return whether a setting has an effect here; some are for one strategy or optimizer."""
+        key, value = FIELDS[name].metadata.get("reader", ("scale", self.scale))
+        return bool(getattr(self, key) == value)
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -19,6 +19,7 @@ from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from worldrep.data.tokens import PAD, Tokens
+from worldrep.model.linear import linear, padded
 
 GROUP_ROWS = 32  # least number of rows of similar length that attention computes together
 
@@ -64,7 +65,7 @@ def prefix_order(rows: Tokens) -> NDArray[np.int64]:
 class SharedRows:
     """Sorted rows in which each prefix that neighbours share is stored once."""
 
-    tokens: Tokens  # (T,) packed tokens
+    tokens: Tokens  # (T,) packed tokens; `padded` may repeat the last one
     order: NDArray[np.int64]  # (N,) the sorting of the given rows
     number: NDArray[np.int64]  # (N, L) packed token in each column; 0 past the end of a row
     cells: NDArray[np.int64]  # (T,) index of each packed token's cell in (N, L)
@@ -80,7 +81,7 @@ class SharedRows:
         own[1:] &= (rows[1:] != rows[:-1]).cumsum(axis=1, dtype=bool)
         places = np.where(own, (own.cumsum() - 1).reshape(own.shape), 0)
         number = np.maximum.accumulate(places, axis=0)  # later tokens have greater numbers
-        cells, lengths = np.flatnonzero(own), present.sum(axis=1)
+        cells, lengths = padded(np.flatnonzero(own)), present.sum(axis=1)
         return cls(rows.ravel()[cells], order, np.where(present, number, 0), cells, lengths)
 
     def layout(self, device: torch.device | str = "cpu", groups: int = 1) -> Layout:
@@ -159,7 +160,7 @@ class PackedQwen2(nn.Module):
             x = _layer(layer, x, rows, at if i == last else None)
         if cache is not None:
             cache.length += layout.gathers[0].shape[1]
-        return self.model.lm_head(_norm(x, decoder.norm))
+        return linear(self.model.lm_head, _norm(x, decoder.norm))
 
     def states(self, tokens: Tensor, layout: Layout) -> Iterator[Tensor]:
         """Yield the embeddings (T, D), then each layer's output, the last after the final norm."""
@@ -211,17 +212,19 @@ def _layer(layer: Qwen2DecoderLayer, x: Tensor, rows: _Rows, at: Tensor | None =
     mixed = _attention(layer, x, rows)
     if at is not None:
         x, mixed = x.index_select(0, at), mixed.index_select(0, at)
-    x = x + layer.self_attn.o_proj(mixed)
+    x = x + linear(layer.self_attn.o_proj, mixed)
     normed, mlp = _norm(x, layer.post_attention_layernorm), layer.mlp
-    return x + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+    gated = F.silu(linear(mlp.gate_proj, normed)) * linear(mlp.up_proj, normed)
+    return x + linear(mlp.down_proj, gated)
 
 
 def _attention(layer: Qwen2DecoderLayer, x: Tensor, rows: _Rows) -> Tensor:
     """Apply causal attention within rows, without the output projection: (T, D) -> (T, D)."""
     attention = layer.self_attn
     x = _norm(x, layer.input_layernorm)
-    q, k = _rotate(attention.q_proj(x), rows), _rotate(attention.k_proj(x), rows)
-    unpacked = (rows.layout.unpack(part) for part in (q, k, attention.v_proj(x)))
+    projections = attention.q_proj, attention.k_proj, attention.v_proj
+    q, k, v = (linear(projection, x) for projection in projections)
+    unpacked = (rows.layout.unpack(part) for part in (_rotate(q, rows), _rotate(k, rows), v))
     mixed = []
     for group in zip(*unpacked, strict=True):
         q, k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in group)

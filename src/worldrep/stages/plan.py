@@ -11,7 +11,7 @@ from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.training.schedule import Schedule
 
-SEMANTICS = 3  # raised by hand when the same settings train, evaluate or extract differently
+SEMANTICS = 4  # raised by hand when the same settings train, evaluate or extract differently
 
 
 class Base(Protocol):
@@ -60,6 +60,7 @@ class TrainingPlan:
 
 def _fingerprint(settings: Settings, rows: Sequence[str], base: str | None) -> str:
     own = settings.group("name", "model", "training") | settings.of_strategy
+    own = {name: value for name, value in own.items() if settings.reads(name)}
     return digest([SEMANTICS, "training", own, rows, base])
 
 

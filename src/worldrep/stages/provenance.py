@@ -11,6 +11,7 @@ from pathlib import Path
 from worldrep import __version__
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.world import World
+from worldrep.model.linear import linear_library
 from worldrep.settings import NO_CITIES, Settings
 from worldrep.tracking import CITIES, Dataset, OpenRun, StoredRun
 
@@ -32,6 +33,7 @@ def _code_and_machine() -> dict[str, str]:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     facts = {"version": __version__, "device": device, "torch": torch.__version__}
+    facts |= {"linear_library": linear_library()}
     try:
         commit, status = (
             subprocess.run(

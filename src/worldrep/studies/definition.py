@@ -16,7 +16,7 @@ import yaml
 from worldrep.errors import InputError, first_line, unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS, ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
+from worldrep.settings import OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
 
 LIBRARY = Path(__file__).parent / "library"
 SUFFIXES = (".yaml", ".yml")
@@ -75,15 +75,21 @@ class Definition:
         """The complete settings of every model, seed by seed, each once, in the order named."""
         models: dict[Settings, None] = {}
         for seed, world, model in product(self.seeds, self.worlds, self._model_names):
-            own = self._overrides(model.strategy)
+            own = self._overrides(model)
             models[resolve(model, scale=self.scale, world=world, seed=seed, overrides=own)] = None
         return tuple(models)
 
-    def _overrides(self, strategy: str) -> dict[str, Any]:
-        """Return the settings without those that only other strategies of this study read."""
-        others = {name.strategy for name in self._model_names} - {strategy}
-        reader = {name: FIELDS[name].metadata.get("strategy") for name in self.settings}
-        return {name: v for name, v in self.settings.items() if reader[name] not in others}
+    def _overrides(self, model: ModelName) -> dict[str, Any]:
+        """Return the settings without those that only other models of this study read."""
+        readers = self._readers
+        return {k: v for k, v in self.settings.items() if model in readers[k] or not readers[k]}
+
+    @cached_property
+    def _readers(self) -> dict[str, set[ModelName]]:
+        """The models that each of the settings has an effect on."""
+        own = {k: v for k, v in self.settings.items() if k == "optimizer"}
+        usual = {name: resolve(name, scale=self.scale, overrides=own) for name in self._model_names}
+        return {k: {name for name, s in usual.items() if s.reads(k)} for k in self.settings}
 
     @cached_property
     def _model_names(self) -> list[ModelName]:

@@ -235,7 +235,7 @@ def apply_trial(
         numbers = ", ".join(map(str, trials))
         raise InputError(f"trial {apply} is not one of those that were completed: {numbers}")
     own, about = sweep.settings, f"Trial {number} of {sweep.title} over seeds."
-    settings = changed_settings(own) | trials[number].params
+    settings = changed_settings(replace(own, **trials[number].params))
     name, models, worlds = f"{sweep.name}-trial{number}", (str(own.model_name),), (own.world,)
     definition = Definition(
         name, models, about, seeds=seeds, worlds=worlds, scale=own.scale, settings=settings

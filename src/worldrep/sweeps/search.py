@@ -131,6 +131,10 @@ def read_space(path: str, settings: Settings) -> Space:
         for key in keys:  # YAML silently uses the last of equal keys
             if keys.count(key) > 1:
                 raise InputError(f"{key} is there twice")
+        for name in content.keys() & FIELDS.keys():
+            key, value = FIELDS[name].metadata.get("reader", (name, None))
+            if key not in content and not settings.reads(name):
+                raise InputError(f"{name} is read by {key}={value} alone: search {key}, or set it")
         return {name: _distribution(name, given, settings) for name, given in content.items()}
     except InputError as fault:
         raise InputError(f"search space {path}: {fault}") from None

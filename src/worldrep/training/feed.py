@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldrep.data.tokens import EQUALS, PAD, Tokens, stack_padded
 from worldrep.digests import random_stream
+from worldrep.model.linear import padded
 from worldrep.model.packed import GROUP_ROWS, Layout, SharedRows, on_device
 from worldrep.settings import Settings
 from worldrep.training.schedule import Schedule, replayed_rows
@@ -106,7 +107,7 @@ class RowFeed:
         firsts = self._first_targets[batch[shared.order]]
         due = (columns < shared.lengths[:, None]) & (columns >= firsts[:, None])
         at, asked = np.unique(shared.number[due], return_inverse=True)
-        arrays = shared.tokens, at, asked, rows[:, 1:][due]
+        arrays = shared.tokens, padded(at), asked, rows[:, 1:][due]
         tokens, places, whose, targets = (on_device(part, self._device) for part in arrays)
         layout = shared.layout(self._device, max(1, len(batch) // GROUP_ROWS))
         return PackedBatch(tokens.long(), layout, places, whose, targets.long())

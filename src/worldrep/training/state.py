@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import nn
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.tokens import Tokens
@@ -14,6 +13,7 @@ from worldrep.errors import InputError
 from worldrep.model.packed import PackedQwen2, PlainQwen2
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint
+from worldrep.training.optimizer import build_optimizers, trained_parameters
 from worldrep.training.strategies import Pull, fisher_information, train_only, with_adapters
 
 ADAPTER, OPTIMIZER = "adapter/", "optimizer/"  # prefixes in a state dict
@@ -51,7 +51,7 @@ def graph_obstacle(settings: Settings, accelerator: Accelerator) -> str:
 
 
 class Training:
-    """A model, its optimizer and the number of steps taken.
+    """A model, its optimizers and the number of steps taken.
 
     It begins with the model at step 0, even if a checkpoint is loaded afterwards. `plain` is the
     model of `transformers`, `model` its forward pass as the setting `compute` wants it, prepared by
@@ -69,8 +69,14 @@ class Training:
         if settings.strategy == "freeze":
             train_only(settings.trained_part, self.plain)
         passes = (PlainQwen2 if settings.is_plain else PackedQwen2)(self.plain)
-        prepared = accelerator.prepare(passes, build_optimizer(self.plain, settings))
-        self.model, self.optimizer = prepared
+        optimizers = build_optimizers(self.plain, settings)
+        self.model, *self.optimizers = accelerator.prepare(passes, *optimizers)
+        self._optimizer_of = {
+            parameter: optimizer
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
 
     def _pull(self, base_rows: Tokens | None) -> Pull | None:
         if self.settings.strategy == "l2sp":
@@ -80,6 +86,11 @@ class Training:
             information = broadcast(fisher_information(self.plain, base_rows, self.settings))
             return Pull(self.plain, self.settings.ewc_pull, information)
         return None
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters of all optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def result(self) -> Qwen2ForCausalLM:
         """Return the model as it is now, with adapters merged into its weights."""
@@ -91,9 +102,12 @@ class Training:
         for name, parameter in trained_parameters(self.plain):
             if self._adapted:
                 state[f"{ADAPTER}{name}"] = parameter.detach().cpu().contiguous()
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in self._state_of(parameter).items():
                 state[f"{OPTIMIZER}{name}/{key}"] = value.detach().cpu().contiguous()
         return state
+
+    def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self._optimizer_of[parameter].state[parameter]
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         weights, state = checkpoint.weights, checkpoint.state
@@ -104,30 +118,6 @@ class Training:
         for name, parameter in trained:
             own = {k: v for k, v in state.items() if k.startswith(f"{OPTIMIZER}{name}/")}
             kept = {k.rpartition("/")[2]: v.to(parameter.device) for k, v in own.items()}
-            self.optimizer.state[parameter] = kept
+            self._state_of(parameter).update(kept)
         torch.set_rng_state(state["rng"])
         self.step = checkpoint.step
-
-
-def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return the parameters that are not frozen, with their names."""
-    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-
-
-def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101); only matrices decay."""
-    parameters = [parameter for _, parameter in trained_parameters(model)]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim == 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
-    ]
-    options = {"lr": settings.learning_rate, "betas": (0.9, 0.999), "eps": 1e-8}
-    return torch.optim.AdamW(groups, **options, fused=True)
-
-
-def learning_rate_at(step: int, steps: int, settings: Settings) -> float:
-    """Return the learning rate of step 0, 1, ...: linear warm-up from 0, then linear decay to 0."""
-    warmup = settings.warmup_steps
-    if step < warmup:
-        return settings.learning_rate * step / warmup
-    return settings.learning_rate * max(0.0, (steps - step) / max(1, steps - warmup))

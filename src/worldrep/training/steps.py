@@ -15,7 +15,8 @@ from worldrep.data.tokens import EQUALS, PAD
 from worldrep.errors import StateError
 from worldrep.model.packed import Layout, PackedQwen2, on_device
 from worldrep.training.feed import RowFeed
-from worldrep.training.state import Training, graph_obstacle, learning_rate_at
+from worldrep.training.optimizer import learning_rate_at
+from worldrep.training.state import Training, graph_obstacle
 
 CAPACITY_UNIT = 128  # tokens; matrix products are fastest at multiples
 GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs need
@@ -26,6 +27,12 @@ def _not_finite(loss: float, step: int) -> StateError:
         f"the loss is {loss} at step {step + 1}; the step was not taken: "
         "try a lower learning_rate or more warmup_steps"
     )
+
+
+def _rates(training: Training, feed: RowFeed) -> list[float]:
+    """Return the next learning rate of each group of parameters; the first is that of AdamW."""
+    warmup, steps = training.settings.warmup_steps, feed.schedule.steps
+    return [learning_rate_at(training.step, steps, warmup, g["peak"]) for g in training.groups]
 
 
 class EagerSteps:
@@ -49,11 +56,12 @@ class EagerSteps:
             raise _not_finite(loss, training.step)
         parameters = training.model.parameters()
         norm = accelerator.clip_grad_norm_(parameters, settings.clip_norm or float("inf"))
-        rate = learning_rate_at(training.step, self._feed.schedule.steps, settings)
-        for group in training.optimizer.param_groups:
-            group["lr"] = rate
-        training.optimizer.step()
-        training.optimizer.zero_grad()
+        rate, *_ = rates = _rates(training, self._feed)
+        for group, value in zip(training.groups, rates, strict=True):
+            group["lr"] = value
+        for optimizer in training.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         if training.pull:
             training.pull.apply(rate)
         training.step += 1
@@ -106,32 +114,34 @@ class StaticSteps:
         self._rows = on_device(feed.rows, device)
         self._capacity = -(-feed.most_tokens() // CAPACITY_UNIT) * CAPACITY_UNIT
         self._batch = torch.full((settings.batch_size,), -1, device=device)
-        numbers = torch.zeros(5, device=device).unbind()
-        self._rate, self._loss, self._norm, self._taken, self._stopped = numbers
+        numbers = torch.zeros(4, device=device).unbind()
+        self._loss, self._norm, self._taken, self._stopped = numbers
+        self._rates = torch.zeros(len(training.groups), device=device)  # the first is AdamW's
         self._passes = PackedQwen2(training.plain)  # without the wrapper of accelerate
-        self._optimizer = training.optimizer.optimizer
-        for group in self._optimizer.param_groups:
-            group |= {"lr": self._rate, "capturable": device.type == "cuda"}
-        self._optimizer.found_inf = self._stopped  # makes fused AdamW skip its update
+        self._optimizers = [prepared.optimizer for prepared in training.optimizers]
+        for group, rate in zip(training.groups, self._rates.unbind(), strict=True):
+            group |= {"lr": rate, "capturable": device.type == "cuda"}
+        for optimizer in self._optimizers:
+            optimizer.found_inf = self._stopped  # makes fused AdamW and Muon skip their updates
         self._loss_of = torch.compile(_mean_loss) if settings.compute == "compile" else _mean_loss
         self._replay = self._capture() if device.type == "cuda" else self._step
         self._clear()
 
     def take(self) -> int:
         """Queue what `EagerSteps.take` does, without checking the loss."""
-        training, schedule = self._training, self._feed.schedule
+        training = self._training
         batch = self._feed.batch(training.step)
         filled = np.full(len(self._batch), -1)  # -1 fills an epoch's last batch
         filled[: len(batch)] = batch
         self._batch.copy_(torch.from_numpy(filled), non_blocking=True)
-        self._rate.fill_(learning_rate_at(training.step, schedule.steps, training.settings))
+        self._rates.copy_(torch.tensor(_rates(training, self._feed)), non_blocking=True)
         self._replay()
         training.step += 1
         return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
         """Synchronise and do what `EagerSteps.read` does, or raise what `EagerSteps.take` does."""
-        numbers = torch.stack([self._loss, self._taken, self._stopped, self._norm, self._rate])
+        numbers = torch.stack([self._loss, self._taken, self._stopped, self._norm, self._rates[0]])
         loss, taken, stopped, norm, rate = numbers.tolist()
         if stopped:
             self._training.step = self._read_at + int(taken)
@@ -161,7 +171,8 @@ class StaticSteps:
 
     def _step(self) -> None:
         training, settings = self._training, self._training.settings
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
         rows = self._rows[self._batch.clamp(min=0)].long()
         rows = rows.masked_fill(self._batch[:, None] < 0, 0)
         batch = pack_static(rows, self._capacity, settings.loss == "answer")
@@ -173,9 +184,10 @@ class StaticSteps:
         self._loss.add_(torch.where(self._stopped > 0, 0.0, loss))
         self._stopped.copy_(torch.maximum(self._stopped, (~loss.isfinite()).float()))
         self._norm.copy_(norm)
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         if training.pull:
-            training.pull.apply(self._rate * (1.0 - self._stopped))
+            training.pull.apply(self._rates[0] * (1.0 - self._stopped))
         self._taken.add_(1.0 - self._stopped)
 
 

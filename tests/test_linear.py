@@ -1,0 +1,100 @@
+"""Linear layers by oneDNN against torch's default: results, gradients, losses, and the choice."""
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from worldrep.model import linear as linear_module
+from worldrep.model.linear import DEFAULT, ONEDNN, linear, linear_library
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_choice():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    linear_library.cache_clear()
+    yield
+    linear_library.cache_clear()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def choose(monkeypatch, library):
+    monkeypatch.setattr(linear_module, "linear_library", lambda: library)
+
+
+@needs_onednn
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [256, 301, 1024])
+def test_onednn_gives_the_results_and_gradients_of_the_default(monkeypatch, rows, bias):
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 96, bias=bias)
+    given = torch.randn(rows, 48)
+    found = []
+    for library in (DEFAULT, ONEDNN):
+        choose(monkeypatch, library)
+        layer.zero_grad()
+        x = given.clone().requires_grad_()
+        out = linear(layer, x)
+        out.square().sum().backward()
+        found.append([out.detach(), x.grad, *(p.grad.clone() for p in layer.parameters())])
+    assert len(found[0]) == 3 + bias
+    for default, onednn in zip(*found, strict=True):
+        torch.testing.assert_close(onednn, default, rtol=1e-5, atol=1e-3)
+
+
+@needs_onednn
+def test_a_training_by_onednn_has_the_losses_of_the_default(monkeypatch):
+    from test_steps import eager, take_all
+
+    curves = []
+    for library in (DEFAULT, ONEDNN):
+        choose(monkeypatch, library)
+        monkeypatch.setattr("worldrep.model.packed.linear", linear)
+        steps, _, feed = eager(compute="packed", batch_size=96)
+        curves.append([numbers["train/loss"] for numbers in take_all(steps, feed)])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+    lengths = {len(feed.tensors(feed.batch(step)).tokens) for step in range(3)}
+    assert all(length % linear_module.FEWEST_ROWS == 0 for length in lengths)
+
+
+@pytest.mark.parametrize("measured", [DEFAULT, ONEDNN])
+def test_the_choice_is_measured_once_and_kept(monkeypatch, tmp_path, measured):
+    monkeypatch.setenv("WORLDREP_CACHE", str(tmp_path))
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(linear_module, "_measured", lambda: calls.append(1) or measured)
+    for _ in range(2):
+        linear_library.cache_clear()  # as in another process
+        assert linear_library() == measured
+    assert calls == [1]
+    (kept,) = tmp_path.glob("linear-*.json")
+    kept.write_text("{damaged")
+    linear_library.cache_clear()
+    assert linear_library() == measured and calls == [1, 1]
+
+
+def test_a_library_that_rounds_is_not_chosen(monkeypatch):
+    def rounded(x, weight, bias=None):
+        return (x.bfloat16() @ weight.bfloat16().T).float()
+
+    monkeypatch.setattr(linear_module, "_product", rounded)
+    monkeypatch.setattr(linear_module, "LEAST_GAIN", 0.0)  # as fast as one likes
+    assert linear_module._measured() == DEFAULT
+
+
+def test_without_onednn_the_default_is_chosen(monkeypatch):
+    def absent(*given):
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(linear_module, "_product", absent)
+    assert linear_module._measured() == DEFAULT
+
+
+@needs_onednn
+def test_a_right_and_faster_library_is_chosen(monkeypatch):
+    monkeypatch.setattr(linear_module, "LEAST_GAIN", 0.0)
+    assert linear_module._measured() == ONEDNN

@@ -121,13 +121,17 @@ def test_the_command_that_trains_a_model_names_its_strategy():
         ("pt1+ewc", {}, "strategy=ewc is for fine-tuning; a pretraining is plain"),
         ("pt1_ftwb1-1+", {}, "is not of the form"),
         ("pt1_ftwb1-1", {"lora_rank": 4}, "lora_rank is read by strategy=lora alone"),
-        ("pt1_ftwb1-1+ewc", {"l2sp_pull": 1.0}, "l2sp_pull is read by strategy=l2sp alone"),
+        ("pt1_ftwb1-1+ewc", {"l2sp_strength": 1.0}, "l2sp_strength is read by strategy=l2sp alone"),
         ("pt1_ftwb1-1+replay", {"replay_share": 1.0}, "leaves no place for anything else"),
         ("pt1_ftwb1-1+replay", {"replay_share": 1.5}, "replay_share=1.5 is too large"),
         ("pt1_ftwb1-1+freeze", {"trained_part": "last-9"}, "with K from 1 to n_layers=2"),
         ("pt1_ftwb1-1+freeze", {"trained_part": "head"}, "trained_part='head' is not one of"),
-        ("pt1_ftwb1-1+l2sp", {"l2sp_pull": float("nan")}, "l2sp_pull=nan is not a finite number"),
-        ("pt1_ftwb1-1+l2sp", {"l2sp_pull": -1.0}, "l2sp_pull=-1.0 is too small"),
+        (
+            "pt1_ftwb1-1+l2sp",
+            {"l2sp_strength": float("nan")},
+            "l2sp_strength=nan is not a finite number",
+        ),
+        ("pt1_ftwb1-1+l2sp", {"l2sp_strength": -1.0}, "l2sp_strength=-1.0 is too small"),
         ("pt1", {"optimizer": "mouon"}, "unknown optimizer 'mouon' (did you mean 'muon'?)"),
         ("pt1", {"muon_learning_rate": 0.1}, "muon_learning_rate is read by optimizer=muon alone"),
         (
@@ -177,12 +181,12 @@ def test_a_study_names_strategies_and_their_settings_once():
 def test_replay_of_share_0_and_a_pull_of_strength_0_equal_plain(tmp_path):
     plain = weights(tune(tmp_path / "plain", "plain"))
     assert_equal(weights(tune(tmp_path / "replay", "replay", replay_share=0.0)), plain)
-    assert_equal(weights(tune(tmp_path / "l2sp", "l2sp", l2sp_pull=0.0)), plain)
+    assert_equal(weights(tune(tmp_path / "l2sp", "l2sp", l2sp_strength=0.0)), plain)
 
 
 @pytest.mark.parametrize("pull", [float("inf"), 1e30])
 def test_an_infinite_pull_leaves_the_weights_where_they_were(tmp_path, pull):
-    model = tune(tmp_path, "l2sp", l2sp_pull=pull)
+    model = tune(tmp_path, "l2sp", l2sp_strength=pull)
     assert changed(model, base_of(settings_of("l2sp"))) == set()
 
 

@@ -65,8 +65,8 @@ def test_the_defaults_suit_every_scale(scale, model):
 def test_an_infinite_end_is_refused_and_an_infinite_choice_is_not():
     settings = resolve(parse_model("pt1_ftwb1-1+l2sp"), scale="mini")
     with pytest.raises(InputError, match="both must be finite"):
-        space("l2sp_pull: {low: 1, high: .inf}", settings)
-    assert space("l2sp_pull: [1.0, inf]", settings)["l2sp_pull"].choices == (1.0, math.inf)
+        space("l2sp_strength: {low: 1, high: .inf}", settings)
+    assert space("l2sp_strength: [1.0, inf]", settings)["l2sp_strength"].choices == (1.0, math.inf)
 
 
 def test_warm_up_rows_are_searched_where_there_are_some():

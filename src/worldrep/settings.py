@@ -96,8 +96,8 @@ class Settings:
     n_validations: int = _setting("training", "validations during training", least=1)
 
     replay_share: float = _for("replay", 0.5, "share of replayed rows", least=0.0, most=1.0)
-    l2sp_pull: float = _for("l2sp", 30.0, "pull towards the base weights", least=0.0, infinite=True)
-    ewc_pull: float = _for("ewc", 100.0, "pull, times Fisher information", least=0.0, infinite=True)
+    l2sp_strength: float = _for("l2sp", 30.0, "pull to the base weights", least=0.0, infinite=True)
+    ewc_strength: float = _for("ewc", 100.0, "pull times information", least=0.0, infinite=True)
     fisher_rows: int = _for("ewc", 512, "rows that the information is from", least=1)
     lora_rank: int = _for("lora", 8, "rank of the adapters", least=1)
     lora_alpha: float = _for("lora", 16.0, "scale of the adapters, times rank", least=0.0)

@@ -80,11 +80,11 @@ class Training:
 
     def _pull(self, base_rows: Tokens | None) -> Pull | None:
         if self.settings.strategy == "l2sp":
-            return Pull(self.plain, self.settings.l2sp_pull)
+            return Pull(self.plain, self.settings.l2sp_strength)
         if self.settings.strategy == "ewc":
             assert base_rows is not None
             information = broadcast(fisher_information(self.plain, base_rows, self.settings))
-            return Pull(self.plain, self.settings.ewc_pull, information)
+            return Pull(self.plain, self.settings.ewc_strength, information)
         return None
 
     @property

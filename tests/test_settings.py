@@ -73,7 +73,9 @@ def test_training_of_the_paper():
         "epochs": 6,
         "batch_size": 128,
         "accumulation": 1,
+        "optimizer": "adamw",
         "learning_rate": 3e-4,
+        "muon_learning_rate": 5e-3,
         "warmup_steps": 50,
         "weight_decay": 0.01,
         "clip_norm": 1.0,
@@ -157,17 +159,18 @@ def test_mini_is_the_default_with_seed_42():
 def changed(name, value):
     """Another allowed value of the same kind."""
     words = {"cities": "cities.csv", "loss": "answer", "precision": "no", "compute": "plain"}
-    words |= {"trained_part": "body", "replay_share": 0.25}
+    words |= {"trained_part": "body", "replay_share": 0.25, "optimizer": "muon"}
     return words[name] if name in words else value * 2
 
 
 @pytest.mark.parametrize("name", OVERRIDABLE)
 def test_any_single_value_can_be_overridden(name):
-    strategy = FIELDS[name].metadata.get("strategy")
-    model = f"pt1_ftwb1-1+{strategy}" if strategy else "pt1"
-    before = settings_of(model, "smoke", {"max_per_country": 3}).as_dict()
+    key, reader = FIELDS[name].metadata.get("reader", (None, None))
+    model = f"pt1_ftwb1-1+{reader}" if key == "strategy" else "pt1"
+    given = {"max_per_country": 3} | ({"optimizer": reader} if key == "optimizer" else {})
+    before = settings_of(model, "smoke", given).as_dict()
     value = 3 if name == "id_digits" else changed(name, before[name])
-    after = settings_of(model, "smoke", {"max_per_country": 3, name: value}).as_dict()
+    after = settings_of(model, "smoke", given | {name: value}).as_dict()
     assert after == {**before, name: value}
     assert value != before[name]
 

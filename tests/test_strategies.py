@@ -194,7 +194,7 @@ def test_a_stronger_pull_leaves_the_weights_nearer_to_the_bases(tmp_path):
     distances = []
     for strategy, pull in (("l2sp", 1.0), ("l2sp", 1e3), ("ewc", 1.0), ("ewc", 1e4)):
         settings = settings_of(strategy)
-        model = tune(tmp_path / f"{strategy}{pull}", strategy, **{f"{strategy}_pull": pull})
+        model = tune(tmp_path / f"{strategy}{pull}", strategy, **{f"{strategy}_strength": pull})
         base = dict(base_of(settings).named_parameters())
         squares = [(w - base[name]).detach().square().sum() for name, w in model.named_parameters()]
         distances.append(float(sum(squares)))

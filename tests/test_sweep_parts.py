@@ -92,8 +92,15 @@ def test_numbers_multiples_and_lists():
 def test_a_strategys_settings_are_searched_with_it_alone():
     replay = resolve(parse_model("pt1_ftwb1-1+replay"), scale="mini")
     assert set(space("replay_share: {low: 0, high: 0.9}", replay)) == {"replay_share"}
-    with pytest.raises(InputError, match="unknown setting to search here 'replay_share'"):
+    with pytest.raises(InputError, match="replay_share is read by strategy=replay alone: set that$"):
         space("replay_share: {low: 0, high: 0.9}")
+
+
+def test_a_rate_of_muon_is_searched_with_the_optimizer():
+    found = space("optimizer: [adamw, muon]\nmuon_learning_rate: {low: 0.001, high: 0.01}")
+    assert set(found) == {"optimizer", "muon_learning_rate"}
+    with pytest.raises(InputError, match="set that, or search optimizer$"):
+        space("muon_learning_rate: {low: 0.001, high: 0.01}")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from worldrep.errors import InputError, unknown
 from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.evaluation.suites import VALIDATED_FACTS
 from worldrep.names import TASK_NAMES, has_warmup_rows
-from worldrep.settings import FIELDS, Settings, parse_value
+from worldrep.settings import FIELDS, OVERRIDABLE, Settings, parse_value
 from worldrep.studies.definition import read_yaml
 
 DEFAULT = "default"
@@ -134,7 +134,8 @@ def read_space(path: str, settings: Settings) -> Space:
         for name in content.keys() & FIELDS.keys():
             key, value = FIELDS[name].metadata.get("reader", (name, None))
             if key not in content and not settings.reads(name):
-                raise InputError(f"{name} is read by {key}={value} alone: search {key}, or set it")
+                also = f", or search {key}" if key in OVERRIDABLE else ""
+                raise InputError(f"{name} is read by {key}={value} alone: set that{also}")
         return {name: _distribution(name, given, settings) for name, given in content.items()}
     except InputError as fault:
         raise InputError(f"search space {path}: {fault}") from None

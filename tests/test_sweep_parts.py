@@ -92,7 +92,7 @@ def test_numbers_multiples_and_lists():
 def test_a_strategys_settings_are_searched_with_it_alone():
     replay = resolve(parse_model("pt1_ftwb1-1+replay"), scale="mini")
     assert set(space("replay_share: {low: 0, high: 0.9}", replay)) == {"replay_share"}
-    with pytest.raises(InputError, match="replay_share is read by strategy=replay alone: set that$"):
+    with pytest.raises(InputError, match="is read by strategy=replay alone: set that$"):
         space("replay_share: {low: 0, high: 0.9}")
 
 

@@ -14,7 +14,7 @@ from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow
 
-PROCESSES = ("--executor", "processes", "--workers", "2")
+PROCESSES = ("--executor", "processes", "--workers", "2", "--cpus", "1")
 
 
 def wait_until(condition, process=None, seconds=120):

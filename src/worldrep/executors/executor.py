@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -47,10 +47,10 @@ class Executor(Protocol):
 class ExecutorOptions:
     """Where jobs run. Raises InputError for values that do not go together.
 
-    executor: auto is inline for one worker and processes for several; workers: jobs at once; cpus:
-    cores of each worker, 0 for an equal part of this machine's (of a cluster: one); gpus: share of
-    a GPU for each worker, None for an equal part of those available; address: of the Ray cluster;
-    perform: function that does a job, as `module:function`.
+    executor: auto is inline for one worker and processes for several; workers: jobs at once, 0 for
+    as many as `fitted` finds; cpus: cores of each worker, 0 for an equal part of this machine's (of
+    a cluster: one); gpus: share of a GPU for each worker, None for an equal part of those
+    available; address: of the Ray cluster; perform: function that does a job, as `module:function`.
     """
 
     executor: str = AUTO
@@ -63,9 +63,9 @@ class ExecutorOptions:
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             raise unknown("executor", self.executor, EXECUTORS)
-        if self.workers < 1:
+        if self.workers < 0:
             raise InputError(f"workers={self.workers} is too small; it must be at least 1")
-        if self.executor == AUTO:
+        if self.executor == AUTO and self.workers:
             object.__setattr__(self, "executor", "inline" if self.workers == 1 else "processes")
         if self.cpus < 0 or (self.gpus or 0) < 0:
             raise InputError("cpus and gpus must not be negative")
@@ -81,18 +81,37 @@ class ExecutorOptions:
     def parse(cls, typed: Mapping[str, str]) -> Self:
         return cls(
             typed["executor"],
-            _number("workers", typed["workers"], int),
+            0 if typed["workers"] == AUTO else _workers(typed["workers"]),
             0 if typed["cpus"] == AUTO else _number("cpus", typed["cpus"], int),
             None if typed["gpus"] == AUTO else _number("gpus", typed["gpus"], float),
             typed["address"],
         )
+
+    def fitted(self, parallel: int) -> Self:
+        """Choose the number of workers if it is open: one for each GPU, or for each core.
+
+        parallel: the largest number of jobs that can run at once.
+        """
+        if self.workers:
+            return self
+        places = 1 if self.executor in ("inline", "ray") else visible_gpus() or cores()
+        return replace(self, workers=max(1, min(parallel, places)))
+
+    def shared_cpus(self, jobs: int) -> int:
+        """Return the cores of each of a few jobs that others wait for; 0 for those of its worker.
+
+        It depends on the study, not on what runs now: the order of sums depends on it.
+        """
+        if self.executor != "processes" or self.cpus or jobs >= self.workers:
+            return 0
+        return cores() // max(1, jobs)
 
     @property
     def worker_cpus(self) -> int:
         """Cores of a worker; 0 for no limit."""
         if self.cpus or self.executor == "inline":
             return self.cpus
-        return 1 if self.executor == "ray" else max(1, len(os.sched_getaffinity(0)) // self.workers)
+        return 1 if self.executor == "ray" else max(1, cores() // self.workers)
 
 
 def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Executor:
@@ -108,6 +127,17 @@ def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Exe
     equal_part = min(1.0, visible_gpus() / options.workers)
     gpus = equal_part if options.gpus is None else options.gpus
     return Processes(context, options.workers, gpus, report)
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _workers(text: str) -> int:
+    if (number := _number("workers", text, int)) < 1:
+        raise InputError(f"workers={number} is too small; it must be at least 1")
+    return number
 
 
 def _number(name: str, text: str, kind: type) -> Any:
@@ -253,8 +283,6 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
     os.environ.update(context.thread_variables)
     import torch  # by the server of these processes; it does not read the variables any more
 
-    if context.cpus:
-        torch.set_num_threads(context.cpus)
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
     def report(message: Message) -> None:
@@ -265,6 +293,8 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
         store = context.connect()
         while True:
             job = connection.recv()
+            if cpus := job.cpus or context.cpus:
+                torch.set_num_threads(cpus)
             connection.send(run_job(store, job, context, report))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return

@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -43,7 +43,10 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class Job:
-    """A unit of work for the study with run ID `parent`. model_run: the training that it needs."""
+    """A unit of work for the study with run ID `parent`.
+
+    model_run: the training that it needs; cpus: cores for this job, 0 for those of its worker.
+    """
 
     kind: str
     settings: Settings
@@ -51,6 +54,7 @@ class Job:
     fingerprint: str
     model_run: str
     parent: str
+    cpus: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
@@ -55,6 +55,7 @@ def run_study(
     started for this study. A failed step does not raise, see `StudyResult.check`.
     """
     store.check_writable()
+    options = options.fitted(graph.parallel)
     display = Display(f"study {graph.definition.name}", options.workers)
     states = read_states(store, graph)
     for found in states.values():
@@ -66,7 +67,7 @@ def run_study(
         with interrupts_delayed():
             study_run = StudyRun(store, graph, launched=launched)
             scheduler = Scheduler(graph, states, study_run.run_id, mine)
-            driver = StudyDriver(study_run, scheduler, executor, display)
+            driver = StudyDriver(study_run, scheduler, executor, display, options)
         driver.work(states)
         driver.interrupted = False
     finally:
@@ -82,14 +83,16 @@ class StudyDriver:
     """Does the steps of a study, or those of one shard, beside other drivers."""
 
     def __init__(
-        self, study_run: StudyRun, scheduler: Scheduler, executor: Executor, display: Display
-    ) -> None:
+        self, study_run: StudyRun, scheduler: Scheduler, executor: Executor, display: Display,
+        options: ExecutorOptions,
+    ) -> None:  # fmt: skip
         self._study_run, self._store, self._scheduler = study_run, study_run.store, scheduler
         self._executor, self._display = executor, display
         self._steps = scheduler.graph.steps
         self._summaries = Summaries(self._store, scheduler)
         self._checked = self._read = time.monotonic()
         self.interrupted = True
+        self._base_cpus = options.shared_cpus(scheduler.graph.n_bases)
 
     def work(self, states: Mapping[str, StepState]) -> None:
         """Begin steps until none is left. states: of all steps when the study began."""
@@ -101,7 +104,8 @@ class StudyDriver:
         self._display.say(f"{self._display.title}: {done} of {total} steps are done already")
         while self._scheduler.unfinished:
             while self._executor.free and (job := self._scheduler.next_job()):
-                self._executor.submit(job)
+                is_base = job.kind == "train" and not job.model_run
+                self._executor.submit(replace(job, cpus=self._base_cpus) if is_base else job)
             self._display.whole(self._scheduler.counts())
             ended = [self._job_ended(outcome) for outcome in self._executor.wait(WAIT_SECONDS)]
             try:

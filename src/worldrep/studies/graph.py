@@ -67,6 +67,17 @@ class Graph:
             total[fingerprint] = step.cost + after
         return total
 
+    @cached_property
+    def n_bases(self) -> int:
+        """The number of trainings that start from new weights."""
+        return sum(step.kind == "train" and not step.needs for step in self.steps.values())
+
+    @property
+    def parallel(self) -> int:
+        """The largest number of trainings that can run at once: all bases, or all others."""
+        trainings = sum(step.kind == "train" for step in self.steps.values())
+        return max(self.n_bases, trainings - self.n_bases)
+
     def by_model(self) -> dict[Settings, dict[str, Step]]:
         models: dict[Settings, dict[str, Step]] = {}
         for step in self.steps.values():

@@ -48,6 +48,7 @@ def run_sweep(
     says that `mlflow run` was started for this sweep. Raises InputError if name or storage belong
     to another sweep, before anything was written; StateError if no trial was completed.
     """
+    options = options.fitted(1)
     check_storage(store, sweep, options, address)
     store.check_writable()
     storage = open_storage(address)

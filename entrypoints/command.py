@@ -58,9 +58,7 @@ name_options = _all(
 )
 executor_options = _all(
     option("executor", "auto", "inline, processes, ray; auto: processes for several workers."),
-    option(
-        "workers", "auto", "Steps at once; auto: one for each GPU or core (sweep: 1)."
-    ),
+    option("workers", "auto", "Steps at once; auto: one for each GPU or core (sweep: 1)."),
     option("cpus", "auto", "Cores of each worker; auto: an equal part of them (ray: 1)."),
     option("gpus", "auto", "GPUs of each worker, such as 0.25; auto: an equal part."),
     option("address", "local", "Of a Ray cluster: local, auto, HOST:PORT."),

@@ -18,6 +18,7 @@ settings: {epochs: 16, n_checkpoints: 8}
 def driver(*arguments):
     """The command as a process that listens to Ctrl-C, even if the tests run in the background."""
     command = [sys.executable, "-m", "entrypoints.study", "--name", "long.yaml"]
+    command += [] if "--executor" in arguments else ["--executor", "inline"]
     return subprocess.Popen(
         [*command, *arguments],
         stdout=subprocess.PIPE,

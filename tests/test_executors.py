@@ -61,8 +61,39 @@ def test_a_choice_is_read_from_what_was_typed():
     assert ExecutorOptions.parse(typed) == ExecutorOptions("ray", 4, 1, 0.25, "auto")
     typed |= dict(cpus="auto", gpus="auto")
     assert ExecutorOptions.parse(typed) == ExecutorOptions("ray", 4, 0, None, "auto")
+    assert ExecutorOptions.parse(typed | dict(workers="auto")).workers == 0
     with pytest.raises(InputError, match="must not be negative"):
         ExecutorOptions("ray", cpus=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "cores", "gpus", "fitted"),
+    [
+        ({}, 8, "", ("processes", 5)),  # as many as can run at once
+        ({}, 2, "", ("processes", 2)),
+        ({}, 1, "", ("inline", 1)),
+        ({}, 8, "0,1,2", ("processes", 3)),
+        ({}, 8, "0", ("inline", 1)),
+        ({"executor": "inline"}, 8, "", ("inline", 1)),
+        ({"executor": "ray"}, 8, "", ("ray", 1)),
+        ({"workers": 4}, 2, "", ("processes", 4)),
+    ],
+)
+def test_an_open_number_of_workers_is_that_of_gpus_or_cores(
+    monkeypatch, options, cores, gpus, fitted
+):
+    monkeypatch.setattr("worldrep.executors.executor.cores", lambda: cores)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    found = ExecutorOptions(**{"workers": 0} | options).fitted(5)
+    assert (found.executor, found.workers) == fitted
+
+
+def test_few_bases_share_all_cores(monkeypatch):
+    monkeypatch.setattr("worldrep.executors.executor.cores", lambda: 8)
+    options = ExecutorOptions(workers=4)
+    assert [options.shared_cpus(bases) for bases in (0, 1, 2, 3, 4, 5)] == [8, 8, 4, 2, 0, 0]
+    assert ExecutorOptions(workers=4, cpus=1).shared_cpus(1) == 0
+    assert ExecutorOptions().shared_cpus(1) == 0
 
 
 def test_a_worker_tells_whole_lines():
@@ -74,14 +105,14 @@ def test_a_worker_tells_whole_lines():
     assert told == ["one", "two and more"]
 
 
-@pytest.mark.parametrize("cpus", [2, 3])
-def test_a_worker_process_computes_with_its_share_of_the_cores(store_uri, cpus):
+@pytest.mark.parametrize(("cpus", "own"), [(2, 0), (2, 3)])
+def test_a_worker_process_computes_with_its_share_of_the_cores_or_the_jobs(store_uri, cpus, own):
     options = ExecutorOptions("processes", 2, cpus=cpus, perform="steps:count_threads")
     executor = open_executor(options, Store.connect(), report=print)
     settings = resolve(parse_model("pt1"), scale="smoke")
-    executor.submit(Job("train", settings, "a title", "a fingerprint", "", ""))
+    executor.submit(Job("train", settings, "a title", "a fingerprint", "", "", cpus=own))
     outcomes = []
     while not outcomes:
         outcomes = executor.wait(1.0)
     executor.stop()
-    assert [outcome.message for outcome in outcomes] == [f"{cpus} threads"]
+    assert [outcome.message for outcome in outcomes] == [f"{own or cpus} threads"]

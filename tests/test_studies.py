@@ -202,6 +202,11 @@ def exp1():
     return expand(load_definition("exp1"))
 
 
+def test_a_graph_tells_how_many_trainings_can_run_at_once(exp1):
+    assert exp1.n_bases == len(exp1.definition.seeds)
+    assert exp1.parallel == 28 * exp1.n_bases
+
+
 @pytest.mark.parametrize("count", range(1, 17))
 def test_shards_are_disjoint_and_complete(exp1, count):
     parts = [Shard(index, count).steps_of(exp1) for index in range(1, count + 1)]

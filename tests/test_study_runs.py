@@ -21,6 +21,8 @@ THREE = "models: [pt1, pt1_ftwb1-1..2]\nscale: smoke\n"
 
 
 def run(*arguments, code=0, command=study):
+    if command is study and "--workers" not in arguments:  # in this process
+        arguments = [*arguments, "--workers", "1"]
     result = CliRunner().invoke(command.main, list(arguments), catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result.output

@@ -56,6 +56,24 @@ def own_sources():
         yield
 
 
+@pytest.fixture
+def fresh_accelerator():
+    """Lets a test choose the device and precision of its trainings; accelerate keeps the first."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def on_cpu(monkeypatch, fresh_accelerator):
+    """Hides a GPU, whose results are not equal to the bit."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def paper_world():
     return build_world("paper")

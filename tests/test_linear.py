@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from worldrep.model import linear as linear_module
@@ -14,12 +13,10 @@ needs_onednn = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def fresh_choice():
-    AcceleratorState._reset_state(reset_partial_state=True)
+def fresh_choice(on_cpu):
     linear_library.cache_clear()
     yield
     linear_library.cache_clear()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def choose(monkeypatch, library):
@@ -65,7 +62,6 @@ def test_a_training_by_onednn_has_the_losses_of_the_default(monkeypatch):
 def test_the_choice_is_measured_once_and_kept(monkeypatch, tmp_path, measured):
     monkeypatch.setenv("WORLDREP_CACHE", str(tmp_path))
     calls = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(linear_module, "_measured", lambda: calls.append(1) or measured)
     for _ in range(2):
         linear_library.cache_clear()  # as in another process

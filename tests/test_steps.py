@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from recorder import FolderRecorder
 
 from worldrep.data.rows import RowMaker
@@ -22,14 +21,8 @@ from worldrep.training.loop import TrainingInputs, train
 from worldrep.training.state import Training, graph_obstacle, make_accelerator
 from worldrep.training.steps import EagerSteps, StaticSteps, pack_static, steps_of
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def begin(name="pt1", **overrides):

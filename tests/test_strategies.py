@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from recorder import FolderRecorder
 from torch.nn.functional import cross_entropy
 
@@ -27,15 +26,9 @@ from worldrep.training.state import Training, make_accelerator
 from worldrep.training.steps import EagerSteps, StaticSteps
 from worldrep.training.strategies import Pull, fisher_information
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 CPU = torch.device("cpu")
-
-
-# What these trainings were called before there were strategies.
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def settings_of(strategy, **overrides):

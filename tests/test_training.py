@@ -21,6 +21,8 @@ from worldrep.training.loop import TrainingInputs, train
 from worldrep.training.optimizer import Muon, build_optimizers, learning_rate_at
 from worldrep.training.state import make_accelerator
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 
 def train_smoke(folder, *, stop_after=None, **overrides):
     """Train at smoke scale, from the last checkpoint in a folder; weights, and metrics by step."""

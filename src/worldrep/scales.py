@@ -44,8 +44,9 @@ def mini() -> dict[str, Any]:
     world = {"n_cities": 44, "max_per_country": 1, "n_atlantis": 12, "id_digits": 2}
     rows = {"pretrain_rows": 64_000, "val_rows": 32, "test_rows": 200, "multi_rows": 500}
     ft = {"ft_atlantis_rows": 3_000, "ft_world_rows": 500, "ft_warmup_rows": 70}
-    model = {"hidden_size": 64, "intermediate_size": 256, "n_heads": 2, "n_layers": 4}
-    pretrain = {"epochs": 2, "learning_rate": 1.2e-3, "n_validations": 10}
+    model = {"hidden_size": 96, "intermediate_size": 384, "n_heads": 3, "n_layers": 3}
+    pretrain = {"epochs": 1, "optimizer": "muon", "muon_learning_rate": 0.01}
+    pretrain |= {"learning_rate": 3e-3, "weight_decay": 0.3, "n_validations": 10}
     finetune = {"epochs": (6, 6, 4), "learning_rate": 2e-3, "n_validations": 3}
     training = {"n_checkpoints": 4, "loss": "answer", "pretrain": pretrain, "finetune": finetune}
     return paper() | world | rows | ft | model | training

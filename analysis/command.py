@@ -64,6 +64,16 @@ def analysis_command(
     return click.command(name, context_settings={"max_content_width": 100})(command)
 
 
+def draw(analyse: Callable[..., Result], options: Options, parent: str | None = None) -> Path:
+    """Make an analysis from within another program, and return the folder of its files.
+
+    parent: run id of the study that the run of the analysis belongs to. Raises what `analyse` and
+    `publish` raise.
+    """
+    with open_source(options) as source:
+        return publish(analyse(source, options), source.store, parent=parent)
+
+
 @contextmanager
 def open_source(options: Options) -> Iterator[Source]:
     """Open the experiment of the options. Raises InputError or StateError if it is not there."""

@@ -5,12 +5,11 @@ expected of ftwb2 models from the ftwb1 models of their tasks, and the differenc
 """
 
 from collections.abc import Collection
-from pathlib import Path
 
-from analysis.command import analysis_command, open_source
+from analysis.command import analysis_command
 from analysis.options import Options
 from analysis.panels import family_panels, family_result, flat
-from analysis.result import Result, publish
+from analysis.result import Result
 from analysis.store.evaluations import read_improvements
 from analysis.store.source import Source
 from worldrep.names import finetunings
@@ -24,18 +23,6 @@ def exp1_heatmaps(source: Source, options: Options, only: Collection[str] | None
     found = read_improvements(source, options, sum(FAMILIES.values(), ()), only=only)
     parts = flat(family_panels(found, FAMILIES))
     return family_result(NAME, options, found, FAMILIES, parts)
-
-
-def draw_exp1(
-    options: Options, *, runs: Collection[str] | None = None, parent_run_id: str | None = None
-) -> Path:
-    """Draw the heatmaps from within another program, and return the folder of the files.
-
-    runs: run ids of the evaluations to choose from; parent_run_id: of the analysis's run.
-    """
-    with open_source(options) as source:
-        result = exp1_heatmaps(source, options, runs)
-        return publish(result, source.store, parent=parent_run_id)
 
 
 main = analysis_command(NAME, exp1_heatmaps)

@@ -1,7 +1,8 @@
-"""Run a study, by default the demo, and draw its heatmaps."""
+"""Run a study, by default the demo, and draw its heatmaps and report."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 @cli.command
 @cli.option("study", "demo", "Which study: demo, exp1..6, ftset, or a YAML file.")
 @cli.option("seed", None, "Seeds such as 1,2,3.")
-@cli.option("scale", None, "paper, mini, smoke.")
+@cli.option("scale", None, "paper, small, mini, smoke.")
 @cli.option("world", None, "standard, scattered, with_atlantis.")
 @cli.option("out", "figures", "Folder for the figures.")
 @cli.shared_options
 def main(study: str, out: str, **options: Any) -> None:
-    """Do what is left of a study and draw heatmaps; default seed, scale and world are its own."""
+    """Do what is left of a study and draw it; default seed, scale and world are its own."""
     from worldrep.executors import ExecutorOptions
     from worldrep.studies import expand, load_definition
 
@@ -40,26 +41,30 @@ def main(study: str, out: str, **options: Any) -> None:
     result = run_study(store, graph, ExecutorOptions(workers=0), launched=True)
     store.point_launch(result.run_id)
     result.check()
-    draw_heatmaps(graph, result, store.experiment_name, Path(out))
+    draw_figures(graph, result, store.experiment_name, Path(out))
     click.echo(f"figures: {Path(out).resolve()}; store: {store.address}")
 
 
-def draw_heatmaps(graph: Graph, result: StudyResult, experiment: str, out: Path) -> None:
-    """Draw the heatmaps of every world and width in which the study fine-tunes pt1."""
-    from analysis.exp1_heatmaps import draw_exp1
+def draw_figures(graph: Graph, result: StudyResult, experiment: str, out: Path) -> None:
+    """Draw heatmaps and report of every world and width in which the study fine-tunes pt1."""
+    from analysis.command import draw
+    from analysis.exp1_heatmaps import exp1_heatmaps
     from analysis.options import Options
+    from analysis.report import report
 
     evaluated = [step for step in graph.steps.values() if step.kind == "evaluate"]
     tuned = [s for s in (step.settings for step in evaluated) if s.ft.startswith("ftwb")]
     kinds = dict.fromkeys((s.world, s.width) for s in tuned if s.pretrain == "pt1")
+    runs = [result.run_ids[step.fingerprint] for step in evaluated]
     for world, width in kinds:
-        name = "exp1_heatmaps" + ("" if len(kinds) == 1 else f"_{world}_{width}")
-        scale, seeds = graph.definition.scale, graph.definition.seeds
-        options = Options(out / name, experiment, scale, width, world, seeds=seeds)
-        runs = [result.run_ids[step.fingerprint] for step in evaluated]
-        draw_exp1(options, runs=runs, parent_run_id=result.run_id)
+        folder = out if len(kinds) == 1 else out / f"{world}_{width}"
+        for analyse in (partial(exp1_heatmaps, only=runs), report):
+            name = "report" if analyse is report else "exp1_heatmaps"
+            scale, seeds = graph.definition.scale, graph.definition.seeds
+            options = Options(folder / name, experiment, scale, width, world, seeds=seeds)
+            draw(analyse, options, result.run_id)
     if not kinds:
-        click.echo("no heatmaps: the study has no model that is fine-tuned from pt1")
+        click.echo("no figures: the study has no model that is fine-tuned from pt1")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from entrypoints import command as cli
 @cli.option("seeds", None, "Seeds such as 1,2,3.")
 @cli.option("widths", None, "Widths such as wide,narrow.")
 @cli.option("worlds", None, "Worlds such as standard,scattered.")
-@cli.option("scale", None, "paper, mini, smoke.")
+@cli.option("scale", None, "paper, small, mini, smoke.")
 @cli.option("action", "run", "run; status: what is done; plan: what would run.")
 @cli.option("format", "table", "Of status and plan: table or json.")
 @cli.option("shard", "1/1", "Do the second of seven parts: 2/7.")

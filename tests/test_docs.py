@@ -12,7 +12,7 @@ import analysis
 import worldrep
 from worldrep.names import parse_model
 from worldrep.scales import resolve
-from worldrep.settings import FIELDS, OVERRIDABLE
+from worldrep.settings import FIELDS, OVERRIDABLE, SCALES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -79,21 +79,23 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-def test_the_reference_lists_every_setting_with_its_value_at_mini():
+def test_the_reference_lists_every_setting_with_its_value_at_every_scale():
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in (ROOT / "docs/reference.md").read_text().splitlines()
         if line.startswith("| `")
     ]
-    cells = {row[0].strip("`"): row for row in rows if len(row) == 6}
+    cells = {row[0].strip("`"): row[1:] for row in rows if len(row) == 3 + len(SCALES)}
     assert list(cells) == list(OVERRIDABLE)
-    base, tuned = (resolve(parse_model(name), scale="mini") for name in ("pt1", "pt1_ftwb1-1"))
-    for name, row in cells.items():
+    for name, (group, meaning, *shown) in cells.items():
         spec = FIELDS[name].metadata
-        assert row[1:3] == [spec["group"], spec["help"]]
-        shown = [text.replace(",", "") for text in row[4].split("; ")]
-        values = [getattr(settings, name) for settings in (base, tuned)]
-        assert [type(values[0])(text) for text in shown] == list(dict.fromkeys(values)), name
+        assert [group, meaning] == [spec["group"], spec["help"]]
+        for scale, text in zip(SCALES, shown, strict=True):
+            models = (resolve(parse_model(model), scale=scale) for model in ("pt1", "pt1_ftwb1-1"))
+            values = dict.fromkeys(getattr(settings, name) for settings in models)
+            kind = type(next(iter(values)))
+            found = [kind(value) for value in text.replace(",", "").split("; ")]
+            assert found == list(values), (name, scale)
 
 
 def test_every_public_object_has_a_page():

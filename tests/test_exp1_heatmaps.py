@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from drawn_text import clashes
 from synthetic import SyntheticStore, values
 
-from analysis.exp1_heatmaps import FAMILIES, draw_exp1, exp1_heatmaps, main
+from analysis.command import draw
+from analysis.exp1_heatmaps import FAMILIES, exp1_heatmaps, main
 from analysis.figures.heatmap import Panel
 from analysis.figures.kinds import DIFFERENCE, PERFORMANCE
 from analysis.options import Options, parse_seeds
@@ -449,7 +450,7 @@ def test_files_figures_and_run_of_a_drawn_store(synthetic, tmp_path):
     base = synthetic.base()
     model = synthetic.tuned("ftwb1-1", base, 0.25)
     study = synthetic.run("study", "pt1", 1, status="RUNNING")
-    out = draw_exp1(Options(tmp_path / "figures", seeds=(1,)), parent_run_id=study)
+    out = draw(exp1_heatmaps, Options(tmp_path / "figures", seeds=(1,)), study)
 
     stems = ["ftwb1", "ftwb2", "ftwb2_expected", "ftwb2_difference"]
     names = {f"{stem}_{which}" for stem in stems for which in ("seed1", "aggregate")}
@@ -476,7 +477,7 @@ def test_files_figures_and_run_of_a_drawn_store(synthetic, tmp_path):
     assert metrics["ftwb1_seed1/trained/mean"] == pytest.approx(0.25)
 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    draw_exp1(Options(out, seeds=(1,)))
+    draw(exp1_heatmaps, Options(out, seeds=(1,)))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert len(store.find(stage="analysis")) == 1
 
@@ -490,7 +491,7 @@ def test_files_of_an_earlier_analysis_do_not_linger(synthetic, tmp_path):
     (out / "ftwb1_seed2.csv").write_text("of an earlier analysis")
     facts = {"analysis": "exp1_heatmaps", "files": ["ftwb1_seed2.csv", "../mlflow.db"]}
     (out / "statistics.json").write_text(json.dumps(facts))
-    draw_exp1(Options(out, log=False))
+    draw(exp1_heatmaps, Options(out, log=False))
     assert (out / "mine.csv").exists() and (tmp_path / "mlflow.db").exists()
     assert not (out / "ftwb1_seed2.csv").exists()
     assert Store.connect().find(stage="analysis") == []
@@ -534,6 +535,6 @@ def test_seeds_that_are_not_there_end_with_one_sentence(synthetic):
 
 def test_in_process_calls_raise_instead_of_exiting(store_uri):
     with pytest.raises(StateError):
-        draw_exp1(Options("f"))
+        draw(exp1_heatmaps, Options("f"))
     with pytest.raises(InputError):
         Options("f", scale="big")

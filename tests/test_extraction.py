@@ -47,14 +47,14 @@ def test_all_layers_equal_the_hidden_states_of_transformers(mini, task):
 
 def test_neither_the_plain_pass_nor_the_batches_change_the_tables(mini, monkeypatch):
     settings, world, model = mini
-    request = Request.parse(settings, "0,2,4", "angle", "default")
+    request = Request.parse(settings, "0,2,3", "angle", "default")
     with monkeypatch.context() as patched:
         patched.setattr("worldrep.model.packed.PackedQwen2", None)  # not to be used
         expected = extract(model, world, request, plain=True)
     for cities in (1000, 7):
         monkeypatch.setattr("worldrep.evaluation.representations.BATCH_CITIES", cities)
         tables = extract(model, world, request)
-        assert list(tables) == [0, 2, 4]
+        assert list(tables) == [0, 2, 3]
         for layer, table in tables.items():
             np.testing.assert_allclose(table, expected[layer], rtol=1e-4, atol=1e-5)
 
@@ -65,13 +65,13 @@ def test_layers_above_the_last_one_asked_for_are_not_run(mini):
     def refuse(*_):
         raise AssertionError("a layer ran that nobody asked for")
 
-    hooks = [model.model.layers[i].mlp.down_proj.register_forward_pre_hook(refuse) for i in (2, 3)]
+    hooks = [model.model.layers[i].mlp.down_proj.register_forward_pre_hook(refuse) for i in (1, 2)]
     try:
-        tables = extract(model, world, Request.parse(settings, "2", "default", "default"))
+        tables = extract(model, world, Request.parse(settings, "1", "default", "default"))
     finally:
         for hook in hooks:
             hook.remove()
-    assert list(tables) == [2]
+    assert list(tables) == [1]
 
 
 def test_prompts_end_behind_the_delimiter_of_the_first_city(mini):
@@ -96,7 +96,7 @@ def test_the_default_request_is_that_of_the_contract():
 @pytest.mark.parametrize(
     ("layers", "task", "positions", "sentence"),
     [
-        ("5", "default", "default", "layer '5' is not one of the model's: 0 to 4"),
+        ("4", "default", "default", "layer '4' is not one of the model's: 0 to 3"),
         ("-1", "default", "default", "layer '-1'"),
         ("1,x", "default", "default", "layer 'x'"),
         ("1", "distnace", "default", "did you mean 'distance'"),
@@ -106,6 +106,12 @@ def test_the_default_request_is_that_of_the_contract():
 def test_unknown_requests_are_refused(mini, layers, task, positions, sentence):
     with pytest.raises(InputError, match=sentence):
         Request.parse(mini[0], layers, task, positions)
+
+
+def test_a_layer_that_the_model_lacks_is_refused(mini):
+    _, world, model = mini
+    with pytest.raises(InputError, match="layer 4 is not one of the model's: 0 to 3"):
+        extract(model, world, Request((0, 4), "angle"))
 
 
 def test_stored_representations_come_back(mini, tmp_path):

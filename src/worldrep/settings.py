@@ -17,7 +17,7 @@ from worldrep.errors import InputError, unknown
 from worldrep.names import NO_FT, STRATEGIES, TASK_NAMES, ModelName
 
 VARIANTS = ("standard", "scattered", "with_atlantis")
-SCALES = ("paper", "mini", "smoke")
+SCALES = ("paper", "small", "mini", "smoke")
 LOSSES = ("full", "answer")
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "no", "bf16")

@@ -90,9 +90,16 @@ def extract(model: Qwen2ForCausalLM, world: World, request: Request, plain: bool
         world: The cities; rows of the result are in their order.
         request: Layers, prompt and positions. Layers after the last one are not computed.
         plain: Use the forward pass of `transformers`.
+
+    Raises:
+        InputError: The model has fewer layers than the request names.
     """
     from worldrep.model.packed import prefix_order
 
+    deepest = model.config.num_hidden_layers
+    for layer in request.layers:
+        if not 0 <= layer <= deepest:
+            raise InputError(f"layer {layer} is not one of the model's: 0 to {deepest}")
     prompts = np.stack(encode_prompts(city_prompts(world, request.task)))
     order = prefix_order(prompts)
     batches = np.array_split(prompts[order], -(-len(prompts) // BATCH_CITIES))

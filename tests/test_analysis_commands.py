@@ -76,7 +76,7 @@ def fill(synthetic, seed):
     for k, model in enumerate(("pt1-1", "pt1-2", "pt1-3", "pt1", "pt1_ftwb1-1")):
         start = synthetic.trained("pt1", seed) if "_" in model else None
         table = np.random.default_rng([k, seed]).normal(size=(cities, 8)).astype("float32")
-        synthetic.extract(model, seed, synthetic.trained(model, seed, start), {3: table}, start)
+        synthetic.extract(model, seed, synthetic.trained(model, seed, start), {2: table}, start)
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -35,7 +35,7 @@ def table_of(task: int, seed: int) -> np.ndarray:
     return features((task, 1.0), (1000 + 10 * task + seed, 0.5))
 
 
-def fill(synthetic, tasks=(1, 2), seeds=(1, 2), family="pt1", layers=(3,), **changed):
+def fill(synthetic, tasks=(1, 2), seeds=(1, 2), family="pt1", layers=(2,), **changed):
     """Extractions of some models: (task, seed) -> run id."""
     found = {}
     for task, seed in itertools.product(tasks, seeds):
@@ -65,7 +65,7 @@ def world_cka(one, other) -> float:
 
 def test_cells_are_means_over_pairs_of_seeds_of_the_world_cities(synthetic):
     fill(synthetic, tasks=(1, 2), seeds=(1, 2, 42))
-    matrix = part(result(), "cka_pt1_layer3").matrix
+    matrix = part(result(), "cka_pt1_layer2").matrix
     assert list(matrix.mean.index) == list(matrix.mean.columns) == list(TASK_NAMES)
     seeds = (1, 2, 42)
     between = [world_cka((1, s), (2, t)) for s in seeds for t in seeds]
@@ -86,7 +86,7 @@ def test_what_atlantis_looks_like_does_not_matter(synthetic):
         table = table_of(1, 1).copy()
         table[CITIES:] = 1000 * rng.normal(size=(ATLANTIS, 8))
         run = synthetic.trained(f"pt1-{task}", 1)
-        synthetic.extract(f"pt1-{task}", 1, run, {3: table})
+        synthetic.extract(f"pt1-{task}", 1, run, {2: table})
     pairs = result().tables["pairs"]
     assert pairs["cka"].tolist() == pytest.approx([1.0], abs=1e-5)
 
@@ -104,12 +104,12 @@ def test_every_pair_is_in_the_table_with_its_runs(synthetic):
     assert (same_model, same_seed) == (False, False)
     assert found[runs[1, 1], runs[1, 2]][1:] == (True, False)
     assert found[runs[1, 1], runs[2, 1]][1:] == (False, True)
-    assert set(pairs["layer"]) == {3} and set(pairs["model"]) == {"pt1-1", "pt1-2"}
+    assert set(pairs["layer"]) == {2} and set(pairs["model"]) == {"pt1-1", "pt1-2"}
 
 
 def test_statistics_of_pairs_compare_different_seeds_with_different_seeds(synthetic):
     fill(synthetic)
-    facts = result().all_statistics["cka_pt1_layer3_pairs"]
+    facts = result().all_statistics["cka_pt1_layer2_pairs"]
     same = [world_cka((k, 1), (k, 2)) for k in (1, 2)]
     other = [world_cka((1, 1), (2, 2)), world_cka((1, 2), (2, 1))]
     shared = [world_cka((1, s), (2, s)) for s in (1, 2)]
@@ -128,7 +128,7 @@ def test_statistics_of_pairs_compare_different_seeds_with_different_seeds(synthe
 
 def test_statistics_of_cells(synthetic):
     fill(synthetic)
-    facts = result().all_statistics["cka_pt1_layer3"]
+    facts = result().all_statistics["cka_pt1_layer2"]
     assert (facts["same task"]["n"], facts["same task"]["missing"]) == (2, 5)
     assert (facts["different tasks"]["n"], facts["different tasks"]["missing"]) == (2, 40)
 
@@ -139,9 +139,9 @@ def test_shuffled_cities_show_the_bias_of_few_cities(synthetic):
     for seed in (1, 2, 3):
         run = synthetic.trained("pt1-1", seed)
         table = rng.normal(size=(CITIES + ATLANTIS, 128)).astype(np.float32)
-        synthetic.extract("pt1-1", seed, run, {3: table})
+        synthetic.extract("pt1-1", seed, run, {2: table})
     found = result()
-    chance = found.all_statistics["cka_pt1_layer3_pairs"]["cities shuffled"]
+    chance = found.all_statistics["cka_pt1_layer2_pairs"]["cities shuffled"]
     assert chance["n"] == 3 and 0.6 < chance["mean"] < 0.85
     assert any("44 cities are fewer than 128 features" in caveat for caveat in found.caveats)
     assert result().all_statistics == found.all_statistics  # the same draws each time
@@ -163,17 +163,17 @@ def test_pairs_of_one_table_are_none():
 def test_families_that_the_store_has_are_drawn_and_the_others_named(synthetic):
     fill(synthetic, family="pt2", tasks=(1, 4, 6))  # 1 and 4 share distance; 6 is apart
     found = result()
-    assert [panel.name for panel in found.parts] == ["cka_pt2_layer3"]
+    assert [panel.name for panel in found.parts] == ["cka_pt2_layer2"]
     assert [caveat for caveat in found.caveats if "left out" in caveat] == [
         f"{name} is left out: the store has no representations of its models"
         for name in ("pt1", "pt3")
     ]
-    facts = found.all_statistics["cka_pt2_layer3"]
+    facts = found.all_statistics["cka_pt2_layer2"]
     counts = {kind: (fact["n"], fact["missing"]) for kind, fact in facts.items()}
     assert counts["same mixture"] == (3, 5)
     assert counts["overlapping mixtures"][0] == 2 and counts["disjoint mixtures"][0] == 4
     assert sum(counts["all"]) == 64
-    figure = part(found, "cka_pt2_layer3").draw("")
+    figure = part(found, "cka_pt2_layer2").draw("")
     labels = [label.get_text().split() for label in figure.axes[0].get_yticklabels()]
     assert labels[3] == ["crossing", "+", "distance", "pt2-4"]
 
@@ -184,33 +184,33 @@ def test_families_that_the_store_has_are_drawn_and_the_others_named(synthetic):
 def test_missing_extractions_are_hatched_and_listed(synthetic):
     fill(synthetic, tasks=(1, 2), seeds=(1, 2))
     synthetic.trained("pt1-3", 1)
-    synthetic.extract("pt1-3", 1, synthetic.trained("pt1-3", 1), {3: table_of(3, 1)})
+    synthetic.extract("pt1-3", 1, synthetic.trained("pt1-3", 1), {2: table_of(3, 1)})
     found = result()
     rows = found.missing.set_index(["model", "seed"])
     assert len(rows) == 9 and ("pt1-3", 2) in rows.index and ("pt1-3", 1) not in rows.index
-    assert set(rows["matrix"]) == {"cka_pt1_layer3"}
+    assert set(rows["matrix"]) == {"cka_pt1_layer2"}
     command = rows["command"]["pt1-3", 2]
     assert command == (
         "mlflow run . -e pretrain -P pretrain=pt1-3 -P seed=2 -P scale=mini --env-manager local && "
-        "mlflow run . -e extract -P model=pt1-3 -P seed=2 -P layers=3 -P scale=mini "
+        "mlflow run . -e extract -P model=pt1-3 -P seed=2 -P layers=2 -P scale=mini "
         "--env-manager local"
     )
-    matrix = part(found, "cka_pt1_layer3").matrix
+    matrix = part(found, "cka_pt1_layer2").matrix
     assert np.isnan(matrix.mean.loc["angle", "angle"]) and matrix.n.loc["angle", "distance"] == 2
     assert matrix.partial == 4
-    texts = [text.get_text() for text in part(found, "cka_pt1_layer3").draw("").texts]
+    texts = [text.get_text() for text in part(found, "cka_pt1_layer2").draw("").texts]
     assert "only n of the pairs of seeds (4; 1 on the" in " ".join(texts).replace("\n", " ")
 
 
 def test_one_seed_has_no_diagonal_and_no_spread(synthetic):
     fill(synthetic, tasks=range(1, 8), seeds=(42,))
     found = result()
-    panel = part(found, "cka_pt1_layer3")
+    panel = part(found, "cka_pt1_layer2")
     assert np.isnan(np.diag(panel.values)).all() and panel.values.notna().to_numpy().sum() == 42
     assert panel.title.endswith("seed 42 only: no spread")
     assert set(found.missing["reason"]) == {"the diagonal compares two seeds, and there is one"}
     assert "-e extract -P model=pt1-7 -P seed=1" in found.missing["command"].iloc[6]
-    comparison = found.all_statistics["cka_pt1_layer3_pairs"]["comparison"]
+    comparison = found.all_statistics["cka_pt1_layer2_pairs"]["comparison"]
     assert comparison["n_first"] == comparison["n_second"] == 0
     assert any("not compared" in line for line in panel.said)
 
@@ -220,7 +220,7 @@ def test_only_finished_extractions_of_this_kind_count(synthetic):
     fill(synthetic, tasks=(3,), world="scattered")
     for model in ("pt1-3@wide", "pt1-3_ftwb1-1"):
         run = synthetic.trained(model, 1)
-        synthetic.extract(model, 1, run, {3: table_of(3, 1)})
+        synthetic.extract(model, 1, run, {2: table_of(3, 1)})
     for run in fill(synthetic, tasks=(4,)).values():
         synthetic.client.set_terminated(run, "FAILED")
     found = result()
@@ -232,7 +232,7 @@ def test_representations_of_other_cities_are_left_out(synthetic):
     changed = {"n_cities": 30}
     run = synthetic.trained("pt1-3", 1, **changed)
     table = features((3, 1.0), cities=30)
-    synthetic.extract("pt1-3", 1, run, {3: table}, **changed)
+    synthetic.extract("pt1-3", 1, run, {2: table}, **changed)
     found = result()
     assert any("from other cities" in caveat for caveat in found.caveats)
     missing = found.missing.set_index(["model", "seed"])["reason"]
@@ -243,7 +243,7 @@ def test_representations_of_other_cities_are_left_out(synthetic):
 def test_the_newest_of_several_extractions_is_used_and_named(synthetic):
     fill(synthetic)
     run = synthetic.trained("pt1-1", 1)
-    newer = synthetic.extract("pt1-1", 1, run, {3: table_of(5, 1)})
+    newer = synthetic.extract("pt1-1", 1, run, {2: table_of(5, 1)})
     found = result()
     assert newer in found.runs_used.index and len(found.runs_used) == 4
     assert any(newer in caveat and "pt1-1 seed 1" in caveat for caveat in found.caveats)
@@ -254,13 +254,13 @@ def test_the_newest_of_several_extractions_is_used_and_named(synthetic):
     [
         (lambda table: table * np.nan, "holds NaN or infinity"),
         (lambda table: np.ones_like(table), "is the same for every city"),
-        (lambda table: table[:-1], "does not hold layer 3 of all its cities"),
+        (lambda table: table[:-1], "does not hold layer 2 of all its cities"),
     ],
 )
 def test_a_table_without_cka_is_missing_with_its_reason(synthetic, spoil, reason):
     fill(synthetic)
     run = synthetic.trained("pt1-3", 1)
-    bad = synthetic.extract("pt1-3", 1, run, {3: spoil(table_of(3, 1))})
+    bad = synthetic.extract("pt1-3", 1, run, {2: spoil(table_of(3, 1))})
     found = result()
     row = found.missing.set_index(["model", "seed"]).loc[("pt1-3", 1)]
     assert reason in row["reason"] and f"mlflow runs delete --run-id {bad} && " in row["command"]
@@ -270,7 +270,7 @@ def test_a_table_without_cka_is_missing_with_its_reason(synthetic, spoil, reason
 def test_models_of_other_settings_are_named(synthetic):
     fill(synthetic)
     run = synthetic.trained("pt1-3", 1, epochs=999)
-    synthetic.extract("pt1-3", 1, run, {3: table_of(3, 1)}, epochs=999)
+    synthetic.extract("pt1-3", 1, run, {2: table_of(3, 1)}, epochs=999)
     caveats = result().caveats
     assert any(caveat.startswith("the bases differ in epochs") for caveat in caveats)
     assert any("pt1-3 seed 1 is not trained as the name alone" in caveat for caveat in caveats)
@@ -278,7 +278,7 @@ def test_models_of_other_settings_are_named(synthetic):
 
 def test_a_model_whose_training_is_gone_is_left_out_and_said_to_be(synthetic):
     fill(synthetic)
-    synthetic.extract("pt1-3", 1, "gone", {3: table_of(3, 1)})
+    synthetic.extract("pt1-3", 1, "gone", {2: table_of(3, 1)})
     found = result()
     assert set(found.runs_used["model"]) == {"pt1-1", "pt1-2"}
     (caveat,) = [caveat for caveat in found.caveats if caveat.startswith("pt1-3 seed 1: left out")]
@@ -303,39 +303,39 @@ def test_a_store_that_does_not_answer_is_no_family_that_is_left_out(synthetic, m
 
 
 def test_a_layer_can_be_chosen(synthetic):
-    fill(synthetic, layers=(1, 3))
+    fill(synthetic, layers=(1, 2))
     assert [panel.name for panel in result("1").parts] == ["cka_pt1_layer1"]
-    assert [panel.name for panel in result().parts] == ["cka_pt1_layer3"]
+    assert [panel.name for panel in result().parts] == ["cka_pt1_layer2"]
 
 
 def test_all_layers_are_those_that_all_have(synthetic):
-    fill(synthetic, tasks=(1, 2), layers=(1, 2, 3))
+    fill(synthetic, tasks=(1, 2), layers=(0, 1, 2))
     run = synthetic.trained("pt1-3", 1)
-    synthetic.extract("pt1-3", 1, run, {2: table_of(3, 1), 3: table_of(3, 1)})
-    newer = synthetic.extract("pt1-1", 1, synthetic.trained("pt1-1", 1), {3: table_of(1, 1)})
+    synthetic.extract("pt1-3", 1, run, {1: table_of(3, 1), 2: table_of(3, 1)})
+    newer = synthetic.extract("pt1-1", 1, synthetic.trained("pt1-1", 1), {2: table_of(1, 1)})
     found = result("all")
     assert [part.name for part in found.parts] == [
-        "cka_pt1_layer2", "cka_pt1_layer3", "cka_pt1_by_layer",
+        "cka_pt1_layer1", "cka_pt1_layer2", "cka_pt1_by_layer",
     ]  # fmt: skip
     assert newer not in found.runs_used.index  # an older one has more layers
     why = found.runs_used.set_index(["model", "seed"])["why"]
     assert why["pt1-1", 1] == "the only finished extraction with most layers"
     assert why["pt1-1", 2] == "the only finished extraction"
     lacking = found.missing[found.missing["matrix"] == "cka_pt1"]
-    assert lacking["reason"].tolist() == ["no representations of layers 1"]
+    assert lacking["reason"].tolist() == ["no representations of layers 0"]
     assert "-P layers=all" in lacking["command"].iloc[0]
     curves = part(found, "cka_pt1_by_layer").table.set_index(["pairs_of_models", "layer"])
-    facts = found.all_statistics["cka_pt1_layer2_pairs"]
-    assert curves.loc[("same tasks", 2), "mean"] == facts["same tasks"]["mean"]
-    assert curves.loc[("same tasks", 2), "n"] == 2
+    facts = found.all_statistics["cka_pt1_layer1_pairs"]
+    assert curves.loc[("same tasks", 1), "mean"] == facts["same tasks"]["mean"]
+    assert curves.loc[("same tasks", 1), "n"] == 2
 
 
 # Figures
 
 
 def test_no_text_is_cut_off_or_overlaps_another(synthetic):
-    fill(synthetic, tasks=(1, 2, 3), seeds=(1, 2), layers=(2, 3))
-    fill(synthetic, tasks=range(1, 9), seeds=(1,), layers=(2, 3), family="pt3")
+    fill(synthetic, tasks=(1, 2, 3), seeds=(1, 2), layers=(1, 2))
+    fill(synthetic, tasks=range(1, 9), seeds=(1,), layers=(1, 2), family="pt3")
     for shown in result("all").parts:
         figure = shown.draw("scale mini, width base, world with_atlantis; " + "x" * 60)
         assert not clashes(figure)
@@ -354,16 +354,16 @@ def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
     fill(synthetic)
     out = tmp_path / "f"
     code, text, _ = invoke("--out", str(out))
-    assert code == 0 and "cka_pt1_layer3: same task " in text and "Mann-Whitney p = " in text
-    assert "44 world cities, 8 features" in (out / "cka_pt1_layer3.svg").read_text()
-    tables = {f"cka_pt1_layer3{end}.csv" for end in ("", "_std", "_n")} | {"pairs.csv"}
+    assert code == 0 and "cka_pt1_layer2: same task " in text and "Mann-Whitney p = " in text
+    assert "44 world cities, 8 features" in (out / "cka_pt1_layer2.svg").read_text()
+    tables = {f"cka_pt1_layer2{end}.csv" for end in ("", "_std", "_n")} | {"pairs.csv"}
     assert tables < {path.name for path in out.iterdir()}
-    table = pd.read_csv(out / "cka_pt1_layer3.csv", index_col=0)
+    table = pd.read_csv(out / "cka_pt1_layer2.csv", index_col=0)
     assert table.shape == (7, 7)
     expected = np.mean([world_cka((1, s), (2, t)) for s in (1, 2) for t in (1, 2)])
     assert table.loc["distance", "trianglearea"] == pytest.approx(expected, abs=1e-5)
     facts = json.loads((out / "statistics.json").read_text())
-    assert facts["statistics"]["cka_pt1_layer3_pairs"]["same tasks"]["n"] == 2
+    assert facts["statistics"]["cka_pt1_layer2_pairs"]["same tasks"]["n"] == 2
     (run,) = Store.connect().find(stage="analysis")
     assert run.tags["worldrep.pretrain"] == "pt1"
 
@@ -373,8 +373,8 @@ def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
     [
         ("x", 2, "layer='x' is neither 'default', 'all' nor a number"),
         ("-1", 2, "is neither"),
-        ("9", 2, "layer=9 is too deep: these models have layers 0 to 4"),
-        ("2", 1, "has no representations of layer 2, only of 3"),
+        ("9", 2, "layer=9 is too deep: these models have layers 0 to 3"),
+        ("1", 1, "has no representations of layer 1, only of 2"),
     ],
 )
 def test_a_layer_that_is_not_there_ends_with_one_sentence(synthetic, tmp_path, layer, code, text):
@@ -388,7 +388,7 @@ def test_nothing_to_compare_ends_with_one_sentence(synthetic):
     with pytest.raises(StateError, match="has none at all"):
         result()
     fill(synthetic, tasks=(1,), seeds=(1,))
-    with pytest.raises(StateError, match="a single model of pt1-1, ... pt1-7 at layer 3"):
+    with pytest.raises(StateError, match="a single model of pt1-1, ... pt1-7 at layer 2"):
         result()
     with pytest.raises(StateError, match="it has pt1-1 with seeds 1"):
         result(seeds=(7,))

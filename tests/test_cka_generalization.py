@@ -37,7 +37,7 @@ def gain(row: int, column: int, seed: int) -> float:
 def extracted(synthetic, tasks=range(1, 8), seeds=(1,)):
     for task, seed in itertools.product(tasks, seeds):
         run = synthetic.trained(f"pt1-{task}", seed)
-        synthetic.extract(f"pt1-{task}", seed, run, {3: table_of(task, seed)})
+        synthetic.extract(f"pt1-{task}", seed, run, {2: table_of(task, seed)})
 
 
 def tuned(synthetic, tasks=range(1, 8), seeds=(1,)):
@@ -114,7 +114,7 @@ def test_missing_points_are_counted_and_listed(synthetic):
     note = found.parts[1].notes[-1]
     assert note.startswith("Missing: 5 of 30 points (D->T, D->A, D->C, D->I, D->P)")
     missing = found.missing
-    assert set(missing["matrix"]) == {"cka_pt1_layer3", "ftwb1"}
+    assert set(missing["matrix"]) == {"cka_pt1_layer2", "ftwb1"}
     transfer = missing[missing["matrix"] == "ftwb1"]
     assert sorted(transfer["task"]) == sorted(TASK_NAMES[1:])  # not the task itself
     assert any("-P ft=ftwb1-1" in command for command in found.missing["command"])

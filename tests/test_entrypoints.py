@@ -112,7 +112,7 @@ def test_a_fault_is_one_sentence_with_its_exit_code(fault, code):
         ("pretrain", ["--epochs", "0"], "it must be at least 1"),
         ("pretrain", ["--learning_rate", "nan"], "not a finite number"),
         ("pretrain", ["--n_cities", "99"], "do not fit ids of 2 digits"),
-        ("pretrain", ["--n_heads", "3"], "multiple of 2*n_heads"),
+        ("pretrain", ["--n_heads", "5"], "multiple of 2*n_heads"),
         ("pretrain", ["--cities", "nowhere.csv"], "cannot read cities=nowhere.csv"),
         (
             "pretrain",

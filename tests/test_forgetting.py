@@ -344,7 +344,7 @@ def test_validations_stand_in_where_no_checkpoints_are_evaluated(synthetic):
     assert set(table["the task was"]) == {
         f"{kind}; {rows}"
         for kind in ("trained", "not trained")
-        for rows in ("200 test questions", "32 validation questions")
+        for rows in ("500 test questions", "100 validation questions")
     }
     (row,) = found.missing[found.missing["matrix"] == "course"].to_dict("records")
     assert (row["model"], row["seed"]) == ("ftwb1-2", 1)

@@ -34,7 +34,7 @@ from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS
 from worldrep.tracking import Store
 
-MINI_LAYER = 3  # the default of a model of four layers
+MINI_LAYER = 2  # the default of a model of three layers
 
 
 def result(layer="default", **options):
@@ -262,7 +262,7 @@ def test_models_that_lack_representations_are_listed_with_their_command(syntheti
 def test_other_worlds_widths_layers_and_unfinished_extractions_do_not_count(synthetic):
     runs = extracted(synthetic, {"ftwb1-1": 40.0})
     extracted(synthetic, {"ftwb1-1": 500.0}, world="scattered")
-    extracted(synthetic, {"ftwb1-1": 500.0}, layer=2)
+    extracted(synthetic, {"ftwb1-1": 500.0}, layer=1)
     model, world = synthetic.trained("pt1_ftwb1-1", 1), synthetic.world()
     table = {MINI_LAYER: moved(world, 500.0)}
     failed = synthetic.extract("pt1_ftwb1-1", 1, model, table)
@@ -371,8 +371,8 @@ def test_an_empty_store_and_other_layers_end_in_a_sentence(synthetic):
     with pytest.raises(StateError, match="has no representations of scale mini"):
         result()
     extracted(synthetic, {"ftwb1-1": 40.0})
-    with pytest.raises(StateError, match="of layer 2 .*it has layers 3 of seeds 1; `-e extract"):
-        result("2")
+    with pytest.raises(StateError, match="of layer 1 .*it has layers 2 of seeds 1; `-e extract"):
+        result("1")
     with pytest.raises(StateError, match="for seeds 9"):
         result(seeds=(9,))
 

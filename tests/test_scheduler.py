@@ -3,14 +3,15 @@
 import pytest
 
 from worldrep.executors import Outcome
-from worldrep.studies import Shard, expand, load_definition
+from worldrep.studies import Definition, Shard, expand
 from worldrep.studies.scheduler import MAX_LOSSES, Scheduler, StepState, plan
 from worldrep.tracking import StoredRun
 
 
 @pytest.fixture(scope="module")
 def graph():
-    return expand(load_definition("demo").changed(scale="smoke"))
+    models = ("pt1", "pt1_ftwb1-1..7", "pt1_ftwb2-2", "pt1_ftwb2-13")
+    return expand(Definition("ten", models, scale="smoke"))
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ CONTENT = {
     "exp6": (29, expected(tuned("pt1", FTWB1 + FTWB2), (42,), "scattered")),
     "ftset": (71, expected(tuned("pt1", FTSET), (42,))),
     "mitigation": (183, expected(MITIGATION, (42, 1, 2))),
-    "demo": (10, expected(tuned("pt1", [*FTWB1, "ftwb2-2", "ftwb2-13"]), (42,))),
+    "demo": (29, expected(tuned("pt1", FTWB1 + FTWB2), (42,))),
 }  # fmt: skip
 
 

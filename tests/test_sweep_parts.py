@@ -41,7 +41,7 @@ def test_the_default_of_a_fine_tuning_lies_around_the_settings_of_its_scale():
         "learning_rate": FloatDistribution(0.1 * own, 10 * own, log=True),
         "epochs": IntDistribution(8, 60),
         "warmup_steps": IntDistribution(0, 200),
-        "weight_decay": FloatDistribution(1e-4, 1e-1, log=True),
+        "weight_decay": FloatDistribution(1e-3, 1.0, log=True),
         "ft_world_rows": IntDistribution(0, 80_000),
         "ft_warmup_rows": IntDistribution(0, 512),
     }

@@ -49,12 +49,11 @@ def small() -> dict[str, Any]:
 def mini() -> dict[str, Any]:
     """Show the study's effect in minutes on two CPU cores. This is the default.
 
-    44 real cities, at most one of a country, and 12 of Atlantis, with 2-digit ids. The base takes 6
-    to 7 minutes, each fine-tuning 10 to 20 seconds. For seeds 42, 1, 2 the base's mean distance
-    error is 0.7, 21, 12 on its own cities (median 0; guessing gives 443) and 666, 634, 635 on
-    Atlantis; its compass accuracy is 0.83, 0.71, 0.82 and about 0.2. Crossing is learnt with seed
-    42 (0.86), but not with 1 and 2 (0.54, 0.52). Sums in another order gave 13, 17, 5 for distance
-    and 0.78, 0.54, 0.53 for crossing: at this scale rounding matters as much as the seed.
+    44 real cities, at most one of a country, and 12 of Atlantis, with 2-digit ids; 0.46 million
+    parameters. The base takes 4 minutes, a fine-tuning 10 to 20 s, and the demo (29 models) less
+    than 10 minutes. At seed 42 the base's mean distance error is 3.4 on its own cities and 656 on
+    Atlantis, its crossing accuracy 0.89 and 0.57. Fine-tuned on one task, it gains 0.92 on that
+    task and 0.45 on the others.
     """
     world = {"n_cities": 44, "max_per_country": 1, "n_atlantis": 12, "id_digits": 2}
     rows = {"pretrain_rows": 32_000, "val_rows": 100, "test_rows": 500, "multi_rows": 500}

@@ -336,13 +336,15 @@ def test_mlflow_run_trains_and_refuses_a_wrong_name(store_uri, clone, monkeypatc
 
 
 @pytest.mark.slow
-def test_mlflow_run_main_draws_the_heatmaps(store_uri, clone, monkeypatch):
+def test_mlflow_run_main_draws_heatmaps_and_report(store_uri, clone, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    mlflow_run(clone, "main")
+    (clone / "few.yaml").write_text("models: [pt1, pt1_ftwb1-1..7]")
+    mlflow_run(clone, "main", "study=few.yaml")
     figures = clone / "figures" / "exp1_heatmaps"
+    assert (clone / "figures" / "report" / "report.html").stat().st_size > 10_000
     assert (figures / "ftwb1_seed42.png").stat().st_size > 10_000
     (parent,) = runs(stage="study")
     assert parent.status == "FINISHED"
     children = [r for r in runs() if r.tags.get("mlflow.parentRunId") == parent.id]
-    assert len(children) == 3 * 10 + 1  # steps, and the analysis
-    assert len(runs(stage="analysis")) == 1
+    assert len(children) == 3 * 8 + 2  # steps, and the analyses
+    assert len(runs(stage="analysis")) == 2

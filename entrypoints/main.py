@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +57,12 @@ def draw_figures(graph: Graph, result: StudyResult, experiment: str, out: Path) 
     tuned = [s for s in (step.settings for step in evaluated) if s.ft.startswith("ftwb")]
     kinds = dict.fromkeys((s.world, s.width) for s in tuned if s.pretrain == "pt1")
     runs = [result.run_ids[step.fingerprint] for step in evaluated]
+    heatmaps = partial(exp1_heatmaps, only=runs)
+    analyses: dict[str, Callable] = {"exp1_heatmaps": heatmaps, "report": report}
+    scale, seeds = graph.definition.scale, graph.definition.seeds
     for world, width in kinds:
         folder = out if len(kinds) == 1 else out / f"{world}_{width}"
-        for analyse in (partial(exp1_heatmaps, only=runs), report):
-            name = "report" if analyse is report else "exp1_heatmaps"
-            scale, seeds = graph.definition.scale, graph.definition.seeds
+        for name, analyse in analyses.items():
             options = Options(folder / name, experiment, scale, width, world, seeds=seeds)
             draw(analyse, options, result.run_id)
     if not kinds:

@@ -128,12 +128,8 @@ class Settings:
                 f"hidden_size={self.hidden_size} with n_heads={self.n_heads}: rotary embedding "
                 f"needs hidden_size to be a multiple of 2*n_heads={2 * self.n_heads}"
             )
-        if (
-            self.optimizer == "muon"
-            and self.strategy == "freeze"
-            and part
-            and part[0] == "embeddings"
-        ):
+        own = self.optimizer, self.strategy, self.trained_part
+        if own == ("muon", "freeze", "embeddings"):
             yield (
                 "optimizer=muon is for hidden matrices, and trained_part=embeddings trains none; "
                 "use optimizer=adamw"

@@ -52,9 +52,9 @@ def tuned(synthetic, ft, base_run, seed=1, curves=None, **changed):
     return learn(synthetic, run, ("standard", "atlantis"), **(curves or {}))
 
 
-def result(models="all", align="step", **options):
+def result(models="all", align="step", by="none", **options):
     found = Options(out="unused", **options)
-    return dynamics(Source(Store.connect()), found, models=models, align=align)
+    return dynamics(Source(Store.connect()), found, models=models, align=align, by=by)
 
 
 def breakouts(result, **wanted) -> pd.DataFrame:
@@ -179,7 +179,7 @@ def test_many_models_are_told_apart_by_family(synthetic):
     for k in range(1, 8):
         tuned(synthetic, f"ftwb1-{k}", start)
     tuned(synthetic, "ftwb2-1", start)
-    assert part(result(), "finetune").group == "model"
+    assert part(result(), "finetune").group == "label"
     tuned(synthetic, "ftwb2-2", start)
     page = part(result(), "finetune")
     assert page.group == "family" and list(page.styles) == ["ftwb1", "ftwb2"]
@@ -276,6 +276,21 @@ def test_a_training_without_a_curve_is_missing(synthetic):
     )
 
 
+def test_trainings_of_one_model_are_compared_by_a_setting(synthetic):
+    usual = base(synthetic)
+    slow = {"curves": {"distance": (100.0, 90.0, 80.0, 10.0)}}
+    other = base(synthetic, optimizer="adamw", **slow)
+    found = result(by="optimizer")
+    assert set(found.runs_used.index) == {usual, other}
+    table = breakouts(found, split="standard").loc["distance"].set_index("label")
+    steps = {"pt1 optimizer=muon": 20.0, "pt1 optimizer=adamw": 30.0}
+    assert table["breakout_step"].to_dict() == steps
+    page = part(found, "pretrain")
+    assert set(page.styles) == set(steps)
+    assert not any("finished trainings" in caveat for caveat in found.caveats)
+    assert result().runs_used.index.tolist() == [usual]  # by name alone
+
+
 def test_models_are_chosen_by_name(synthetic):
     start = base(synthetic)
     for k in (1, 2, 3):
@@ -329,6 +344,7 @@ def test_what_came_out_is_shown_and_said(synthetic):
     ("typed", "text"),
     [
         ({"align": "time"}, "unknown align 'time'"),
+        ({"by": "optimiser"}, "unknown setting 'optimiser'"),
         ({"models": "pt9"}, "unknown pretrain 'pt9'"),
         ({"models": "pt1_ftwb1-3..1"}, "run backwards"),
     ],

@@ -23,23 +23,28 @@ from analysis.store.source import Source
 from worldrep.data.sets import maker_of, training_sets
 from worldrep.errors import InputError, StateError, unknown
 from worldrep.names import TASK_NAMES, ModelName, parse_model
-from worldrep.settings import FIELDS, NO_CITIES, from_dict, parse_value
+from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, from_dict, parse_value
 from worldrep.studies.report import training_tokens
 from worldrep.tracking import StoredRun
 from worldrep.tracking.runs import CITIES
 from worldrep.training.schedule import Schedule
 
 NAME = "dynamics"
+NO_SETTING = "none"
 
 
-def dynamics(source: Source, options: Options, models: str = ALL, align: str = "step") -> Result:
+def dynamics(
+    source: Source, options: Options, models: str = ALL, align: str = "step", by: str = NO_SETTING
+) -> Result:
     """Plot curves and break-out steps of finished trainings.
 
-    models: names such as `pt1,pt1_ftwb1-1..7`, or all; align: unit of the x axis, step or tokens.
+    models: names such as `pt1,pt1_ftwb1-1..7`, or all; align: unit of the x axis, step or tokens;
+    by: settings such as `optimizer,learning_rate`, whose values tell trainings of one model apart.
     Raises InputError for an unknown name, NothingThere if none of the models is trained.
     """
     if align not in ALIGN:
         raise unknown("align", align, ALIGN)
+    compared = _settings_named(by)
     asked = selection.named_models(models, options)
     trained = selection.Trained.read(source, options)
     if not trained.runs:
@@ -47,7 +52,7 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
     kept, seeds, strangers = selection.choose_models(
         [*trained.runs.values()], asked, "training", options, source
     )
-    points, runs, missing, caveats = _read_curves(source, trained, kept, seeds)
+    points, runs, missing, caveats = _read_curves(source, trained, kept, seeds, compared)
     if points.empty:
         raise selection.NothingThere(
             f"the trainings in {source.place} hold no curve ({options.in_words})"
@@ -59,8 +64,17 @@ def dynamics(source: Source, options: Options, models: str = ALL, align: str = "
         name=NAME, options=options, seeds=seeds, parts=charts(points, chosen, broken, align),
         missing=missing, runs_used=selection.used_runs(chosen, chosen.index),
         caveats=[*strangers, *caveats, *tokens], tables={"breakout": broken},
-        tags={"models": models, "align": align},
+        tags={"models": models, "align": align, "by": by},
     )  # fmt: skip
+
+
+def _settings_named(text: str) -> tuple[str, ...]:
+    """Parse `optimizer,learning_rate` to names of settings, and `none` to ()."""
+    names = tuple(name.strip() for name in text.split(",")) if text.strip() != NO_SETTING else ()
+    for name in names:
+        if name not in OVERRIDABLE:
+            raise unknown("setting", name, OVERRIDABLE)
+    return names
 
 
 def _token_caveats(chosen: pd.DataFrame) -> list[str]:
@@ -74,14 +88,19 @@ def _token_caveats(chosen: pd.DataFrame) -> list[str]:
 
 
 def _read_curves(
-    source: Source, trained: selection.Trained, models: Sequence[ModelName], seeds: Collection[int]
+    source: Source,
+    trained: selection.Trained,
+    models: Sequence[ModelName],
+    seeds: Collection[int],
+    compared: Sequence[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
     """Read the curves of these models and seeds: points, runs, what is missing, caveats.
 
     points: run_id, split ("loss", or that of a validation suite), task (empty for the loss), step,
-    value, model, family, stage, seed, tokens; runs: finished trainings by run_id, columns of
-    `choose`, family, stage, val_rows, tokens_per_step (estimated, about 1% off). Of several of a
-    model and seed, one that matches the current code and settings is preferred, then the newest.
+    value, model, label, family, stage, seed, tokens; runs: finished trainings by run_id, columns
+    of `choose`, label (model, and the values of the settings that are compared), family, stage,
+    val_rows, tokens_per_step (estimated, about 1% off). Of several of a label and seed, one that
+    matches the current code and settings is preferred, then the newest.
     """
     names = [*map(str, models)]
     rows = [(seed, str(m), trained.to_train(m, seed)) for seed, m in product(seeds, models)]
@@ -91,29 +110,41 @@ def _read_curves(
         for run_id, run in trained.runs.items()
         if int(run.tag("seed")) in seeds and run.tag("model") in names
     }
-    runs = selection.choose(_run_table(source, found.values(), trained), "training")
+    table = _run_table(source, found.values(), trained, compared)
+    runs = selection.choose(table, "training", keys=("label", "seed"))
     wanted = wanted.merge(runs[runs["chosen"]].reset_index(), "left", ["seed", "model"])
     untrained = wanted[wanted["run_id"].isna()].assign(reason="the model is not trained", task="")
     chosen = wanted.dropna(subset=["run_id"])
     chosen = chosen.sort_values("model", key=lambda own: own.map(names.index), kind="stable")
     points, lacking = _read_points(source, [found[run_id] for run_id in chosen["run_id"]])
-    facts = ["run_id", "model", "family", "stage", "seed", "tokens_per_step"]
+    facts = ["run_id", "model", "label", "family", "stage", "seed", "tokens_per_step"]
     points = points.merge(chosen[facts], "left")
     points["tokens"] = points["step"] * points.pop("tokens_per_step")
     lacking = lacking.merge(chosen[["run_id", "seed", "model", "command"]])
     lacking["command"] = [*map(trained.again, lacking["run_id"], lacking["command"])]
     missing = pd.concat([untrained, lacking], ignore_index=True).assign(matrix="curves")
-    caveats = [*duplicate_caveats(runs, "training", found), *currency_caveats(runs)]
+    labels = [own for _, own in runs.groupby("label", sort=False)]
+    caveats = [text for own in labels for text in duplicate_caveats(own, "training", found)]
+    caveats += currency_caveats(runs)
     caveats += _setting_caveats(chosen, found)
     return points, runs, missing[MISSING_COLUMNS], caveats
 
 
 def _run_table(
-    source: Source, runs: Collection[StoredRun], trained: selection.Trained
+    source: Source,
+    runs: Collection[StoredRun],
+    trained: selection.Trained,
+    compared: Sequence[str],
 ) -> pd.DataFrame:
     cities: dict[str, str] = {}
+    values = [
+        "".join(f" {name}={run.params.get(f'cfg.{name}', 'unknown')}" for name in compared)
+        for run in runs
+    ]
+    families = [selection.family_of(parse_model(run.tag("model"))) for run in runs]
     return selection.run_table(runs, trained.current).assign(
-        family=[selection.family_of(parse_model(run.tag("model"))) for run in runs],
+        label=lambda table: table["model"] + values,
+        family=[family + value for family, value in zip(families, values, strict=True)],
         stage=[run.tag("stage") for run in runs],
         val_rows=[float(run.params.get("cfg.val_rows", math.nan)) for run in runs],
         tokens_per_step=[_tokens_per_step(source, run, cities) for run in runs],
@@ -174,4 +205,5 @@ main = analysis_command(
     dynamics,
     models="Such as pt1,pt1_ftwb1-1..7; or all.",
     align="x axis of curves: step or tokens.",
+    by="Settings such as optimizer,learning_rate, to compare trainings of one model; or none.",
 )

@@ -16,7 +16,7 @@ from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
 
 ALIGN = {"step": "optimizer step", "tokens": "tokens read (estimated)"}
-MANY_MODELS = 8  # more are told apart by family
+MANY_MODELS = 8  # more are grouped by family
 TITLES = {"pretrain": "Pretraining", "finetune": "Fine-tuning"}
 PANELS = {  # (split, task) -> name of its axes
     ("loss", ""): "training loss (nats per token)",
@@ -50,9 +50,10 @@ def charts(
 
 def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: str) -> Curves:
     """Plot the loss and all validation curves of a stage, and the median of each group."""
-    models, n_runs = points["model"].unique(), points["run_id"].nunique()
-    group = "family" if len(models) > MANY_MODELS else "model"
-    names = ", ".join(models) if len(models) <= 3 else f"{n_runs} runs of {len(models)} models"
+    labels, models = points["label"].unique(), points["model"].unique()
+    group = "family" if len(labels) > MANY_MODELS else "label"
+    many = f"{points['run_id'].nunique()} runs of {len(models)} models"
+    names = ", ".join(models) if len(models) <= 3 else many
     panels = [PANELS[curve] for curve in zip(points["split"], points["task"], strict=True)]
     table = add_medians(points.assign(panel=panels, series=points["run_id"]), group)
     table["chance"] = table["task"].map(CHANCE)
@@ -66,10 +67,10 @@ def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: s
         table=table.sort_values("panel", kind="stable", ignore_index=True),
         x=align, x_label=ALIGN[align], y="value", log_y=LOGARITHMIC, across="chance",
         series="series", thick="thick", group=group, facet="panel", columns=4, size=(3.9, 2.3),
-        hover=("model", "seed", "step", "tokens", "value", "run_id"),
+        hover=("label", "seed", "step", "tokens", "value", "run_id"),
         lines=(
-            f"Thin: one run. Thick: the median of a {group}'s runs, step by step. Loss and errors "
-            "(logarithmic axes): lower is better. Shares of right answers: higher is better.",
+            "Thin: one run. Thick: the median of the runs of one colour, step by step. Loss and "
+            "errors (logarithmic axes): lower is better. Shares of right answers: higher is better.",
             "Dashed: chance, what a uniform guess among a task's answers scores.",
         ),
         notes=tuple(notes),
@@ -85,8 +86,8 @@ def _breakout_chart(broken: pd.DataFrame, stage: str, align: str) -> Intervals:
 
     Fine-tunings are plotted on Atlantis alone: their bases know the ordinary cities.
     """
-    few = stage == "pretrain" and broken["model"].nunique() <= MANY_MODELS
-    grouped = add_groups(broken, "model" if few else "family")
+    few = stage == "pretrain" and broken["label"].nunique() <= MANY_MODELS
+    grouped = add_groups(broken, "label" if few else "family")
     overview = _labelled(summarize_breakouts(grouped, f"breakout_{align}"))
     learnt = overview[overview["split"] == "atlantis"]
     table = learnt if stage == "finetune" and len(learnt) else overview

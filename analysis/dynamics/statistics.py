@@ -10,9 +10,9 @@ from worldrep.names import parse_model
 
 DEVIATIONS = 2.0  # an accuracy this many standard errors above chance is above chance
 COLUMNS = [
-    "model", "family", "stage", "seed", "split", "task", "trained", "breakout_step",
-    "breakout_tokens", "first", "final", "chance", "near_chance", "n_points", "last_step",
-    "last_tokens", "run_id",
+    "model", "label", "family", "stage", "seed", "split", "task", "trained",
+    "breakout_step", "breakout_tokens", "first", "final", "chance", "near_chance", "n_points",
+    "last_step", "last_tokens", "run_id",
 ]  # fmt: skip
 GROUP = ["stage", "split", "task", "group"]
 BREAKOUT = ["mean", "std", "low", "high", "n_seeds", "runs", "broken_out", "near_chance"]
@@ -49,7 +49,7 @@ def breakouts(points: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def add_groups(broken: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Add the column group: model or family (`by`), split by trained and other tasks if mixed."""
+    """Add the column group: label or family (`by`), split by trained and other tasks if mixed."""
     names = broken[by]
     mixed = broken.groupby(names)["trained"].transform(lambda trained: not trained.all())
     kinds = pd.Series(np.where(broken["trained"], " trained", " transfer"), index=broken.index)

@@ -70,7 +70,7 @@ def _curves_chart(points: pd.DataFrame, runs: pd.DataFrame, stage: str, align: s
         hover=("label", "seed", "step", "tokens", "value", "run_id"),
         lines=(
             "Thin: one run. Thick: the median of the runs of one colour, step by step. Loss and "
-            "errors (logarithmic axes): lower is better. Shares of right answers: higher is better.",
+            "errors (logarithmic axes): lower is better. Accuracies: higher is better.",
             "Dashed: chance, what a uniform guess among a task's answers scores.",
         ),
         notes=tuple(notes),

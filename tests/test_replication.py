@@ -1,0 +1,102 @@
+"""The table of findings in docs/replication.md, and how it is computed."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from analysis.replication import FINDINGS, NET, Finding, Measured, main, replication_table
+from worldrep.errors import StateError
+from worldrep.names import TASK_NAMES
+
+ROOT = Path(__file__).parent.parent
+SCALES = sorted(path.name for path in (ROOT / "docs/results").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_page_has_the_table_of_the_stored_results(scale):
+    table = replication_table(ROOT / "docs/results" / scale)
+    assert table in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+
+
+def write(folder, analysis, statistics, seeds=(1, 2)):
+    (folder / analysis).mkdir(parents=True, exist_ok=True)
+    facts = {"seeds": list(seeds), "statistics": statistics}
+    (folder / analysis / "statistics.json").write_text(json.dumps(facts))
+
+
+def row(folder, text):
+    lines = replication_table(folder).splitlines()
+    return next(line for line in lines if line.startswith(f"| {text} |"))
+
+
+def test_means_over_seeds_and_their_interval_equal_hand_computed_ones(tmp_path):
+    means = {1: 0.9, 2: 1.1}
+    write(tmp_path, "exp1_heatmaps", {
+        f"ftwb1_seed{seed}": {"trained": {"mean": mean}, "transfer": {"mean": mean / 2}}
+        for seed, mean in means.items()
+    } | {f"ftwb2_seed{seed}": {"trained": {"mean": mean}, "transfer": {"mean": mean / 2 + 0.1}}
+         for seed, mean in means.items()})  # fmt: skip
+    reach = 12.7062 * math.sqrt(0.02) / math.sqrt(2)
+    assert f"1.000 [{1 - reach:.3f}, {1 + reach:.3f}], 2 seeds" in row(tmp_path, "ftwb1, trained")
+    assert "cannot be told" in row(tmp_path, "ftwb1, trained")
+    own = row(tmp_path, "ftwb2 minus ftwb1, transfer")
+    assert "0.100 [0.100, 0.100], 2 seeds | replicated" in own
+    assert "not measured" in row(tmp_path, "CKA, same task minus different tasks")
+
+
+def test_givers_in_the_published_order_are_one_order_of_720(tmp_path):
+    write(tmp_path, "reciprocity", {"net": {t: {"mean": NET.get(t, 9.0)} for t in TASK_NAMES}})
+    own = row(tmp_path, "givers and takers: rank correlation with the published net order")
+    assert f"1.000, p = {1 / 720:.3g}, 6 tasks, 2 seeds | replicated" in own
+
+
+def test_errors_are_compared_with_those_of_the_base(tmp_path):
+    write(tmp_path, "forgetting", {})
+    write(tmp_path, "reciprocity", {"net": dict.fromkeys(TASK_NAMES, {"mean": 0.0})})
+    (tmp_path / "forgetting/raw_change.csv").write_text(
+        "model,seed,distance (0.1 degree),angle (degree)\nm,1,9.0,999.0\nm,2,9.0,999.0\n"
+    )
+    (tmp_path / "reciprocity/values.csv").write_text(
+        "model,seed,task,base_standard\n"
+        + "".join(f"m,{s},{t},1.0\n" for s in (1, 2) for t in ("distance", "angle"))
+        + "m,1,compass,0.9\n"
+    )
+    own = row(tmp_path, "errors on standard questions, after fine-tuning over before")
+    assert "100.000 [100.000, 100.000], 2 seeds" in own
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (Measured(1.0, "", 0.5, 1.5), "replicated"),
+        (Measured(1.0, "", -0.5, 2.5), "cannot be told"),
+        (Measured(-1.0, "", -1.5, -0.5), "not replicated"),
+        (Measured(1.0, ""), "cannot be told"),
+        (Measured(0.5, "", p=0.01), "replicated"),
+        (Measured(0.5, "", p=0.06), "cannot be told"),
+        (Measured(-0.5, "", p=0.01), "not replicated"),
+    ],
+)
+def test_the_whole_interval_or_the_p_value_decides(found, verdict):
+    def measure(tables):
+        return found
+
+    assert Finding("", "", (0.0, math.inf), "", "", measure).verdict(found) == verdict
+
+
+def test_every_analysis_that_is_named_exists():
+    for finding in FINDINGS:
+        package = ROOT / "analysis" / finding.analysis
+        assert package.is_dir() or package.with_suffix(".py").is_file()
+
+
+def test_missing_and_damaged_tables_are_one_sentence(tmp_path):
+    with pytest.raises(StateError, match="has no tables of an analysis"):
+        replication_table(tmp_path)
+    write(tmp_path, "cka", {})
+    result = CliRunner().invoke(main, [str(tmp_path)])
+    assert result.exit_code == 1
+    assert "make them again by `python -m analysis.cka" in result.output

@@ -57,15 +57,16 @@ def test_errors_are_compared_with_those_of_the_base(tmp_path):
     write(tmp_path, "forgetting", {})
     write(tmp_path, "reciprocity", {"net": dict.fromkeys(TASK_NAMES, {"mean": 0.0})})
     (tmp_path / "forgetting/raw_change.csv").write_text(
-        "model,seed,distance (0.1 degree),angle (degree)\nm,1,9.0,999.0\nm,2,9.0,999.0\n"
+        "model,seed,distance (0.1 degree),trianglearea (x),angle (degree),perimeter (0.1 degree)\n"
+        "m,1,9.0,1.0,999.0,1.0\nm,2,9.0,1.0,999.0,1.0\n"
     )
     (tmp_path / "reciprocity/values.csv").write_text(
         "model,seed,task,base_standard\n"
-        + "".join(f"m,{s},{t},1.0\n" for s in (1, 2) for t in ("distance", "angle"))
-        + "m,1,compass,0.9\n"
+        + "".join(f"m,{s},{t},1.0\n" for s in (1, 2) for t in TASK_NAMES)
     )
-    own = row(tmp_path, "errors on standard questions, after fine-tuning over before")
-    assert "100.000 [100.000, 100.000], 2 seeds" in own
+    for task, ratio in (("distance", "10.000"), ("angle", "1000.000")):
+        own = row(tmp_path, f"error in {task} on standard questions, after ftwb1 over before")
+        assert f"{ratio} [{ratio}, {ratio}], 2 seeds" in own
 
 
 @pytest.mark.parametrize(

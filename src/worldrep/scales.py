@@ -38,10 +38,10 @@ def small() -> dict[str, Any]:
     recipe of its base is not settled, and nothing has been measured with it.
     """
     world = {"n_cities": 300, "n_atlantis": 20, "id_digits": 3}
-    rows = {"pretrain_rows": 73_000, "val_rows": 200, "test_rows": 1_000, "multi_rows": 2_000}
+    rows = {"pretrain_rows": 21_000, "val_rows": 200, "test_rows": 1_000, "multi_rows": 2_000}
     ft = {"ft_atlantis_rows": 20_000, "ft_world_rows": 4_000, "ft_warmup_rows": 128}
-    pretrain = {"epochs": 2, "optimizer": "muon", "muon_learning_rate": 5e-3}
-    pretrain |= {"learning_rate": 1.2e-3, "weight_decay": 0.3, "n_validations": 20}
+    pretrain = {"epochs": 8, "optimizer": "muon", "muon_learning_rate": 3e-3}
+    pretrain |= {"learning_rate": 2e-3, "weight_decay": 0.2, "n_validations": 20}
     finetune = {"epochs": (3, 2, 2), "learning_rate": 3e-4, "n_validations": 5}
     training = {"n_layers": 4, "loss": "answer", "pretrain": pretrain, "finetune": finetune}
     return paper() | world | rows | ft | training

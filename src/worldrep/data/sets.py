@@ -53,10 +53,14 @@ def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:
     return [RowSet(task, pool, "pretrain", settings.pretrain_rows) for task in tasks]
 
 
+def learns_atlantis(settings: Settings) -> bool:
+    """Return whether a model is trained on rows about Atlantis; on other cities every model is."""
+    return settings.is_finetuning or settings.world == "with_atlantis"
+
+
 def validation_sets(settings: Settings) -> dict[str, RowSet]:
     """Return the validation rows by suite; Atlantis is included when the model learns it."""
-    learns_atlantis = settings.is_finetuning or settings.world == "with_atlantis"
-    splits = ("standard", "atlantis") if learns_atlantis else ("standard",)
+    splits = ("standard", "atlantis") if learns_atlantis(settings) else ("standard",)
     return _held_out(splits, "val", settings.val_rows)
 
 

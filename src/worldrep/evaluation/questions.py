@@ -1,0 +1,123 @@
+"""Questions that users type, with names or ids of cities, such as `dist(Paris,c_12)=`."""
+
+import difflib
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from worldrep.data.tasks import TASKS, Task
+from worldrep.data.world import ATLANTIS, World
+from worldrep.errors import InputError
+
+NEAREST = 3  # names that an error suggests
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about some cities of a world.
+
+    Attributes:
+        task: The task that it belongs to.
+        cities: Its cities, k rows of `World.cities`.
+        text: The question with ids, up to and including the equals sign.
+        answer: The right answer.
+    """
+
+    task: Task
+    cities: pd.DataFrame
+    text: str
+    answer: str
+
+    @classmethod
+    def parse(cls, typed: str, world: World) -> Self:
+        """Parse `label(city,city,...)=`; label: that of the task or its name; city: name or c_ID.
+
+        Raises:
+            InputError: There is no such task or city, a city recurs, or there are too few or many.
+        """
+        typed = typed.strip()
+        match = re.fullmatch(r"(\w+)\s*\((.*)\)\s*=?", typed, re.DOTALL)
+        if match is None:
+            example = next(iter(TASKS.values())).question(world.cities["city_id"][:2].tolist())
+            raise InputError(f"{typed!r} is no question; a question is, for example, {example}")
+        task = _task(match[1])
+        places = [_place(part.strip(), world) for part in re.split("[,;]", match[2])]
+        if len(set(places)) < len(places):
+            raise InputError(f"{typed!r} has a city twice; the cities of a question differ")
+        cities = world.cities.iloc[places]
+        try:
+            text = task.question(cities["city_id"].tolist())
+        except ValueError as fault:
+            raise InputError(f"{typed!r}: {fault}") from None
+        (answer,) = task.answers(world.positions[places][None])
+        return cls(task, cities, text, answer)
+
+    @property
+    def in_words(self) -> str:
+        """The cities with their ids."""
+        return _listed(self.cities)
+
+    @property
+    def atlantis_in_words(self) -> str:
+        """Those cities that are of Atlantis, with their ids; empty if none is."""
+        return _listed(self.cities[self.cities["region"] == ATLANTIS])
+
+    def judged(self, generated: str) -> str:
+        """Say how a generated answer compares with the right one."""
+        score = float(self.task.scores([self.answer], [generated])[0])
+        if not self.task.valid([generated])[0]:
+            return f"no answer; right is {self.answer}"
+        if score == (1.0 if self.task.accuracy else 0.0):
+            return "right"
+        error = "" if self.task.accuracy else f", off by {score:g} ({self.task.unit})"
+        return f"wrong{error}; right is {self.answer}"
+
+
+def _task(label: str) -> Task:
+    known = {key: task for task in TASKS.values() for key in (task.label, task.name)}
+    if label not in known:
+        labels = ", ".join(task.label for task in TASKS.values())
+        raise InputError(f"unknown task {label!r}; allowed: {labels}")
+    return known[label]
+
+
+def _place(typed: str, world: World) -> int:
+    """Return the row of a city, by its id or its name."""
+    cities = world.cities
+    if found := re.fullmatch(r"c_([0-9]+)", typed):
+        (places,) = np.nonzero((cities["city_id"] == found[1]).to_numpy())
+        if not len(places):
+            ids = sorted(cities["city_id"])
+            raise InputError(
+                f"there is no city {typed}; ids are c_{ids[0]} to c_{ids[-1]}, not all"
+            )
+        return int(places[0])
+    plain = [_plain(name) for name in cities["name"]]
+    places = np.flatnonzero([name == _plain(typed) for name in plain])
+    if len(places) == 1:
+        return int(places[0])
+    if not len(places):
+        nearest = difflib.get_close_matches(_plain(typed), plain, n=NEAREST, cutoff=0.0)
+        names = ", ".join(dict.fromkeys(cities["name"][plain.index(name)] for name in nearest))
+        raise InputError(f"this world has no city {typed!r}; nearest names: {names}")
+    listed = ", ".join(_described(cities.iloc[place]) for place in places)
+    raise InputError(f"{len(places)} cities are called {typed!r}; name one by its id: {listed}")
+
+
+def _plain(name: str) -> str:
+    """Return a name without case and accents."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
+def _described(city: pd.Series) -> str:
+    return f"c_{city['city_id']} (longitude {city['x'] / 10}, latitude {city['y'] / 10})"
+
+
+def _listed(cities: pd.DataFrame) -> str:
+    names = zip(cities["name"], cities["city_id"], strict=True)
+    return ", ".join(f"{name} (c_{city_id})" for name, city_id in names)

@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from worldrep.data.sets import cache_folder
 from worldrep.digests import digest
+from worldrep.disk import cache_folder
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.tracking.runs import RunSpec, StoredRun
 

@@ -8,6 +8,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from worldrep.data.tokens import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
+from worldrep.disk import follow_umask
 from worldrep.errors import StateError, first_line
 from worldrep.settings import Settings
 
@@ -43,6 +44,7 @@ def save_model(model: Qwen2ForCausalLM, folder: Path) -> None:
     """Save weights (safetensors), configuration and tokenizer, for `from_pretrained` to load."""
     model.save_pretrained(folder)
     save_tokenizer(folder)
+    follow_umask(folder)
 
 
 def load_model(folder: str | Path) -> Qwen2ForCausalLM:

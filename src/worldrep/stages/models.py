@@ -65,9 +65,8 @@ class TrainedModel:
         for step in self.steps:
             last = self.checkpoints == LAST
             path = MODEL if last else f"{CHECKPOINTS}/{folder_name(step)}"
-            with self.store.download(self.run.id, path) as folder:
-                verify(folder)
-                yield step, load_model(folder).to(best_device())
+            model = stored_model(self.store, self.run.id, path, self.settings)
+            yield step, model.to(best_device())
 
     @property
     def tags(self) -> dict[str, str]:
@@ -98,6 +97,21 @@ def stored_settings(store: Store, run: StoredRun) -> Settings:
     """Return the complete settings that a training stored."""
     with store.download(run.id, "settings.json") as path:
         return from_dict(json.loads(path.read_text()))
+
+
+def stored_model(store: Store, run_id: str, path: str, settings: Settings) -> Qwen2ForCausalLM:
+    """Load a model that a training with these settings stored. StateError if it is damaged."""
+    with store.download(run_id, path) as folder:
+        try:
+            verify(folder)
+            return load_model(folder)
+        except StateError as fault:
+            reason = str(fault).replace(str(folder), path)  # the copy is gone when this is read
+            raise StateError(
+                f"the artifact {path} of run {run_id} is damaged ({reason}): restore it from a "
+                f"copy, or delete the run (mlflow runs delete --run-id {run_id}) and train the "
+                f"model again with: {training_command(settings)}"
+            ) from None
 
 
 def cached_cities(store: Store, run_id: str) -> str:

@@ -3,12 +3,12 @@
 import json
 import math
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,11 +18,14 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from worldrep.disk import FullError, temporary_folder, writing_to
 from worldrep.errors import interrupt_preserved
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
-from worldrep.training.checkpoint import MANIFEST
+from worldrep.training.checkpoint import MANIFEST, STATE, folder_name, step_of
 
 TAG = "worldrep."  # prefix of the tags
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
@@ -116,6 +119,33 @@ class Dataset:
         return MetaDataset(source, name=self.name, digest=self.digest)._to_mlflow_entity()
 
 
+def repository_of(client: MlflowClient, run_id: str) -> ArtifactRepository:
+    """Return the place of a run's artifacts, whose errors say more than those of the client."""
+    uri = client.get_run(run_id).info.artifact_uri
+    return get_artifact_repository(uri, tracking_uri=client.tracking_uri)
+
+
+def obstacle_to(path: str, repository: ArtifactRepository, fault: Exception) -> str:
+    """Return why an artifact could not be downloaded; an empty text if it is not there."""
+    if folder := getattr(repository, "artifact_dir", None):  # it is on this machine
+        try:
+            Path(folder, path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except OSError as closed:  # MLflow takes what is in a closed folder for absent
+            return str(closed)
+    elif "404 Client Error" in str(fault):
+        return ""
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[-1]
+
+
+def checkpoint_steps(client: MlflowClient, run_id: str) -> list[int]:
+    """Return the steps of a training's checkpoints, ascending, complete or not."""
+    entries = client.list_artifacts(run_id, CHECKPOINTS)
+    steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
+    return sorted(step for step in steps if step is not None)
+
+
 class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
@@ -161,7 +191,8 @@ class OpenRun:
         known = self._client.get_run(self.id).data.params
         params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
         self._client.log_batch(self.id, params=params)
-        self._client.log_text(self.id, json.dumps(dict(settings), indent=1), "settings.json")
+        with self.new_artifact("settings.json") as path:
+            path.write_text(json.dumps(dict(settings), indent=1))
 
     def inputs(self, context: str, datasets: Iterable[Dataset]) -> None:
         """Log data sets as inputs of the run, in one request."""
@@ -209,32 +240,69 @@ class OpenRun:
             print("metrics are kept until the store answers again", file=sys.stderr)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        self._client.log_artifact(self.id, str(path), folder)
+        """Store a file. Raises FullError if the artifact store is full."""
+        here = getattr(self._repository, "artifact_dir", None)  # of a store on this machine
+        place = (
+            "the artifact store" if here else f"the artifact store {self._repository.artifact_uri}"
+        )
+        with writing_to(
+            place, here and Path(here), path.stat().st_size, (OSError, MlflowException)
+        ):
+            self._repository.log_artifact(str(path), folder)
+
+    @cached_property
+    def _repository(self) -> ArtifactRepository:
+        return repository_of(self._client, self.id)
 
     @contextmanager
     def new_artifact(self, name: str, folder: str | None = None) -> Iterator[Path]:
         """Store the file that the block writes to the path that it gets."""
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-            yield Path(temporary) / name
-            self.artifact(Path(temporary) / name, folder)
+        with temporary_folder() as temporary:
+            yield temporary / name
+            self.artifact(temporary / name, folder)
 
     def artifacts(self, source: Path, folder: str) -> None:
-        """Store the files of a folder, its manifest last, so that an incomplete copy has none."""
+        """Store the files of a folder, its manifest last, so that an incomplete copy has none.
+
+        If the artifact store is full, what was stored is removed, and there is space for the rest
+        of the run.
+        """
         self._check()
-        files = [path for path in sorted(source.iterdir()) if path.name != MANIFEST]
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-            for path in files:
-                (Path(temporary) / path.name).hardlink_to(path)
-            self._client.log_artifacts(self.id, temporary, folder)
-        if (source / MANIFEST).exists():
-            self.artifact(source / MANIFEST, folder)
+        try:
+            for path in sorted(source.iterdir(), key=lambda path: (path.name == MANIFEST, path)):
+                self.artifact(path, folder)
+        except FullError:
+            self._delete(folder)
+            raise
+
+    def _delete(self, path: str) -> None:
+        """Delete an artifact if it is there and the artifact store lets us."""
+        with suppress(OSError, MlflowException, NotImplementedError):
+            self._repository.delete_artifacts(path)
 
     def checkpoint(self, folder: Path) -> None:
-        """Store a checkpoint, after the metrics of the steps before it."""
+        """Store a checkpoint, after the metrics of the steps before it.
+
+        This one and the one before keep the state of the training, older ones the model alone.
+        """
         self._read_claim()
         self._check()
         self.flush()
         self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
+        step = step_of(folder.name)
+        assert step is not None
+        self._drop_states([*(known for known in self._states if known < step), step], keep=2)
+
+    @cached_property
+    def _states(self) -> list[int]:
+        """The steps, ascending, whose checkpoints may have the state of the training."""
+        return checkpoint_steps(self._client, self.id) if self.resumed else []
+
+    def _drop_states(self, steps: list[int], keep: int) -> None:
+        """Delete the states of all but the last `keep` of these checkpoints."""
+        for step in steps[: len(steps) - keep]:
+            self._delete(f"{CHECKPOINTS}/{folder_name(step)}/{STATE}")
+        self._states = steps[len(steps) - keep :]
 
     def close(self, status: str) -> None:
         self._closing.set()
@@ -244,3 +312,5 @@ class OpenRun:
         self.flush()
         self._client.set_terminated(self.id, status)
         self.tags({CLOSED: str(self._claim)})
+        if status == "FINISHED":  # it is never resumed
+            self._drop_states(self._states, keep=0)

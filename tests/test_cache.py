@@ -222,8 +222,8 @@ def test_a_full_cache_is_named_and_left_empty(small_disk, monkeypatch):
     with pytest.raises(FullError) as fault:
         cached("a", lambda: np.zeros((3000, 100), dtype=np.uint8))
     assert str(fault.value) == (
-        f"no space is left in the cache (WORLDREP_CACHE) {folder} (0.3 MB needed, 0.1 MB free): "
-        "make room, and the same command goes on"
+        f"no space is left in the cache (WORLDREP_CACHE) {folder} (300.1 kB needed, "
+        "131.1 kB free): make room, and the same command goes on"
     )
     assert files(folder) == []
     assert (cached("a", make) == ROWS).all()

@@ -36,6 +36,11 @@ class FullError(StateError):
     """A place on a disk has no space left."""
 
 
+def database_is_full(fault: BaseException) -> bool:
+    """Return whether an error says that the disk under a database is full."""
+    return is_full(fault) or "database or disk is full" in str(fault)  # SQLite's words
+
+
 def is_full(fault: BaseException) -> bool:
     """Return whether an error, of whatever library, says that a disk or a quota is full."""
     return getattr(fault, "errno", None) in _FULL or any(w in str(fault) for w in _FULL_WORDS)
@@ -66,12 +71,16 @@ def writing_to(
             raise
         free = shutil.disk_usage(folder).free if folder and folder.exists() else None
         counts = ((needed or None, "needed"), (free, "free"))
-        figures = [f"{count / 1e6:.1f} MB {word}" for count, word in counts if count is not None]
+        figures = [f"{_size(count)} {word}" for count, word in counts if count is not None]
         sizes = f" ({', '.join(figures)})" if figures else ""
         where = f" {folder}" if folder else ""
         raise FullError(
             f"no space is left in {place}{where}{sizes}: make room, and the same command goes on"
         ) from None
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def follow_umask(folder: Path) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from worldrep.digests import digest
-from worldrep.disk import cache_folder
+from worldrep.disk import cache_folder, database_is_full
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.tracking.runs import RunSpec, StoredRun
 
@@ -60,6 +60,8 @@ def without_user(uri: str) -> str:
 
 def fault_text(fault: BaseException, uri: str) -> str:
     """Return the first line of a store's error, without the user name and password of its URI."""
+    if database_is_full(fault):
+        return "no space is left for it, make room there"
     return first_line(fault).replace(uri.rstrip("/"), without_user(uri).rstrip("/"))
 
 

@@ -20,6 +20,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from worldrep.disk import FullError, temporary_folder, writing_to
@@ -125,11 +126,17 @@ def repository_of(client: MlflowClient, run_id: str) -> ArtifactRepository:
     return get_artifact_repository(uri, tracking_uri=client.tracking_uri)
 
 
+def local_folder(repository: ArtifactRepository) -> Path | None:
+    """Return the folder of the artifacts if it is on this machine."""
+    is_local = isinstance(repository, LocalArtifactRepository)
+    return Path(repository.artifact_dir) if is_local else None
+
+
 def obstacle_to(path: str, repository: ArtifactRepository, fault: Exception) -> str:
     """Return why an artifact could not be downloaded; an empty text if it is not there."""
-    if folder := getattr(repository, "artifact_dir", None):  # it is on this machine
+    if folder := local_folder(repository):
         try:
-            Path(folder, path).stat()
+            (folder / path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return ""
         except OSError as closed:  # MLflow takes what is in a closed folder for absent
@@ -241,14 +248,11 @@ class OpenRun:
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file. Raises FullError if the artifact store is full."""
-        here = getattr(self._repository, "artifact_dir", None)  # of a store on this machine
-        place = (
-            "the artifact store" if here else f"the artifact store {self._repository.artifact_uri}"
-        )
-        with writing_to(
-            place, here and Path(here), path.stat().st_size, (OSError, MlflowException)
-        ):
-            self._repository.log_artifact(str(path), folder)
+        store = self._repository
+        here = local_folder(store)
+        place = "the artifact store" if here else f"the artifact store {store.artifact_uri}"
+        with writing_to(place, here, path.stat().st_size, (OSError, MlflowException)):
+            store.log_artifact(str(path), folder)
 
     @cached_property
     def _repository(self) -> ArtifactRepository:

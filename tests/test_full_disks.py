@@ -73,7 +73,7 @@ def test_a_training_goes_on_from_the_checkpoint_before_the_artifact_store_was_fu
     folder = small_disk("mlruns", "220k")
     output = refused(pretrain)
     assert f"no space is left in the artifact store {folder}" in output
-    assert "36.4 kB needed" in output and output.count("\n") == 1
+    assert "82.0 kB needed" in output and output.count("\n") == 1
     stopped = only_run("pretrain")
     assert stopped.status == "FAILED" and "no space is left" in stopped.tag("error")
     (manifest,) = folder.glob("*/*/artifacts/checkpoints/*/manifest.json")

@@ -24,8 +24,6 @@ from worldrep.errors import StateError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = tuple(map(os.strerror, _FULL))  # safetensors and MLflow keep the words alone
-_UMASK = os.umask(0o077)  # it can only be read by setting it
-os.umask(_UMASK)
 # A host removes its own folders only: on a shared file system, the locks of others may not show.
 _OWN = f"worldrep-{socket.gethostname()}-"
 _searched: set[Path] = set()  # for temporary folders of killed processes
@@ -81,12 +79,6 @@ def writing_to(
 
 def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
-def follow_umask(folder: Path) -> None:
-    """Give the files of a folder the permissions of new files; safetensors makes them private."""
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~_UMASK)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The Qwen2 decoder: new models, and models saved in Hugging Face format."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -8,7 +9,6 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from worldrep.data.tokens import BOS, EOS, PAD, VOCABULARY_SIZE, save_tokenizer
-from worldrep.disk import follow_umask
 from worldrep.errors import StateError, first_line
 from worldrep.settings import Settings
 
@@ -44,7 +44,8 @@ def save_model(model: Qwen2ForCausalLM, folder: Path) -> None:
     """Save weights (safetensors), configuration and tokenizer, for `from_pretrained` to load."""
     model.save_pretrained(folder)
     save_tokenizer(folder)
-    follow_umask(folder)
+    for path in folder.glob("*.safetensors"):  # safetensors makes files that others cannot read
+        shutil.copymode(folder / "config.json", path)
 
 
 def load_model(folder: str | Path) -> Qwen2ForCausalLM:

@@ -1,5 +1,6 @@
 """Checkpoints that are whole by size and digest and not by content, and what the store keeps."""
 
+import errno
 import os
 import stat
 
@@ -19,6 +20,7 @@ from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.stages.train import train_model
 from worldrep.tracking import Store
+from worldrep.tracking.artifacts import Artifacts
 from worldrep.training.checkpoint import STATE, WEIGHTS, read_checkpoint, write_manifest
 from worldrep.training.loop import TrainingInputs, train
 from worldrep.training.state import CheckpointError, make_accelerator
@@ -212,6 +214,32 @@ def test_two_checkpoints_of_a_training_keep_its_state_and_none_of_a_finished_one
     assert len(checkpoints) == 7 and states(checkpoints) == []
     result = CliRunner().invoke(evaluate, ["--run_id", run_id, "--checkpoints", "all"])
     assert result.exit_code == 0, result.output
+
+
+def test_a_finished_training_that_is_stopped_while_states_are_deleted_stays_finished(
+    store_uri, monkeypatch
+):
+    def stop(artifacts, path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Artifacts, "delete", stop)
+        train_model(
+            Store.connect(),
+            resolve(ModelName("pt1"), scale="smoke", overrides={"n_checkpoints": 2}),
+        )
+    (run,) = Store.connect().find(stage="pretrain")
+    assert run.status == "FINISHED" and not run.alive
+
+
+def test_no_hard_links_are_needed(store_uri, monkeypatch):
+    """Some file systems have none; this stands for one, which cannot be mounted here."""
+
+    def refuse(*given, **options):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert CliRunner().invoke(pretrain, ["--scale", "smoke"]).exit_code == 0
 
 
 def test_files_have_the_permissions_of_the_umask(store_uri, tmp_path):

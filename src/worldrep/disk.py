@@ -96,7 +96,7 @@ def temporary_folder(
         FullError: An error of a file in the block says that the disk is full.
     """
     parent = parent or Path(tempfile.gettempdir())
-    _remove_abandoned(parent)
+    remove_abandoned(parent)
     with writing_to(place, parent, needed):
         new = Path(tempfile.mkdtemp(prefix=_OWN, suffix=".new", dir=parent))
         with _locked(new):  # the system removes the lock when the process ends, however it ends
@@ -131,12 +131,14 @@ def _locked(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _remove_abandoned(place: Path) -> None:
-    """Remove this user's temporary folders that no process holds, once in each process."""
-    if place in _searched:
-        return
-    _searched.add(place)
-    for folder in place.glob(f"{glob.escape(_OWN)}*.tmp"):
+def remove_abandoned(*places: Path) -> None:
+    """Remove this user's temporary folders that no process holds, once in each process.
+
+    places: where to look; default: the system's folder for temporary files, and the cache.
+    """
+    new = {*(places or (Path(tempfile.gettempdir()), cache_folder()))} - _searched
+    _searched.update(new)
+    for folder in (found for place in new for found in place.glob(f"{glob.escape(_OWN)}*.tmp")):
         with suppress(OSError):  # it was removed meanwhile
             if folder.stat().st_uid == os.getuid():
                 with _locked(folder) as abandoned:

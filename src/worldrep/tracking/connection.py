@@ -20,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from worldrep.digests import digest
-from worldrep.disk import cache_folder, database_is_full
+from worldrep.disk import cache_folder, database_is_full, remove_abandoned
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.tracking.runs import RunSpec, StoredRun
 
@@ -34,6 +34,7 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
+    remove_abandoned()
     try:
         locks = cache_folder() / "locks"
         locks.mkdir(parents=True, exist_ok=True)

@@ -18,20 +18,17 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from worldrep.disk import FullError, temporary_folder, writing_to
+from worldrep.disk import FullError, temporary_folder
 from worldrep.errors import interrupt_preserved
+from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
-from worldrep.training.checkpoint import MANIFEST, STATE, folder_name, step_of
+from worldrep.training.checkpoint import MANIFEST, step_of
 
 TAG = "worldrep."  # prefix of the tags
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
-CHECKPOINTS = "checkpoints"  # artifact folder
 
 
 @dataclass(frozen=True)
@@ -118,39 +115,6 @@ class Dataset:
     def entity(self) -> MlflowDataset:
         source = CodeDatasetSource(dict(self.source))
         return MetaDataset(source, name=self.name, digest=self.digest)._to_mlflow_entity()
-
-
-def repository_of(client: MlflowClient, run_id: str) -> ArtifactRepository:
-    """Return the place of a run's artifacts, whose errors say more than those of the client."""
-    uri = client.get_run(run_id).info.artifact_uri
-    return get_artifact_repository(uri, tracking_uri=client.tracking_uri)
-
-
-def local_folder(repository: ArtifactRepository) -> Path | None:
-    """Return the folder of the artifacts if it is on this machine."""
-    is_local = isinstance(repository, LocalArtifactRepository)
-    return Path(repository.artifact_dir) if is_local else None
-
-
-def obstacle_to(path: str, repository: ArtifactRepository, fault: Exception) -> str:
-    """Return why an artifact could not be downloaded; an empty text if it is not there."""
-    if folder := local_folder(repository):
-        try:
-            (folder / path).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
-        except OSError as closed:  # MLflow takes what is in a closed folder for absent
-            return str(closed)
-    elif "404 Client Error" in str(fault):
-        return ""
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[-1]
-
-
-def checkpoint_steps(client: MlflowClient, run_id: str) -> list[int]:
-    """Return the steps of a training's checkpoints, ascending, complete or not."""
-    entries = client.list_artifacts(run_id, CHECKPOINTS)
-    steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
-    return sorted(step for step in steps if step is not None)
 
 
 class OpenRun:
@@ -246,17 +210,13 @@ class OpenRun:
                 raise
             print("metrics are kept until the store answers again", file=sys.stderr)
 
+    @cached_property
+    def _artifacts(self) -> Artifacts:
+        return Artifacts(self._client, self.id)
+
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file. Raises FullError if the artifact store is full."""
-        store = self._repository
-        here = local_folder(store)
-        place = "the artifact store" if here else f"the artifact store {store.artifact_uri}"
-        with writing_to(place, here, path.stat().st_size, (OSError, MlflowException)):
-            store.log_artifact(str(path), folder)
-
-    @cached_property
-    def _repository(self) -> ArtifactRepository:
-        return repository_of(self._client, self.id)
+        self._artifacts.put(path, folder)
 
     @contextmanager
     def new_artifact(self, name: str, folder: str | None = None) -> Iterator[Path]:
@@ -276,13 +236,8 @@ class OpenRun:
             for path in sorted(source.iterdir(), key=lambda path: (path.name == MANIFEST, path)):
                 self.artifact(path, folder)
         except FullError:
-            self._delete(folder)
+            self._artifacts.delete(folder)
             raise
-
-    def _delete(self, path: str) -> None:
-        """Delete an artifact if it is there and the artifact store lets us."""
-        with suppress(OSError, MlflowException, NotImplementedError):
-            self._repository.delete_artifacts(path)
 
     def checkpoint(self, folder: Path) -> None:
         """Store a checkpoint, after the metrics of the steps before it.
@@ -295,18 +250,18 @@ class OpenRun:
         self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
         step = step_of(folder.name)
         assert step is not None
-        self._drop_states([*(known for known in self._states if known < step), step], keep=2)
+        steps = [*(known for known in self._states if known < step), step]
+        self._states = self._artifacts.keep_states(steps, 2)
 
     @cached_property
     def _states(self) -> list[int]:
         """The steps, ascending, whose checkpoints may have the state of the training."""
-        return checkpoint_steps(self._client, self.id) if self.resumed else []
+        return self._artifacts.checkpoint_steps() if self.resumed else []
 
-    def _drop_states(self, steps: list[int], keep: int) -> None:
-        """Delete the states of all but the last `keep` of these checkpoints."""
-        for step in steps[: len(steps) - keep]:
-            self._delete(f"{CHECKPOINTS}/{folder_name(step)}/{STATE}")
-        self._states = steps[len(steps) - keep :]
+    def drop_states(self) -> None:
+        """Delete the states of all checkpoints, after the run has finished."""
+        with suppress(OSError, MlflowException):
+            self._artifacts.keep_states(self._states, 0)
 
     def close(self, status: str) -> None:
         self._closing.set()
@@ -316,5 +271,3 @@ class OpenRun:
         self.flush()
         self._client.set_terminated(self.id, status)
         self.tags({CLOSED: str(self._claim)})
-        if status == "FINISHED":  # it is never resumed
-            self._drop_states(self._states, keep=0)

@@ -21,19 +21,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.disk import temporary_folder, writing_to
+from worldrep.disk import temporary_folder
 from worldrep.errors import InputError, StateError, interrupt_preserved, interrupts_delayed
+from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
-from worldrep.tracking.runs import (
-    TAG,
-    OpenRun,
-    RunSpec,
-    StoredRun,
-    checkpoint_steps,
-    obstacle_to,
-    repository_of,
-)
+from worldrep.tracking.runs import TAG, OpenRun, RunSpec, StoredRun
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
 ATTEMPTS = 20  # to create a run while other processes create the same one
@@ -125,16 +118,7 @@ class Store:
 
         Raises StateError if the artifact is absent or cannot be read, FullError if it does not fit.
         """
-        repository = repository_of(self.client, run_id)
-        faults = (MlflowException, OSError)
-        try:
-            with writing_to("the temporary folder (TMPDIR)", folder, faults=faults):
-                return Path(repository.download_artifacts(path, str(folder)))
-        except faults as fault:
-            if obstacle := obstacle_to(path, repository, fault):
-                text = f"the artifact {path} of run {run_id} cannot be read: {obstacle}"
-                raise StateError(text) from None
-            raise StateError(f"run {run_id} has no artifact {path}") from None
+        return Artifacts(self.client, run_id).get(path, folder)
 
     @contextmanager
     def download(self, run_id: str, path: str) -> Iterator[Path]:
@@ -144,7 +128,7 @@ class Store:
 
     def checkpoint_steps(self, run_id: str) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
-        return checkpoint_steps(self.client, run_id)
+        return Artifacts(self.client, run_id).checkpoint_steps()
 
     def adopt(self, run_id: str, parent: str | None) -> None:
         """Make a run the child of `parent`, unless it has a parent already."""
@@ -169,6 +153,7 @@ class Store:
                     ended.enter_context(_ended_on_error(run))
                 yield run
                 run.close("FINISHED")
+            run.drop_states()  # not above: Ctrl-C here must not end the finished run as KILLED
         except MlflowException as fault:
             raise StateError(
                 f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "

@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from analysis.figures.heatmap import Panel, Strip
 from analysis.figures.page import save_figure
 from analysis.options import Options
 from worldrep.digests import digest
+from worldrep.disk import temporary_folder
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.tracking import RunSpec, Store, StoreFault
 
@@ -77,8 +77,7 @@ def publish(
     written before all files are made), StateError if the store cannot record the run.
     """
     out, run_id = result.options.out, ""
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         _write_files(result, store, folder)
         _copy_files(folder, out, result.name)
         if result.options.log:
@@ -144,13 +143,13 @@ def _copy_files(folder: Path, out: Path, name: str) -> None:
             if (out / file).is_dir():
                 raise IsADirectoryError(0, f"{file} is a folder there")
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as part:
+        with temporary_folder(out, place="the folder of out") as part:
             for file in made:
-                shutil.copyfile(folder / file, Path(part) / file)
+                shutil.copyfile(folder / file, part / file)
             for file in _earlier(out, name) - set(made):
                 (out / file).unlink(missing_ok=True)
             for file in made:
-                (Path(part) / file).replace(out / file)
+                (part / file).replace(out / file)
     except OSError as fault:
         raise InputError(f"cannot write to out={str(out)!r}: {fault.strerror}") from None
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import subprocess
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,6 +73,25 @@ def on_cpu(monkeypatch, fresh_accelerator):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Makes folders that are file systems of a few MB of their own; only root can mount them."""
+    mounted = []
+
+    def mount(name, size):
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,21 @@
 """The cache: a file is there in whole or not at all, whoever dies or comes at the same time."""
 
+import hashlib
+import io
 import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from worldrep.data.sets import cache_folder, cached
+from worldrep import disk
+from worldrep.data.sets import cached
+from worldrep.disk import FullError, cache_folder
 
 ROWS = (np.arange(4000) % 98).astype(np.uint8).reshape(100, 40)
 
@@ -22,6 +28,23 @@ def folder(tmp_path, monkeypatch):
 
 def make():
     return ROWS
+
+
+def only_file(folder):
+    (path,) = folder.glob("*.npy")
+    return path
+
+
+@pytest.fixture
+def next_process(monkeypatch):
+    """Forgets what this process has verified."""
+
+    def forget():
+        monkeypatch.setattr(disk, "_verified", set())
+        monkeypatch.setattr(disk, "_searched", set())
+
+    forget()
+    return forget
 
 
 def never():
@@ -67,7 +90,8 @@ def test_rows_are_made_once_and_read_afterwards(folder):
     again = cached("a", never)
     assert (again == ROWS).all()
     assert again.dtype == np.uint8
-    assert files(folder) == ["a.npy"]
+    digest = hashlib.sha256(only_file(folder).read_bytes()).hexdigest()
+    assert files(folder) == [f"a.{digest}.npy"]
 
 
 def test_names_are_kept_apart():
@@ -86,32 +110,97 @@ def test_rows_are_mapped_and_cannot_be_changed():
 # Damaged files
 
 
+def smaller(whole):
+    return whole.replace(b"(100, 40)", b"(100, 10)")
+
+
+def flipped(place):
+    return lambda whole: whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+
+
 @pytest.mark.parametrize("kept", [0, 1, 7, 50, 127, 128, 129, 2000, 4127])
-def test_a_truncated_file_is_made_again(folder, kept):
+def test_a_truncated_file_is_made_again(folder, next_process, kept):
+    assert_made_again(folder, next_process, lambda whole: whole[:kept])
+
+
+@pytest.mark.parametrize("damage", [flipped(128), flipped(4127), flipped(60), smaller])
+def test_a_file_with_another_byte_is_made_again(folder, next_process, damage):
+    assert_made_again(folder, next_process, damage)
+
+
+def test_a_file_of_something_else_is_made_again(folder, next_process):
+    assert_made_again(folder, next_process, lambda whole: b"something else, long enough to be read")
+
+
+def assert_made_again(folder, next_process, damage):
     cached("a", make)
-    path = folder / "a.npy"
+    path = only_file(folder)
     whole = path.read_bytes()
-    assert len(whole) == 128 + ROWS.size
-    path.write_bytes(whole[:kept])
+    assert len(whole) == 128 + ROWS.size and damage(whole) != whole
+    path.write_bytes(damage(whole))
+    next_process()
+    with redirect_stderr(io.StringIO()) as said:
+        assert (cached("a", make) == ROWS).all()
+    assert said.getvalue() == f"cached file {path} is damaged: it is made anew\n"
+    assert only_file(folder).read_bytes() == whole
+
+
+def test_a_file_under_the_name_of_another_is_made_again(folder, next_process):
+    cached("a", make)
+    path = only_file(folder)
+    path.rename(path.with_name(f"a.{'0' * 64}.npy"))
     assert (cached("a", make) == ROWS).all()
-    assert path.read_bytes() == whole
+    assert only_file(folder) == path
 
 
-def test_a_file_of_something_else_is_made_again(folder):
-    folder.mkdir()
-    (folder / "a.npy").write_bytes(b"something else, and long enough to be read")
+def test_a_file_that_changes_while_the_process_lives_is_noticed(folder):
+    cached("a", make)
+    path = only_file(folder)
+    path.write_bytes(flipped(2000)(path.read_bytes()))
     assert (cached("a", make) == ROWS).all()
 
 
-def test_a_damaged_file_stays_until_the_new_one_is_complete(folder):
+def test_a_file_of_a_version_without_digests_is_replaced(folder):
     folder.mkdir()
-    (folder / "a.npy").write_bytes(b"")
+    np.save(folder / "a.npy", ROWS + 1)
+    assert (cached("a", make) == ROWS).all()
+    assert not (folder / "a.npy").exists()
+
+
+def test_a_file_is_read_whole_once_in_each_process(folder, next_process, monkeypatch):
+    reads, digest = [], hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda *given: reads.append(given) or digest(*given)
+    )
+    cached("a", make)
+    for _ in range(3):
+        cached("a", never)
+    assert len(reads) == 1
+    next_process()
+    cached("a", never)
+    assert len(reads) == 2
+
+
+def test_a_damaged_file_stays_until_the_new_one_is_complete(folder, next_process):
+    cached("a", make)
+    path = only_file(folder)
+    path.write_bytes(b"")
+    next_process()
 
     def make_and_look():
-        assert "a.npy" in files(folder)
+        assert path.exists()
         return ROWS
 
     assert (cached("a", make_and_look) == ROWS).all()
+
+
+def test_others_may_read_the_cache_if_the_umask_lets_them(folder):
+    before = os.umask(0o022)
+    try:
+        cached("a", make)
+    finally:
+        os.umask(before)
+    assert only_file(folder).stat().st_mode & 0o777 == 0o644
 
 
 # Failing and dying writers
@@ -124,35 +213,49 @@ def test_a_failing_maker_leaves_nothing(folder, fault):
 
     with pytest.raises(fault):
         cached("a", fail)
-    assert files(folder) == []
+    assert not folder.exists() or files(folder) == []
 
 
-def test_a_full_disk_leaves_nothing(folder, monkeypatch):
-    def save(file, rows):
-        file.write(b"half")
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(np, "save", save)
-        cached("a", make)
+def test_a_full_cache_is_named_and_left_empty(small_disk, monkeypatch):
+    folder = small_disk("full", "128k")
+    monkeypatch.setenv("WORLDREP_CACHE", str(folder))
+    with pytest.raises(FullError) as fault:
+        cached("a", lambda: np.zeros((3000, 100), dtype=np.uint8))
+    assert str(fault.value) == (
+        f"no space is left in the cache (WORLDREP_CACHE) {folder} (300.1 kB needed, "
+        "131.1 kB free): make room, and the same command goes on"
+    )
     assert files(folder) == []
     assert (cached("a", make) == ROWS).all()
 
 
-def test_a_writer_killed_half_way_leaves_nothing_under_the_name(folder):
-    writer = start(
-        "def half(file, rows):\n"
-        "    file.write(rows.tobytes()[:2000])\n"
-        "    file.flush()\n"
-        "    os.kill(os.getpid(), 9)\n"
-        "np.save = half\n"
-        "cached('a', lambda: rows)\n"
-    )
+def test_what_a_killed_writer_left_is_removed_by_the_next(folder, next_process):
+    writer = start("os.fsync = lambda number: os.kill(os.getpid(), 9)\ncached('a', lambda: rows)\n")
     writer.communicate(timeout=60)
     assert writer.returncode == -signal.SIGKILL
-    assert len(files(folder)) == 1
-    assert not (folder / "a.npy").exists()
+    assert len(files(folder)) == 1 and not list(folder.glob("*.npy"))
     assert (cached("a", make) == ROWS).all()
+    assert files(folder) == [only_file(folder).name]
+
+
+def test_what_a_living_writer_has_written_stays(folder, tmp_path, next_process):
+    writer = start(
+        "def stop(number):\n"
+        "    Path(sys.argv[1]).touch()\n"
+        "    while not Path(sys.argv[2]).exists():\n"
+        "        time.sleep(0.01)\n"
+        "os.fsync = stop\n"
+        "print((cached('a', lambda: rows) == rows).all())\n",
+        tmp_path / "stopped",
+        tmp_path / "on",
+    )
+    while not (tmp_path / "stopped").exists():
+        time.sleep(0.01)
+    cached("b", make)
+    assert len(list(folder.glob("worldrep-*.tmp"))) == 1
+    (tmp_path / "on").touch()
+    assert writer.communicate(timeout=60)[0] == "True\n"
+    assert not list(folder.glob("worldrep-*"))
 
 
 # Several processes
@@ -170,13 +273,14 @@ def test_processes_that_make_the_same_rows_at_once_both_get_them(folder, tmp_pat
     here, there = tmp_path / "here", tmp_path / "there"
     processes = [start(program, here, there), start(program, there, here)]
     assert [process.communicate(timeout=60)[0] for process in processes] == ["True\n"] * 2
-    assert files(folder) == ["a.npy"]
+    assert files(folder) == [only_file(folder).name]
     assert (cached("a", never) == ROWS).all()
 
 
-def test_a_process_that_finds_the_file_damaged_while_another_mends_it(folder):
-    folder.mkdir()
-    (folder / "a.npy").write_bytes(b"")
+def test_a_process_that_finds_the_file_damaged_while_another_mends_it(folder, next_process):
+    cached("a", make)
+    only_file(folder).write_bytes(b"")
+    next_process()
 
     def make_while_another_does():
         other = start("print((cached('a', lambda: rows) == rows).all())")
@@ -184,12 +288,12 @@ def test_a_process_that_finds_the_file_damaged_while_another_mends_it(folder):
         return ROWS
 
     assert (cached("a", make_while_another_does) == ROWS).all()
-    assert files(folder) == ["a.npy"]
+    assert files(folder) == [only_file(folder).name]
 
 
 def test_mapped_rows_stay_as_they_are_when_the_file_is_replaced(folder):
     rows = cached("a", make)
     other = folder / "other"
     np.save(other.open("wb"), ROWS + 1)
-    os.replace(other, folder / "a.npy")
+    os.replace(other, only_file(folder))
     assert (rows == ROWS).all()

@@ -342,7 +342,7 @@ def test_a_trial_that_is_cut_off_is_repeated_twice_and_then_fails(sweep_of, monk
     trials, jobs = drive(monkeypatch, sweep_of("lost"), 2, ["vanish"] * 3)
     assert [trial.state for trial in trials] == [FAIL] * 3 + [COMPLETE] and len(jobs) == 4
     assert trials[0].params == trials[1].params == trials[2].params != trials[3].params
-    assert trials[2].user_attrs["error"] == "its worker died 3 times"
+    assert trials[2].user_attrs["error"] == "it was cut off 3 times"
     assert capsys.readouterr().out.count("cut off; it is done again as another one") == 2
 
 

@@ -201,7 +201,7 @@ def test_a_checkpoint_is_complete_or_absent(tmp_path):
         with pytest.raises(StateError, match="model.safetensors .*damaged"):
             read_checkpoint(folder)
     (folder / "manifest.json").unlink()
-    with pytest.raises(StateError, match="not a complete checkpoint"):
+    with pytest.raises(StateError, match="it is not complete"):
         read_checkpoint(folder)
 
 

@@ -2,12 +2,12 @@
 
 import copy
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from worldrep.disk import TemporaryFolder
 from worldrep.errors import StateError
 from worldrep.names import NO_FT, PLAIN, STRATEGIES
 from worldrep.tracking import Store, StoredRun, StoreFault
@@ -28,7 +28,7 @@ class Source:
         self._unnamed: set[str] = set()
         self._paths: dict[tuple[str, str], Path] = {}
         self._curves: dict[tuple[str, str], Curve] = {}
-        self._temporary = tempfile.TemporaryDirectory(prefix="worldrep-")
+        self._temporary = TemporaryFolder()
 
     def runs(self, **tags: str) -> list[StoredRun]:
         """Return finished runs with all these tags (without prefix), the newest first.
@@ -69,7 +69,7 @@ class Source:
         """Return a copy of an artifact, file or folder. Raises StateError if it is not there."""
         key = run_id, artifact
         if key not in self._paths:
-            folder = Path(self._temporary.name) / run_id
+            folder = self._temporary.path / run_id
             folder.mkdir(exist_ok=True)
             self._paths[key] = self.store.artifact(run_id, artifact, folder)
         return self._paths[key]

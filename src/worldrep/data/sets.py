@@ -1,17 +1,16 @@
 """Which row sets a model is trained, validated and tested on, and their tokens from the cache."""
 
+import io
 import itertools
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.tokens import Tokens, stack_padded
 from worldrep.data.world import World, world_of
+from worldrep.disk import cached_file
 from worldrep.names import TASK_NAMES, ModelName, has_warmup_rows
 from worldrep.scales import resolve
 from worldrep.settings import Settings
@@ -84,30 +83,12 @@ def stack_rows(maker: RowMaker, rowsets: Iterable[RowSet]) -> Tokens:
     return stack_padded([load_rows(maker, rowset) for rowset in rowsets])
 
 
-def cache_folder() -> Path:
-    """Return $WORLDREP_CACHE if set, else `worldrep/` in the user's cache folder."""
-    parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("WORLDREP_CACHE") or Path(parent) / "worldrep")
-
-
 def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
-    """Return the array cached as `name`, memory-mapped; make it first if absent or damaged.
+    """Return the array cached as `name`, memory-mapped; make it first if absent or damaged."""
+    return np.load(cached_file(f"{name}.npy", lambda: _npy(make())), mmap_mode="r")
 
-    Files are written under a temporary name and renamed, so that processes can share the cache.
-    """
-    path = cache_folder() / f"{name}.npy"
-    try:
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        pass  # absent or damaged
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            np.save(file, make())
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)  # other users may share the cache
-            os.replace(file.name, path)
-        finally:
-            Path(file.name).unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")
+
+def _npy(array: Tokens) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()

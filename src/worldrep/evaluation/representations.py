@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import Tokens, encode_prompts
@@ -127,7 +127,8 @@ def _states(model: Qwen2ForCausalLM, prompts: Tokens, request: Request, plain: b
 def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, Any]) -> None:
     """Write tables to a safetensors file, under the names `layer_N`, and a manifest beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({f"layer_{layer}": table for layer, table in tables.items()}, folder / TENSORS)
+    content = save({f"layer_{layer}": table for layer, table in tables.items()})
+    (folder / TENSORS).write_bytes(content)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import resolve_name
 
+from worldrep.disk import FullError
 from worldrep.errors import InputError, StateError, first_line, interrupt_preserved
 from worldrep.settings import NO_CITIES, Settings
 from worldrep.tracking import Store, StoreFault, TakenError
@@ -59,9 +60,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: done, failed, taken (another process works on it) or lost (its worker died).
+    """How a job ended.
 
-    message: why it failed; owner: the process that did or lost it.
+    state: done, failed, full (failed because a disk has no space left), taken (another process
+    works on it) or lost (its worker died); message: why it failed; owner: the process that did or
+    lost it.
     """
 
     fingerprint: str
@@ -120,6 +123,8 @@ def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Out
             return outcome("done", run_id, elsewhere)
     except TakenError as fault:
         return outcome("taken", fault.run_id, str(fault))
+    except FullError as fault:
+        return outcome("full", message=str(fault))
     except (InputError, StateError) as fault:
         return outcome("failed", message=str(fault))
     except StoreFault as fault:

@@ -4,7 +4,6 @@ The default (MKL) takes slow code on some processors. oneDNN is called for singl
 its global switch slows down the attention of torch on CPUs about ten times.
 """
 
-import json
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldrep.data.sets import cache_folder
 from worldrep.digests import digest
+from worldrep.disk import cached_file
 
 DEFAULT, ONEDNN = "default", "onednn"
 LEAST_GAIN = 1.15  # a smaller gain is not told from noise, and the choice should not change
@@ -79,14 +78,8 @@ def linear_library() -> str:
         return DEFAULT
     machine = [torch.backends.cpu.get_cpu_capability(), torch.__config__.show(), _processor()]
     key = digest([*machine, torch.get_num_threads(), LEAST_GAIN, SHAPES])
-    path = cache_folder() / f"linear-{key}.json"
-    try:
-        choice = json.loads(path.read_text())["library"]
-    except (OSError, ValueError, KeyError, TypeError):
-        choice = _measured()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"library": choice}))
-    return ONEDNN if choice == ONEDNN else DEFAULT
+    path = cached_file(f"linear-{key}.txt", lambda: _measured().encode())
+    return path.read_text()
 
 
 def _processor() -> str:

@@ -1,5 +1,6 @@
 """The Qwen2 decoder: new models, and models saved in Hugging Face format."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -43,6 +44,8 @@ def save_model(model: Qwen2ForCausalLM, folder: Path) -> None:
     """Save weights (safetensors), configuration and tokenizer, for `from_pretrained` to load."""
     model.save_pretrained(folder)
     save_tokenizer(folder)
+    for path in folder.glob("*.safetensors"):  # safetensors makes files that others cannot read
+        shutil.copymode(folder / "config.json", path)
 
 
 def load_model(folder: str | Path) -> Qwen2ForCausalLM:

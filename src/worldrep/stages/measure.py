@@ -1,7 +1,5 @@
 """Evaluating a trained model, and extracting its representations, each in a run."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from worldrep.data.sets import suite_sets
 from worldrep.data.world import X_LIMIT, Y_LIMIT, World
+from worldrep.disk import temporary_folder
 from worldrep.evaluation.representations import (
     ProbeResult,
     Request,
@@ -127,8 +126,8 @@ def _log_step(
         "world_digest": world.digest,
         "city_ids": world.cities["city_id"].tolist(),
     }
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-        folder = Path(temporary) / REPRESENTATIONS
+    with temporary_folder(needed=sum(table.nbytes for table in tables.values())) as temporary:
+        folder = temporary / REPRESENTATIONS
         save_representations(folder, tables, manifest)
         run.artifacts(folder, f"{REPRESENTATIONS}/step-{step}")
         for layer, table in tables.items():

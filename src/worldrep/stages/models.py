@@ -1,8 +1,6 @@
 """Trained models in the store: found by name or run id, with their settings and weights."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
@@ -10,7 +8,8 @@ from typing import Self
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import cache_folder, maker_of, training_sets
+from worldrep.data.sets import maker_of, training_sets
+from worldrep.disk import cached_file
 from worldrep.errors import InputError, StateError
 from worldrep.model.qwen2 import load_model
 from worldrep.scales import changed_settings
@@ -66,9 +65,8 @@ class TrainedModel:
         for step in self.steps:
             last = self.checkpoints == LAST
             path = MODEL if last else f"{CHECKPOINTS}/{folder_name(step)}"
-            with self.store.download(self.run.id, path) as folder:
-                verify(folder)
-                yield step, load_model(folder).to(best_device())
+            model = stored_model(self.store, self.run.id, path, self.settings)
+            yield step, model.to(best_device())
 
     @property
     def tags(self) -> dict[str, str]:
@@ -101,16 +99,29 @@ def stored_settings(store: Store, run: StoredRun) -> Settings:
         return from_dict(json.loads(path.read_text()))
 
 
+def stored_model(store: Store, run_id: str, path: str, settings: Settings) -> Qwen2ForCausalLM:
+    """Load a model that a training with these settings stored. StateError if it is damaged."""
+    with store.download(run_id, path) as folder:
+        try:
+            verify(folder)
+            return load_model(folder)
+        except StateError as fault:
+            reason = str(fault).replace(str(folder), path)  # the copy is gone when this is read
+            raise StateError(
+                f"the artifact {path} of run {run_id} is damaged ({reason}): restore it from a "
+                f"copy, or delete the run (mlflow runs delete --run-id {run_id}) and train the "
+                f"model again with: {training_command(settings)}"
+            ) from None
+
+
 def cached_cities(store: Store, run_id: str) -> str:
     """Return the path of a run's CSV in the cache, downloaded the first time."""
-    path = cache_folder() / "cities" / f"{run_id}.csv"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with store.download(run_id, CITIES) as found:
-            part = path.with_suffix(f".{os.getpid()}.part")
-            shutil.copy(found, part)
-            part.replace(path)
-    return str(path)
+
+    def content() -> bytes:
+        with store.download(run_id, CITIES) as path:
+            return path.read_bytes()
+
+    return str(cached_file(f"cities-{run_id}.csv", content))
 
 
 def find_model(store: Store, settings: Settings) -> StoredRun:

@@ -1,10 +1,8 @@
 """Training a model in a run: reused when it is done, resumed when it was interrupted."""
 
-import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 from accelerate import Accelerator
@@ -13,25 +11,20 @@ from transformers import Qwen2ForCausalLM
 
 from worldrep.data.sets import load_rows, maker_of, stack_rows
 from worldrep.data.tokens import Tokens
+from worldrep.disk import temporary_folder
 from worldrep.errors import InputError, StateError
 from worldrep.evaluation.suites import suite_of, validation_metrics
-from worldrep.model.qwen2 import build_model, load_model, save_model
+from worldrep.model.qwen2 import build_model, save_model
 from worldrep.scales import base_settings
 from worldrep.settings import SHARED_GROUPS, Settings
-from worldrep.stages.models import MODEL, describe, kind_of, stored_settings
+from worldrep.stages.models import MODEL, describe, kind_of, stored_model, stored_settings
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import identity_tags, log_rows
 from worldrep.tracking import CHECKPOINTS, CITIES, OpenRun, RunSpec, Store, StoredRun
-from worldrep.training.checkpoint import (
-    Checkpoint,
-    folder_name,
-    read_checkpoint,
-    verify,
-    write_manifest,
-)
+from worldrep.training.checkpoint import Checkpoint, folder_name, read_checkpoint, write_manifest
 from worldrep.training.loop import TrainingInputs, Validate, train
 from worldrep.training.progress import Bar, ProgressCallback
-from worldrep.training.state import make_accelerator
+from worldrep.training.state import CheckpointError, make_accelerator
 
 
 def train_model(
@@ -107,9 +100,7 @@ def initial_model(store: Store, settings: Settings, base_id: str | None) -> Qwen
     """Return the model at step 0: the base's final weights, or new ones if there is no base."""
     if base_id is None:
         return build_model(settings)
-    with store.download(base_id, MODEL) as folder:
-        verify(folder)
-        return load_model(folder)
+    return stored_model(store, base_id, MODEL, base_settings(settings))
 
 
 @dataclass(frozen=True)
@@ -136,18 +127,28 @@ class _Trainer:
                 log_rows(run, plan.maker, plan.validation.values(), "validation")
                 with run.new_artifact(CITIES) as path:
                     plan.maker.world.cities.to_csv(path, index=False)
-            checkpoint = self._checkpoint(run_id)
-            if checkpoint:
-                self.accelerator.print(f"{spec.name}: resumed after step {checkpoint.step}")
-            model = initial_model(self.store, plan.settings, base_id)
-            inputs = TrainingInputs(
-                model, data.rows, plan.settings, self.accelerator, data.base_rows, spec.name
-            )
-            progress = self.progress if run else None
-            model = train(inputs, run, data.validate, progress, checkpoint)
+            model = self._train(plan, data, base_id, run, run_id)
             if run:
                 _store_model(run, model)
-            return run_id
+        return run_id
+
+    def _train(
+        self, plan: TrainingPlan, data: TrainingData, base_id: str | None,
+        run: OpenRun | None, run_id: str,
+    ) -> Qwen2ForCausalLM:  # fmt: skip
+        """Train from the newest checkpoint that fits, else from the initial model."""
+        settings, accelerator, before = plan.settings, self.accelerator, None
+        title = settings.run_name(settings.training_stage)
+        while True:
+            checkpoint = self._checkpoint(run_id, before)
+            model = initial_model(self.store, settings, base_id)
+            inputs = TrainingInputs(model, data.rows, settings, accelerator, data.base_rows, title)
+            try:
+                return train(inputs, run, data.validate, self.progress if run else None, checkpoint)
+            except CheckpointError as fault:
+                assert checkpoint is not None
+                before = checkpoint.step
+                accelerator.print(skipped(before, fault))
 
     def _base_id(self, plan: TrainingPlan) -> str | None:
         if plan.base is None:
@@ -175,9 +176,10 @@ class _Trainer:
         stage, values = settings.training_stage, settings.as_dict()
         return RunSpec(stage, settings.run_name(stage), plan.fingerprint, tags, values, self.parent)
 
-    def _checkpoint(self, run_id: str) -> Checkpoint | None:
-        """Load the run's newest complete checkpoint, the same one in all processes."""
-        found = _newest_complete(self.store, run_id) if self.accelerator.is_main_process else None
+    def _checkpoint(self, run_id: str, before: int | None) -> Checkpoint | None:
+        """Load the newest complete checkpoint before a step, the same one in all processes."""
+        is_main = self.accelerator.is_main_process
+        found = _newest_complete(self.store, run_id, before) if is_main else None
         step = self._from_main(lambda: found.step if found else None)
         if found or step is None:
             return found
@@ -190,19 +192,25 @@ class _Trainer:
         return broadcast_object_list(answer)[0]
 
 
-def _newest_complete(store: Store, run_id: str) -> Checkpoint | None:
+def _newest_complete(store: Store, run_id: str, before: int | None) -> Checkpoint | None:
     for step in reversed(store.checkpoint_steps(run_id)):
+        if before is not None and step >= before:
+            continue
         with store.download(run_id, f"{CHECKPOINTS}/{folder_name(step)}") as folder:
             try:
                 return read_checkpoint(folder)
-            except StateError:  # truncated or damaged: use the one before
-                continue
+            except StateError as fault:
+                print(skipped(step, fault))
     return None
 
 
+def skipped(step: int, fault: StateError) -> str:
+    """Say why a checkpoint is not used."""
+    return f"the checkpoint after step {step} is not used: {fault}"
+
+
 def _store_model(run: OpenRun, model: Qwen2ForCausalLM) -> None:
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder(needed=sum(p.nbytes for p in model.parameters())) as folder:
         save_model(model, folder)
         write_manifest(folder)
         run.artifacts(folder, MODEL)

@@ -190,6 +190,7 @@ class Display:
         words = {
             "done": f"{how}, run {outcome.run_id}",
             "failed": f"FAILED: {outcome.message}",
+            "full": f"FAILED: {outcome.message}",
             "taken": f"left to another process: {outcome.message}",
             "lost": f"{outcome.message}; it is tried again from its last checkpoint",
         }

@@ -56,7 +56,11 @@ class StudyRun:
         self._run: OpenRun | None = None
         self.run_id = self._claim(launched)
         if self._run:
-            keep_cities(self._run, graph.definition.resolved[0])
+            try:
+                keep_cities(self._run, graph.definition.resolved[0])
+            except BaseException:
+                self._run.close("FAILED")
+                raise
         self._begun = store.get(self.run_id).started
         self._written = self._tried = time.monotonic()
 
@@ -103,10 +107,12 @@ class StudyRun:
             for run in self.store.find(fingerprint=fingerprint)[:1]:  # a failed step's
                 scheduler.run_ids[fingerprint] = run.id
         self._run.tags({"mlflow.note.content": _note(self.store, scheduler)})
-        with self._run.new_artifact(STEPS_TABLE) as path:
-            steps_table(scheduler).to_csv(path, index=False)
-        self._run.close(_status(counts, interrupted))
-        self._run = None
+        try:
+            with self._run.new_artifact(STEPS_TABLE) as path:
+                steps_table(scheduler).to_csv(path, index=False)
+        finally:  # also when there is no space for the table
+            self._run.close(_status(counts, interrupted))
+            self._run = None
 
 
 def _status(counts: Mapping[str, int], interrupted: bool) -> str:

@@ -15,16 +15,17 @@ from optuna.distributions import distribution_to_json
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy import NullPool, create_engine, inspect
 
 from worldrep.digests import digest, random_stream
+from worldrep.disk import FullError
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.executors import ExecutorOptions
 from worldrep.settings import Settings
 from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint
+from worldrep.sweeps.journal import Journal
 from worldrep.sweeps.search import Objective, Space, parse_objectives, read_space
 from worldrep.tracking import Store, without_user
 
@@ -167,12 +168,10 @@ def open_storage(address: str) -> BaseStorage:
             _check_tables(address)
             storage = RDBStorage(address)
         else:
-            _check_journal(Path(address))
-            Path(address).parent.mkdir(parents=True, exist_ok=True)
-            storage = JournalStorage(JournalFileBackend(address))
+            storage = JournalStorage(Journal(Path(address)))
         storage.get_all_studies()  # fails here for a damaged file
         return storage
-    except InputError:
+    except (InputError, FullError):
         raise
     except Exception as fault:  # database drivers raise exceptions of their own
         reason = first_line(fault).replace(address, without_user(address))
@@ -191,17 +190,6 @@ def _check_tables(address: str) -> None:
             f"storage={without_user(address)} is a database that something else uses, such as "
             "MLflow; a sweep needs one of its own"
         )
-
-
-def _check_journal(path: Path) -> None:
-    """Raise InputError for a file that is not Optuna's, which would be appended to."""
-    first = path.open("rb").readline() if path.exists() else b""
-    try:
-        is_journal = not first or "op_code" in json.loads(first)
-    except (ValueError, TypeError):
-        is_journal = False
-    if not is_journal:
-        raise InputError(f"storage={path} is a file of something else, not a journal of Optuna")
 
 
 def open_study(storage: BaseStorage, sweep: Sweep) -> optuna.Study:
@@ -253,9 +241,12 @@ def check_storage(store: Store, sweep: Sweep, options: ExecutorOptions, address:
         studies = optuna.get_all_study_summaries(open_storage(address))
         known = next((study.n_trials for study in studies if study.study_name == sweep.name), None)
     if runs and known is None:
+        begun = runs[0].tag("storage")
+        remedy = f"it was begun with storage={begun}; name that, or give another name"
+        if begun == shown:
+            remedy = "its trials are lost unless you restore that from a copy; give another name"
         raise InputError(
-            f"{sweep.title} is in the store (run {runs[0].id}) and not in storage={shown}:"
-            f" it was begun with storage={runs[0].tag('storage')}; name that, or give another name"
+            f"{sweep.title} is in the store (run {runs[0].id}) and not in storage={shown}: {remedy}"
         )
     if known and not runs:
         raise InputError(

@@ -12,6 +12,7 @@ import optuna
 from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
+from worldrep.disk import FullError
 from worldrep.errors import InputError, StateError
 from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings, changed_settings
@@ -152,6 +153,8 @@ class SweepDriver:
     def _settle(self, outcome: Outcome) -> None:
         """Tell Optuna how a trial of a worker ended, print and log it."""
         fingerprint_of = self.sweep.trial_fingerprint
+        if outcome.state == "full":  # the trial is concluded, and repeated, by the next command
+            raise FullError(outcome.message)
         (trial,) = (t for t in self._running() if fingerprint_of(t.number) == outcome.fingerprint)
         ended = [outcome.owner] if outcome.owner else []
         self._conclude(trial, ended, outcome.message if outcome.state == "failed" else "")
@@ -176,7 +179,7 @@ class SweepDriver:
             return
         if run:
             self.store.client.set_tag(run.id, f"worldrep.{STATE}", FAILED)
-            if run.status == "FAILED":
+            if run.status == "FAILED" and not run.tag("error").startswith(FullError.__name__):
                 failure = failure or run.tag("error") or "its run does not say why"
         if failure := failure or self._repeat(trial):
             study_id = self.storage.get_study_id_from_name(self.sweep.name)
@@ -192,7 +195,7 @@ class SweepDriver:
         if trial.number in self._counted():  # else it was queued before a driver was killed
             RETRY(self.study, self.study.trials[trial.number])  # a copy, which it changes
         gave_up = trial.number in self._counted()
-        return f"its worker died {MOST_RETRIES + 1} times" if gave_up else ""
+        return f"it was cut off {MOST_RETRIES + 1} times" if gave_up else ""
 
     def _in_words(self, trial: FrozenTrial) -> str:
         if trial.state == TrialState.COMPLETE:

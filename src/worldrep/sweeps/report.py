@@ -1,10 +1,8 @@
 """The run of a sweep: its progress, and at the end the best trials, a table and figures."""
 
 import json
-import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -15,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
+from worldrep.disk import temporary_folder
 from worldrep.stages.provenance import identity_tags
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.sweeps.trial import RUN_ID
@@ -85,8 +84,7 @@ def log_results(run: OpenRun, sweep: Sweep, study: optuna.Study) -> None:
     }
     short = {k: v if len(v) <= LONGEST_TAG else "see best.json" for k, v in tags.items()}
     run.tags(short | {"mlflow.note.content": _note(sweep, study, best)})
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         (folder / "best.json").write_text(json.dumps(facts, indent=1))
         study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
         matplotlib.use("Agg")

@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from worldrep.data.sets import cache_folder
 from worldrep.digests import digest
+from worldrep.disk import cache_folder, database_is_full, remove_abandoned
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.tracking.runs import RunSpec, StoredRun
 
@@ -34,6 +34,7 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
+    remove_abandoned()
     try:
         locks = cache_folder() / "locks"
         locks.mkdir(parents=True, exist_ok=True)
@@ -60,6 +61,8 @@ def without_user(uri: str) -> str:
 
 def fault_text(fault: BaseException, uri: str) -> str:
     """Return the first line of a store's error, without the user name and password of its URI."""
+    if database_is_full(fault):
+        return "no space is left for it, make room there"
     return first_line(fault).replace(uri.rstrip("/"), without_user(uri).rstrip("/"))
 
 

@@ -3,12 +3,12 @@
 import json
 import math
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,14 +20,15 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from worldrep.disk import FullError, temporary_folder
 from worldrep.errors import interrupt_preserved
+from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
-from worldrep.training.checkpoint import MANIFEST
+from worldrep.training.checkpoint import MANIFEST, step_of
 
 TAG = "worldrep."  # prefix of the tags
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
-CHECKPOINTS = "checkpoints"  # artifact folder
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ class OpenRun:
         known = self._client.get_run(self.id).data.params
         params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
         self._client.log_batch(self.id, params=params)
-        self._client.log_text(self.id, json.dumps(dict(settings), indent=1), "settings.json")
+        with self.new_artifact("settings.json") as path:
+            path.write_text(json.dumps(dict(settings), indent=1))
 
     def inputs(self, context: str, datasets: Iterable[Dataset]) -> None:
         """Log data sets as inputs of the run, in one request."""
@@ -208,33 +210,58 @@ class OpenRun:
                 raise
             print("metrics are kept until the store answers again", file=sys.stderr)
 
+    @cached_property
+    def _artifacts(self) -> Artifacts:
+        return Artifacts(self._client, self.id)
+
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        self._client.log_artifact(self.id, str(path), folder)
+        """Store a file. Raises FullError if the artifact store is full."""
+        self._artifacts.put(path, folder)
 
     @contextmanager
     def new_artifact(self, name: str, folder: str | None = None) -> Iterator[Path]:
         """Store the file that the block writes to the path that it gets."""
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-            yield Path(temporary) / name
-            self.artifact(Path(temporary) / name, folder)
+        with temporary_folder() as temporary:
+            yield temporary / name
+            self.artifact(temporary / name, folder)
 
     def artifacts(self, source: Path, folder: str) -> None:
-        """Store the files of a folder, its manifest last, so that an incomplete copy has none."""
+        """Store the files of a folder, its manifest last, so that an incomplete copy has none.
+
+        If the artifact store is full, what was stored is removed, and there is space for the rest
+        of the run.
+        """
         self._check()
-        files = [path for path in sorted(source.iterdir()) if path.name != MANIFEST]
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-            for path in files:
-                (Path(temporary) / path.name).hardlink_to(path)
-            self._client.log_artifacts(self.id, temporary, folder)
-        if (source / MANIFEST).exists():
-            self.artifact(source / MANIFEST, folder)
+        try:
+            for path in sorted(source.iterdir(), key=lambda path: (path.name == MANIFEST, path)):
+                self.artifact(path, folder)
+        except FullError:
+            self._artifacts.delete(folder)
+            raise
 
     def checkpoint(self, folder: Path) -> None:
-        """Store a checkpoint, after the metrics of the steps before it."""
+        """Store a checkpoint, after the metrics of the steps before it.
+
+        This one and the one before keep the state of the training, older ones the model alone.
+        """
         self._read_claim()
         self._check()
         self.flush()
         self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
+        step = step_of(folder.name)
+        assert step is not None
+        steps = [*(known for known in self._states if known < step), step]
+        self._states = self._artifacts.keep_states(steps, 2)
+
+    @cached_property
+    def _states(self) -> list[int]:
+        """The steps, ascending, whose checkpoints may have the state of the training."""
+        return self._artifacts.checkpoint_steps() if self.resumed else []
+
+    def drop_states(self) -> None:
+        """Delete the states of all checkpoints, after the run has finished."""
+        with suppress(OSError, MlflowException):
+            self._artifacts.keep_states(self._states, 0)
 
     def close(self, status: str) -> None:
         self._closing.set()

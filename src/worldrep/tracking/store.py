@@ -8,7 +8,6 @@ that takes over the run of a dead one makes the next claim, granted to one only 
 
 import gc
 import random
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,11 +21,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
+from worldrep.disk import temporary_folder
 from worldrep.errors import InputError, StateError, interrupt_preserved, interrupts_delayed
+from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
-from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
-from worldrep.training.checkpoint import step_of
+from worldrep.tracking.runs import TAG, OpenRun, RunSpec, StoredRun
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
 ATTEMPTS = 20  # to create a run while other processes create the same one
@@ -114,23 +114,21 @@ class Store:
         return sorted({point.step: point.value for point in points}.items())
 
     def artifact(self, run_id: str, path: str, folder: Path) -> Path:
-        """Download a file or folder into `folder`; return its path. StateError if it is absent."""
-        try:
-            return Path(self.client.download_artifacts(run_id, path, str(folder)))
-        except (MlflowException, OSError):
-            raise StateError(f"run {run_id} has no artifact {path}") from None
+        """Download a file or folder into `folder` and return its path.
+
+        Raises StateError if the artifact is absent or cannot be read, FullError if it does not fit.
+        """
+        return Artifacts(self.client, run_id).get(path, folder)
 
     @contextmanager
     def download(self, run_id: str, path: str) -> Iterator[Path]:
         """Download an artifact as `artifact` does, into a folder that is deleted afterwards."""
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-            yield self.artifact(run_id, path, Path(temporary))
+        with temporary_folder() as folder:
+            yield self.artifact(run_id, path, folder)
 
     def checkpoint_steps(self, run_id: str) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
-        entries = self.client.list_artifacts(run_id, CHECKPOINTS)
-        steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
-        return sorted(step for step in steps if step is not None)
+        return Artifacts(self.client, run_id).checkpoint_steps()
 
     def adopt(self, run_id: str, parent: str | None) -> None:
         """Make a run the child of `parent`, unless it has a parent already."""
@@ -155,6 +153,7 @@ class Store:
                     ended.enter_context(_ended_on_error(run))
                 yield run
                 run.close("FINISHED")
+            run.drop_states()  # not above: Ctrl-C here must not end the finished run as KILLED
         except MlflowException as fault:
             raise StateError(
                 f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "

@@ -4,15 +4,14 @@ It runs on `accelerate` (any device, several processes, mixed precision). On the
 that is interrupted and resumed any number of times ends with the same weights as one that is not.
 """
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from accelerate import Accelerator
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.tokens import Tokens
+from worldrep.disk import temporary_folder
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint, write_checkpoint
 from worldrep.training.feed import RowFeed
@@ -63,14 +62,17 @@ def train(
         checkpoint: Where to continue an interrupted training.
 
     Raises:
+        CheckpointError: The checkpoint is not one of this training; no step was taken.
         StateError: The loss is not finite; the message names the step, which was not taken.
     """
     settings, accelerator = inputs.settings, inputs.accelerator
     training = Training(inputs.model, settings, accelerator, inputs.base_rows)
     feed = RowFeed(inputs.rows, settings, accelerator.device, inputs.base_rows)
+    schedule = feed.schedule
     if checkpoint is not None:
-        training.load_checkpoint(checkpoint)
-    stepper, schedule = steps_of(training, feed), feed.schedule
+        training.load_checkpoint(checkpoint, schedule.steps)
+        accelerator.print(f"{inputs.title}: resumed after step {training.step}")
+    stepper = steps_of(training, feed)
     log_every = max(1, schedule.steps // LOG_POINTS)
     checkpoint_steps = schedule.marks(settings.n_checkpoints)
     validation_steps = schedule.marks(settings.n_validations)
@@ -105,7 +107,8 @@ def _validate(training: Training, validate: Validate, recorder: Recorder, meter:
 
 
 def _save_checkpoint(training: Training, recorder: Recorder, meter: Meter) -> None:
-    with tempfile.TemporaryDirectory(prefix="worldrep-") as folder:
-        state = training.state_dict()
-        recorder.checkpoint(write_checkpoint(Path(folder), training.step, training.result(), state))
+    model, state = training.result(), training.state_dict()
+    tensors = *model.state_dict().values(), *state.values()
+    with temporary_folder(needed=sum(tensor.nbytes for tensor in tensors)) as folder:
+        recorder.checkpoint(write_checkpoint(folder, training.step, model, state))
     meter.restart()

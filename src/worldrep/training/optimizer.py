@@ -107,6 +107,13 @@ def build_optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.O
     return optimizers
 
 
+def state_keys(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    """Return the names of what an optimizer remembers of each parameter."""
+    return (
+        ("momentum_buffer",) if isinstance(optimizer, Muon) else ("step", "exp_avg", "exp_avg_sq")
+    )
+
+
 def learning_rate_at(step: int, steps: int, warmup: int, peak: float) -> float:
     """Return the learning rate of step 0, 1, ...: linear warm-up from 0, then linear decay to 0."""
     if step < warmup:

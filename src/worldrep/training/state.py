@@ -9,11 +9,11 @@ from accelerate.utils import broadcast
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.tokens import Tokens
-from worldrep.errors import InputError
+from worldrep.errors import InputError, StateError
 from worldrep.model.packed import PackedQwen2, PlainQwen2
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint
-from worldrep.training.optimizer import build_optimizers, trained_parameters
+from worldrep.training.optimizer import build_optimizers, state_keys, trained_parameters
 from worldrep.training.strategies import Pull, fisher_information, train_only, with_adapters
 
 ADAPTER, OPTIMIZER = "adapter/", "optimizer/"  # prefixes in a state dict
@@ -48,6 +48,15 @@ def graph_obstacle(settings: Settings, accelerator: Accelerator) -> str:
     if accelerator.num_processes > 1:
         return "is for one process"
     return "cannot be used with accumulation" if settings.accumulation > 1 else ""
+
+
+class CheckpointError(StateError):
+    """A checkpoint is not one of this training; nothing was changed."""
+
+
+def kind_of(tensor: torch.Tensor) -> str:
+    """Return type and shape of a tensor, such as `float32[2, 3]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 class Training:
@@ -106,10 +115,38 @@ class Training:
                 state[f"{OPTIMIZER}{name}/{key}"] = value.detach().cpu().contiguous()
         return state
 
+    def _check(self, checkpoint: Checkpoint, steps: int) -> None:
+        if not 0 < checkpoint.step <= steps:
+            raise CheckpointError(f"step {checkpoint.step} is not one of the {steps} to take")
+        state = {"step": "int64[]", "rng": kind_of(torch.get_rng_state())}
+        for name, parameter in trained_parameters(self.plain):
+            if self._adapted:
+                state[f"{ADAPTER}{name}"] = kind_of(parameter)
+            for key in state_keys(self._optimizer_of[parameter].optimizer):
+                kind = "float32[]" if key == "step" else kind_of(parameter)
+                state[f"{OPTIMIZER}{name}/{key}"] = kind
+        pairs = [(checkpoint.state, state)]
+        if not self._adapted:  # else the weights are of the merged model, which is not loaded
+            weights = {name: kind_of(value) for name, value in self.plain.state_dict().items()}
+            pairs.append((checkpoint.weights, weights))
+        for tensors, expected in pairs:
+            found = {name: kind_of(tensor) for name, tensor in tensors.items()}
+            for name in sorted(found.keys() | expected.keys()):
+                has, should = found.get(name, "absent"), expected.get(name, "absent")
+                if has != should:
+                    raise CheckpointError(f"{name} is {has}, should be {should}")
+
     def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         return self._optimizer_of[parameter].state[parameter]
 
-    def load_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def load_checkpoint(self, checkpoint: Checkpoint, steps: int) -> None:
+        """Continue after a checkpoint of this training, which has `steps` steps.
+
+        Raises:
+            CheckpointError: The checkpoint is another training's, or lacks something; the training
+                is as it was.
+        """
+        self._check(checkpoint, steps)
         weights, state = checkpoint.weights, checkpoint.state
         trained = trained_parameters(self.plain)
         if self._adapted:

@@ -1,0 +1,208 @@
+"""The local disk: full places named, temporary folders, cached files that are verified.
+
+Importing this module loads neither numpy nor torch.
+"""
+
+import errno
+import fcntl
+import glob
+import hashlib
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from worldrep.errors import StateError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_WORDS = tuple(map(os.strerror, _FULL))  # safetensors and MLflow keep the words alone
+# A host removes its own folders only: on a shared file system, the locks of others may not show.
+_OWN = f"worldrep-{socket.gethostname()}-"
+_searched: set[Path] = set()  # for temporary folders of killed processes
+_verified: set[tuple[str, int, int, int]] = set()  # path, inode, time and size of cached files
+
+
+class FullError(StateError):
+    """A place on a disk has no space left."""
+
+
+def database_is_full(fault: BaseException) -> bool:
+    """Return whether an error says that the disk under a database is full."""
+    return is_full(fault) or "database or disk is full" in str(fault)  # SQLite's words
+
+
+def is_full(fault: BaseException) -> bool:
+    """Return whether an error, of whatever library, says that a disk or a quota is full."""
+    return getattr(fault, "errno", None) in _FULL or any(w in str(fault) for w in _FULL_WORDS)
+
+
+@contextmanager
+def writing_to(
+    place: str,
+    folder: Path | None = None,
+    needed: int = 0,
+    faults: tuple[type[Exception], ...] = (OSError, SafetensorError),
+) -> Iterator[None]:
+    """Name the place if the block fails because it is full.
+
+    Args:
+        place: What is written to, for the message.
+        folder: Where it is on this machine, if it is.
+        needed: Bytes that the block writes, 0 if that is not known.
+        faults: Errors that come from writing there.
+
+    Raises:
+        FullError: The place is full.
+    """
+    try:
+        yield
+    except faults as fault:
+        if isinstance(fault, FullError) or not is_full(fault):
+            raise
+        free = shutil.disk_usage(folder).free if folder and folder.exists() else None
+        counts = ((needed or None, "needed"), (free, "free"))
+        figures = [f"{_size(count)} {word}" for count, word in counts if count is not None]
+        sizes = f" ({', '.join(figures)})" if figures else ""
+        where = f" {folder}" if folder else ""
+        raise FullError(
+            f"no space is left in {place}{where}{sizes}: make room, and the same command goes on"
+        ) from None
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+@contextmanager
+def temporary_folder(
+    parent: Path | None = None, needed: int = 0, place: str = "the temporary folder (TMPDIR)"
+) -> Iterator[Path]:
+    """Make a folder that is deleted after the block; first delete those of killed processes.
+
+    Args:
+        parent: Where to make it; default: the system's folder for temporary files.
+        needed: Bytes that will be written to it, if that is known.
+        place: What the parent is, for the message of an error.
+
+    Raises:
+        FullError: An error of a file in the block says that the disk is full.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    remove_abandoned(parent)
+    with writing_to(place, parent, needed):
+        new = Path(tempfile.mkdtemp(prefix=_OWN, suffix=".new", dir=parent))
+        with _locked(new):  # the system removes the lock when the process ends, however it ends
+            folder = new.rename(new.with_suffix(".tmp"))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class TemporaryFolder:
+    """A temporary folder that lasts as long as this object."""
+
+    def __init__(self) -> None:
+        stack = ExitStack()
+        self.path = stack.enter_context(temporary_folder())
+        weakref.finalize(self, stack.close)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder; the block gets False if another process does, or none can."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(*places: Path) -> None:
+    """Remove this user's temporary folders that no process holds, once in each process.
+
+    places: where to look; default: the system's folder for temporary files, and the cache.
+    """
+    new = {*(places or (Path(tempfile.gettempdir()), cache_folder()))} - _searched
+    _searched.update(new)
+    for folder in (found for place in new for found in place.glob(f"{glob.escape(_OWN)}*.tmp")):
+        with suppress(OSError):  # it was removed meanwhile
+            if folder.stat().st_uid == os.getuid():
+                with _locked(folder) as abandoned:
+                    if abandoned:
+                        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Return $WORLDREP_CACHE if set, else `worldrep/` in the user's cache folder."""
+    parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("WORLDREP_CACHE") or Path(parent) / "worldrep")
+
+
+def cached_file(name: str, make: Callable[[], bytes]) -> Path:
+    """Return the path of a cached file; write it first if it is absent, or not as it was written.
+
+    The SHA-256 of the content is a part of the file's own name: `rows.npy` is kept as
+    `rows.DIGEST.npy`. Each process verifies a file once. A new one is written under a temporary
+    name and renamed, so that processes can share the cache.
+
+    Args:
+        name: Name without digest, with a suffix.
+        make: Returns the content.
+
+    Raises:
+        FullError: The cache is full.
+    """
+    folder, (stem, suffix) = cache_folder(), os.path.splitext(name)
+    pattern = re.compile(f"{re.escape(stem)}\\.([0-9a-f]{{64}}){re.escape(suffix)}")
+    damaged = []
+    for path in sorted(folder.glob(f"{glob.escape(stem)}.*{suffix}")):
+        if found := pattern.fullmatch(path.name):
+            if _is_intact(path, found[1]):
+                return path
+            damaged.append(path)
+            print(f"cached file {path} is damaged: it is made anew", file=sys.stderr)
+    content = make()
+    digest = hashlib.sha256(content).hexdigest()
+    final = folder / f"{stem}.{digest}{suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        temporary_folder(folder, len(content), "the cache (WORLDREP_CACHE)") as part,
+        (part / "file").open("wb") as file,
+    ):
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(file.name, final)
+    for path in {*damaged, folder / name} - {final}:  # without a digest: of an earlier version
+        with suppress(OSError):
+            path.unlink()
+    return final
+
+
+def _is_intact(path: Path, digest: str) -> bool:
+    """Return whether a file can be read and has the digest; it is read once in each process."""
+    try:
+        facts = path.stat()
+        known = str(path), facts.st_ino, facts.st_mtime_ns, facts.st_size
+        if known not in _verified:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return False
+            _verified.add(known)
+    except OSError:
+        return False
+    return True

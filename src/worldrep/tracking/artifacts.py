@@ -1,0 +1,82 @@
+"""The files of a run: stored, downloaded, deleted, each with errors that name what is wrong."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+from worldrep.disk import writing_to
+from worldrep.errors import StateError
+from worldrep.training.checkpoint import STATE, folder_name, step_of
+
+CHECKPOINTS = "checkpoints"  # artifact folder
+_FAULTS = (OSError, MlflowException)
+
+
+class Artifacts:
+    """The artifacts of a run.
+
+    MLflow's client says of every failed download that the path is wrong, so this asks the
+    repository below it.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+        uri = client.get_run(run_id).info.artifact_uri
+        self._repository = get_artifact_repository(uri, tracking_uri=client.tracking_uri)
+        is_local = isinstance(self._repository, LocalArtifactRepository)
+        self._folder = Path(self._repository.artifact_dir) if is_local else None
+
+    def put(self, path: Path, folder: str | None = None) -> None:
+        """Store a file. Raises FullError if there is no space for it."""
+        place = "the artifact store"
+        place += "" if self._folder else f" {self._repository.artifact_uri}"
+        with writing_to(place, self._folder, path.stat().st_size, _FAULTS):
+            self._repository.log_artifact(str(path), folder)
+
+    def get(self, path: str, folder: Path) -> Path:
+        """Download a file or folder into `folder` and return its path.
+
+        Raises StateError if it is absent or cannot be read, FullError if there is no space for it.
+        """
+        try:
+            with writing_to("the temporary folder (TMPDIR)", folder, faults=_FAULTS):
+                return Path(self._repository.download_artifacts(path, str(folder)))
+        except _FAULTS as fault:
+            if obstacle := self._obstacle_to(path, fault):
+                text = f"the artifact {path} of run {self._run_id} cannot be read: {obstacle}"
+                raise StateError(text) from None
+            raise StateError(f"run {self._run_id} has no artifact {path}") from None
+
+    def _obstacle_to(self, path: str, fault: Exception) -> str:
+        """Return why a download failed; an empty text if there is no such artifact."""
+        if self._folder:
+            try:
+                (self._folder / path).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return ""
+            except OSError as closed:  # MLflow takes what is in a closed folder for absent
+                return str(closed)
+        elif "404 Client Error" in str(fault):
+            return ""
+        return (str(fault).strip().splitlines() or [type(fault).__name__])[-1]
+
+    def delete(self, path: str) -> None:
+        """Delete a file or folder if it is there and the artifact store lets us."""
+        with suppress(*_FAULTS, NotImplementedError):
+            self._repository.delete_artifacts(path)
+
+    def checkpoint_steps(self) -> list[int]:
+        """Return the steps of a training's checkpoints, ascending, complete or not."""
+        entries = self._repository.list_artifacts(CHECKPOINTS)
+        steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
+        return sorted(step for step in steps if step is not None)
+
+    def keep_states(self, steps: list[int], count: int) -> list[int]:
+        """Delete the states of all but the last of these checkpoints; return the steps left."""
+        for step in steps[: len(steps) - count]:
+            self.delete(f"{CHECKPOINTS}/{folder_name(step)}/{STATE}")
+        return steps[len(steps) - count :]

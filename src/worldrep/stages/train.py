@@ -109,7 +109,7 @@ def initial_model(store: Store, settings: Settings, base_id: str | None) -> Qwen
         return build_model(settings)
     with store.download(base_id, MODEL) as folder:
         verify(folder)
-        return load_model(folder)
+        return load_model(folder, settings)
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,19 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from worldrep.errors import interrupt_preserved
+from worldrep.errors import InputError, interrupt_preserved
+from worldrep.settings import parse_value
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
 from worldrep.training.checkpoint import MANIFEST
 
 TAG = "worldrep."  # prefix of the tags
+SETTINGS = "settings.json"  # artifact
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
+DELETED = "DELETED"  # status of a run that was deleted and can be restored
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 CHECKPOINTS = "checkpoints"  # artifact folder
 
@@ -47,9 +50,10 @@ class StoredRun:
     @classmethod
     def of(cls, run: Run) -> Self:
         info, data = run.info, run.data
+        status = info.status if info.lifecycle_stage == LifecycleStage.ACTIVE else DELETED
         claim = Claim.newest(data.tags, data.params)
         started, ended = ((stamp or 0) / 1000 for stamp in (info.start_time, info.end_time))
-        known = info.run_id, info.run_name, info.status, data.tags, data.metrics
+        known = info.run_id, info.run_name, status, data.tags, data.metrics
         return cls(*known, claim, started, ended, data.params)
 
     def tag(self, name: str) -> str:
@@ -69,6 +73,13 @@ class StoredRun:
     def configuration(self) -> str:
         """The fingerprint without the seed, equal for runs that differ in their seed alone."""
         return self.tag("configuration")
+
+    def setting(self, name: str) -> Any:
+        """Return a setting that the run logged as a param; None if it has none or a wrong value."""
+        try:
+            return parse_value(name, self.params[f"cfg.{name}"])
+        except (KeyError, InputError):
+            return None
 
     @property
     def parent(self) -> str | None:
@@ -161,7 +172,7 @@ class OpenRun:
         known = self._client.get_run(self.id).data.params
         params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
         self._client.log_batch(self.id, params=params)
-        self._client.log_text(self.id, json.dumps(dict(settings), indent=1), "settings.json")
+        self._client.log_text(self.id, json.dumps(dict(settings), indent=1), SETTINGS)
 
     def inputs(self, context: str, datasets: Iterable[Dataset]) -> None:
         """Log data sets as inputs of the run, in one request."""

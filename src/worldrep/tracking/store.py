@@ -19,10 +19,12 @@ from typing import Self
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
 from worldrep.errors import InputError, StateError, interrupt_preserved, interrupts_delayed
+from worldrep.stored import DamagedError
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
@@ -101,10 +103,12 @@ class Store:
         return done.id
 
     def get(self, run_id: str) -> StoredRun:
-        """Return a run by its id. Raises InputError when there is none."""
+        """Return a run by its id, DELETED ones too. Raises InputError when there is none."""
         try:
             return StoredRun.of(self.client.get_run(run_id))
-        except MlflowException:
+        except MlflowException as fault:
+            if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
             raise InputError(f"run_id {run_id!r} is not in the store at {self.address}") from None
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
@@ -115,16 +119,30 @@ class Store:
 
     def artifact(self, run_id: str, path: str, folder: Path) -> Path:
         """Download a file or folder into `folder`; return its path. StateError if it is absent."""
+        place = self.client.get_run(run_id).info.artifact_uri
+        # The client's own download hides why it failed, and adds files of MLflow's logged models.
+        files = get_artifact_repository(place, tracking_uri=self.uri)
         try:
-            return Path(self.client.download_artifacts(run_id, path, str(folder)))
-        except (MlflowException, OSError):
-            raise StateError(f"run {run_id} has no artifact {path}") from None
+            return Path(files.download_artifacts(path, str(folder)))
+        except (MlflowException, OSError) as fault:
+            listed = files.list_artifacts(path.rpartition("/")[0] or None)
+            if path not in [entry.path for entry in listed]:
+                text = f"run {run_id} has no artifact {path} in {without_user(place)}"
+                raise StateError(text) from None
+            reason = self.words_of(Exception(str(fault).strip().rpartition("\n")[2]))
+            text = f"artifact {path} of run {run_id} cannot be read: {reason}"
+            raise StateError(text) from None
 
     @contextmanager
     def download(self, run_id: str, path: str) -> Iterator[Path]:
-        """Download an artifact as `artifact` does, into a folder that is deleted afterwards."""
+        """Download an artifact as `artifact` does, into a folder that is deleted afterwards.
+
+        A DamagedError of the block becomes a StateError that names the run.
+        """
         with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-            yield self.artifact(run_id, path, Path(temporary))
+            found = self.artifact(run_id, path, Path(temporary))
+            with damage_named(run_id, path):
+                yield found
 
     def checkpoint_steps(self, run_id: str) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
@@ -268,6 +286,20 @@ class Store:
 
 def _finished(spec: RunSpec, run: StoredRun) -> TakenError:
     return TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)
+
+
+@contextmanager
+def damage_named(run_id: str, artifact: str) -> Iterator[None]:
+    """Raise a StateError that names run and file, and says what to do, for a DamagedError."""
+    try:
+        yield
+    except DamagedError as fault:
+        own = artifact.rsplit("/", 1)[-1] == fault.name
+        path = artifact if own else f"{artifact}/{fault.name}"
+        raise StateError(
+            f"run {run_id}: artifact {path} is damaged: {fault.fault}; after `mlflow runs delete "
+            f"--run-id {run_id}` the command of that run makes it anew"
+        ) from None
 
 
 @contextmanager

@@ -6,22 +6,21 @@ with a file that differs from it, is not a checkpoint. Importing this module doe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worldrep.errors import StateError
+from worldrep.stored import CONFIG, WEIGHTS, DamagedError, Manifest, read_json, sha256, tensor_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import Qwen2ForCausalLM
 
 MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
 STATE = "training_state.safetensors"
 
 
@@ -58,10 +57,12 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Load a checkpoint folder; raise StateError if it is not complete."""
+    """Load a checkpoint folder; raise DamagedError if it is not complete."""
     from safetensors.torch import load_file
 
-    verify(folder)
+    verify(folder, (CONFIG, WEIGHTS, STATE))
+    for name in (WEIGHTS, STATE):
+        tensor_facts(folder / name)
     return Checkpoint(load_file(folder / WEIGHTS), load_file(folder / STATE))
 
 
@@ -80,26 +81,26 @@ def step_of(name: str) -> int | None:
 def write_manifest(folder: Path) -> None:
     """Write a manifest of all files that a folder holds now."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    content = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+    content = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1))
 
 
-def verify(folder: Path) -> None:
-    """Raise StateError if a folder has no manifest or a file that differs from it."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        raise StateError(f"{folder} is not a complete checkpoint: no readable {MANIFEST}") from None
+def verify(folder: Path, required: Collection[str] = (CONFIG, WEIGHTS)) -> None:
+    """Raise DamagedError unless a folder holds exactly the files that its manifest names.
+
+    required: names that the manifest must have. Hidden files are ignored.
+    """
+    manifest = read_json(folder / MANIFEST, Manifest)
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    for name in sorted({*required} - manifest.keys()):
+        raise DamagedError(folder / MANIFEST, f"it does not name {name}")
+    for name in sorted(names - manifest.keys() - {MANIFEST}):
+        raise DamagedError(folder / name, f"{MANIFEST} does not name it")
     for name, facts in manifest.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
-        if size != facts["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise StateError(f"{path} {found}, should have {facts['bytes']}: truncated or damaged")
-        if _sha256(path) != facts["sha256"]:
-            raise StateError(f"{path} is damaged: its digest is not the manifest's")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size != facts.bytes:
+            found = "it is missing" if size is None else f"it has {size} bytes"
+            raise DamagedError(path, f"{found}, and should have {facts.bytes}")
+        if sha256(path) != facts.sha256:
+            raise DamagedError(path, f"its digest is not the one in {MANIFEST}")

@@ -151,8 +151,8 @@ def load_representations(folder: Path) -> tuple[Tables, dict[str, Any]]:
     layers = {}
     for name, (kind, shape) in tensor_facts(path).items():
         layer = re.fullmatch("layer_([0-9]{1,4})", name)
-        if not layer or kind != "F32" or len(shape) != 2 or shape[0] != len(manifest.city_ids):
-            raise DamagedError(path, f"{name[:SHOWN]!r} is not a layer with a row for each city")
+        if not layer or kind != "F32" or len(shape) != 2:
+            raise DamagedError(path, f"{name[:SHOWN]!r} is not a float32 table of a layer")
         layers[name] = int(layer[1])
     if manifest.layers is not None and sorted(manifest.layers) != sorted(layers.values()):
         raise DamagedError(path, f"it does not have the layers that {MANIFEST} names")

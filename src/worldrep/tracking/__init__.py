@@ -16,5 +16,6 @@ from worldrep.tracking.runs import (
     OpenRun,
     RunSpec,
     StoredRun,
+    listed,
 )
 from worldrep.tracking.store import Store, damage_named, gc_disabled

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from worldrep.errors import InputError, interrupt_preserved
 from worldrep.settings import parse_value
@@ -76,10 +78,12 @@ class StoredRun:
 
     def setting(self, name: str) -> Any:
         """Return a setting that the run logged as a param; None if it has none or a wrong value."""
-        try:
-            return parse_value(name, self.params[f"cfg.{name}"])
-        except (KeyError, InputError):
-            return None
+        return _parsed(name, self.params.get(f"cfg.{name}"))
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the run's model; None if it has none or several."""
+        return _parsed("seed", self.tag("seed"))
 
     @property
     def parent(self) -> str | None:
@@ -112,6 +116,24 @@ class RunSpec:
         named = {"stage": self.stage, "fingerprint": self.fingerprint, **self.tags}
         prefixed = {TAG + key: str(value) for key, value in named.items()}
         return prefixed | {MLFLOW_RUN_NAME: self.name}
+
+
+def _parsed(name: str, text: str | None) -> Any:
+    """Return the value of a setting; None if the text, which others may have written, is none."""
+    try:
+        return None if text is None else parse_value(name, text)
+    except InputError:
+        return None
+
+
+def listed(values: Iterable[object]) -> str:
+    """Return the values of a tag, joined by commas; only as many whole ones as MLflow stores."""
+    names = [*map(str, values)]
+    ends = accumulate(len(name) + 1 for name in names)
+    room = MAX_TAG_VAL_LENGTH - len(f"and {len(names)} more")
+    fitting = sum(end <= room for end in ends)
+    more = [f"and {len(names) - fitting} more"] if fitting < len(names) else []
+    return ",".join(names[:fitting] + more)
 
 
 @dataclass(frozen=True)

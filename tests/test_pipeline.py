@@ -210,7 +210,9 @@ def test_a_truncated_model_file_is_one_sentence(store_uri, tmp_path):
     (weights,) = tmp_path.glob("mlruns/*/*/artifacts/model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-10])
     message = run(evaluate, "--model", "pt1", *SMOKE, code=1)
-    assert "truncated or damaged" in message and message.count("\n") == 1
+    (base,) = runs(stage="pretrain")
+    assert f"run {base.id}: artifact model/model.safetensors is damaged: it has" in message
+    assert f"mlflow runs delete --run-id {base.id}" in message and message.count("\n") == 1
     assert [found.status for found in runs(stage="evaluate")] == ["FAILED"]
 
 

@@ -201,7 +201,7 @@ def test_a_checkpoint_is_complete_or_absent(tmp_path):
         with pytest.raises(StateError, match="model.safetensors .*damaged"):
             read_checkpoint(folder)
     (folder / "manifest.json").unlink()
-    with pytest.raises(StateError, match="it is not complete"):
+    with pytest.raises(StateError, match="manifest.json is damaged: it is missing"):
         read_checkpoint(folder)
 
 
@@ -223,7 +223,7 @@ def test_a_saved_model_loads_with_equal_weights(tmp_path):
 
 
 def test_a_damaged_or_missing_model_is_named(tmp_path):
-    with pytest.raises(StateError, match="config.json is missing"):
+    with pytest.raises(StateError, match="config.json is damaged: it is missing"):
         load_model(tmp_path)
     save_model(build_model(resolve(ModelName("pt1"), scale="smoke")), tmp_path)
     weights = tmp_path / WEIGHTS

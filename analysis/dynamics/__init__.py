@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pandas as pd
@@ -20,10 +20,12 @@ from analysis.store.missing import (
     setting_caveats,
 )
 from analysis.store.source import Source
+from worldrep.data.rows import RowMaker
 from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.world import load_world
 from worldrep.errors import InputError, StateError, unknown
 from worldrep.names import TASK_NAMES, ModelName, parse_model
-from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, from_dict, parse_value
+from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, from_dict
 from worldrep.studies.report import training_tokens
 from worldrep.tracking import StoredRun
 from worldrep.tracking.runs import CITIES
@@ -136,7 +138,7 @@ def _run_table(
     trained: selection.Trained,
     compared: Sequence[str],
 ) -> pd.DataFrame:
-    cities: dict[str, str] = {}
+    makers: dict[str, RowMaker] = {}
     values = [
         "".join(f" {name}={run.params.get(f'cfg.{name}', 'unknown')}" for name in compared)
         for run in runs
@@ -146,26 +148,29 @@ def _run_table(
         label=lambda table: table["model"] + values,
         family=[family + value for family, value in zip(families, values, strict=True)],
         stage=[run.tag("stage") for run in runs],
-        val_rows=[float(run.params.get("cfg.val_rows", math.nan)) for run in runs],
-        tokens_per_step=[_tokens_per_step(source, run, cities) for run in runs],
+        val_rows=[float(run.setting("val_rows") or math.nan) for run in runs],
+        tokens_per_step=[_tokens_per_step(source, run, makers) for run in runs],
     )
 
 
-def _tokens_per_step(source: Source, run: StoredRun, cities: dict[str, str]) -> float:
+def _tokens_per_step(source: Source, run: StoredRun, makers: dict[str, RowMaker]) -> float:
     """Estimate the tokens of a mean step, from the lengths of a sample of the training's rows.
 
-    NaN if the run does not have all settings. cities: world digest -> file, which is filled.
+    NaN if the run does not have all settings. makers: by digest of users' cities, which is filled.
     """
-    typed = {name: run.params[f"cfg.{name}"] for name in FIELDS if f"cfg.{name}" in run.params}
+    logged = {name: run.setting(name) for name in FIELDS}
     try:
-        settings = from_dict({name: parse_value(name, text) for name, text in typed.items()})
-        if settings.cities != NO_CITIES:  # the file of its settings may be on another machine
+        settings = from_dict({k: value for k, value in logged.items() if value is not None})
+        if settings.cities == NO_CITIES:
+            maker = maker_of(settings)
+        else:  # the file of its settings may be on another machine
             digest = run.tag("world_digest")
-            if digest not in cities:
-                cities[digest] = str(source.path(run.id, CITIES))
-            settings = replace(settings, cities=cities[digest])
-        rows = sum(rows.rows for rows in training_sets(settings, maker_of(settings).world))
-        return training_tokens(settings) / Schedule.of(settings, rows).steps
+            if digest not in makers:
+                read = partial(load_world, variant=settings.world, digest=digest)
+                makers[digest] = RowMaker(source.read(run.id, CITIES, read), settings)
+            maker = makers[digest]
+        rows = sum(rows.rows for rows in training_sets(settings, maker.world))
+        return training_tokens(settings, maker) / Schedule.of(settings, rows).steps
     except (InputError, StateError):
         return math.nan
 

@@ -8,21 +8,37 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from analysis.options import ALL
 from analysis.store.missing import names_of, run_caveats, with_reasons
-from analysis.store.selection import KEYS, LAST, NothingThere, Trained, choose, run_table
+from analysis.store.selection import (
+    KEYS,
+    LAST,
+    NothingThere,
+    Trained,
+    choose,
+    known_model,
+    run_table,
+)
 from analysis.store.source import Source
-from worldrep.data.world import World
+from worldrep.data.world import World, load_world
 from worldrep.errors import InputError, StateError
-from worldrep.evaluation.representations import DEFAULT_LAYER, POSITIONS, load_representations
+from worldrep.evaluation.representations import (
+    DEFAULT_LAYER,
+    POSITIONS,
+    REPRESENTATIONS,
+    Tables,
+    load_representations,
+)
 from worldrep.names import ModelName, parse_model
+from worldrep.stored import DamagedError
 from worldrep.tracking import CITIES, StoredRun
 
 DEFAULT = "default"
@@ -50,15 +66,8 @@ class Extractions:
 
         Raises StateError if the file is missing or damaged, or has other cities than it should.
         """
-        folders = sorted(self.source.path(run_id, "representations").glob("step-*"))
-        if not folders:
-            raise StateError(f"extraction {run_id} has no representations")
-        try:
-            tables, manifest = load_representations(folders[-1])
-            city_ids = manifest["city_ids"]
-        except (OSError, SafetensorError, ValueError, KeyError):
-            raise StateError(f"the files of extraction {run_id} cannot be read") from None
-        if city_ids != self.world.cities["city_id"].tolist():
+        tables, manifest = self.source.read(run_id, REPRESENTATIONS, _load_only_step)
+        if manifest["city_ids"] != self.world.cities["city_id"].tolist():
             raise StateError(f"extraction {run_id} does not have the cities of its model's run")
         if layer not in tables or len(tables[layer]) != len(self.world.cities):
             raise StateError(f"extraction {run_id} does not hold layer {layer} of all its cities")
@@ -112,15 +121,17 @@ def read_extractions(
     caveats = [f"{', '.join(names_of(rows))}: left out, {reason}" for reason, rows in others]
     caveats += run_caveats(of_kept, "extraction", found)
     absent = _absent(wanted, chosen, layer, trained)
-    world = _read_world(source, kept, names["world"])
-    return Extractions(source, kept.iloc[pairs.get_indexer(own).argsort()], absent, caveats, world)
+    world, faults = _read_world(source, kept, names["world"])
+    kept = kept.iloc[pairs.get_indexer(own).argsort()]
+    return Extractions(source, kept, absent, [*caveats, *faults], world)
 
 
 def _is_usable(run: StoredRun, layer: int | str) -> bool:
     """Whether an extraction has the layer, of the last checkpoint, with the default prompt."""
-    if "cfg.n_layers" not in run.params:  # not one of ours
+    model = known_model(run.tag("model"))
+    if model is None or run.setting("n_layers") is None:  # not one of ours
         return False
-    prompt = parse_model(run.tag("model")).tasks[0], str(tuple(POSITIONS))
+    prompt = model.tasks[0], str(tuple(POSITIONS))
     asked = run.params.get("cfg.extract_task"), run.params.get("cfg.extract_positions")
     wanted = layer if isinstance(layer, int) else default_layer(run)
     return run.tag("checkpoints") == LAST and asked == prompt and wanted in layers_of(run)
@@ -149,14 +160,26 @@ def _absent(
     return gaps[[*KEYS, "reason", "command"]].to_dict("records")
 
 
-def _read_world(source: Source, runs: pd.DataFrame, variant: str) -> World:
-    """Read the cities that the runs share, from the training of the first."""
-    run_id, digest = runs.iloc[0][["model_run_id", "world_digest"]]
-    cities = pd.read_csv(source.path(run_id, CITIES), dtype={"city_id": str}, keep_default_na=False)
-    world = World(variant, cities)
-    if world.digest != digest:
-        raise StateError(f"run {run_id} does not hold the cities that it was trained on")
-    return world
+def _read_world(source: Source, runs: pd.DataFrame, variant: str) -> tuple[World, list[str]]:
+    """Read the cities that the runs share from the first training that has them; and caveats."""
+    faults: list[str] = []
+    for run_id, digest in dict(
+        zip(runs["model_run_id"], runs["world_digest"], strict=True)
+    ).items():
+        try:
+            return source.read(
+                run_id, CITIES, partial(load_world, variant=variant, digest=digest)
+            ), faults
+        except StateError as fault:
+            faults.append(str(fault))
+    raise StateError(faults[0])
+
+
+def _load_only_step(folder: Path) -> tuple[Tables, dict[str, Any]]:
+    steps = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if len(steps) != 1:
+        raise DamagedError(folder, f"it has {len(steps)} steps instead of one")
+    return load_representations(steps[0])
 
 
 def _listed(wanted: pd.DataFrame) -> str:
@@ -178,18 +201,17 @@ def parse_layer(text: str, *further: str) -> int | str:
 
 def check_depth(layer: int | str, runs: Iterable[StoredRun]) -> None:
     """Raise InputError for a number above the layers of all these models."""
-    deepest = max((int(run.params.get("cfg.n_layers", 0)) for run in runs), default=0)
+    deepest = max((run.setting("n_layers") or 0 for run in runs), default=0)
     if isinstance(layer, int) and layer > deepest:
         raise InputError(f"layer={layer} is too deep: these models have layers 0 to {deepest}")
 
 
 def default_layer(run: StoredRun) -> int:
     """Return the layer that an extraction of this model takes by default."""
-    return min(DEFAULT_LAYER, max(0, int(run.params.get("cfg.n_layers", 0)) - 1))
+    return min(DEFAULT_LAYER, max(0, (run.setting("n_layers") or 0) - 1))
 
 
 def layers_of(run: StoredRun) -> tuple[int, ...]:
     """Return the layers that an extraction has, such as (0, 3); empty if it does not say."""
-    return tuple(
-        int(number) for number in re.findall(r"\d+", run.params.get("cfg.extract_layers", ""))
-    )
+    text = run.params.get("cfg.extract_layers", "")
+    return tuple(map(int, re.findall(r"\b[0-9]{1,4}\b", text)))

@@ -5,13 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from worldrep.disk import TemporaryFolder
 from worldrep.errors import StateError
 from worldrep.names import NO_FT, PLAIN, STRATEGIES
-from worldrep.tracking import Store, StoredRun, StoreFault
+from worldrep.tracking import Store, StoredRun, StoreFault, damage_named
 
+T = TypeVar("T")
 HELD = ("scale", "width", "world", "pretrain")
 Curve = list[tuple[int, float]]  # (step, value), by step
 
@@ -66,13 +67,21 @@ class Source:
         return tuple(strategy for strategy in STRATEGIES if strategy in found)
 
     def path(self, run_id: str, artifact: str) -> Path:
-        """Return a copy of an artifact, file or folder. Raises StateError if it is not there."""
+        """Return a copy of an artifact, file or folder. Raises StateError if it is not there.
+
+        Read it by `read`, as others may have written it.
+        """
         key = run_id, artifact
         if key not in self._paths:
             folder = self._temporary.path / run_id
             folder.mkdir(exist_ok=True)
             self._paths[key] = self.store.artifact(run_id, artifact, folder)
         return self._paths[key]
+
+    def read(self, run_id: str, artifact: str, reader: Callable[[Path], T]) -> T:
+        """Return what a function reads from an artifact. StateError if that is damaged."""
+        with damage_named(run_id, artifact):
+            return reader(self.path(run_id, artifact))
 
     def curve(self, run_id: str, metric: str) -> Curve:
         """Return the values of a metric by step; of several values at a step, the last logged."""

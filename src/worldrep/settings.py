@@ -48,6 +48,9 @@ class Settings:
             contradict each other. The message says what is allowed.
     """
 
+    # Pydantic reads a stored settings.json by this class: every setting, of exactly its type.
+    __pydantic_config__ = {"extra": "forbid", "strict": True}
+
     scale: str = _setting("name", "named set of sizes", allowed=SCALES)
     pretrain: str = _setting("name", "pretraining mixture, such as pt1 or pt2-3")
     ft: str = _setting("name", "fine-tuning mixture, such as ftwb1-3, or none")
@@ -215,15 +218,17 @@ SHARED_GROUPS = ("world", "rows", "model")  # equal in a fine-tuning and its bas
 
 
 def parse_value(name: str, text: str) -> Any:
-    """Convert the text that a user typed to the type of a setting, or raise InputError."""
+    """Convert a text to the type of a setting. Raises InputError if it is not one of its values."""
     if name not in FIELDS:
         raise unknown("setting", name, FIELDS)
     kind = str(FIELDS[name].type)
     try:
-        return {"int": int, "float": float, "str": str}[kind](text)
+        value = {"int": int, "float": float, "str": str}[kind](text)
     except ValueError:
         number = "a whole number" if kind == "int" else "a number"
         raise InputError(f"{name}={text!r} is not {number}") from None
+    _check(FIELDS[name], value)
+    return value
 
 
 def from_dict(values: Mapping[str, Any]) -> Settings:

@@ -21,6 +21,7 @@ from worldrep.errors import InputError
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import NO_CITIES, Settings
+from worldrep.stored import DamagedError, StoredCity, read_csv
 
 X_LIMIT, Y_LIMIT = 1800, 900
 ATLANTIS = "Atlantis"
@@ -79,6 +80,21 @@ def world_of(settings: Settings) -> World:
         found = pd.concat([found, _atlantis(settings)], ignore_index=True)
     found = found.sort_values("region", key=lambda r: r == ATLANTIS, kind="stable")
     return World(settings.world, _with_ids(found.reset_index(drop=True), settings))
+
+
+def load_world(path: Path, variant: str, digest: str) -> World:
+    """Return the world that a training stored as cities.csv, which has all cities, ids included.
+
+    Raises DamagedError if the file is not one of cities, or has other cities than the digest says.
+    """
+    cities = [city.model_dump() for city in read_csv(path, StoredCity)]
+    world = World(variant, pd.DataFrame(cities, columns=COLUMNS))
+    ids, atlantis = world.cities["city_id"], world.is_atlantis
+    if world.digest != digest:
+        raise DamagedError(path, "it has other cities than the training had")
+    if not ids.is_unique or ids.str.len().nunique() != 1 or atlantis.all() or not atlantis.any():
+        raise DamagedError(path, "its cities are not those of a world")
+    return world
 
 
 @cache

@@ -5,7 +5,9 @@ Importing this module does not load torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -22,12 +24,21 @@ from worldrep.data.world import World
 from worldrep.digests import random_stream
 from worldrep.errors import InputError, unknown
 from worldrep.settings import Settings
+from worldrep.stored import (
+    SHOWN,
+    DamagedError,
+    RepresentationsManifest,
+    read_json,
+    sha256,
+    tensor_facts,
+)
 
 if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM
 
 POSITIONS = {"last_digit": -2, "delimiter": -1}  # columns of the prompt `<bos>dist(c_0865,`
 DEFAULT_LAYER = 5
+REPRESENTATIONS = "representations"  # artifact folder
 TENSORS, MANIFEST = "representations.safetensors", "manifest.json"
 BATCH_CITIES = 1024
 TRAIN_CITIES, BASELINE_CITIES = 4000, 100  # of the probe
@@ -127,16 +138,29 @@ def _states(model: Qwen2ForCausalLM, prompts: Tokens, request: Request, plain: b
 def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, Any]) -> None:
     """Write tables to a safetensors file, under the names `layer_N`, and a manifest beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = save({f"layer_{layer}": table for layer, table in tables.items()})
-    (folder / TENSORS).write_bytes(content)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    tensors = save({f"layer_{layer}": table for layer, table in tables.items()})
+    (folder / TENSORS).write_bytes(tensors)
+    content = {**manifest, "sha256": hashlib.sha256(tensors).hexdigest()}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1))
 
 
 def load_representations(folder: Path) -> tuple[Tables, dict[str, Any]]:
-    """Return the tables by layer and the manifest that `save_representations` wrote."""
-    tables = load_file(folder / TENSORS)
-    named = {int(name.removeprefix("layer_")): table for name, table in tables.items()}
-    return named, json.loads((folder / MANIFEST).read_text())
+    """Return the tables by layer and the manifest that `save_representations` wrote.
+
+    Raises DamagedError if a file is missing or damaged, or the two do not agree.
+    """
+    manifest, path = read_json(folder / MANIFEST, RepresentationsManifest), folder / TENSORS
+    layers = {}
+    for name, (kind, shape) in tensor_facts(path).items():
+        layer = re.fullmatch("layer_([0-9]{1,4})", name)
+        if not layer or kind != "F32" or len(shape) != 2:
+            raise DamagedError(path, f"{name[:SHOWN]!r} is not a float32 table of a layer")
+        layers[name] = int(layer[1])
+    if manifest.layers is not None and sorted(manifest.layers) != sorted(layers.values()):
+        raise DamagedError(path, f"it does not have the layers that {MANIFEST} names")
+    if manifest.sha256 not in (None, sha256(path)):
+        raise DamagedError(path, f"its digest is not the one in {MANIFEST}")
+    return {layers[name]: table for name, table in load_file(path).items()}, manifest.model_dump()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from worldrep.data.sets import suite_sets
 from worldrep.data.world import X_LIMIT, Y_LIMIT, World
 from worldrep.disk import temporary_folder
 from worldrep.evaluation.representations import (
+    REPRESENTATIONS,
     ProbeResult,
     Request,
     extract,
@@ -24,7 +25,7 @@ from worldrep.stages.plan import evaluation_fingerprint, extraction_fingerprint
 from worldrep.stages.provenance import log_rows, world_dataset
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 
-REPRESENTATIONS, MAPS = "representations", "maps"  # artifact folders
+MAPS = "maps"  # artifact folder
 Tables = dict[int, NDArray[np.float32]]  # (n cities, width) by layer
 _MAP_KINDS = (  # mask, label, colour, marker
     ("trained", "world, probe fitted on it", "#9aa5b1", "o"),

@@ -1,22 +1,23 @@
 """Trained models in the store: found by name or run id, with their settings and weights."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.world import load_world
 from worldrep.disk import cached_file
 from worldrep.errors import InputError, StateError
 from worldrep.model.qwen2 import load_model
 from worldrep.scales import changed_settings
-from worldrep.settings import NO_CITIES, Settings, from_dict
+from worldrep.settings import NO_CITIES, Settings
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
-from worldrep.tracking import CHECKPOINTS, CITIES, Store, StoredRun
+from worldrep.stored import DamagedError, read_json
+from worldrep.tracking import CHECKPOINTS, CITIES, DELETED, SETTINGS, Store, StoredRun
 from worldrep.training.checkpoint import folder_name, verify
 from worldrep.training.schedule import Schedule
 from worldrep.training.state import best_device
@@ -41,15 +42,10 @@ class TrainedModel:
     def load(cls, store: Store, run: StoredRun, checkpoints: str) -> Self:
         """Read what a training stored. checkpoints: `last`, `all` or steps such as `100,200`.
 
-        Raises StateError when the cities have changed since, InputError for an unknown checkpoint.
+        Raises StateError when a file is damaged, InputError for an unknown checkpoint.
         """
-        settings = known = stored_settings(store, run)
-        if settings.cities != NO_CITIES:
-            # The user's CSV may be on another machine, or may have changed since.
-            known = replace(settings, cities=cached_cities(store, run.id))
-        maker = maker_of(known)
-        if maker.world.digest != run.tag("world_digest"):
-            raise StateError(f"run {run.id} was trained on other cities than its settings describe")
+        settings = stored_settings(store, run)
+        maker = stored_maker(store, run, settings)
         rowsets = training_sets(settings, maker.world)
         last = Schedule.of(settings, sum(rowset.rows for rowset in rowsets)).steps
         steps = [last] if checkpoints == LAST else _steps(store, run, checkpoints, last)
@@ -94,24 +90,36 @@ def _steps(store: Store, run: StoredRun, checkpoints: str, last: int) -> list[in
 
 
 def stored_settings(store: Store, run: StoredRun) -> Settings:
-    """Return the complete settings that a training stored."""
-    with store.download(run.id, "settings.json") as path:
-        return from_dict(json.loads(path.read_text()))
+    """Return the complete settings that a training stored; StateError if they are damaged."""
+    with store.download(run.id, SETTINGS) as path:
+        settings = read_json(path, Settings)
+        for name, value in settings.as_dict().items():
+            if f"cfg.{name}" in run.params and run.setting(name) != value:
+                logged = run.params[f"cfg.{name}"]
+                raise DamagedError(path, f"{name} is {value}, and the run's param is {logged}")
+    return settings
+
+
+def stored_maker(store: Store, run: StoredRun, settings: Settings) -> RowMaker:
+    """Return the row maker of a training's world. StateError if its cities are others today.
+
+    The path of a CSV in stored settings is another user's, so it is never opened.
+    """
+    digest = run.tag("world_digest")
+    if settings.cities != NO_CITIES:
+        with store.download(run.id, CITIES) as path:
+            return RowMaker(load_world(path, settings.world, digest), settings)
+    maker = maker_of(settings)
+    if maker.world.digest != digest:
+        raise StateError(f"run {run.id} was trained on other cities than its settings describe")
+    return maker
 
 
 def stored_model(store: Store, run_id: str, path: str, settings: Settings) -> Qwen2ForCausalLM:
     """Load a model that a training with these settings stored. StateError if it is damaged."""
     with store.download(run_id, path) as folder:
-        try:
-            verify(folder)
-            return load_model(folder)
-        except StateError as fault:
-            reason = str(fault).replace(str(folder), path)  # the copy is gone when this is read
-            raise StateError(
-                f"the artifact {path} of run {run_id} is damaged ({reason}): restore it from a "
-                f"copy, or delete the run (mlflow runs delete --run-id {run_id}) and train the "
-                f"model again with: {training_command(settings)}"
-            ) from None
+        verify(folder)
+        return load_model(folder, settings)
 
 
 def cached_cities(store: Store, run_id: str) -> str:
@@ -168,4 +176,8 @@ def describe(settings: Settings) -> str:
 
 def kind_of(run: StoredRun) -> str:
     """Describe a run for messages, such as `a run of stage evaluate (FAILED)`."""
-    return f"a run of stage {run.stage or 'unknown'} ({run.status})"
+    restore = f", restored by `mlflow runs restore --run-id {run.id}`"
+    return (
+        f"a run of stage {run.stage or 'unknown'} "
+        f"({run.status}{restore if run.status == DELETED else ''})"
+    )

@@ -20,6 +20,7 @@ from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.models import MODEL, describe, kind_of, stored_model, stored_settings
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import identity_tags, log_rows
+from worldrep.stored import DamagedError
 from worldrep.tracking import CHECKPOINTS, CITIES, OpenRun, RunSpec, Store, StoredRun
 from worldrep.training.checkpoint import Checkpoint, folder_name, read_checkpoint, write_manifest
 from worldrep.training.loop import TrainingInputs, Validate, train
@@ -206,7 +207,8 @@ def _newest_complete(store: Store, run_id: str, before: int | None) -> Checkpoin
 
 def skipped(step: int, fault: StateError) -> str:
     """Say why a checkpoint is not used."""
-    return f"the checkpoint after step {step} is not used: {fault}"
+    reason = f"{fault.name}: {fault.fault}" if isinstance(fault, DamagedError) else str(fault)
+    return f"the checkpoint after step {step} is not used: {reason}"
 
 
 def _store_model(run: OpenRun, model: Qwen2ForCausalLM) -> None:

@@ -174,9 +174,12 @@ def _measured(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[float]]:
     return found
 
 
-def training_tokens(settings: Settings) -> int:
-    """Return the real tokens that a training reads in all epochs; about 1% off."""
-    maker = maker_of(settings)
+def training_tokens(settings: Settings, maker: RowMaker | None = None) -> int:
+    """Return the real tokens that a training reads in all epochs; about 1% off.
+
+    maker: of the training's world, by default that of its settings.
+    """
+    maker = maker or maker_of(settings)
     sets = training_sets(settings, maker.world)
     read = sum(rows.rows * _tokens_per_row(maker, rows.task, rows.pool) for rows in sets)
     return round(read * settings.epochs)

@@ -17,7 +17,7 @@ from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
-from worldrep.tracking import OpenRun, RunSpec, Store, TakenError
+from worldrep.tracking import OpenRun, RunSpec, Store, TakenError, listed
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
 CLAIM_SECONDS = 30.0  # between two attempts to take the run over
@@ -32,8 +32,8 @@ def study_spec(graph: Graph) -> RunSpec:
     """Return the spec of a study's run, which is one for each name and set of steps."""
     definition, models = graph.definition, graph.definition.resolved
     keys = ("pretrain", "ft", "width", "strategy", "world", "scale", "seed")
-    tags = {key: _joined(getattr(settings, key) for settings in models) for key in keys}
-    names = _joined(settings.model_name for settings in models)
+    tags = {key: listed({getattr(settings, key): 0 for settings in models}) for key in keys}
+    names = listed({settings.model_name: 0 for settings in models})
     tags |= {"study": definition.name, "model": names, "tasks": ",".join(TASK_NAMES)}
     same_width = len({settings.width for settings in models}) == 1
     groups = SHARED_GROUPS if same_width else ("world", "rows")
@@ -42,10 +42,6 @@ def study_spec(graph: Graph) -> RunSpec:
     fingerprint = digest(["study", definition.name, sorted(graph.steps)])
     title = f"study {definition.name} {definition.scale}"
     return RunSpec("study", title, fingerprint, tags, facts, repeatable=True)
-
-
-def _joined(values: Iterable[object]) -> str:
-    return ",".join(dict.fromkeys(str(value) for value in values))[:4000]
 
 
 class StudyRun:
@@ -200,12 +196,12 @@ class Summaries:
         others = ids - {evaluation.id for evaluation in found}
         found += map(self._store.get, sorted(others))
         finished = [run for run in found if run.status == "FINISHED"]
-        newest = {int(run.tag("seed")): run for run in sorted(finished, key=lambda run: run.ended)}
+        in_order = sorted(finished, key=lambda run: run.ended)
+        newest = {run.seed: run for run in in_order if run.seed is not None}
         evaluations = dict(sorted(newest.items()))
         run.replace_metrics(over_seeds([e.metrics for e in evaluations.values()]))
         used = [evaluation.id for evaluation in evaluations.values()]
-        seeds = ",".join(map(str, evaluations))
-        run.tags({"worldrep.evaluations": ",".join(used), "worldrep.seed": seeds})
+        run.tags({"worldrep.evaluations": listed(used), "worldrep.seed": listed(evaluations)})
         assert self._known is not None
         self._known[configuration] = set(used)
 

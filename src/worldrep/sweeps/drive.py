@@ -4,6 +4,7 @@ Optuna's study is the list of trials; the MLflow store knows how the run of each
 a driver was killed, trials whose run has ended are told to Optuna and the others are repeated.
 """
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -171,12 +172,14 @@ class SweepDriver:
             self.store.close_dead(run, ended)
             run = self.store.get(run.id)
         if run and run.status == "FINISHED" and not failure:
-            if run.tag(STATE) == COMPLETE:
-                values = [run.metrics[f"{OBJECTIVE}{goal}"] for goal in self.sweep.goals]
-                self.study.tell(trial.number, values)
-            else:
+            values = [run.metrics.get(f"{OBJECTIVE}{goal}", math.nan) for goal in self.sweep.goals]
+            if run.tag(STATE) != COMPLETE:
                 self.study.tell(trial.number, state=TrialState.PRUNED)
-            return
+                return
+            if all(map(math.isfinite, values)):
+                self.study.tell(trial.number, values)
+                return
+            failure = "its run lacks the values of the objectives"
         if run:
             self.store.client.set_tag(run.id, f"worldrep.{STATE}", FAILED)
             if run.status == "FAILED" and not run.tag("error").startswith(FullError.__name__):

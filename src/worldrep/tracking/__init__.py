@@ -8,5 +8,14 @@ from mlflow.exceptions import MlflowException as StoreFault
 from worldrep.tracking.artifacts import CHECKPOINTS
 from worldrep.tracking.connection import DEFAULT_EXPERIMENT, without_user
 from worldrep.tracking.liveness import Owner, TakenError
-from worldrep.tracking.runs import CITIES, Dataset, OpenRun, RunSpec, StoredRun
-from worldrep.tracking.store import Store, gc_disabled
+from worldrep.tracking.runs import (
+    CITIES,
+    DELETED,
+    SETTINGS,
+    Dataset,
+    OpenRun,
+    RunSpec,
+    StoredRun,
+    listed,
+)
+from worldrep.tracking.store import Store, damage_named, gc_disabled

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +13,22 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
+import mlflow
+from alembic.script import ScriptDirectory
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from worldrep.digests import digest
 from worldrep.disk import cache_folder, database_is_full, remove_abandoned
 from worldrep.errors import InputError, StateError, first_line, unknown
-from worldrep.tracking.runs import RunSpec, StoredRun
+from worldrep.tracking.liveness import OWNER
+from worldrep.tracking.runs import TAG, RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
 BUSY_SECONDS = 60  # how long a SQLite writer waits for another; the default of 5 is too short
@@ -41,11 +47,12 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
         with FileLock(locks / f"{digest(uri)}.lock"):  # one process creates the database
             client = MlflowClient(uri)
             experiment_id = _experiment_id(client, experiment, create)
+            _check_place(client, experiment_id, uri)
             _use_write_ahead_log(uri)
     except (InputError, StateError):
         raise
     except Exception as fault:
-        reason = fault_text(fault, uri)
+        reason = _newer_schema(fault) or fault_text(fault, uri)
         raise StateError(f"cannot use the MLflow store at {without_user(uri)}: {reason}") from None
     return client, experiment_id
 
@@ -88,6 +95,40 @@ def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
     if found.lifecycle_stage != LifecycleStage.ACTIVE:
         raise StateError(f"experiment {name!r} was deleted; restore it or name another")
     return found.experiment_id
+
+
+def _check_place(client: MlflowClient, experiment_id: str, uri: str) -> None:
+    """Raise StateError if the folder of artifacts is gone, which MLflow would make again, empty.
+
+    MLflow stores absolute paths, so that a store which is moved still points to its old place.
+    """
+    experiment = client.get_experiment(experiment_id)
+    location = experiment.artifact_location
+    if not is_local_uri(location, is_tracking_or_registry_uri=False):
+        return
+    folder = Path(local_file_uri_to_path(location))
+    if folder.exists():
+        return
+    trained = f"attributes.status = 'FINISHED' and tags.`{TAG}stage` = 'pretrain'"
+    if not client.search_runs([experiment_id], f"{trained} and tags.`{OWNER}` LIKE '%'"):
+        return  # nothing was written there yet
+    beside = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlruns" / experiment_id
+    new = beside if beside.is_dir() else "NEW_FOLDER"
+    raise StateError(
+        f"the artifacts of experiment {experiment.name!r} are looked for in {folder}, which does "
+        f"not exist: the store at {without_user(uri)} seems to have been moved; make a link at the "
+        f"old place (mkdir -p {folder.parent} && ln -s {new} {folder}), or correct the addresses "
+        'as "A moved store" in docs/studies.md shows'
+    )
+
+
+def _newer_schema(fault: Exception) -> str:
+    """Say so if the database has a schema that this MLflow does not know; else an empty text."""
+    found = re.search(r"schema \(found version (\w+)", str(fault))
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    if not found or found[1] in {script.revision for script in scripts.walk_revisions()}:
+        return ""
+    return f"its database is of a newer MLflow than {mlflow.__version__}; install that version"
 
 
 def _use_write_ahead_log(uri: str) -> None:

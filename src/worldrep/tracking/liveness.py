@@ -4,6 +4,7 @@ The newest claim on a run names its process. The first claim is a tag; each late
 `claim.N`, because a store refuses a second value for a param: only one process can make it.
 """
 
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ SILENCE_SECONDS = 120  # a process without a heartbeat for this long counts as d
 
 HEARTBEAT, OWNER, CLOSED = "worldrep.heartbeat", "worldrep.owner", "worldrep.closed_claim"
 CLAIM = "claim."
+_CLAIM_KEY = re.compile(r"claim\.([1-9][0-9]*)")
+DAY_SECONDS = 86_400  # clocks of hosts may differ by less
 
 
 class TakenError(StateError):
@@ -48,9 +51,10 @@ class Owner:
         """Parse a text such as `123 node1 1700000000.25`; None for any other text."""
         try:
             pid, host, started = text.split()
-            return cls(int(pid), host, float(started))
+            owner = cls(int(pid), host, float(started))
         except ValueError:
             return None
+        return owner if 0 < owner.pid < 2**31 else None
 
     def __str__(self) -> str:
         return f"{self.pid} {self.host} {self.started:.2f}"
@@ -67,6 +71,9 @@ class Owner:
             return False
 
 
+NOBODY = Owner(0, "", 0.0)
+
+
 @dataclass(frozen=True)
 class Claim:
     """The newest claim on a run, number 0 of the process that created it. heard: last heartbeat."""
@@ -78,21 +85,33 @@ class Claim:
 
     @classmethod
     def newest(cls, tags: Mapping[str, str], params: Mapping[str, str]) -> Self | None:
-        """Return the claim in force; None for a run that was never claimed."""
-        numbers = [int(key.removeprefix(CLAIM)) for key in params if key.startswith(CLAIM)]
+        """Return the claim in force; None for a run that was never claimed.
+
+        Others may have written tags and params: a claim that cannot be read is a dead process's.
+        """
+        numbers = [int(match[1]) for match in map(_CLAIM_KEY.fullmatch, params) if match]
         number = max(numbers, default=0)
         text = params[f"{CLAIM}{number}"] if number else tags.get(OWNER, "")
         process, _, made = text.rpartition(" ")
-        owner = Owner.parse(process)
-        if owner is None:
-            return None
-        heard = max(float(tags.get(HEARTBEAT, "0")), float(made))
+        owner, begun = Owner.parse(process), _past(made)
+        if owner is None or not begun:
+            return cls(number, NOBODY, 0.0, True) if number else None
+        heard = max(begun, _past(tags.get(HEARTBEAT, "")))
         return cls(number, owner, heard, tags.get(CLOSED) == str(number))
 
     @property
     def alive(self) -> bool:
         """Whether the owner works on the run, whose status is set after the claim."""
         return not self.closed and self.owner.exists(self.heard)
+
+
+def _past(text: str) -> float:
+    """Return a time in seconds since 1970; 0 for another text and for a time that is to come."""
+    try:
+        moment = float(text)
+    except ValueError:
+        return 0.0
+    return moment if 0 < moment < time.time() + DAY_SECONDS else 0.0
 
 
 def claim_text() -> str:

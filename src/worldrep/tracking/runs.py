@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,18 +17,22 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from worldrep.disk import FullError, temporary_folder
-from worldrep.errors import interrupt_preserved
+from worldrep.errors import InputError, interrupt_preserved
+from worldrep.settings import parse_value
 from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
 from worldrep.training.checkpoint import MANIFEST, step_of
 
 TAG = "worldrep."  # prefix of the tags
+SETTINGS = "settings.json"  # artifact
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
+DELETED = "DELETED"  # status of a run that was deleted and can be restored
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 
 
@@ -48,9 +53,10 @@ class StoredRun:
     @classmethod
     def of(cls, run: Run) -> Self:
         info, data = run.info, run.data
+        status = info.status if info.lifecycle_stage == LifecycleStage.ACTIVE else DELETED
         claim = Claim.newest(data.tags, data.params)
         started, ended = ((stamp or 0) / 1000 for stamp in (info.start_time, info.end_time))
-        known = info.run_id, info.run_name, info.status, data.tags, data.metrics
+        known = info.run_id, info.run_name, status, data.tags, data.metrics
         return cls(*known, claim, started, ended, data.params)
 
     def tag(self, name: str) -> str:
@@ -70,6 +76,15 @@ class StoredRun:
     def configuration(self) -> str:
         """The fingerprint without the seed, equal for runs that differ in their seed alone."""
         return self.tag("configuration")
+
+    def setting(self, name: str) -> Any:
+        """Return a setting that the run logged as a param; None if it has none or a wrong value."""
+        return _parsed(name, self.params.get(f"cfg.{name}"))
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the run's model; None if it has none or several."""
+        return _parsed("seed", self.tag("seed"))
 
     @property
     def parent(self) -> str | None:
@@ -102,6 +117,24 @@ class RunSpec:
         named = {"stage": self.stage, "fingerprint": self.fingerprint, **self.tags}
         prefixed = {TAG + key: str(value) for key, value in named.items()}
         return prefixed | {MLFLOW_RUN_NAME: self.name}
+
+
+def _parsed(name: str, text: str | None) -> Any:
+    """Return the value of a setting; None if the text, which others may have written, is none."""
+    try:
+        return None if text is None else parse_value(name, text)
+    except InputError:
+        return None
+
+
+def listed(values: Iterable[object]) -> str:
+    """Return the values of a tag, joined by commas; only as many whole ones as MLflow stores."""
+    names = [*map(str, values)]
+    ends = accumulate(len(name) + 1 for name in names)
+    room = MAX_TAG_VAL_LENGTH - len(f"and {len(names)} more")
+    fitting = sum(end <= room for end in ends)
+    more = [f"and {len(names) - fitting} more"] if fitting < len(names) else []
+    return ",".join(names[:fitting] + more)
 
 
 @dataclass(frozen=True)
@@ -162,7 +195,7 @@ class OpenRun:
         known = self._client.get_run(self.id).data.params
         params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
         self._client.log_batch(self.id, params=params)
-        with self.new_artifact("settings.json") as path:
+        with self.new_artifact(SETTINGS) as path:
             path.write_text(json.dumps(dict(settings), indent=1))
 
     def inputs(self, context: str, datasets: Iterable[Dataset]) -> None:

@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from worldrep import __version__
 from worldrep.disk import temporary_folder
 from worldrep.errors import InputError, StateError, interrupt_preserved, interrupts_delayed
+from worldrep.stored import DamagedError
 from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
@@ -101,10 +102,12 @@ class Store:
         return done.id
 
     def get(self, run_id: str) -> StoredRun:
-        """Return a run by its id. Raises InputError when there is none."""
+        """Return a run by its id, DELETED ones too. Raises InputError when there is none."""
         try:
             return StoredRun.of(self.client.get_run(run_id))
-        except MlflowException:
+        except MlflowException as fault:
+            if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
             raise InputError(f"run_id {run_id!r} is not in the store at {self.address}") from None
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
@@ -122,9 +125,14 @@ class Store:
 
     @contextmanager
     def download(self, run_id: str, path: str) -> Iterator[Path]:
-        """Download an artifact as `artifact` does, into a folder that is deleted afterwards."""
+        """Download an artifact as `artifact` does, into a folder that is deleted afterwards.
+
+        A DamagedError of the block becomes a StateError that names the run.
+        """
         with temporary_folder() as folder:
-            yield self.artifact(run_id, path, folder)
+            found = self.artifact(run_id, path, folder)
+            with damage_named(run_id, path):
+                yield found
 
     def checkpoint_steps(self, run_id: str) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
@@ -267,6 +275,20 @@ class Store:
 
 def _finished(spec: RunSpec, run: StoredRun) -> TakenError:
     return TakenError(f"{spec.name} was finished meanwhile, in run {run.id}", run.id)
+
+
+@contextmanager
+def damage_named(run_id: str, artifact: str) -> Iterator[None]:
+    """Raise a StateError that names run and file, and says what to do, for a DamagedError."""
+    try:
+        yield
+    except DamagedError as fault:
+        own = artifact.rsplit("/", 1)[-1] == fault.name
+        path = artifact if own else f"{artifact}/{fault.name}"
+        raise StateError(
+            f"run {run_id}: artifact {path} is damaged: {fault.fault}; after `mlflow runs delete "
+            f"--run-id {run_id}` the command of that run makes it anew"
+        ) from None
 
 
 @contextmanager

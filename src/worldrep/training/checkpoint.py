@@ -7,22 +7,22 @@ rest to evaluate the model. Importing this module does not load torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worldrep.errors import StateError, first_line
+from worldrep.errors import first_line
+from worldrep.stored import CONFIG, WEIGHTS, DamagedError, Manifest, read_json, sha256, tensor_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import Qwen2ForCausalLM
 
 MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
 STATE = "training_state.safetensors"
 
 
@@ -59,29 +59,30 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Load a checkpoint folder; raise StateError if it is not complete, or of another step.
+    """Load a checkpoint folder; raise DamagedError if it is not complete, or of another step.
 
     `Training.load_checkpoint` checks that it fits the training.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    verify(folder)
+    verify(folder, (CONFIG, WEIGHTS, STATE))
     if not (folder / STATE).is_file():
-        raise StateError(f"it has no {STATE}: older checkpoints keep the model alone")
+        raise DamagedError(folder / STATE, "older checkpoints keep the model alone")
+    for name in (WEIGHTS, STATE):
+        tensor_facts(folder / name)
+    checkpoint = Checkpoint(load_file(folder / WEIGHTS), load_file(folder / STATE))
     try:
-        checkpoint = Checkpoint(load_file(folder / WEIGHTS), load_file(folder / STATE))
-        if checkpoint.step != step_of(folder.name):
-            raise StateError(f"its state is of step {checkpoint.step}")
+        step = checkpoint.step
         torch.Generator().set_state(checkpoint.state["rng"])
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as fault:
-        if isinstance(fault, StateError):
-            raise
-        raise StateError(f"its content is not that of a checkpoint: {first_line(fault)}") from None
+    except (KeyError, RuntimeError, TypeError, ValueError) as fault:
+        text = f"it is not the state of a training: {first_line(fault)}"
+        raise DamagedError(folder / STATE, text) from None
+    if step != step_of(folder.name):
+        raise DamagedError(folder / STATE, f"it is of step {step}")
     for name, tensor in (checkpoint.weights | checkpoint.state).items():
         if not tensor.isfinite().all():
-            raise StateError(f"{name} is not finite")
+            raise DamagedError(folder / STATE, f"{name} is not finite")
     return checkpoint
 
 
@@ -100,32 +101,29 @@ def step_of(name: str) -> int | None:
 def write_manifest(folder: Path) -> None:
     """Write a manifest of all files that a folder holds now."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    content = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+    content = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1))
 
 
-def verify(folder: Path) -> None:
-    """Raise StateError if a folder has no manifest or a file that differs from it.
+def verify(folder: Path, required: Collection[str] = (CONFIG, WEIGHTS)) -> None:
+    """Raise DamagedError unless a folder holds exactly the files that its manifest names.
 
-    The state may be missing, because older checkpoints are kept without it. Messages do not name
-    the folder, which is a copy of one in the store.
+    The state may be missing, because older checkpoints are kept without it. Hidden files are
+    ignored. required: names that the manifest must have.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        raise StateError(f"it is not complete: there is no readable {MANIFEST}") from None
+    manifest = read_json(folder / MANIFEST, Manifest)
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    for name in sorted({*required} - manifest.keys()):
+        raise DamagedError(folder / MANIFEST, f"it does not name {name}")
+    for name in sorted(names - manifest.keys() - {MANIFEST}):
+        raise DamagedError(folder / name, f"{MANIFEST} does not name it")
     for name, facts in manifest.items():
         path = folder / name
         if name == STATE and not path.exists():
             continue
         size = path.stat().st_size if path.is_file() else None
-        if size != facts["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise StateError(f"{name} {found}, should have {facts['bytes']}: truncated or damaged")
-        if _sha256(path) != facts["sha256"]:
-            raise StateError(f"{name} is damaged: its digest is not the manifest's")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size != facts.bytes:
+            found = "it is missing" if size is None else f"it has {size} bytes"
+            raise DamagedError(path, f"{found}, and should have {facts.bytes}")
+        if sha256(path) != facts.sha256:
+            raise DamagedError(path, f"its digest is not the one in {MANIFEST}")

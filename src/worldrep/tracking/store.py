@@ -19,6 +19,7 @@ from typing import Self
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -125,13 +126,20 @@ class Store:
         try:
             return Path(files.download_artifacts(path, str(folder)))
         except (MlflowException, OSError) as fault:
-            listed = files.list_artifacts(path.rpartition("/")[0] or None)
-            if path not in [entry.path for entry in listed]:
+            if not self._is_listed(files, path):
                 text = f"run {run_id} has no artifact {path} in {without_user(place)}"
                 raise StateError(text) from None
             reason = self.words_of(Exception(str(fault).strip().rpartition("\n")[2]))
             text = f"artifact {path} of run {run_id} cannot be read: {reason}"
             raise StateError(text) from None
+
+    @staticmethod
+    def _is_listed(files: ArtifactRepository, path: str) -> bool:
+        try:
+            listed = files.list_artifacts(path.rpartition("/")[0] or None)
+        except OSError:  # the folder has a file that cannot be read
+            return True
+        return path in [entry.path for entry in listed]
 
     @contextmanager
     def download(self, run_id: str, path: str) -> Iterator[Path]:

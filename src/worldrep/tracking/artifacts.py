@@ -49,7 +49,8 @@ class Artifacts:
             if obstacle := self._obstacle_to(path, fault):
                 text = f"the artifact {path} of run {self._run_id} cannot be read: {obstacle}"
                 raise StateError(text) from None
-            raise StateError(f"run {self._run_id} has no artifact {path}") from None
+            place = self._repository.artifact_uri
+            raise StateError(f"run {self._run_id} has no artifact {path} in {place}") from None
 
     def _obstacle_to(self, path: str, fault: Exception) -> str:
         """Return why a download failed; an empty text if there is no such artifact."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worldrep.errors import InputError, one_sentence, unknown
+from worldrep.errors import InputError, one_sentence, shown, unknown
 from worldrep.names import ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
@@ -90,17 +90,10 @@ def check_name(kind: str, value: str, allowed: tuple[str, ...]) -> None:
         raise unknown(kind, value, allowed)
 
 
-def parse_count(name: str, text: str) -> int:
-    """Parse a whole number above 0."""
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise InputError(f"{name}={text!r} is not a whole number above 0")
-    return int(text)
-
-
 def parse_flag(name: str, value: str) -> bool:
     """Parse `true` or `false`: MLproject has no options without a value."""
     if value.lower() not in ("true", "false"):
-        raise InputError(f"{name}={value!r} is not one of: true, false")
+        raise InputError(f"{name}={shown(value)} is not one of: true, false")
     return value.lower() == "true"
 
 

@@ -348,7 +348,7 @@ def test_statistics_count_what_is_missing():
 
 @pytest.mark.parametrize("text", ["", "1,", "a", "1;2", "-1", "1.5", "1-3", "²"])
 def test_seeds_that_do_not_parse_are_refused(text):
-    with pytest.raises(InputError, match="seeds="):
+    with pytest.raises(InputError, match="seed="):
         parse_seeds(text)
 
 

@@ -7,14 +7,15 @@ from functools import cached_property
 from typing import Self
 
 from worldrep.data.sets import maker_of, suite_sets, training_sets
-from worldrep.errors import InputError
+from worldrep.errors import InputError, shown
 from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
-from worldrep.settings import Settings
+from worldrep.settings import Settings, whole_number
 from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint, extraction_fingerprint
 from worldrep.studies.definition import Definition
 
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
+MOST_SHARDS = 10_000
 ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 
 
@@ -153,8 +154,8 @@ class Shard:
         """Parse `2/7`, the second of seven. Raises InputError for anything else."""
         numbers = re.fullmatch(r"\s*([0-9]+)\s*/\s*([0-9]+)\s*", text)
         if not numbers:
-            raise InputError(f"shard={text!r} is not of the form 2/7, the second of seven")
-        shard = cls(*map(int, numbers.groups()))
+            raise InputError(f"shard={shown(text)} is not of the form 2/7, the second of seven")
+        shard = cls(*(whole_number("shard", number, 0, MOST_SHARDS) for number in numbers.groups()))
         if not 1 <= shard.index <= shard.count:
             raise InputError(f"shard={text!r}: the first number must be from 1 to the second")
         return shard

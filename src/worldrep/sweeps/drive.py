@@ -12,9 +12,10 @@ import optuna
 from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from worldrep.errors import InputError, StateError
+from worldrep.errors import InputError, StateError, shown
 from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings, changed_settings
+from worldrep.settings import whole_number
 from worldrep.stages.measure import evaluate_model
 from worldrep.stages.provenance import keep_cities
 from worldrep.stages.train import train_model
@@ -28,6 +29,7 @@ from worldrep.tracking.liveness import Owner
 
 PERFORM = "worldrep.sweeps.trial:perform"
 WAIT_SECONDS, LOOK_SECONDS = 1.0, 3.0
+MOST_TRIALS = 10_000  # of a sweep
 MOST_RETRIES = 2  # of a trial whose worker died
 RETRY = RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)  # adds a trial of equal values
 ERROR = "error"  # attribute of Optuna's trials
@@ -214,8 +216,11 @@ def check_apply(apply: str | None, seeds: Sequence[int], sweep: Sweep) -> None:
             "apply=best needs one objective; of several no trial is the best: "
             "choose one of the front by its number, such as apply=7"
         )
-    if apply not in (None, "best") and not (apply.isascii() and apply.isdecimal()):
-        raise InputError(f"apply={apply!r} is not one of: none, best, or the number of a trial")
+    if apply not in (None, "best"):
+        if not apply.isdecimal():
+            text = "is not one of: none, best, or the number of a trial"
+            raise InputError(f"apply={shown(apply)} {text}")
+        whole_number("apply", apply, 0, MOST_TRIALS)
 
 
 def apply_trial(

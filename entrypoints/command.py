@@ -100,7 +100,9 @@ def parse_flag(name: str, value: str) -> bool:
 def connect(options: dict[str, Any]) -> Store:
     """Connect to the store that the command works on."""
     from worldrep.tracking import Store
+    from worldrep.training.processes import check_environment
 
+    check_environment()
     return Store.connect(options["experiment"])
 
 

@@ -13,7 +13,7 @@ from worldrep.executors import ExecutorOptions
 from worldrep.studies import Shard, expand, load_definition
 from worldrep.studies.driver import run_study
 from worldrep.studies.scheduler import read_states
-from worldrep.studies.study_run import StudyRun
+from worldrep.studies.study_run import StudyRun, _joined
 from worldrep.tracking import Store
 
 TWO = "models: [pt1, pt1_ftwb1-1]\nscale: smoke\n"
@@ -204,6 +204,32 @@ def test_summaries_hold_all_seeds_and_are_kept_up_to_date(two):
     assert updated.metrics[f"{metric}/n_over_seeds"] == 3
     assert updated.metrics[f"{metric}/mean_over_seeds"] == pytest.approx(statistics.mean(values))
     assert len(runs(stage="summary")) == 2
+
+
+def test_a_summary_loses_the_seeds_whose_runs_are_deleted(two):
+    run(*two, "--seeds", "1,2,3")
+    metric, client = "standard/distance/mean", Store.connect().client
+    for deleted in [r for r in runs() if r.tag("seed") == "3"]:
+        client.delete_run(deleted.id)
+    (other,) = runs(stage="summary", model="pt1_ftwb1-1")
+    run(*two, "--seeds", "1,2")  # all of it is done already
+    values = [r.metrics[metric] for r in runs(stage="evaluate", model="pt1_ftwb1-1")]
+    (summary,) = runs(stage="summary", model="pt1_ftwb1-1")
+    assert summary.id == other.id and summary.tag("seed") == "1,2"
+    assert summary.metrics[f"{metric}/n_over_seeds"] == len(values) == 2
+    assert summary.metrics[f"{metric}/mean_over_seeds"] == pytest.approx(statistics.mean(values))
+    ended = summary.ended
+    run(*two, "--seeds", "1,2")
+    (again,) = runs(stage="summary", model="pt1_ftwb1-1")
+    assert again.ended == ended  # nothing changed, and so it was not written again
+
+
+def test_a_tag_of_many_values_has_whole_ones_and_their_number():
+    values = [f"{i:032d}" for i in range(300)]
+    assert _joined(values[:3]) == ",".join(values[:3])
+    *shown, rest = _joined(values).split(",")
+    assert shown == values[: len(shown)] and rest == "... 300 in all"
+    assert len(_joined(values)) < 4100
 
 
 def test_a_worker_without_the_file_takes_the_cities_from_the_study(two, tmp_path, monkeypatch):

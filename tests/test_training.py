@@ -142,7 +142,7 @@ def test_the_environment_does_not_change_a_training(tmp_path, on_cpu, monkeypatc
         ({"RANK": "0"}, "has RANK without WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "without LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
         ({"LOCAL_RANK": "x"}, "LOCAL_RANK='x' is not a whole number"),
-        (dict.fromkeys(GROUP, "2"), "has RANK, WORLD_SIZE, LOCAL_RANK, and RANK is too large"),
+        (dict.fromkeys(GROUP, "2"), "has RANK, WORLD_SIZE, LOCAL_RANK, but RANK is not below"),
     ],
 )
 def test_half_a_group_of_processes_is_refused(monkeypatch, given, sentence):

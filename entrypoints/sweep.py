@@ -40,7 +40,7 @@ def main(ft: str | None, pretrain: str, width: str, strategy: str, **options: An
     check_apply(apply, seeds, sweep)
     executor, store = ExecutorOptions.parse(options), cli.connect(options)
     storage = options["storage"] or default_address(sweep.name)
-    run_id, study = run_sweep(store, sweep, executor, storage, n_trials, launched=True)
+    run_id, study = run_sweep(store, sweep, executor, storage, n_trials, **cli.asked(options))
     store.point_launch(run_id)
     for trial in best_trials(study):
         click.echo(f"best: trial {trial.number}: {sweep.outcome(trial)}")

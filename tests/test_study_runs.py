@@ -172,7 +172,7 @@ def test_tokens_left_are_those_that_training_counts(store_uri):
     from worldrep.data.sets import load_rows, maker_of, training_sets
     from worldrep.data.tokens import PAD
     from worldrep.scales import resolve
-    from worldrep.studies.report import training_tokens
+    from worldrep.stages.estimate import training_tokens
 
     for name in ("pt1", "pt1_ftwb2-13"):
         from worldrep.names import parse_model

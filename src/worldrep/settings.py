@@ -277,3 +277,9 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
     if missing:
         raise InputError(f"settings lack {', '.join(missing)}")
     return Settings(**values)
+
+
+def from_params(params: Mapping[str, str]) -> Settings:
+    """Rebuild settings from the params of a run; raise InputError if they do not fit."""
+    texts = {name: params[f"cfg.{name}"] for name in FIELDS if f"cfg.{name}" in params}
+    return from_dict({name: parse_value(name, text) for name, text in texts.items()})

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from worldrep.data.sets import maker_of, suite_sets, training_sets
+from worldrep.data.sets import maker_of
 from worldrep.errors import InputError, shown
 from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings, whole_number
+from worldrep.stages.estimate import Work
 from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint, extraction_fingerprint
 from worldrep.studies.definition import Definition
 
-FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
 MOST_SHARDS = 10_000
-ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def expand(definition: Definition) -> Graph:
         for kind in ("train", *kinds):
             fingerprint, configuration = identities[kind]
             needs = trained if kind != "train" else base.fingerprint if base else ""
-            facts = needs, configuration, is_listed, _cost(kind, settings)
+            facts = needs, configuration, is_listed, Work(kind, settings).cost
             steps.setdefault(fingerprint, Step(kind, settings, fingerprint, *facts))
         trainings[settings] = steps[trained]
         return steps[trained]
@@ -127,19 +126,6 @@ def _identities(settings: Settings, base: Step | None) -> dict[str, Sequence[str
     evaluated = [evaluation_fingerprint(maker, settings, model) for model in trained]
     extracted = [extraction_fingerprint(maker, model, request) for model in trained]
     return {"train": trained, "evaluate": evaluated, "extract": extracted}
-
-
-def _cost(kind: str, settings: Settings) -> float:
-    """Return rows times the weights in the decoder's layers, for comparisons only."""
-    world, hidden = maker_of(settings).world, settings.hidden_size
-    size = settings.n_layers * hidden * (4 * hidden + 3 * settings.intermediate_size)
-    if kind == "train":
-        rows = settings.epochs * sum(rowset.rows for rowset in training_sets(settings, world))
-        return float(rows * size)
-    if kind == "evaluate":
-        rows = sum(rowset.rows for rowset in suite_sets(settings).values())
-        return rows * (1 + ANSWER_TOKENS / 10) * (FORWARD_SHARE * size)
-    return len(world.cities) * (FORWARD_SHARE * size)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from worldrep.errors import InputError, StateError, shown
 from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings, changed_settings
 from worldrep.settings import whole_number
+from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.measure import evaluate_model
 from worldrep.stages.provenance import keep_cities
 from worldrep.stages.train import train_model
@@ -43,11 +44,13 @@ def run_sweep(
     n_trials: int,
     *,
     launched: bool = False,
+    confirmed: bool = True,
 ) -> tuple[str, optuna.Study]:
     """Run the trials that are missing of `n_trials`, as children of the sweep's run.
 
     Returns the id of the sweep's run, and Optuna's study in the storage at the address. `launched`
-    says that `mlflow run` was started for this sweep. Raises InputError if name or storage belong
+    says that `mlflow run` was started for this sweep, `confirmed` that it may take longer than a
+    day. Raises InputError if name or storage belong
     to another sweep, before anything was written; StateError if no trial was completed.
     """
     options = options.fitted(1)
@@ -55,6 +58,9 @@ def run_sweep(
     store.check_writable()
     storage = open_storage(address)
     study = open_study(storage, sweep)
+    left = max(0, n_trials - len(study.get_trials(deepcopy=False)))
+    works = [Work("train", sweep.settings, begun=True), Work("evaluate", sweep.settings)] * left
+    check_needs(store, works, workers=options.workers, confirmed=confirmed)
     display = Display(sweep.title, options.workers)
     executor = open_executor(replace(options, perform=PERFORM), store, display.report)
     driver: SweepDriver | None = None

@@ -1,11 +1,11 @@
 """Options that all analyses share: which models one is about, and where its files go."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldrep.errors import InputError, unknown
+from worldrep import settings
+from worldrep.errors import unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 
@@ -34,8 +34,8 @@ class Options:
         for kind, allowed in _ALLOWED.items():
             if getattr(self, kind) not in allowed:
                 raise unknown(kind, getattr(self, kind), allowed)
-        if any(seed < 0 for seed in self.seeds):
-            raise InputError(f"seeds={self.seeds} must be at least 0")
+        for seed in self.seeds:
+            settings.check_value("seed", seed)
         object.__setattr__(self, "seeds", tuple(sorted(set(self.seeds))))
 
     @property
@@ -60,8 +60,4 @@ def listed(numbers: Iterable[int]) -> str:
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Parse `1,2,3` to (1, 2, 3) and `all` to (). Raises InputError for anything else."""
-    if text.strip() == ALL:
-        return ()
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
-        raise InputError(f"seeds={text!r} is neither {ALL!r} nor a list such as 1,2,3")
-    return tuple(int(part) for part in text.split(","))
+    return () if text.strip() == ALL else settings.parse_seeds(text)

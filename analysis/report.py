@@ -4,7 +4,6 @@ Each analysis is made from the store; one that the store cannot support says why
 """
 
 import gc
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -30,9 +29,10 @@ from analysis.reciprocity import reciprocity
 from analysis.result import Part, Result
 from analysis.seeds import seeds
 from analysis.store.missing import missing_table
+from analysis.store.selection import Trained
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
-from worldrep.tracking import DEFAULT_EXPERIMENT
+from worldrep.stages.commands import command_line
 
 NAME = "report"
 SERVER = "http://127.0.0.1:5000"
@@ -112,10 +112,13 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
     whole = _joined(options, sections)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("analysis") / "report.html.j2").read_text())
+    trained = Trained.read(source, options)
+    usual = set(trained.standing.values()) <= set(trained.current)  # else it would train others
+    study = study_command(options, whole.seeds, store.experiment_name) if usual else ""
     used = whole.runs_used.reset_index().sort_values(["seed", "model", "run_name"])
     page = template.render(
         whole=whole, options=options, store=store, server=server, address=runs, chapters=CHAPTERS,
-        sections=sections, study=study_command(options, whole.seeds, store.experiment_name),
+        sections=sections, study=study,
         missing=count_missing(whole.missing, "command"),
         lost=count_missing(whole.missing, "reason"), runs=used[:MANY_RUNS].to_dict("records"),
     )  # fmt: skip
@@ -201,10 +204,7 @@ def study_command(options: Options, seeds: Sequence[int], experiment: str) -> st
     if other:
         parameters |= {"widths": options.width} | ({"worlds": options.world} if scattered else {})
     parameters |= {"seeds": ",".join(map(str, seeds)), "scale": options.scale}
-    typed = " ".join(f"-P {name}={value}" for name, value in parameters.items())
-    own = experiment != DEFAULT_EXPERIMENT
-    where = f" --experiment-name {shlex.quote(experiment)}" if own else ""
-    return f"mlflow run . -e study {typed}{where} --env-manager local"
+    return command_line("study", parameters, experiment)
 
 
 main = analysis_command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worldrep.errors import InputError, one_sentence, unknown
+from worldrep.errors import InputError, one_sentence, shown, unknown
 from worldrep.names import ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
@@ -49,7 +49,11 @@ experiment_option = option(
 override_options = _all(
     *(click.option(f"--{k}", k, metavar="VALUE", help=text) for k, text in _OVERRIDES.items())
 )
-shared_options = _all(experiment_option, override_options)
+yes_option = click.option(
+    "--yes", "yes", is_flag=False, flag_value="true", default="false", metavar="[true]",
+    help="Confirm work that takes longer than a day.",
+)  # fmt: skip
+shared_options = _all(experiment_option, yes_option, override_options)
 name_options = _all(
     option("seed", "42", "Seed of the initial weights and of the order of rows."),
     option("scale", "mini", f"Complete settings: {', '.join(SCALES)}."),
@@ -67,6 +71,7 @@ width_option = option("width", "base", "Model size: base, wide, narrow, wider.")
 model_options = _all(
     option("model", None, "Name such as pt1_ftwb1-3; see also --seed, --scale and --world."),
     option("run_id", None, "Run id of a finished training, instead of a name."),
+    option("base_run", None, "Run id of the base that the named model started from."),
     option("checkpoints", "last", "last, all, or steps such as 100,200."),
 )
 
@@ -90,24 +95,24 @@ def check_name(kind: str, value: str, allowed: tuple[str, ...]) -> None:
         raise unknown(kind, value, allowed)
 
 
-def parse_count(name: str, text: str) -> int:
-    """Parse a whole number above 0."""
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise InputError(f"{name}={text!r} is not a whole number above 0")
-    return int(text)
-
-
 def parse_flag(name: str, value: str) -> bool:
     """Parse `true` or `false`: MLproject has no options without a value."""
     if value.lower() not in ("true", "false"):
-        raise InputError(f"{name}={value!r} is not one of: true, false")
+        raise InputError(f"{name}={shown(value)} is not one of: true, false")
     return value.lower() == "true"
+
+
+def asked(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what stages are told of a command: it is the work of `mlflow run`, and confirmed."""
+    return {"launched": True, "confirmed": parse_flag("yes", options["yes"])}
 
 
 def connect(options: dict[str, Any]) -> Store:
     """Connect to the store that the command works on."""
     from worldrep.tracking import Store
+    from worldrep.training.processes import check_environment
 
+    check_environment()
     return Store.connect(options["experiment"])
 
 
@@ -127,9 +132,10 @@ def chosen_model(store: Store, options: dict[str, Any]) -> StoredRun:
 
     run_id, model = options["run_id"], options["model"]
     if run_id is None and model is not None:
-        return find_model(store, settings_from(parse_model(model), options))
+        return find_model(store, settings_from(parse_model(model), options), options["base_run"])
     if run_id is None or model is not None:
         raise InputError("name one model: either model=pt1_ftwb1-3 (with seed) or run_id=ID")
-    if overrides := overrides_from(options):
+    overrides = [*overrides_from(options), *(["base_run"] if options["base_run"] else [])]
+    if overrides:
         raise InputError(f"run_id has settings of its own; leave out {', '.join(overrides)}")
     return model_by_run_id(store, run_id)

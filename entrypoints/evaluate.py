@@ -17,7 +17,7 @@ def main(checkpoints: str, answers: str, **options: Any) -> None:
 
     run = cli.chosen_model(store, options)
     choices: dict[str, Any] = {"checkpoints": checkpoints, "keep_answers": keep_answers}
-    cli.announce(store, evaluate_model(store, run, **choices, launched=True))
+    cli.announce(store, evaluate_model(store, run, **choices, **cli.asked(options)))
 
 
 if __name__ == "__main__":

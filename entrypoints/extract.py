@@ -17,8 +17,9 @@ def main(checkpoints: str, layers: str, task: str, positions: str, **options: An
     from worldrep.stages.measure import extract_model
 
     run = cli.chosen_model(store, options)
-    choices = {"checkpoints": checkpoints, "layers": layers, "task": task, "positions": positions}
-    cli.announce(store, extract_model(store, run, **choices, launched=True))
+    choices: dict[str, Any] = {"checkpoints": checkpoints, "layers": layers, "task": task}
+    choices |= {"positions": positions}
+    cli.announce(store, extract_model(store, run, **choices, **cli.asked(options)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def main(
     store = cli.connect(options)
     from worldrep.stages.train import train_model
 
-    cli.announce(store, train_model(store, settings, base_run=base_run, launched=True))
+    cli.announce(store, train_model(store, settings, base_run=base_run, **cli.asked(options)))
 
 
 if __name__ == "__main__":

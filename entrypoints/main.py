@@ -39,7 +39,7 @@ def main(study: str, out: str, **options: Any) -> None:
     store = cli.connect(options)
     from worldrep.studies.driver import run_study
 
-    result = run_study(store, graph, ExecutorOptions(workers=0), launched=True)
+    result = run_study(store, graph, ExecutorOptions(workers=0), **cli.asked(options))
     store.point_launch(result.run_id)
     result.check()
     draw_figures(graph, result, store.experiment_name, Path(out))

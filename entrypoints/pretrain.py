@@ -16,7 +16,7 @@ def main(pretrain: str, width: str, **options: Any) -> None:
     store = cli.connect(options)
     from worldrep.stages.train import train_model
 
-    cli.announce(store, train_model(store, settings, launched=True))
+    cli.announce(store, train_model(store, settings, **cli.asked(options)))
 
 
 if __name__ == "__main__":

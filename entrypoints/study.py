@@ -18,6 +18,7 @@ from entrypoints import command as cli
 @cli.option("format", "table", "Of status and plan: table or json.")
 @cli.option("shard", "1/1", "Do the second of seven parts: 2/7.")
 @cli.experiment_option
+@cli.yes_option
 @cli.executor_options
 @cli.override_options
 def main(name: str, action: str, format: str, shard: str, **options: Any) -> None:
@@ -46,7 +47,7 @@ def main(name: str, action: str, format: str, shard: str, **options: Any) -> Non
         return
     from worldrep.studies.driver import run_study
 
-    result = run_study(store, graph, executor, mine=mine, launched=True)
+    result = run_study(store, graph, executor, mine=mine, **cli.asked(options))
     store.point_launch(result.run_id)
     result.check()
     click.echo(f"study {graph.definition.name}: done; store: {store.address}")

@@ -6,6 +6,7 @@ import click
 
 from entrypoints import command as cli
 from worldrep.names import NO_FT, STRATEGIES, ModelName
+from worldrep.settings import parse_seeds, whole_number
 
 
 @cli.command
@@ -28,19 +29,18 @@ def main(ft: str | None, pretrain: str, width: str, strategy: str, **options: An
     """Do the trials that a sweep lacks; interrupted, the same command goes on."""
     settings = cli.settings_from(ModelName(pretrain, ft or NO_FT, width, strategy), options)
     from worldrep.executors import ExecutorOptions
-    from worldrep.studies.definition import parse_seeds
     from worldrep.sweeps.definition import Sweep, default_address
-    from worldrep.sweeps.drive import apply_trial, check_apply, run_sweep
+    from worldrep.sweeps.drive import MOST_TRIALS, apply_trial, check_apply, run_sweep
     from worldrep.sweeps.report import best_trials
 
-    n_trials = cli.parse_count("n_trials", options["n_trials"])
+    n_trials = whole_number("n_trials", options["n_trials"], most=MOST_TRIALS)
     seeds = parse_seeds(options["seeds"])
     sweep = Sweep.asked_for(settings, options, cli.overrides_from(options))
     apply = options["apply"]
     check_apply(apply, seeds, sweep)
     executor, store = ExecutorOptions.parse(options), cli.connect(options)
     storage = options["storage"] or default_address(sweep.name)
-    run_id, study = run_sweep(store, sweep, executor, storage, n_trials, launched=True)
+    run_id, study = run_sweep(store, sweep, executor, storage, n_trials, **cli.asked(options))
     store.point_launch(run_id)
     for trial in best_trials(study):
         click.echo(f"best: trial {trial.number}: {sweep.outcome(trial)}")

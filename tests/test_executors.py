@@ -62,7 +62,7 @@ def test_a_choice_is_read_from_what_was_typed():
     typed |= dict(cpus="auto", gpus="auto")
     assert ExecutorOptions.parse(typed) == ExecutorOptions("ray", 4, 0, None, "auto")
     assert ExecutorOptions.parse(typed | dict(workers="auto")).workers == 0
-    with pytest.raises(InputError, match="must not be negative"):
+    with pytest.raises(InputError, match="cpus=-1 is too small; it must be at least 0"):
         ExecutorOptions("ray", cpus=-1)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from analysis.statistics.matrices import (
     trained_mask,
 )
 from analysis.store.source import Source
+from entrypoints import evaluate, finetune, study
 from worldrep.errors import InputError, StateError
 from worldrep.names import FINETUNINGS, TASK_NAMES, ModelName, finetunings
 from worldrep.scales import resolve
@@ -278,6 +281,7 @@ def test_missing_cells_come_with_the_command_that_fills_them(synthetic):
         "mlflow run . -e finetune -P ft=ftwb2-3 -P seed=1 -P scale=mini --env-manager local && "
         "mlflow run . -e evaluate -P model=pt1_ftwb2-3 -P seed=1 -P scale=mini --env-manager local"
     )
+    assert "epochs=999" not in commands.loc[("ftwb1", "ftwb1-4"), "command"]  # two are usual
     assert ("ftwb1", "ftwb1-1") not in commands.index
     expected = commands.loc[("ftwb2_expected", "ftwb2-1")]  # distance + trianglearea
     assert expected["reason"] == "ftwb1-2: the model is not evaluated"
@@ -348,7 +352,7 @@ def test_statistics_count_what_is_missing():
 
 @pytest.mark.parametrize("text", ["", "1,", "a", "1;2", "-1", "1.5", "1-3", "²"])
 def test_seeds_that_do_not_parse_are_refused(text):
-    with pytest.raises(InputError, match="seeds="):
+    with pytest.raises(InputError, match="seed="):
         parse_seeds(text)
 
 
@@ -538,3 +542,37 @@ def test_in_process_calls_raise_instead_of_exiting(store_uri):
         draw(exp1_heatmaps, Options("f"))
     with pytest.raises(InputError):
         Options("f", scale="big")
+
+
+def do(entry, *arguments):
+    commands = {"study": study, "finetune": finetune, "evaluate": evaluate}
+    found = CliRunner().invoke(commands[entry].main, arguments, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+
+
+@pytest.mark.slow
+def test_the_command_for_a_missing_model_trains_it_as_those_beside_it(store_uri, tmp_path):
+    rows = [f"City {i},{(617 * i) % 3600 - 1800},{(371 * i) % 1800 - 900}" for i in range(18)]
+    (tmp_path / "my cities.csv").write_text("\n".join(["name,x,y", *rows]))
+    own = {"cities": "my cities.csv", "hidden_size": 24, "learning_rate": 0.001}
+    two = f"models: [pt1, pt1_ftwb1-1]\nscale: smoke\nsettings: {json.dumps(own)}\n"
+    Path("two.yaml").write_text(two)
+    do("study", "--name", "two.yaml", "--workers", "1")
+    store = Store.connect()
+    before = {run.id for run in store.find()}
+    missing = result(scale="smoke").missing
+    (command,) = missing[(missing["model"] == "ftwb1-2") & (missing["task"] == "angle")]["command"]
+    for part in command.split(" && "):
+        words = shlex.split(part)
+        entry, given = words[words.index("-e") + 1], words[words.index("-e") + 2 : -2]
+        assert words[:3] == ["mlflow", "run", "."] and set(given[::2]) == {"-P"}
+        do(entry, *(f"--{parameter}" for parameter in given[1::2]))
+    trained, evaluated = (
+        store.find(stage=stage, model="pt1_ftwb1-2")[0] for stage in ("finetune", "evaluate")
+    )
+    assert {run.id for run in store.find()} - before == {trained.id, evaluated.id}  # no other base
+    (beside,) = store.find(stage="finetune", model="pt1_ftwb1-1")
+    for tag in ("world_digest", "base_run_id"):
+        assert trained.tag(tag) == beside.tag(tag)
+    for key, value in own.items():
+        assert trained.params[f"cfg.{key}"] == str(value)

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from drawn_text import clashes
 from synthetic import BASE_ACCURACIES, BASE_ERRORS, part, values
 
+from analysis import exp1_heatmaps as heatmaps
 from analysis.options import Options
 from analysis.seeds import main, seeds, spreads
 from analysis.statistics.comparison import (
@@ -391,3 +392,19 @@ def test_no_text_is_cut_off_or_overlaps_another(synthetic, n):
     )
     for chart in result().parts:
         assert clashes(chart.draw("scale mini, width base; " + "x" * 60)) == [], chart.name
+
+
+def test_the_largest_seeds_are_seeds_like_others(synthetic, tmp_path):
+    largest = 2**63 - 1
+    for seed, improvement in ((1, 0.2), (largest - 1, 0.4), (largest, 0.9)):
+        tuned(synthetic, "ftwb1-1", base(synthetic, seed), improvement, seed)
+    too_large = {"seed": str(largest + 1)}  # a run of another program
+    synthetic.evaluate("pt1_ftwb1-1", 2, "none", every_metric(0.9), tags=too_large)
+    source = Source(Store.connect())
+    row = spread(seeds(source, Options(out="none")), "pt1_ftwb1-1", "improvement/transfer")
+    assert row["n"] == 3 and row["seeds"] == f"1 {largest - 1} {largest}"
+    assert source.caveats == ["1 finished run does not say of which model and seed: left out"]
+    arguments = ["--scale", "mini", "--seeds", f"1,{largest}", "--out", str(tmp_path), "--no-log"]
+    written = CliRunner().invoke(heatmaps.main, arguments, catch_exceptions=False)
+    assert written.exit_code == 0, written.output
+    assert {"ftwb1_seed1.csv", f"ftwb1_seed{largest}.csv"} <= {p.name for p in tmp_path.iterdir()}

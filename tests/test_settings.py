@@ -12,7 +12,7 @@ from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model
 from worldrep.names import FINETUNINGS, PRETRAININGS, WIDTHS, parse_model
 from worldrep.scales import base_settings, resolve
-from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, from_dict, parse_value
+from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, check_value, from_dict, parse_value
 from worldrep.training.schedule import Schedule
 
 
@@ -223,6 +223,26 @@ def test_a_value_below_its_bound_is_refused(name, bound):
 def test_a_value_above_its_bound_is_refused():
     with pytest.raises(InputError, match="^id_digits=7 is too large; it must be at most 6$"):
         settings_of("pt1", "smoke", {"id_digits": 7})
+
+
+WHOLE = [name for name, spec in FIELDS.items() if spec.type == "int"]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_whole_number_has_a_largest_value(name):
+    with pytest.raises(InputError, match=f"^{name}=9223372036854775808 is too large; it must be"):
+        check_value(name, 2**63)
+    for text in ("9" * 300, "9" * 5000):
+        with pytest.raises(InputError, match=f"^{name}='?999.*[0-9] characters.*too") as fault:
+            check_value(name, parse_value(name, text))
+        assert len(str(fault.value)) < 200
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_value_of_another_type_is_refused(name):
+    for value in (None, [], {}, True, "text" if FIELDS[name].type != "str" else 1):
+        with pytest.raises(InputError, match=f"^{name}=.* is not of the type "):
+            check_value(name, value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

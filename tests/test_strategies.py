@@ -15,7 +15,7 @@ from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model, load_model
 from worldrep.names import STRATEGIES, parse_model
 from worldrep.scales import base_settings, resolve
-from worldrep.stages.models import training_command
+from worldrep.stages.commands import training_command
 from worldrep.stages.plan import TrainingPlan
 from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import step_of

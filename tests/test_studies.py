@@ -6,8 +6,9 @@ import pytest
 
 from worldrep.errors import InputError
 from worldrep.names import parse_model
+from worldrep.settings import parse_seeds
 from worldrep.studies import Shard, builtin_names, expand, load_definition
-from worldrep.studies.definition import LIBRARY, parse_seeds
+from worldrep.studies.definition import LIBRARY
 
 FTWB1 = [f"ftwb1-{k}" for k in range(1, 8)]
 FTWB2 = [f"ftwb2-{k}" for k in range(1, 22)]

@@ -172,7 +172,7 @@ def test_tokens_left_are_those_that_training_counts(store_uri):
     from worldrep.data.sets import load_rows, maker_of, training_sets
     from worldrep.data.tokens import PAD
     from worldrep.scales import resolve
-    from worldrep.studies.report import training_tokens
+    from worldrep.stages.estimate import training_tokens
 
     for name in ("pt1", "pt1_ftwb2-13"):
         from worldrep.names import parse_model
@@ -204,6 +204,24 @@ def test_summaries_hold_all_seeds_and_are_kept_up_to_date(two):
     assert updated.metrics[f"{metric}/n_over_seeds"] == 3
     assert updated.metrics[f"{metric}/mean_over_seeds"] == pytest.approx(statistics.mean(values))
     assert len(runs(stage="summary")) == 2
+
+
+def test_a_summary_loses_the_seeds_whose_runs_are_deleted(two):
+    run(*two, "--seeds", "1,2,3")
+    metric, client = "standard/distance/mean", Store.connect().client
+    for deleted in [r for r in runs() if r.tag("seed") == "3"]:
+        client.delete_run(deleted.id)
+    (other,) = runs(stage="summary", model="pt1_ftwb1-1")
+    run(*two, "--seeds", "1,2")  # all of it is done already
+    values = [r.metrics[metric] for r in runs(stage="evaluate", model="pt1_ftwb1-1")]
+    (summary,) = runs(stage="summary", model="pt1_ftwb1-1")
+    assert summary.id == other.id and summary.tag("seed") == "1,2"
+    assert summary.metrics[f"{metric}/n_over_seeds"] == len(values) == 2
+    assert summary.metrics[f"{metric}/mean_over_seeds"] == pytest.approx(statistics.mean(values))
+    ended = summary.ended
+    run(*two, "--seeds", "1,2")
+    (again,) = runs(stage="summary", model="pt1_ftwb1-1")
+    assert again.ended == ended  # nothing changed, and so it was not written again
 
 
 def test_a_worker_without_the_file_takes_the_cities_from_the_study(two, tmp_path, monkeypatch):

@@ -228,8 +228,8 @@ def test_a_sweep_of_a_pretraining_needs_no_base(store_uri):
     [
         (["--objective", "transfr"], "unknown objective 'transfr' (did you mean 'transfer'?)", 2),
         (["--ft", "ftwb2-99"], "unknown ft 'ftwb2-99'", 2),
-        (["--n_trials", "0"], "n_trials='0' is not a whole number above 0", 2),
-        (["--n_trials", "ten"], "n_trials='ten' is not a whole number above 0", 2),
+        (["--n_trials", "0"], "n_trials=0 is too small; it must be at least 1", 2),
+        (["--n_trials", "ten"], "n_trials='ten' is not a whole number", 2),
         (["--learning_rate", "1"], "learning_rate is searched and cannot be given a value", 2),
         (["--pruner", "medain"], "(did you mean 'median'?)", 2),
         (["--apply", "worst"], "apply='worst' is not one of: none, best, or the number", 2),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import load_rows, stack_rows, training_sets, validation_sets
 from worldrep.data.world import world_of
-from worldrep.errors import StateError
+from worldrep.errors import InputError, StateError
 from worldrep.evaluation.suites import suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, load_model, save_model
 from worldrep.names import ModelName
@@ -19,6 +19,7 @@ from worldrep.training.checkpoint import WEIGHTS, read_checkpoint
 from worldrep.training.feed import RowFeed
 from worldrep.training.loop import TrainingInputs, train
 from worldrep.training.optimizer import Muon, build_optimizers, learning_rate_at
+from worldrep.training.processes import GROUP, check_environment
 from worldrep.training.state import make_accelerator
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -117,6 +118,38 @@ def test_the_answer_loss_covers_answers_only(tmp_path):
     _, full = train_smoke(tmp_path / "full", batch_size=448)
     _, answer = train_smoke(tmp_path / "answer", batch_size=448, loss="answer")
     assert answer[1]["train/loss"] != pytest.approx(full[1]["train/loss"], rel=1e-3)
+
+
+def test_the_environment_does_not_change_a_training(tmp_path, on_cpu, monkeypatch, capsys):
+    from accelerate.state import AcceleratorState
+
+    expected, _ = train_smoke(tmp_path / "expected")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    given = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "no"}
+    given |= {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "PMI_SIZE": "2", "PMI_RANK": "1"}
+    given |= {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    weights, _ = train_smoke(tmp_path / "weights")
+    assert all(weights[name].equal(value) for name, value in expected.items())
+    ignored = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS, ACCELERATE_DYNAMO_BACKEND"
+    assert capsys.readouterr().err.count(f"ignored: {ignored};") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"RANK": "0"}, "has RANK without WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "without LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK='x' is not a whole number"),
+        (dict.fromkeys(GROUP, "2"), "has RANK, WORLD_SIZE, LOCAL_RANK, but RANK is not below"),
+    ],
+)
+def test_half_a_group_of_processes_is_refused(monkeypatch, given, sentence):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=sentence):
+        check_environment()
 
 
 def test_bf16_trains_close_to_float32(tmp_path):

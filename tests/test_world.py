@@ -308,9 +308,36 @@ def test_a_broken_id_is_named_by_its_line(tmp_path, row, sentence):
     assert fault(tmp_path, [*WITH_IDS, row]) == f"cities=CSV: {sentence}"
 
 
-def test_lines_are_counted_with_blank_and_quoted_ones(tmp_path):
-    lines = [GOOD[0], "", '"two\nlines",1,1', "G,nan,5", *GOOD[1:]]
-    assert fault(tmp_path, lines) == "cities=CSV: line 5: x='nan' is not a whole number"
+def test_blank_lines_are_counted(tmp_path):
+    lines = [GOOD[0], "", "G,nan,5", *GOOD[1:]]
+    assert fault(tmp_path, lines) == "cities=CSV: line 3: x='nan' is not a whole number"
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (['"G,1,1', "H,2,2", 'I",3,3'], "lines 3 to 5 are one row: a quotation mark on line 3"),
+        (['"G\r', '",3,3'], "lines 3 to 4 are one row: a quotation mark on line 3"),
+        (['"G,1,1', "H,2,2"], "line 3: unexpected end of data; a quotation mark may lack"),
+        (['"G"h,1,1'], "line 3: ',' expected after '\"'; a quotation mark may lack"),
+        (["G\a,1,1"], "line 3 has control characters"),
+        (["G,1_0,1"], "line 3: x='1_0' is not a whole number"),
+    ],
+)
+def test_rows_that_swallow_others_or_read_as_something_else_are_named(tmp_path, lines, sentence):
+    assert sentence in fault(tmp_path, [*GOOD[:2], *lines])
+
+
+def test_a_quoted_name_may_have_commas_and_quotation_marks(tmp_path):
+    cities = csv_world(tmp_path, [*GOOD, '"A ""b"", c",7,7']).cities
+    assert 'A "b", c' in set(cities["name"])
+
+
+@pytest.mark.parametrize("region", ["atlantis", "ATLANTIS"])
+def test_atlantis_in_other_letters_is_not_an_ordinary_region(tmp_path, region):
+    lines = [GOOD[0] + ",region", f"P,1,1,{region}", *(f"{row},Here" for row in GOOD[1:])]
+    sentence = f"cities=CSV: line 2: the region {region!r} is written 'Atlantis'"
+    assert fault(tmp_path, lines) == sentence
 
 
 def test_several_faults_are_told_at_once_up_to_five(tmp_path):
@@ -352,8 +379,36 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
             build_world("smoke", cities=str(path))
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+TEXT = "name,x,y\nKöln,70,509\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (TEXT.encode("cp1252"), "line 2 is not UTF-8 .byte 0xf6., perhaps Windows-1252: save it"),
+        (TEXT.encode("utf-16"), "is UTF-16: save it as text in UTF-8"),
+        (TEXT.encode("utf-16-le"), "is no text, or UTF-16: save it"),
+        (b"PK\x03\x04 and so on", "is an Excel workbook or another archive: save it"),
+        (b"\x1f\x8b and so on", "is compressed: save it"),
+    ],
+)
+def test_a_file_that_is_not_utf_8_is_refused_with_the_remedy(tmp_path, content, sentence):
     path = tmp_path / "cities.csv"
-    path.write_bytes("name,x,y\nKöln,70,509\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"^cannot read cities=.*utf-8"):
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"^cities={path} {sentence}"):
         build_world("smoke", cities=str(path))
+
+
+def test_a_relative_path_is_told_with_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as fault:
+        build_world("smoke", cities="none.csv")
+    reason = "No such file or directory"
+    assert str(fault.value) == f"cannot read cities=none.csv: {reason}, looked for in {tmp_path}"
+
+
+def test_a_file_that_never_ends_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "cities.csv")
+    for path in (tmp_path / "cities.csv", "/dev/zero"):
+        with pytest.raises(InputError, match=f"^cannot read cities={path}: it is not a file"):
+            build_world("smoke", cities=str(path))

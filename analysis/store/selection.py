@@ -1,10 +1,9 @@
 """Which models an analysis is about, and which of several runs of a model is used."""
 
-import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 
@@ -20,10 +19,12 @@ from worldrep.names import (
     ModelName,
     parse_model,
 )
-from worldrep.scales import resolve
+from worldrep.scales import changed_settings, resolve
+from worldrep.settings import SHARED_GROUPS, from_params
+from worldrep.stages.commands import command_line
 from worldrep.stages.plan import TrainingPlan
 from worldrep.studies import Definition
-from worldrep.tracking import DEFAULT_EXPERIMENT, StoredRun
+from worldrep.tracking import StoredRun
 
 STAGES = ("pretrain", "finetune")  # whose runs are trainings
 LAST = "last"  # the tag `checkpoints` of an evaluation or extraction of the last checkpoint
@@ -189,14 +190,15 @@ class Trained:
         return cls(options, source.store.experiment_name, found, current, standing)
 
     def to_train(self, model: ModelName, seed: int) -> str:
-        """Train a model. A fine-tuning trains its base first if that is missing."""
+        """Train a model as those beside it. A fine-tuning trains its base first if need be."""
         names = {"pretrain": model.pretrain}
         if model.ft != NO_FT:
             further = names if model.pretrain != "pt1" else {}
             names = {"ft": model.ft, "strategy": model.strategy} | further
         entry = "pretrain" if model.ft == NO_FT else "finetune"
         place = {"scale": self.options.scale, "world": self.options.world}
-        return self._run(entry, **names, width=model.width, seed=seed, **place)
+        own = place | self._as_beside(model, seed)
+        return self._run(entry, **names, width=model.width, seed=seed, **own)
 
     def to_evaluate(
         self, model: ModelName, seed: int, entry: str = "evaluate", **parameters: object
@@ -206,8 +208,48 @@ class Trained:
         if training and training not in self.current:
             return self._run(entry, run_id=training, **parameters)
         parameters |= {"scale": self.options.scale, "world": self.options.world}
+        parameters |= {} if training else self._as_beside(model, seed)
         command = self._run(entry, model=model, seed=seed, **parameters)
         return command if training else f"{self.to_train(model, seed)} && {command}"
+
+    def _as_beside(self, model: ModelName, seed: int) -> dict[str, Any]:
+        """Return the settings, and the run of the base, that models beside a missing one have.
+
+        World, rows and model are those of its base, else of the nearest model; those of the
+        training are of the nearest model of its kind. Only what is not usual is returned.
+        """
+        beside = [self.runs[run_id] for run_id in self.standing.values()]
+        base = self._base_of(model, seed, beside) if model.ft != NO_FT else None
+        like = [run for run in beside if _kind(run.tag("ft")) == _kind(model.ft)]
+        shared = self._nearest([base] if base else beside, model, seed)
+        found = _changed(shared, SHARED_GROUPS)
+        found |= _changed(self._nearest(like, model, seed), ("training", "ft_rows", "strategy"))
+        optimizer = {key: found[key] for key in found if key == "optimizer"}
+        usual = resolve(model, scale=self.options.scale, overrides=optimizer)
+        found = {name: value for name, value in found.items() if usual.reads(name)}
+        return found | ({"base_run": base.id} if base and base.id not in self.current else {})
+
+    def _base_of(
+        self, model: ModelName, seed: int, beside: Sequence[StoredRun]
+    ) -> StoredRun | None:
+        """Return the base of the models beside a missing one, None if there is none yet."""
+        own = str(model.base), str(seed)
+        tuned = [run for run in beside if (_base_name(run), run.tag("seed")) == own]
+        known = [run for run in tuned if run.tag("base_run_id") in self.runs]
+        if nearest := self._nearest(known, model, seed):
+            return self.runs[nearest.tag("base_run_id")]
+        return self.runs.get(self.standing.get((str(model.base), seed), ""))
+
+    def _nearest(self, runs: Sequence[StoredRun], model: ModelName, seed: int) -> StoredRun | None:
+        """Return the training most like a model: by kind, seed and names; the newest of equals."""
+
+        def likeness(run: StoredRun) -> tuple[object, ...]:
+            names = [run.tag(name) == getattr(model, name) for name in ("strategy", "pretrain")]
+            same_kind = _kind(run.tag("ft")) == _kind(model.ft)
+            same_seed, usual = run.tag("seed") == str(seed), run.id in self.current
+            return same_kind, same_seed, *names, usual, run.ended
+
+        return max(runs, key=likeness, default=None)
 
     def to_extract(self, model: ModelName, seed: int, **parameters: object) -> str:
         """Extract a model's representations, after its training if it is not trained."""
@@ -229,10 +271,28 @@ class Trained:
 
     def _run(self, entry: str, **parameters: object) -> str:
         shown = {name: value for name, value in parameters.items() if value != _USUAL.get(name)}
-        typed = " ".join(f"-P {name}={value}" for name, value in shown.items())
-        is_usual = self.experiment == DEFAULT_EXPERIMENT
-        where = "" if is_usual else f" --experiment-name {shlex.quote(self.experiment)}"
-        return f"mlflow run . -e {entry} {typed}{where} --env-manager local"
+        return command_line(entry, shown, self.experiment)
+
+
+def _kind(ft: str) -> str:
+    """Return what a training has in common with others: it is of a base, or of a family."""
+    return ft.partition("-")[0]
+
+
+def _base_name(run: StoredRun) -> str:
+    model = known_model(run.tag("model"))
+    return str(model.base) if model else ""
+
+
+def _changed(run: StoredRun | None, groups: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of some groups in which a training differs from its scale's."""
+    if run is None:
+        return {}
+    try:
+        settings = from_params(run.params)
+    except InputError:  # of another version
+        return {}
+    return {k: v for k, v in changed_settings(settings).items() if k in settings.group(*groups)}
 
 
 def _is_current(run: StoredRun, options: Options) -> bool:

@@ -1,7 +1,6 @@
 """The experiment that an analysis reads: each search and each download is made once."""
 
 import copy
-import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Self, TypeVar
 from worldrep.disk import TemporaryFolder
 from worldrep.errors import StateError
 from worldrep.names import NO_FT, PLAIN, STRATEGIES
+from worldrep.settings import is_seed
 from worldrep.tracking import Store, StoredRun, StoreFault, damage_named
 
 T = TypeVar("T")
@@ -117,4 +117,4 @@ def _strategy_of(run: StoredRun) -> str | None:
 
 
 def _is_named(run: StoredRun) -> bool:
-    return bool(run.tag("model")) and re.fullmatch(r"[0-9]{1,9}", run.tag("seed")) is not None
+    return bool(run.tag("model")) and is_seed(run.tag("seed"))

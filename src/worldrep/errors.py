@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+MOST_SHOWN = 80  # characters of a value in a message
+
 
 class InputError(ValueError):
     """The user gave a wrong value; the message says what is allowed. Exit code 2."""
@@ -21,9 +23,16 @@ class StateError(RuntimeError):
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
     """Return an InputError that names the unknown value, the nearest allowed one and all others."""
     names = list(map(str, allowed))
-    nearest = difflib.get_close_matches(str(value), names, n=1)
+    nearest = difflib.get_close_matches(str(value)[:MOST_SHOWN], names, n=1)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return InputError(f"unknown {kind} {str(value)!r}{hint}; allowed: {', '.join(_ranges(names))}")
+    given = f"{kind} {shown(str(value))}{hint}"
+    return InputError(f"unknown {given}; allowed: {', '.join(_ranges(names))}")
+
+
+def shown(value: object) -> str:
+    """Return a value as it stands in a message: quoted if it is text, and cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}... ({len(text)} characters)"
 
 
 def _ranges(names: list[str]) -> list[str]:

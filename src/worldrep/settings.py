@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, shown, unknown
 from worldrep.names import NO_FT, STRATEGIES, TASK_NAMES, ModelName
 
 VARIANTS = ("standard", "scattered", "with_atlantis")
@@ -23,6 +23,9 @@ OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "no", "bf16")
 COMPUTATIONS = ("auto", "plain", "packed", "graph", "compile")
 NO_CITIES = "none"  # the value of `cities` for the real cities
+MOST = 10**9  # bound of a whole number that has none of its own
+MOST_DIGITS = 400
+_KINDS: dict[str, Any] = {"int": int, "float": (float, int), "str": str}
 
 
 def _setting(group: str, text: str, **bounds: Any) -> Any:
@@ -74,13 +77,13 @@ class Settings:
     ft_world_rows: int = _setting("ft_rows", "fine-tuning rows per task without Atlantis", least=0)
     ft_warmup_rows: int = _setting("ft_rows", "rows of every task that ftwb adds", least=0)
 
-    hidden_size: int = _setting("model", "width of the residual stream", least=2)
+    hidden_size: int = _setting("model", "width of the residual stream", least=2, most=2**16)
     intermediate_size: int = _setting("model", "width of the feed-forward layer", least=1)
-    n_heads: int = _setting("model", "attention heads", least=1)
-    n_layers: int = _setting("model", "decoder layers", least=1)
+    n_heads: int = _setting("model", "attention heads", least=1, most=2**10)
+    n_layers: int = _setting("model", "decoder layers", least=1, most=2**10)
 
-    epochs: int = _setting("training", "passes over the rows", least=1)
-    batch_size: int = _setting("training", "rows per optimizer step", least=1)
+    epochs: int = _setting("training", "passes over the rows", least=1, most=10**6)
+    batch_size: int = _setting("training", "rows per optimizer step", least=1, most=10**6)
     accumulation: int = _setting("training", "parts that a batch is computed in", least=1)
     optimizer: str = _setting("training", "muon is for hidden matrices", allowed=OPTIMIZERS)
     learning_rate: float = _setting("training", "peak learning rate of AdamW", least=0.0)
@@ -95,21 +98,23 @@ class Settings:
     compute: str = _setting(
         "training", "plain: the forward pass of transformers", allowed=COMPUTATIONS
     )
-    n_checkpoints: int = _setting("training", "checkpoints kept, the last one included", least=1)
-    n_validations: int = _setting("training", "validations during training", least=1)
+    n_checkpoints: int = _setting(
+        "training", "checkpoints kept, the last one included", least=1, most=10**4
+    )
+    n_validations: int = _setting("training", "validations during training", least=1, most=10**6)
 
     replay_share: float = _for("replay", 0.5, "share of replayed rows", least=0.0, most=1.0)
     l2sp_strength: float = _for("l2sp", 30.0, "pull to the base weights", least=0.0, infinite=True)
     ewc_strength: float = _for("ewc", 100.0, "pull times information", least=0.0, infinite=True)
     fisher_rows: int = _for("ewc", 512, "rows that the information is from", least=1)
-    lora_rank: int = _for("lora", 8, "rank of the adapters", least=1)
+    lora_rank: int = _for("lora", 8, "rank of the adapters", least=1, most=2**16)
     lora_alpha: float = _for("lora", 16.0, "scale of the adapters, times rank", least=0.0)
     trained_part: str = _for("freeze", "last-2", "embeddings, body, last-K, first-K layers")
 
     def __post_init__(self) -> None:
         _ = self.model_name
-        for spec in dataclasses.fields(self):
-            _check(spec, getattr(self, spec.name))
+        for name in FIELDS:
+            check_value(name, getattr(self, name))
         for sentence in self._contradictions():
             raise InputError(sentence)
 
@@ -199,17 +204,26 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-def _check(spec: dataclasses.Field, value: Any) -> None:
-    allowed, least, most = map(spec.metadata.get, ("allowed", "least", "most"))
+def check_value(name: str, value: Any) -> None:
+    """Raise InputError if a setting cannot have this value."""
+    spec = FIELDS[name]
+    kind, allowed, infinite = spec.type, *map(spec.metadata.get, ("allowed", "infinite"))
+    if isinstance(value, bool) or not isinstance(value, _KINDS[str(kind)]):
+        raise InputError(f"{name}={shown(value)} is not of the type {kind}")
     if allowed and value not in allowed:
-        raise unknown(spec.name, value, allowed)
-    infinity_allowed = spec.metadata.get("infinite") and value == math.inf
-    if isinstance(value, float) and not (math.isfinite(value) or infinity_allowed):
-        raise InputError(f"{spec.name}={value} is not a finite number")
+        raise unknown(name, value, allowed)
+    if isinstance(value, float) and not (math.isfinite(value) or infinite and value == math.inf):
+        raise InputError(f"{name}={value} is not a finite number")
+    most = MOST if kind == "int" else None
+    check_bounds(name, value, spec.metadata.get("least"), spec.metadata.get("most", most))
+
+
+def check_bounds(name: str, value: Any, least: Any, most: Any) -> None:
+    """Raise InputError for a number below `least` or above `most`; None is no bound."""
     if least is not None and value < least:
-        raise InputError(f"{spec.name}={value} is too small; it must be at least {least}")
+        raise InputError(f"{name}={shown(value)} is too small; it must be at least {least}")
     if most is not None and value > most:
-        raise InputError(f"{spec.name}={value} is too large; it must be at most {most}")
+        raise InputError(f"{name}={shown(value)} is too large; it must be at most {most}")
 
 
 FIELDS: dict[str, dataclasses.Field] = {spec.name: spec for spec in dataclasses.fields(Settings)}
@@ -221,14 +235,40 @@ def parse_value(name: str, text: str) -> Any:
     """Convert a text to the type of a setting. Raises InputError if it is not one of its values."""
     if name not in FIELDS:
         raise unknown("setting", name, FIELDS)
-    kind = str(FIELDS[name].type)
+    if FIELDS[name].type == "int":
+        return whole_number(name, text)
+    if FIELDS[name].type == "str":
+        return text
     try:
-        value = {"int": int, "float": float, "str": str}[kind](text)
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))  # as in YAML
     except ValueError:
-        number = "a whole number" if kind == "int" else "a number"
-        raise InputError(f"{name}={text!r} is not {number}") from None
-    _check(FIELDS[name], value)
-    return value
+        raise InputError(f"{name}={shown(text)} is not a number") from None
+
+
+def whole_number(name: str, text: str, least: int | None = None, most: int | None = None) -> int:
+    """Parse a whole number that a user typed. InputError: it is none, or out of its bounds."""
+    if not re.fullmatch(r"\s*[+-]?[0-9]+(_[0-9]+)*\s*", text, re.ASCII):
+        raise InputError(f"{name}={shown(text)} is not a whole number")
+    if len(text) > MOST_DIGITS:
+        raise InputError(f"{name}={shown(text)} has too many digits")
+    check_bounds(name, int(text), least, most)
+    return int(text)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds in a text such as `1,2,3`, each once. Raises InputError."""
+    seeds = tuple(dict.fromkeys(whole_number("seed", part) for part in text.split(",")))
+    for seed in seeds:
+        check_value("seed", seed)
+    return seeds
+
+
+def is_seed(text: str) -> bool:
+    """Return whether a tag holds a seed."""
+    try:
+        return len(parse_seeds(text)) == 1
+    except InputError:
+        return False
 
 
 def from_dict(values: Mapping[str, Any]) -> Settings:
@@ -240,3 +280,9 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
     if missing:
         raise InputError(f"settings lack {', '.join(missing)}")
     return Settings(**values)
+
+
+def from_params(params: Mapping[str, str]) -> Settings:
+    """Rebuild settings from the params of a run; raise InputError if they do not fit."""
+    texts = {name: params[f"cfg.{name}"] for name in FIELDS if f"cfg.{name}" in params}
+    return from_dict({name: parse_value(name, text) for name, text in texts.items()})

@@ -5,7 +5,9 @@ positions and populations of cities are from GeoNames (CC BY 4.0), read by geona
 """
 
 import csv
+import io
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,16 +19,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from worldrep.digests import digest, random_stream
-from worldrep.errors import InputError
+from worldrep.errors import InputError, shown
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.settings import NO_CITIES, Settings
 from worldrep.stored import DamagedError, StoredCity, read_csv
+from worldrep.text_files import MEGABYTE, read_text
 
 X_LIMIT, Y_LIMIT = 1800, 900
 ATLANTIS = "Atlantis"
 ATLANTIS_CENTRE = (-350, 350)  # 35 W, 35 N
 ATLANTIS_SIGMA = 30.0
+_LINE_BREAK, _CONTROL = re.compile("\r\n?|\n"), re.compile("[\x00-\x1f\x7f-\x9f]")
+MOST_BYTES = 100 * MEGABYTE  # of a user's cities
 COLUMNS = ["city_id", "name", "x", "y", "region"]
 
 
@@ -153,16 +158,17 @@ def _with_ids(cities: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def _read_cities(settings: Settings) -> pd.DataFrame:
     """Read a CSV with the columns city_id?, name, x, y, region?; errors name the faulty lines."""
     path, id_digits = Path(settings.cities), settings.id_digits
+    text = read_text(path, "cities=", MOST_BYTES)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise InputError(f"cannot read cities={path}: {fault}") from None
+        reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as fault:
+        where = f"cities={path} line {reader.line_num + 1}"
+        raise InputError(f"{where}: {fault}; a quotation mark may lack its second one") from None
     if len(set(columns)) < len(columns) or not {"name", "x", "y"} <= set(columns) <= set(COLUMNS):
         raise InputError(
-            f"cities={path} has columns {', '.join(columns) or 'none'}; "
+            f"cities={path} has columns {', '.join(columns)[:200] or 'none'}; "
             "needed: name, x, y; optional: city_id, region"
         )
     lines: dict[str, int] = {}
@@ -183,24 +189,34 @@ def _read_cities(settings: Settings) -> pd.DataFrame:
 
 def _faults(line: int, row: dict, id_digits: int, lines: dict[str, int]) -> Iterator[str]:
     """Yield what is wrong with a row of a CSV; `lines` has the line of each city id so far."""
+    texts = [text for text in row.values() if isinstance(text, str)] + row.get(None, [])
+    if breaks := sum(len(_LINE_BREAK.findall(text)) for text in texts):
+        first = line - breaks
+        yield f"lines {first} to {line} are one row: a quotation mark on line {first} is not closed"
+        return
     if None in row or None in row.values():
         yield f"line {line} has the wrong number of columns"
         return
     for axis, limit in (("x", X_LIMIT), ("y", Y_LIMIT)):
         try:
-            value = float(row[axis])
+            value = float(row[axis].replace("_", "?"))  # Python would read 1_0 as 10
         except ValueError:
             value = math.nan
         if not value.is_integer():
-            yield f"line {line}: {axis}={row[axis]!r} is not a whole number"
+            yield f"line {line}: {axis}={shown(row[axis])} is not a whole number"
         elif abs(value) > limit:
             yield f"line {line}: {axis}={row[axis]} is off the map (-{limit}..{limit})"
     if not row["name"].strip():
         yield f"line {line} has no name"
+    region = row.get("region", "").strip()
+    if _CONTROL.search(row["name"].strip() + region):
+        yield f"line {line} has control characters"
+    if region != ATLANTIS and region.casefold() == ATLANTIS.casefold():
+        yield f"line {line}: the region {region!r} is written {ATLANTIS!r}"
     if "city_id" in row:
         text = row["city_id"].strip()
         first = lines.setdefault(text.zfill(id_digits), line)
         if not (text.isascii() and text.isdigit()) or len(text) > id_digits:
-            yield f"line {line}: city_id {text!r} is not a number of {id_digits} digits"
+            yield f"line {line}: city_id {shown(text)} is not a number of {id_digits} digits"
         elif first != line:
             yield f"line {line}: city_id {text} is already on line {first}"

@@ -13,16 +13,18 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-from worldrep.errors import InputError, interrupt_on_sigterm, unknown
+from worldrep.errors import InputError, interrupt_on_sigterm, shown, unknown
 from worldrep.executors import jobs
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
+from worldrep.settings import check_bounds, whole_number
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
 AUTO = "auto"
+MOST = 1024  # workers, cores or GPUs
 STOP_SECONDS = 30.0  # time for a worker to close its run
 
 
@@ -63,12 +65,10 @@ class ExecutorOptions:
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             raise unknown("executor", self.executor, EXECUTORS)
-        if self.workers < 0:
-            raise InputError(f"workers={self.workers} is too small; it must be at least 1")
+        for name in ("workers", "cpus", "gpus"):
+            check_bounds(name, getattr(self, name) or 0, 0, MOST)
         if self.executor == AUTO and self.workers:
             object.__setattr__(self, "executor", "inline" if self.workers == 1 else "processes")
-        if self.cpus < 0 or (self.gpus or 0) < 0:
-            raise InputError("cpus and gpus must not be negative")
         if self.executor == "inline" and self.workers > 1:
             raise InputError(
                 f"executor=inline does one step at a time; for workers={self.workers} "
@@ -81,9 +81,9 @@ class ExecutorOptions:
     def parse(cls, typed: Mapping[str, str]) -> Self:
         return cls(
             typed["executor"],
-            0 if typed["workers"] == AUTO else _workers(typed["workers"]),
-            0 if typed["cpus"] == AUTO else _number("cpus", typed["cpus"], int),
-            None if typed["gpus"] == AUTO else _number("gpus", typed["gpus"], float),
+            0 if typed["workers"] == AUTO else whole_number("workers", typed["workers"], 1, MOST),
+            0 if typed["cpus"] == AUTO else whole_number("cpus", typed["cpus"], 0, MOST),
+            None if typed["gpus"] == AUTO else _share("gpus", typed["gpus"]),
             typed["address"],
         )
 
@@ -134,18 +134,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _workers(text: str) -> int:
-    if (number := _number("workers", text, int)) < 1:
-        raise InputError(f"workers={number} is too small; it must be at least 1")
-    return number
-
-
-def _number(name: str, text: str, kind: type) -> Any:
+def _share(name: str, text: str) -> float:
     with suppress(ValueError):
-        if math.isfinite(value := kind(text)):
+        if math.isfinite(value := float(text)):
             return value
-    what = "a whole number" if kind is int else "a number"
-    raise InputError(f"{name}={text!r} is not {what}")
+    raise InputError(f"{name}={shown(text)} is not a number")
 
 
 def visible_gpus() -> int:

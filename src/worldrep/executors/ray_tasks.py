@@ -178,7 +178,7 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         environment = {"env_vars": variables, "py_modules": modules}
         ray.init(address=address, runtime_env=environment, **options)
-    except (OSError, ValueError, RuntimeError) as fault:
+    except (OSError, ValueError, OverflowError, RuntimeError) as fault:
         raise StateError(
             f"no Ray cluster answers at address={address!r} ({first_line(fault)}); "
             "allowed: local, auto for the one that runs on this machine, or HOST:PORT"

@@ -20,6 +20,7 @@ from worldrep.evaluation.representations import (
     save_representations,
 )
 from worldrep.evaluation.suites import evaluate
+from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.models import LAST, TrainedModel
 from worldrep.stages.plan import evaluation_fingerprint, extraction_fingerprint
 from worldrep.stages.provenance import log_rows, world_dataset
@@ -42,6 +43,7 @@ def evaluate_model(
     keep_answers: bool = False,
     parent: str | None = None,
     launched: bool = False,
+    confirmed: bool = True,
 ) -> str:
     """Return the run id of a model's evaluation in all suites; evaluate it if needed.
 
@@ -52,6 +54,7 @@ def evaluate_model(
         keep_answers: Store every question with its generation as answers.parquet.
         parent: Run id of the study that this evaluation belongs to.
         launched: This is the work that `mlflow run` was called for.
+        confirmed: It may take longer than a day.
     """
     model = TrainedModel.load(store, model_run, checkpoints)
     settings, maker = model.settings, model.maker
@@ -61,6 +64,7 @@ def evaluate_model(
     )
     if done := store.reuse(fingerprint, parent):
         return done
+    check_needs(store, [Work("evaluate", settings)] * len(model.steps), confirmed=confirmed)
     tags = model.tags | {"configuration": configuration}
     name = model.run_name("evaluate", checkpoints)
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
@@ -87,6 +91,7 @@ def extract_model(
     positions: str = "default",
     parent: str | None = None,
     launched: bool = False,
+    confirmed: bool = True,
 ) -> str:
     """Return the run id of an extraction from a model; extract if needed.
 
@@ -104,6 +109,7 @@ def extract_model(
     fingerprint = extraction_fingerprint(model.maker, model_run.fingerprint, asked, model.choice)
     if done := store.reuse(fingerprint, parent):
         return done
+    check_needs(store, [Work("extract", model.settings)] * len(model.steps), confirmed=confirmed)
     name = model.run_name("extract", layers, task, positions, checkpoints)
     params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
     spec = RunSpec("extract", name, fingerprint, model.tags, params, parent)

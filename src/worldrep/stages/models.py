@@ -12,8 +12,9 @@ from worldrep.data.world import load_world
 from worldrep.disk import cached_file
 from worldrep.errors import InputError, StateError
 from worldrep.model.qwen2 import load_model
-from worldrep.scales import changed_settings
-from worldrep.settings import NO_CITIES, Settings
+from worldrep.scales import base_settings
+from worldrep.settings import NO_CITIES, SHARED_GROUPS, Settings
+from worldrep.stages.commands import describe, training_command
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.stored import DamagedError, read_json
@@ -132,9 +133,13 @@ def cached_cities(store: Store, run_id: str) -> str:
     return str(cached_file(f"cities-{run_id}.csv", content))
 
 
-def find_model(store: Store, settings: Settings) -> StoredRun:
-    """Return the finished training that settings describe; StateError names the command for it."""
-    if found := store.finished(TrainingPlan.of(settings).fingerprint):
+def find_model(store: Store, settings: Settings, base_run: str | None = None) -> StoredRun:
+    """Return the finished training that settings describe; StateError names the command for it.
+
+    base_run: as for `train_model`.
+    """
+    base = check_base(store, base_run, settings) if base_run else None
+    if found := store.finished(TrainingPlan.of(settings, base).fingerprint):
         return found
     names = {key: getattr(settings, key) for key in ("width", "world", "scale")}
     runs = store.find(model=str(settings.model_name), seed=str(settings.seed), **names)
@@ -142,7 +147,7 @@ def find_model(store: Store, settings: Settings) -> StoredRun:
     others = f" with these settings (with others: run_id {', '.join(ids)})" if ids else ""
     raise StateError(
         f"{describe(settings)} is not in the store{others}; "
-        f"train it with: {training_command(settings)}"
+        f"train it with: {training_command(settings, base_run, store.experiment_name)}"
     )
 
 
@@ -157,23 +162,6 @@ def model_by_run_id(store: Store, run_id: str) -> StoredRun:
     return run
 
 
-def training_command(settings: Settings) -> str:
-    """Return the command that trains a model, with every setting that differs from its scale's."""
-    entry, own = "pretrain", ["pretrain"]
-    if settings.is_finetuning:
-        entry, own = "finetune", ["ft", *(["strategy"] if settings.of_strategy else [])]
-    names = dict.fromkeys([*own, "pretrain", "seed", "scale", "width", "world"])
-    names |= dict.fromkeys(changed_settings(settings))
-    given = " ".join(f"-P {key}={getattr(settings, key)}" for key in names)
-    return f"mlflow run . -e {entry} {given} --env-manager local"
-
-
-def describe(settings: Settings) -> str:
-    """Return all names of a model, for messages."""
-    where = f"scale {settings.scale}, world {settings.world}"
-    return f"{settings.model_name} seed {settings.seed} ({where})"
-
-
 def kind_of(run: StoredRun) -> str:
     """Describe a run for messages, such as `a run of stage evaluate (FAILED)`."""
     restore = f", restored by `mlflow runs restore --run-id {run.id}`"
@@ -181,3 +169,23 @@ def kind_of(run: StoredRun) -> str:
         f"a run of stage {run.stage or 'unknown'} "
         f"({run.status}{restore if run.status == DELETED else ''})"
     )
+
+
+def check_base(store: Store, run_id: str, settings: Settings) -> StoredRun:
+    """Return the base that the user named. Raises InputError if it does not fit the fine-tuning."""
+    if not settings.is_finetuning:
+        raise InputError("base_run is for fine-tuning; a pretraining starts from new weights")
+    base = store.get(run_id)
+    if base.stage != "pretrain" or base.status != "FINISHED":
+        raise InputError(f"base_run {run_id} is {kind_of(base)}, not a finished pretrain run")
+    theirs, ours = stored_settings(store, base), base_settings(settings)
+    names = ("scale", "pretrain", "width", "world", "seed")
+    for name in (*names, *ours.group(*SHARED_GROUPS)):
+        if name != "cities" and getattr(theirs, name) != getattr(ours, name):
+            raise InputError(
+                f"base_run {run_id} has {name}={getattr(theirs, name)}, "
+                f"the fine-tuning {name}={getattr(ours, name)}: they must be equal"
+            )
+    if base.tag("world_digest") != maker_of(settings).world.digest:
+        raise InputError(f"base_run {run_id} was trained on other cities")
+    return base

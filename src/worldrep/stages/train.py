@@ -9,15 +9,17 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
-from worldrep.data.sets import load_rows, maker_of, stack_rows
+from worldrep.data.sets import load_rows, stack_rows
 from worldrep.data.tokens import Tokens
 from worldrep.disk import temporary_folder
-from worldrep.errors import InputError, StateError
+from worldrep.errors import StateError
 from worldrep.evaluation.suites import suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, save_model
 from worldrep.scales import base_settings
-from worldrep.settings import SHARED_GROUPS, Settings
-from worldrep.stages.models import MODEL, describe, kind_of, stored_model, stored_settings
+from worldrep.settings import Settings
+from worldrep.stages.commands import describe
+from worldrep.stages.estimate import Work, check_needs
+from worldrep.stages.models import MODEL, check_base, stored_model
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import identity_tags, log_rows
 from worldrep.stored import DamagedError
@@ -35,6 +37,7 @@ def train_model(
     base_run: str | None = None,
     parent: str | None = None,
     launched: bool = False,
+    confirmed: bool = True,
     progress: ProgressCallback | None = None,
 ) -> str:
     """Return the run id of a trained model; train it, and its base before it, if needed.
@@ -45,36 +48,21 @@ def train_model(
         base_run: Run id of the base of a fine-tuning; default: the one that `settings` describe.
         parent: Run id of the study that this training belongs to.
         launched: This is the work that `mlflow run` was called for.
+        confirmed: It may take longer than a day.
         progress: Progress callback; default: a progress bar.
 
     Raises:
-        InputError: The base does not fit the fine-tuning, or the world has too few questions.
+        InputError: The base does not fit the fine-tuning, the world has too few questions, or the
+            training needs more memory than there is, or a confirmation.
         StateError: The base is damaged, or another process trains the same model.
     """
     accelerator = make_accelerator(settings)
     plan = TrainingPlan.of(settings, check_base(store, base_run, settings) if base_run else None)
     trainer = _Trainer(store, accelerator, parent, progress or Bar())
-    return trainer.find(plan) or trainer.train(plan, launched=launched)
-
-
-def check_base(store: Store, run_id: str, settings: Settings) -> StoredRun:
-    """Return the base that the user named. Raises InputError if it does not fit the fine-tuning."""
-    if not settings.is_finetuning:
-        raise InputError("base_run is for fine-tuning; a pretraining starts from new weights")
-    base = store.get(run_id)
-    if base.stage != "pretrain" or base.status != "FINISHED":
-        raise InputError(f"base_run {run_id} is {kind_of(base)}, not a finished pretrain run")
-    theirs, ours = stored_settings(store, base), base_settings(settings)
-    names = ("scale", "pretrain", "width", "world", "seed")
-    for name in (*names, *ours.group(*SHARED_GROUPS)):
-        if name != "cities" and getattr(theirs, name) != getattr(ours, name):
-            raise InputError(
-                f"base_run {run_id} has {name}={getattr(theirs, name)}, "
-                f"the fine-tuning {name}={getattr(ours, name)}: they must be equal"
-            )
-    if base.tag("world_digest") != maker_of(settings).world.digest:
-        raise InputError(f"base_run {run_id} was trained on other cities")
-    return base
+    if done := trainer.find(plan):
+        return done
+    check_needs(store, trainer.works(plan), confirmed=confirmed)
+    return trainer.train(plan, launched=launched)
 
 
 @dataclass(frozen=True)
@@ -115,6 +103,14 @@ class _Trainer:
 
     def find(self, plan: TrainingPlan) -> str | None:
         return self._from_main(lambda: self.store.reuse(plan.fingerprint, self.parent))
+
+    def works(self, plan: TrainingPlan) -> list[Work]:
+        """Return the training, and its base's if that is not in the store."""
+        plans = [plan]
+        if isinstance(plan.base, TrainingPlan) and not self.store.finished(plan.base.fingerprint):
+            plans.append(plan.base)
+        begun = [bool(self.store.find(fingerprint=own.fingerprint)) for own in plans]
+        return [Work("train", own.settings, b) for own, b in zip(plans, begun, strict=True)]
 
     def train(self, plan: TrainingPlan, *, launched: bool = False) -> str:
         base_id = self._base_id(plan)

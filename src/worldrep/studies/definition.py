@@ -11,19 +11,26 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
-from worldrep.errors import InputError, first_line, unknown
+from worldrep.errors import InputError, unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS, ModelName, parse_model
 from worldrep.scales import resolve
-from worldrep.settings import OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
+from worldrep.settings import (
+    OVERRIDABLE,
+    SCALES,
+    VARIANTS,
+    Settings,
+    parse_seeds,
+    parse_value,
+)
+from worldrep.text_files import read_yaml
 
 LIBRARY = Path(__file__).parent / "library"
 SUFFIXES = (".yaml", ".yml")
 STEPS = ("train", "evaluate", "extract")
 _ALLOWED = (WIDTHS, STRATEGIES, VARIANTS, STEPS, SCALES)
 
-_RANGE = re.compile(r"(.*-)(\d+)\.\.(\d+)(\+.*)?")
+MOST_MODELS = 20_000
+_RANGE = re.compile(r"(.*-)([0-9]{1,9})\.\.([0-9]{1,9})(\+.*)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -74,6 +81,9 @@ class Definition:
     def resolved(self) -> tuple[Settings, ...]:
         """The complete settings of every model, seed by seed, each once, in the order named."""
         models: dict[Settings, None] = {}
+        count = len(self.seeds) * len(self.worlds) * len(self._model_names)
+        if count > MOST_MODELS:
+            raise InputError(f"study {self.name!r} has {count} models; at most {MOST_MODELS}")
         for seed, world, model in product(self.seeds, self.worlds, self._model_names):
             own = self._overrides(model)
             models[resolve(model, scale=self.scale, world=world, seed=seed, overrides=own)] = None
@@ -93,7 +103,8 @@ class Definition:
 
     @cached_property
     def _model_names(self) -> list[ModelName]:
-        names = [parse_model(text) for entry in self.models for text in _expanded(entry)]
+        entries = dict.fromkeys(text for entry in self.models for text in _expanded(entry))
+        names = [parse_model(text) for text in entries]
         for name in names:
             if self.widths and name.width != "base":
                 raise InputError(f"model {name} names a width, and widths are given beside it")
@@ -128,19 +139,6 @@ def load_definition(name: str) -> Definition:
     return _read(Path(name), stem)
 
 
-def read_yaml(path: Path, kind: str) -> Any:
-    """Return the content of a YAML file. kind: what it is, for messages. Raises InputError."""
-    try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"cannot read {kind} {path}: {fault}") from None
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        reason = getattr(fault, "problem", None) or first_line(fault)
-        raise InputError(f"{kind} {path}{where} is not YAML: {reason}") from None
-
-
 def _read(path: Path, name: str) -> Definition:
     content = read_yaml(path, "study")
     if not isinstance(content, dict):
@@ -159,15 +157,12 @@ def parse_settings(values: Any) -> dict[str, Any]:
     """Return overrides by name, each of its setting's type. Raises InputError."""
     if not isinstance(values, dict):
         raise InputError("settings is not a list of names with values such as `{epochs: 2}`")
-    for key in values:
+    for key, value in values.items():
         if key not in OVERRIDABLE:
             raise unknown("setting", key, OVERRIDABLE)
-    return {key: parse_value(key, str(value)) for key, value in values.items()}
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds in a text such as `1,2,3`, each once. Raises InputError."""
-    return tuple(dict.fromkeys(parse_value("seed", part.strip()) for part in text.split(",")))
+        if not isinstance(value, str):
+            raise InputError(f"{key} in settings is not one value but several")
+    return {key: parse_value(key, value) for key, value in values.items()}
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -179,15 +174,20 @@ def _items(key: str, value: Any) -> tuple[str, ...]:
     """Return the items of a YAML list, or of a single value in its place."""
     items = value if isinstance(value, list) else [value]
     for item in items:
-        if isinstance(item, dict | list) or item is None:
+        if not isinstance(item, str) or not item:
             raise InputError(f"{key} is not a list of names or numbers")
-    return tuple(map(str, items))
+    return tuple(dict.fromkeys(items))
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{key} is not a text")
+    return value
 
 
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
-    "about": lambda key, value: str(value),
+    **dict.fromkeys(("about", "scale"), _text),
     "seeds": lambda key, value: parse_seeds(",".join(_items(key, value))),
-    "scale": lambda key, value: str(value),
     "settings": lambda key, value: parse_settings(value),
     **dict.fromkeys(("models", "widths", "strategies", "worlds", "steps"), _items),
 }

@@ -11,8 +11,18 @@ from tqdm import tqdm
 
 from worldrep.errors import StateError, first_line, interrupt_preserved, interrupts_delayed
 from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
+from worldrep.stages.estimate import Work, check_needs
 from worldrep.studies.graph import Graph, Step
-from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, Scheduler, StepState, read_states
+from worldrep.studies.scheduler import (
+    BLOCKED,
+    DONE,
+    FAILED,
+    MISSING,
+    RUNNING,
+    Scheduler,
+    StepState,
+    read_states,
+)
 from worldrep.studies.study_run import StudyRun, Summaries
 from worldrep.tracking import Store, StoreFault
 from worldrep.tracking.liveness import Owner
@@ -48,16 +58,25 @@ def run_study(
     *,
     mine: Collection[str] | None = None,
     launched: bool = False,
+    confirmed: bool = True,
 ) -> StudyResult:
     """Do every step of a study that is not done, as children of the study's run.
 
     mine: fingerprints of the steps of this shard, by default all; launched: `mlflow run` was
-    started for this study. A failed step does not raise, see `StudyResult.check`.
+    started for this study; confirmed: it may take longer than a day. A failed step does not raise,
+    see `StudyResult.check`.
     """
     store.check_writable()
     options = options.fitted(graph.parallel)
     display = Display(f"study {graph.definition.name}", options.workers)
     states = read_states(store, graph)
+    left = [f for f, found in states.items() if found.state not in (DONE, RUNNING)]
+    works = [
+        Work(step.kind, step.settings, states[f].state != MISSING)
+        for f in left
+        if (mine is None or f in mine) and (step := graph.steps[f])
+    ]
+    check_needs(store, works, workers=options.workers, confirmed=confirmed)
     for found in states.values():
         if found.run:
             store.close_dead(found.run)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from worldrep.data.sets import maker_of, suite_sets, training_sets
-from worldrep.errors import InputError
+from worldrep.data.sets import maker_of
+from worldrep.errors import InputError, shown
 from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
-from worldrep.settings import Settings
+from worldrep.settings import Settings, whole_number
+from worldrep.stages.estimate import Work
 from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint, extraction_fingerprint
 from worldrep.studies.definition import Definition
 
-FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
-ANSWER_TOKENS = 6  # rough number of tokens generated for a question
+MOST_SHARDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def expand(definition: Definition) -> Graph:
         for kind in ("train", *kinds):
             fingerprint, configuration = identities[kind]
             needs = trained if kind != "train" else base.fingerprint if base else ""
-            facts = needs, configuration, is_listed, _cost(kind, settings)
+            facts = needs, configuration, is_listed, Work(kind, settings).cost
             steps.setdefault(fingerprint, Step(kind, settings, fingerprint, *facts))
         trainings[settings] = steps[trained]
         return steps[trained]
@@ -128,19 +128,6 @@ def _identities(settings: Settings, base: Step | None) -> dict[str, Sequence[str
     return {"train": trained, "evaluate": evaluated, "extract": extracted}
 
 
-def _cost(kind: str, settings: Settings) -> float:
-    """Return rows times the weights in the decoder's layers, for comparisons only."""
-    world, hidden = maker_of(settings).world, settings.hidden_size
-    size = settings.n_layers * hidden * (4 * hidden + 3 * settings.intermediate_size)
-    if kind == "train":
-        rows = settings.epochs * sum(rowset.rows for rowset in training_sets(settings, world))
-        return float(rows * size)
-    if kind == "evaluate":
-        rows = sum(rowset.rows for rowset in suite_sets(settings).values())
-        return rows * (1 + ANSWER_TOKENS / 10) * (FORWARD_SHARE * size)
-    return len(world.cities) * (FORWARD_SHARE * size)
-
-
 @dataclass(frozen=True)
 class Shard:
     """Part `index` (from 1) of `count` parts of a study, for drivers that do not communicate."""
@@ -153,8 +140,8 @@ class Shard:
         """Parse `2/7`, the second of seven. Raises InputError for anything else."""
         numbers = re.fullmatch(r"\s*([0-9]+)\s*/\s*([0-9]+)\s*", text)
         if not numbers:
-            raise InputError(f"shard={text!r} is not of the form 2/7, the second of seven")
-        shard = cls(*map(int, numbers.groups()))
+            raise InputError(f"shard={shown(text)} is not of the form 2/7, the second of seven")
+        shard = cls(*(whole_number("shard", number, 0, MOST_SHARDS) for number in numbers.groups()))
         if not 1 <= shard.index <= shard.count:
             raise InputError(f"shard={text!r}: the first number must be from 1 to the second")
         return shard

@@ -1,24 +1,16 @@
 """The status and the plan of a study, as tables and as JSON, with an estimate of what is left."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from statistics import median
 from typing import Any, Self
 
-from worldrep.data.rows import RowMaker, RowSet
-from worldrep.data.sets import maker_of, training_sets
-from worldrep.data.tokens import PAD
-from worldrep.settings import Settings
+from worldrep.stages.estimate import Speed, Work, training_tokens
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import DONE, FAILED, STATES, StepState, plan, read_runs, read_states
 from worldrep.tracking import Store, StoredRun
 from worldrep.training.progress import duration_in_words
-
-SAMPLE_ROWS = 256
-SPEED = "train/tokens_per_second"
 
 
 @dataclass(frozen=True)
@@ -34,18 +26,14 @@ class Left:
     @classmethod
     def of(cls, states: Mapping[str, StepState], runs: Iterable[StoredRun]) -> Self:
         """Estimate what is left. runs: of the same scale; the finished ones tell the speed."""
-        measured = _measured(runs)
-        typical = {key: median(values) for key, values in measured.items()}
+        speed = Speed.of(runs)
         steps = [state.step for state in states.values() if state.state != DONE]
         tokens, seconds = 0, []
         for step in steps:
-            found = typical.get((step.kind, step.settings.width))
-            own = training_tokens(step.settings) if step.kind == "train" else 0
-            tokens += own
-            if found:
-                seconds.append(own / found if own else found)
-        n_finished = sum(map(len, measured.values()))
-        basis = f"the medians of {n_finished} finished steps of the same scale, by width"
+            tokens += training_tokens(step.settings) if step.kind == "train" else 0
+            if found := speed.seconds(Work(step.kind, step.settings)):
+                seconds.append(found)
+        basis = f"the medians of {speed.n} finished steps of the same scale, by width"
         total = sum(seconds) if seconds or not steps else None
         return cls(len(steps), tokens, total, len(steps) - len(seconds), basis)
 
@@ -160,32 +148,3 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-
-
-def _measured(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[float]]:
-    """Return tokens per second of trainings, and seconds of other steps, by kind and width."""
-    found = defaultdict(list)
-    for run in runs:
-        if run.status == "FINISHED" and SPEED in run.metrics:
-            found["train", run.tag("width")].append(run.metrics[SPEED])
-        never_resumed = not (run.claim and run.claim.number)
-        if run.status == "FINISHED" and run.tag("checkpoints") == "last" and never_resumed:
-            found[run.stage, run.tag("width")].append(run.ended - run.started)
-    return found
-
-
-def training_tokens(settings: Settings, maker: RowMaker | None = None) -> int:
-    """Return the real tokens that a training reads in all epochs; about 1% off.
-
-    maker: of the training's world, by default that of its settings.
-    """
-    maker = maker or maker_of(settings)
-    sets = training_sets(settings, maker.world)
-    read = sum(rows.rows * _tokens_per_row(maker, rows.task, rows.pool) for rows in sets)
-    return round(read * settings.epochs)
-
-
-@lru_cache(maxsize=256)
-def _tokens_per_row(maker: RowMaker, task: str, pool: str) -> float:
-    sample = maker.tokens(RowSet(task, pool, "val", SAMPLE_ROWS))
-    return float((sample != PAD).sum() / len(sample))

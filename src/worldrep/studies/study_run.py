@@ -17,12 +17,12 @@ from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
-from worldrep.tracking import OpenRun, RunSpec, Store, TakenError, listed
+from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError, listed
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
 CLAIM_SECONDS = 30.0  # between two attempts to take the run over
 SETTLE_SECONDS, CLOSE_ATTEMPTS = 1.0, 3
-SHOWN_FAILURES = 20
+SHOWN_FAILURES, LONGEST_TAG = 20, 4000
 STEPS_TABLE = "steps.csv"
 COLUMNS = ["step", "kind", "model", "seed", "world", "state", "run_id", "error", "fingerprint"]
 SUMMARY_ATTEMPTS, SUMMARY_SECONDS = 10, 0.5
@@ -154,26 +154,40 @@ class Summaries:
         for step in scheduler.graph.steps.values():
             if step.kind == "evaluate":
                 self._evaluations.setdefault(step.configuration, []).append(step)
-        self._known: dict[str, set[str]] | None = None
+        self._known: dict[str, str] | None = None  # by configuration: tag `evaluations`
 
     def update(self, configurations: Iterable[str] | None = None) -> None:
-        """Write the summaries of those models that are evaluated for every seed; default: all."""
+        """Write the summaries of those models that are evaluated for every seed; default: all.
+
+        By default also those whose evaluations are not there any more, all or in part.
+        """
         state, run_ids = self._scheduler.state, self._scheduler.run_ids
+        stale = self._stale() if configurations is None else set()
         for configuration in self._evaluations if configurations is None else configurations:
             steps = self._evaluations.get(configuration, [])
             ids = {run_ids[s.fingerprint] for s in steps if state[s.fingerprint] == DONE}
-            if steps and len(ids) == len(steps) and not ids <= self._summarized(configuration):
+            new = ids - set(self._summarized.get(configuration, "").split(","))
+            if steps and (new and len(ids) == len(steps) or configuration in stale):
                 self._write(steps[0].settings, configuration, ids)
 
-    def _summarized(self, configuration: str) -> set[str]:
+    @property
+    def _summarized(self) -> dict[str, str]:
         if self._known is None:
-            runs = read_runs(self._store, self._scheduler.graph, ("summary",), KEYS[:-1])
-            self._known = {
-                run.tag("configuration"): set(run.tag("evaluations").split(","))
-                for run in reversed(runs)
-                if run.status == "FINISHED"
-            }
-        return self._known.get(configuration, set())
+            runs = reversed(self._read("summary"))
+            self._known = {run.configuration: run.tag("evaluations") for run in runs}
+        return self._known
+
+    def _stale(self) -> set[str]:
+        """Return the configurations whose summary is of other evaluations than the store has."""
+        found: dict[str, list[StoredRun]] = {}
+        for run in self._read("evaluate"):
+            found.setdefault(run.configuration, []).append(run)
+        used = {c: listed(run.id for run in _by_seed(runs).values()) for c, runs in found.items()}
+        return {c for c, text in self._summarized.items() if c in used and used[c] != text}
+
+    def _read(self, stage: str) -> list[StoredRun]:
+        runs = read_runs(self._store, self._scheduler.graph, (stage,), KEYS[:-1])
+        return [run for run in runs if run.status == "FINISHED"]
 
     def _write(self, settings: Settings, configuration: str, ids: set[str]) -> None:
         # No study's child: MLflow's table shows a child only when its parent is unfolded.
@@ -195,15 +209,19 @@ class Summaries:
         found = self._store.find(stage="evaluate", configuration=configuration)
         others = ids - {evaluation.id for evaluation in found}
         found += map(self._store.get, sorted(others))
-        finished = [run for run in found if run.status == "FINISHED"]
-        in_order = sorted(finished, key=lambda run: run.ended)
-        newest = {run.seed: run for run in in_order if run.seed is not None}
-        evaluations = dict(sorted(newest.items()))
+        evaluations = _by_seed(found)
         run.replace_metrics(over_seeds([e.metrics for e in evaluations.values()]))
-        used = [evaluation.id for evaluation in evaluations.values()]
-        run.tags({"worldrep.evaluations": listed(used), "worldrep.seed": listed(evaluations)})
-        assert self._known is not None
-        self._known[configuration] = set(used)
+        used = listed(evaluation.id for evaluation in evaluations.values())
+        run.tags({"worldrep.evaluations": used, "worldrep.seed": listed(evaluations)})
+        self._summarized[configuration] = used
+
+
+def _by_seed(evaluations: Iterable[StoredRun]) -> dict[int, StoredRun]:
+    """Return the newest finished evaluation of each seed."""
+    finished = [run for run in evaluations if run.status == "FINISHED"]
+    in_order = sorted(finished, key=lambda run: run.ended)
+    newest = {run.seed: run for run in in_order if run.seed is not None}
+    return dict(sorted(newest.items()))
 
 
 def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:

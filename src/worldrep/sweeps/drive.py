@@ -14,9 +14,11 @@ from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from worldrep.disk import FullError
-from worldrep.errors import InputError, StateError
+from worldrep.errors import InputError, StateError, shown
 from worldrep.executors import Executor, ExecutorOptions, Outcome, open_executor
 from worldrep.scales import base_settings, changed_settings
+from worldrep.settings import whole_number
+from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.measure import evaluate_model
 from worldrep.stages.provenance import keep_cities
 from worldrep.stages.train import train_model
@@ -30,6 +32,7 @@ from worldrep.tracking.liveness import Owner
 
 PERFORM = "worldrep.sweeps.trial:perform"
 WAIT_SECONDS, LOOK_SECONDS = 1.0, 3.0
+MOST_TRIALS = 10_000  # of a sweep
 MOST_RETRIES = 2  # of a trial whose worker died
 RETRY = RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)  # adds a trial of equal values
 ERROR = "error"  # attribute of Optuna's trials
@@ -43,11 +46,13 @@ def run_sweep(
     n_trials: int,
     *,
     launched: bool = False,
+    confirmed: bool = True,
 ) -> tuple[str, optuna.Study]:
     """Run the trials that are missing of `n_trials`, as children of the sweep's run.
 
     Returns the id of the sweep's run, and Optuna's study in the storage at the address. `launched`
-    says that `mlflow run` was started for this sweep. Raises InputError if name or storage belong
+    says that `mlflow run` was started for this sweep, `confirmed` that it may take longer than a
+    day. Raises InputError if name or storage belong
     to another sweep, before anything was written; StateError if no trial was completed.
     """
     options = options.fitted(1)
@@ -55,6 +60,9 @@ def run_sweep(
     store.check_writable()
     storage = open_storage(address)
     study = open_study(storage, sweep)
+    left = max(0, n_trials - len(study.get_trials(deepcopy=False)))
+    works = [Work("train", sweep.settings, begun=True), Work("evaluate", sweep.settings)] * left
+    check_needs(store, works, workers=options.workers, confirmed=confirmed)
     display = Display(sweep.title, options.workers)
     executor = open_executor(replace(options, perform=PERFORM), store, display.report)
     driver: SweepDriver | None = None
@@ -220,8 +228,11 @@ def check_apply(apply: str | None, seeds: Sequence[int], sweep: Sweep) -> None:
             "apply=best needs one objective; of several no trial is the best: "
             "choose one of the front by its number, such as apply=7"
         )
-    if apply not in (None, "best") and not (apply.isascii() and apply.isdecimal()):
-        raise InputError(f"apply={apply!r} is not one of: none, best, or the number of a trial")
+    if apply not in (None, "best"):
+        if not apply.isdecimal():
+            text = "is not one of: none, best, or the number of a trial"
+            raise InputError(f"apply={shown(apply)} {text}")
+        whole_number("apply", apply, 0, MOST_TRIALS)
 
 
 def apply_trial(

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -17,12 +16,12 @@ from optuna.distributions import (
 
 from worldrep.data.sets import validation_sets
 from worldrep.data.tasks import TASKS
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, shown, unknown
 from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.evaluation.suites import VALIDATED_FACTS
 from worldrep.names import TASK_NAMES, has_warmup_rows
 from worldrep.settings import FIELDS, OVERRIDABLE, Settings, parse_value
-from worldrep.studies.definition import read_yaml
+from worldrep.text_files import read_yaml
 
 DEFAULT = "default"
 LIBRARY = Path(__file__).parent / "library"
@@ -127,10 +126,6 @@ def read_space(path: str, settings: Settings) -> Space:
     if path == DEFAULT:  # not every mixture uses every setting of the built-in space
         content = {name: content[name] for name in content if name in searchable(settings)}
     try:
-        keys = [key.value for key, _ in yaml.compose(file.read_text()).value]
-        for key in keys:  # YAML silently uses the last of equal keys
-            if keys.count(key) > 1:
-                raise InputError(f"{key} is there twice")
         for name in content.keys() & FIELDS.keys():
             key, value = FIELDS[name].metadata.get("reader", (name, None))
             if key not in content and not settings.reads(name):
@@ -180,15 +175,17 @@ def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistr
     for key in ("low", "high"):
         if key not in given:
             raise InputError(f"{name} has no {key}")
-    kind, log = FIELDS[name].type, given.get("log", False)
+    kind, log = FIELDS[name].type, given.get("log", "false")
     if kind == "str":
         raise InputError(f"{name} is not a number: list its values, such as [full, answer]")
+    if log not in ("true", "false"):
+        raise InputError(f"{name}: log={shown(log)} is not one of: true, false")
+    log = log == "true"
     numbers = {k: _value(name, given[k], settings) for k in ("low", "high", "step") if k in given}
     low, high, step = numbers["low"], numbers["high"], numbers.get("step")
     ends = f" runs from {low} to {high}:"
     fits = step is None or 0 < step <= high - low
     for is_right, fault in (
-        (isinstance(log, bool), f": log={log!r} is not one of: true, false"),
         (math.isfinite(low) and math.isfinite(high), f"{ends} both must be finite"),
         (low < high, f"{ends} low must be below high"),
         (not log or low > 0, f" runs from {low}: on a logarithmic scale it must be above 0"),
@@ -206,16 +203,18 @@ def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistr
 
 def _value(name: str, given: Any, settings: Settings) -> Any:
     """Parse a value; `2x` is twice the value of the settings."""
-    text = str(given)
+    if not isinstance(given, str):
+        raise InputError(f"{name}: {shown(given)} is not one value but several")
+    text = given
     if FIELDS[name].type == "str" or not text.endswith("x"):
         return parse_value(name, text)
     try:
         times = float(text.removesuffix("x"))
     except ValueError:
-        fault = f"{name}: {text!r} is neither a number nor a multiple such as 2x"
+        fault = f"{name}: {shown(text)} is neither a number nor a multiple such as 2x"
         raise InputError(fault) from None
     if not math.isfinite(times):
-        raise InputError(f"{name}: {text!r} is not a finite multiple")
+        raise InputError(f"{name}: {shown(text)} is not a finite multiple")
     value = times * getattr(settings, name)
     if FIELDS[name].type == "float":
         return value

@@ -88,6 +88,22 @@ class Store:
                 runs += map(StoredRun.of, page)
         return runs
 
+    def recent(self, most: int, **tags: str) -> list[StoredRun]:
+        """Return the newest finished runs with all these tags, without prefix."""
+        query = " and ".join(f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items())
+        finished, newest = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
+        search = self.client.search_runs
+        query = f"{finished} and {query}"
+        found = search([self.experiment_id], query, max_results=most, order_by=newest)
+        return list(map(StoredRun.of, found))
+
+    @property
+    def artifact_folder(self) -> Path | None:
+        """The folder of the experiment's artifacts; None if they are not on this machine."""
+        location = self.client.get_experiment(self.experiment_id).artifact_location
+        path = location.removeprefix("file://")
+        return None if "://" in path or path.startswith("mlflow-artifacts:") else Path(path)
+
     def finished(self, fingerprint: str) -> StoredRun | None:
         """Return the finished run with this fingerprint, if there is one."""
         runs = self.find(fingerprint=fingerprint)

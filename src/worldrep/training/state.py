@@ -14,6 +14,7 @@ from worldrep.model.packed import PackedQwen2, PlainQwen2
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint
 from worldrep.training.optimizer import build_optimizers, state_keys, trained_parameters
+from worldrep.training.processes import check_environment
 from worldrep.training.strategies import Pull, fisher_information, train_only, with_adapters
 
 ADAPTER, OPTIMIZER = "adapter/", "optimizer/"  # prefixes in a state dict
@@ -27,8 +28,10 @@ def best_device() -> torch.device:
 def make_accelerator(settings: Settings) -> Accelerator:
     """Return an accelerator; precision `auto` is bf16 on a CUDA device that has it, else float32.
 
-    Raises InputError if the setting `compute` needs a CUDA graph, which is not possible here.
+    Raises InputError if the setting `compute` needs a CUDA graph, which is not possible here, or
+    if the environment describes half a group of processes.
     """
+    check_environment()
     precision = settings.precision
     if precision == "auto":
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()

@@ -1,0 +1,104 @@
+"""What work needs, compared with the machine before anything starts."""
+
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from entrypoints import evaluate, pretrain, study, sweep
+from worldrep.errors import InputError, StateError
+from worldrep.model.qwen2 import build_model
+from worldrep.names import parse_model
+from worldrep.scales import resolve
+from worldrep.stages import estimate
+from worldrep.stages.estimate import Work, check_needs, weights
+from worldrep.tracking import Store
+
+
+def invoke(command, *arguments, code=0):
+    result = CliRunner().invoke(command.main, ["--scale", "smoke", *arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def work(kind="train", model="pt1", scale="smoke", **overrides):
+    return Work(kind, resolve(parse_model(model), scale=scale, overrides=overrides))
+
+
+@pytest.mark.parametrize("scale", ["smoke", "mini", "paper"])
+def test_weights_are_those_of_the_model(scale):
+    settings = work(scale=scale).settings
+    assert weights(settings) == pytest.approx(build_model(settings).num_parameters(), rel=0.1)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "mini", "small", "paper"])
+def test_the_named_scales_fit_a_small_machine(scale):
+    for kind in ("train", "evaluate", "extract"):
+        assert work(kind, scale=scale).memory < 2e9
+        assert work(kind, model="pt1@wider_ftwb1-1", scale=scale).memory < 8e9
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ["--hidden_size", "65536"],
+        ["--intermediate_size", "1000000000"],
+        ["--n_layers", "1024", "--hidden_size", "4096"],
+        ["--pretrain_rows", "1000000000"],
+        ["--batch_size", "1000000"],
+    ],
+)
+def test_more_memory_than_there_is_is_refused_with_both_figures(store_uri, sizes):
+    output = invoke(pretrain, *sizes, "--yes", code=2)
+    assert output.startswith("Error: pretrain pt1 seed42 needs at least ")
+    assert "GB of memory, and this machine has " in output and output.count("\n") == 1
+    assert Store.connect().find() == []
+
+
+def test_more_disk_than_is_free_is_refused_with_both_figures(store_uri, monkeypatch):
+    store, small = Store.connect(), shutil.disk_usage("/")._replace(free=10**6)
+    works = [work(n_layers=40, n_checkpoints=100)]
+    check_needs(store, works)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: small)  # a small disk needs root
+    with pytest.raises(StateError, match=r"GB are to be written to .* and 0.0 GB are free: make"):
+        check_needs(store, works)
+    check_needs(store, [Work("train", works[0].settings, begun=True)])  # some of it is written
+
+
+@pytest.mark.parametrize("command", [pretrain, sweep])
+def test_work_of_days_asks_to_be_confirmed(store_uri, command):
+    long = ["--epochs", "1000000", "--pretrain_rows", "2000000"]
+    long += ["--name", "long", "--objective", "standard/angle/mean"] if command is sweep else []
+    output = invoke(command, *long, code=2)
+    assert "(or more: no run tells the time), and more than 24 hours are to be confirmed" in output
+    assert "add --yes (with mlflow run: -P yes=true)" in output and output.count("\n") == 1
+    assert Store.connect().find() == []
+
+
+def test_finished_runs_of_the_store_tell_the_time(store_uri, tmp_path):
+    invoke(pretrain)
+    long = ["--epochs", "900000"]  # hours by the arithmetic alone
+    store, works = Store.connect(), [work(epochs=900_000)]
+    with pytest.raises(InputError, match=r"takes about \d+ hours \(told by 1 finished runs\)"):
+        check_needs(store, works, confirmed=False)
+    check_needs(store, works, confirmed=True)
+    check_needs(store, works, workers=10_000, confirmed=False)
+    assert "are to be confirmed" in invoke(pretrain, *long, code=2)
+    (tmp_path / "long.yaml").write_text("models: pt1\nscale: smoke\nsettings: {epochs: 900000}\n")
+    asked = ["--name", str(tmp_path / "long.yaml"), "--workers", "1"]
+    assert "are to be confirmed" in invoke(study, *asked, code=2)
+    assert len(store.find()) == 1
+    assert "already done" in invoke(pretrain)  # what is done needs nothing
+
+
+def test_yes_is_a_flag_and_a_parameter(store_uri):
+    for typed in (["--yes"], ["--yes", "true"], ["--yes", "--seed", "42"]):
+        assert "done" in invoke(pretrain, *typed)
+    assert "yes='maybe' is not one of: true, false" in invoke(pretrain, "--yes", "maybe", code=2)
+
+
+def test_an_evaluation_is_weighed_too(store_uri, monkeypatch):
+    invoke(pretrain)
+    monkeypatch.setattr(estimate, "LONGEST", 0)
+    assert "hours are to be confirmed" in invoke(evaluate, "--model", "pt1", code=2)
+    assert "done" in invoke(evaluate, "--model", "pt1", "--yes")

@@ -1,7 +1,7 @@
 """Checkpoints: folders `step-N` with a model and the state of its training, complete or invalid.
 
 A manifest with the size and SHA-256 of every file is written last. A folder without a manifest, or
-with a file that differs from it, is not a checkpoint. The state is needed to resume a training, the
+with other files than it names, is not a checkpoint. The state is needed to resume a training, the
 rest to evaluate the model. Importing this module does not load torch.
 """
 

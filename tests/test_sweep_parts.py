@@ -16,7 +16,7 @@ from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.sweeps.definition import Sweep
-from worldrep.sweeps.search import Objective, parse_objectives, read_space, searchable
+from worldrep.sweeps.search import Objective, combinations, parse_objectives, read_space, searchable
 
 FINETUNE = resolve(parse_model("pt1_ftwb2-13"), scale="paper")
 PRETRAIN = resolve(parse_model("pt1"), scale="paper")
@@ -276,3 +276,15 @@ def test_what_is_suggested_depends_on_the_seed_and_the_trials_before_alone():
     once = suggestions()
     assert suggestions() == once
     assert len({params["learning_rate"] for params in once}) == 14
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("epochs: [1, 2]\nlearning_rate: [1e-3, 0.001, 2e-3]", 4),
+        ("epochs: {low: 1, high: 10, step: 2}\nloss: [full, answer]", 10),
+        ("epochs: [1, 2]\nlearning_rate: {low: 0.1, high: 1}", math.inf),
+    ],
+)
+def test_the_different_settings_of_a_space_are_counted(text, count):
+    assert combinations(space(text)) == count

@@ -77,6 +77,7 @@ def first(straight_sweep, store_uri, tmp_path):
 def test_trials_complete_are_pruned_or_fail(first):
     states = {trial.state for trial in study_of("first").trials}
     assert states == {COMPLETE, PRUNED, FAIL} and first.count("] trial ") == 12
+    assert "the space has 8 combinations: of 12 trials some are equal" in first
 
 
 def test_every_trial_is_a_run_below_the_sweeps_that_says_how_it_ended(first):

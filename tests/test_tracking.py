@@ -9,7 +9,9 @@ import sys
 import textwrap
 import time
 from contextlib import closing
+from pathlib import Path
 
+import mlflow
 import pytest
 
 from worldrep.errors import InputError, StateError
@@ -231,6 +233,43 @@ def test_a_store_that_cannot_be_reached_is_one_sentence(uri, monkeypatch):
     with pytest.raises(StateError, match="cannot use the MLflow store at") as caught:
         Store.connect()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_store_in_memory_is_refused(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError, match=f"the tracking URI {uri} names no file"):
+        Store.connect()
+
+
+def test_a_database_that_does_not_answer_is_not_asked_for_minutes(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://127.0.0.1:9/none")
+    waits = []
+    monkeypatch.setattr(mlflow.store.db.utils.time, "sleep", waits.append)
+    with pytest.raises(StateError, match="cannot use the MLflow store at postgresql"):
+        Store.connect()
+    assert 0 < sum(waits) < 5
+
+
+def test_a_relative_address_of_another_folder_is_refused_and_no_database_is_made(
+    store, tmp_path, monkeypatch
+):
+    made = store.client.create_run("0").info.run_id  # as by `mlflow run`
+    monkeypatch.setenv("MLFLOW_RUN_ID", made)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    for _ in range(2):
+        with pytest.raises(InputError, match=f"of {Path.cwd()} does not have the run {made} that"):
+            Store.connect()
+        assert not Path("mlflow.db").exists()
+    ours, copy = sqlite3.connect(tmp_path / "mlflow.db"), sqlite3.connect("mlflow.db")
+    with closing(ours), closing(copy):
+        ours.backup(copy)  # it has the run
+    Store.connect()
+    monkeypatch.setenv("MLFLOW_RUN_ID", "of another store")
+    with pytest.raises(InputError, match="does not have the run of another store"):
+        Store.connect()
 
 
 def test_a_run_that_is_not_there_is_one_sentence(store):

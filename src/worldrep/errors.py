@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MOST_SHOWN = 80  # characters of a value in a message
+MOST_SHOWN, MOST_MESSAGE = 80, 4000  # characters of a value in a message, and of the message
 
 
 class InputError(ValueError):
@@ -48,6 +48,12 @@ def first_line(fault: BaseException) -> str:
     return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
 
 
+def one_line(text: str) -> str:
+    """Return a text on one line of bounded length; other characters are shown by their codes."""
+    line = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+    return line if len(line) <= MOST_MESSAGE else f"{line[:MOST_MESSAGE]}..."
+
+
 def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
     """Decorate a command so that expected errors print one sentence instead of a traceback.
 
@@ -76,7 +82,7 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _exit(sentence: str, code: int) -> None:
-    print(sentence, file=sys.stderr)
+    print(one_line(sentence), file=sys.stderr)
     sys.exit(code)
 
 

@@ -26,6 +26,7 @@ from worldrep.studies import Definition, expand
 from worldrep.studies.driver import Display, run_study
 from worldrep.sweeps.definition import Sweep, check_storage, in_words, open_storage, open_study
 from worldrep.sweeps.report import best_trials, completed, log_progress, log_results, sweep_spec
+from worldrep.sweeps.search import combinations
 from worldrep.sweeps.trial import COMPLETE, FAILED, OBJECTIVE, STATE, TrialJob
 from worldrep.tracking import OpenRun, Store, StoredRun
 from worldrep.tracking.liveness import Owner
@@ -64,6 +65,10 @@ def run_sweep(
     works = [Work("train", sweep.settings, begun=True), Work("evaluate", sweep.settings)] * left
     check_needs(store, works, workers=options.workers, confirmed=confirmed)
     display = Display(sweep.title, options.workers)
+    if n_trials > (different := combinations(sweep.space)):
+        display.say(
+            f"the space has {different:.0f} combinations: of {n_trials} trials some are equal"
+        )
     executor = open_executor(replace(options, perform=PERFORM), store, display.report)
     driver: SweepDriver | None = None
     try:

@@ -136,6 +136,18 @@ def read_space(path: str, settings: Settings) -> Space:
         raise InputError(f"search space {path}: {fault}") from None
 
 
+def combinations(space: Space) -> float:
+    """Return how many different settings a space has; infinity if a setting is continuous."""
+    return math.prod(map(_n_values, space.values()))
+
+
+def _n_values(found: BaseDistribution) -> float:
+    if isinstance(found, CategoricalDistribution):
+        return len(found.choices)
+    assert isinstance(found, IntDistribution | FloatDistribution)
+    return (found.high - found.low) // found.step + 1 if found.step else math.inf
+
+
 def searchable(settings: Settings) -> tuple[str, ...]:
     """List the settings in which trials may differ: those that change the training alone."""
     if not settings.is_finetuning:

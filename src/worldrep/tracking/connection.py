@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 # MLflow reads these: report an absent server in seconds, not minutes, and print nothing.
@@ -19,6 +20,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.db import utils as mlflow_database
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from sqlalchemy import event
@@ -32,6 +34,7 @@ from worldrep.tracking.runs import TAG, RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
 BUSY_SECONDS = 60  # how long a SQLite writer waits for another; the default of 5 is too short
+mlflow_database.MAX_RETRY_COUNT = 4  # 2 seconds; MLflow's 10 take 100 for an address that is wrong
 ORIGIN_TAGS = ("mlflow.source.", "mlflow.project.", "mlflow.gitRepoURL", "mlflow.user")
 
 
@@ -41,6 +44,7 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
     remove_abandoned()
+    _check_address(uri)
     try:
         locks = cache_folder() / "locks"
         locks.mkdir(parents=True, exist_ok=True)
@@ -55,6 +59,33 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
         reason = _newer_schema(fault) or fault_text(fault, uri)
         raise StateError(f"cannot use the MLflow store at {without_user(uri)}: {reason}") from None
     return client, experiment_id
+
+
+def _check_address(uri: str) -> None:
+    """Raise InputError for a SQLite store in memory, and one that `mlflow run` does not mean."""
+    path = uri.removeprefix("sqlite:///")
+    if uri.startswith("sqlite:") and path in ("", ":memory:", "sqlite://", "sqlite:"):
+        raise InputError(f"the tracking URI {uri} names no file: write sqlite:///mlflow.db")
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if path == uri or Path(path).is_absolute() or not run_id:
+        return
+    # `mlflow run DIR` writes to a file in its own folder, and starts this process in DIR.
+    if not Path(path).is_file() or not _has_run(Path(path), run_id):
+        raise InputError(
+            f"{uri} of {Path.cwd()} does not have the run {run_id} that `mlflow run` made: it was "
+            "started in another folder; start it here, or give MLFLOW_TRACKING_URI the whole path, "
+            "as sqlite:////home/me/mlflow.db"
+        )
+
+
+def _has_run(path: Path, run_id: str) -> bool:
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        try:
+            return bool(
+                connection.execute("select 1 from runs where run_uuid=?", [run_id]).fetchone()
+            )
+        except sqlite3.DatabaseError:  # reported by MLflow
+            return True
 
 
 def without_user(uri: str) -> str:

@@ -33,7 +33,7 @@ def main(ft: str | None, pretrain: str, width: str, strategy: str, **options: An
     from worldrep.sweeps.drive import MOST_TRIALS, apply_trial, check_apply, run_sweep
     from worldrep.sweeps.report import best_trials
 
-    n_trials = whole_number("n_trials", options["n_trials"], most=MOST_TRIALS)
+    n_trials = whole_number("n_trials", options["n_trials"], 1, MOST_TRIALS)
     seeds = parse_seeds(options["seeds"])
     sweep = Sweep.asked_for(settings, options, cli.overrides_from(options))
     apply = options["apply"]

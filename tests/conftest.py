@@ -14,6 +14,7 @@ import pytest
 # Tests and their child processes use one thread each, so that sums have the same order.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from worldrep.data.sets import _maker
 from worldrep.data.world import build_world
 
 hypothesis.settings.register_profile("worldrep", deadline=None, derandomize=True)
@@ -139,6 +140,7 @@ def use_store(patch, database, folder):
     patch.chdir(folder)
     patch.setenv("MLFLOW_TRACKING_URI", uri)
     patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    _maker.cache_clear()  # a relative path of cities is another file now
     return uri
 
 

@@ -34,7 +34,7 @@ def test_wrong_input_ends_with_code_2(command, store_uri, tmp_path):
         ("--world=flat", "unknown world 'flat'"),
         ("--width=huge", "unknown width 'huge'"),
         ("--strategy=loora", "did you mean 'lora'"),
-        ("--seeds=one", "seeds='one' is neither"),
+        ("--seeds=one", "seed='one' is not a whole number"),
         ("--seed=1", "No such option"),
         ("--experiment=wolrdrep", "unknown experiment 'wolrdrep'"),
     ):

@@ -60,7 +60,7 @@ def test_more_disk_than_is_free_is_refused_with_both_figures(store_uri, monkeypa
     works = [work(n_layers=40, n_checkpoints=100)]
     check_needs(store, works)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: small)  # a small disk needs root
-    with pytest.raises(StateError, match=r"GB are to be written to .* and 0.0 GB are free: make"):
+    with pytest.raises(StateError, match=r"MB are to be written to .* and 1.0 MB are free: make"):
         check_needs(store, works)
     check_needs(store, [Work("train", works[0].settings, begun=True)])  # some of it is written
 

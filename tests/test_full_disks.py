@@ -61,6 +61,12 @@ def weights(run_id):
 
 
 @pytest.fixture
+def filled_later(monkeypatch):
+    """Stands for other programs that fill a disk after its free space was compared."""
+    monkeypatch.setattr("worldrep.stages.estimate._check_disks", lambda store, works: None)
+
+
+@pytest.fixture
 def temporary(small_disk, monkeypatch):
     folder = small_disk("temporary", "4m")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -68,7 +74,7 @@ def temporary(small_disk, monkeypatch):
 
 
 def test_a_training_goes_on_from_the_checkpoint_before_the_artifact_store_was_full(
-    store_uri, small_disk
+    store_uri, small_disk, filled_later
 ):
     folder = small_disk("mlruns", "220k")
     output = refused(pretrain)
@@ -86,15 +92,23 @@ def test_a_training_goes_on_from_the_checkpoint_before_the_artifact_store_was_fu
     assert weights(stopped.id) == weights(straight.id)
 
 
-def test_a_full_artifact_store_fails_a_study_step_with_a_sentence(store_uri, small_disk):
+def test_an_artifact_store_without_space_is_told_before_anything_starts(store_uri, small_disk):
+    folder = small_disk("mlruns", "220k")
+    assert f"are to be written to {folder}" in refused(pretrain)
+    assert Store.connect().find() == []
+
+
+def test_a_full_artifact_store_fails_a_study_step_with_a_sentence(
+    store_uri, small_disk, filled_later
+):
     folder = small_disk("mlruns", "150k")
     Path("small.yaml").write_text("models: [pt1]\nscale: smoke\n")
-    result = CliRunner().invoke(study, ["--name", "small.yaml"])
+    result = CliRunner().invoke(study, ["--name", "small.yaml", "--workers", "1"])
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert f"FAILED: no space is left in the artifact store {folder}" in result.output
     assert not [run for run in Store.connect().find() if run.status == "RUNNING"]
     resize(folder, "8m")
-    result = CliRunner().invoke(study, ["--name", "small.yaml"])
+    result = CliRunner().invoke(study, ["--name", "small.yaml", "--workers", "1"])
     assert result.exit_code == 0, result.output
 
 

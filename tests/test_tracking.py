@@ -156,7 +156,7 @@ CLAIMER = """
     print("ready", flush=True)
     sys.stdin.readline()
     try:
-        run = store.claim(RunSpec("pretrain", "pretrain pt1", "f1", {}))
+        run = store.claim(RunSpec("evaluate", "evaluate pt1", "f1", {}))
         print("mine", flush=True)
         time.sleep(3)
         run.close("FINISHED")

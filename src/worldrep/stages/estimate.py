@@ -123,8 +123,8 @@ def check_needs(
         has = _machine_memory()
         if work.memory > has:
             raise InputError(
-                f"{work.title} needs at least {_gb(work.memory)} of memory, "
-                f"and this machine has {_gb(has)}: take smaller sizes, batches or row sets"
+                f"{work.title} needs at least {_size(work.memory)} of memory, "
+                f"and this machine has {_size(has)}: take smaller sizes, batches or row sets"
             )
     _check_disks(store, [w for w in dict.fromkeys(works) if w.kind == "train" and not w.begun])
     if not confirmed:
@@ -155,8 +155,8 @@ def _check_disks(store: Store, trainings: Sequence[Work]) -> None:
             rows[maker.digest(rowset)] = rowset.rows * _longest_row(work.settings.id_digits)
     cached = [name for name in rows if any(cache_folder().glob(f"{name}.*.npy"))]
     new_rows = sum(rows.values()) - sum(rows[name] for name in cached)
-    # A checkpoint has weights and two moments; the model is stored once more at the end.
-    kept = sum(4 * (3 * w.settings.n_checkpoints + 1) * weights(w.settings) for w in trainings)
+    # Weights of each checkpoint and of the final model, two moments of the newest checkpoints.
+    kept = sum(4 * (w.settings.n_checkpoints + 5) * weights(w.settings) for w in trainings)
     needs: dict[int, list[tuple[Path, int]]] = defaultdict(list)
     for folder, size in ((cache_folder(), new_rows), (store.artifact_folder, kept)):
         if folder and size:
@@ -167,8 +167,8 @@ def _check_disks(store: Store, trainings: Sequence[Work]) -> None:
         if size > free:
             places = " and ".join(str(path) for path, _ in found)
             raise StateError(
-                f"about {_gb(size)} are to be written to {places}, and {_gb(free)} are free: make "
-                "space, or take fewer checkpoints or smaller sizes"
+                f"about {_size(size)} are to be written to {places}, and {_size(free)} are free: "
+                "make space, or take fewer checkpoints or smaller sizes"
             )
 
 
@@ -183,7 +183,9 @@ def _machine_memory() -> int:
     return min(total, int(text)) if text.isdecimal() else total
 
 
-def _gb(size: float) -> str:
+def _size(size: float) -> str:
+    if size < 1e9:
+        return f"{size / 1e6:,.1f} MB"
     return f"{size / 1e9:,.1f} GB" if size < 1e14 else f"{size / 1e9:.1e} GB"
 
 

@@ -24,7 +24,7 @@ from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from worldrep.disk import FullError, temporary_folder
 from worldrep.errors import InputError, interrupt_preserved
-from worldrep.settings import parse_value
+from worldrep.settings import check_value, parse_value
 from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
 from worldrep.training.checkpoint import MANIFEST, step_of
@@ -122,9 +122,12 @@ class RunSpec:
 def _parsed(name: str, text: str | None) -> Any:
     """Return the value of a setting; None if the text, which others may have written, is none."""
     try:
-        return None if text is None else parse_value(name, text)
+        value = None if text is None else parse_value(name, text)
+        if value is not None:
+            check_value(name, value)
     except InputError:
         return None
+    return value
 
 
 def listed(values: Iterable[object]) -> str:

@@ -63,7 +63,8 @@ class Work:
         if self.kind == "evaluate":
             rows = sum(rowset.rows for rowset in suite_sets(settings).values())
             return rows * (1 + ANSWER_TOKENS / 10) * (FORWARD_SHARE * size)
-        return len(maker_of(settings).world.cities) * (FORWARD_SHARE * size)
+        # The user's own cities, which are perhaps not here, are counted as those of the scale.
+        return (settings.n_cities + settings.n_atlantis) * (FORWARD_SHARE * size)
 
     @property
     def memory(self) -> int:

@@ -240,6 +240,7 @@ def test_a_sweep_of_a_pretraining_needs_no_base(store_uri):
         (["--strategy", "lara"], "(did you mean 'lora'?)", 2),
         (["--workers", "0"], "workers=0 is too small", 2),
         (["--storage", "space.yaml"], "is a file of something else, not a journal of Optuna", 2),
+        (["--storage", "/dev/zero"], "is a file of something else, not a journal of Optuna", 2),
         (["--storage", "sqlite:///mlflow.db"], "is a database that something else uses", 2),
         (["--storage", "sqlite:////nowhere/x.db"], "cannot use the storage at", 1),
         (["--storage", "postgresql+psycopg2://u:secret@127.0.0.1:9/x"], "127.0.0.1:9/x", 1),

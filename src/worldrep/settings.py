@@ -70,8 +70,8 @@ class Settings:
     world_seed: int = _setting("world", "city ids, Atlantis and all rows", least=0, most=2**63 - 1)
 
     pretrain_rows: int = _setting("rows", "pretraining rows per task", least=1)
-    val_rows: int = _setting("rows", "validation rows per task", least=1)
-    test_rows: int = _setting("rows", "test rows per task", least=1)
+    val_rows: int = _setting("rows", "validation rows per task", least=1, most=10**7)
+    test_rows: int = _setting("rows", "test rows per task", least=1, most=10**7)
     multi_rows: int = _setting("rows", "rows of the multi-task suite", least=1)
     ft_atlantis_rows: int = _setting("ft_rows", "fine-tuning rows per task with Atlantis", least=1)
     ft_world_rows: int = _setting("ft_rows", "fine-tuning rows per task without Atlantis", least=0)

@@ -53,17 +53,18 @@ def run_sweep(
 
     Returns the id of the sweep's run, and Optuna's study in the storage at the address. `launched`
     says that `mlflow run` was started for this sweep, `confirmed` that it may take longer than a
-    day. Raises InputError if name or storage belong
-    to another sweep, before anything was written; StateError if no trial was completed.
+    day. Raises InputError, before anything was written, if name or storage belong to another sweep
+    or the machine is too small; StateError if no trial was completed.
     """
     options = options.fitted(1)
     check_storage(store, sweep, options, address)
+    trials = [run for run in store.find(stage="sweep", sweep=sweep.name) if run.tag("trial")]
+    left = max(0, n_trials - len(trials))
+    works = [Work("train", sweep.settings, begun=True), Work("evaluate", sweep.settings)] * left
+    check_needs(store, works, workers=options.workers, confirmed=confirmed)
     store.check_writable()
     storage = open_storage(address)
     study = open_study(storage, sweep)
-    left = max(0, n_trials - len(study.get_trials(deepcopy=False)))
-    works = [Work("train", sweep.settings, begun=True), Work("evaluate", sweep.settings)] * left
-    check_needs(store, works, workers=options.workers, confirmed=confirmed)
     display = Display(sweep.title, options.workers)
     if n_trials > (different := combinations(sweep.space)):
         display.say(

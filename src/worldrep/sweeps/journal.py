@@ -24,8 +24,9 @@ class Journal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         """Open a journal; create it if it is absent. Raises InputError for another kind of file."""
-        first = path.open("rb").readline() if path.exists() else b""
-        if not (first.startswith(_START) or _START.startswith(first)):
+        is_other = path.exists() and not path.is_file()  # such as /dev/zero, which has no end
+        first = path.open("rb").read(len(_START)) if path.is_file() else b""
+        if is_other or not (first.startswith(_START) or _START.startswith(first)):
             raise InputError(f"storage={path} is a file of something else, not a journal of Optuna")
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(str(path.resolve()))

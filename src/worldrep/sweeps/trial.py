@@ -11,6 +11,7 @@ from worldrep.errors import StateError
 from worldrep.evaluation.suites import VAL, evaluate
 from worldrep.executors.jobs import Job, with_cities
 from worldrep.settings import Settings
+from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import identity_tags
 from worldrep.stages.train import TrainingData, initial_model
@@ -71,6 +72,7 @@ def _train_and_evaluate(
     store: Store, job: TrialJob, settings: Settings, run: OpenRun, progress: ProgressCallback
 ) -> tuple[int, dict[str, float]]:
     """Return the number of steps and the metrics of the trained model. Raises TrialPruned."""
+    check_needs(store, [Work("train", settings, begun=True)])  # sizes may be searched
     accelerator, plan = make_accelerator(settings), TrainingPlan.of(settings)
     data = TrainingData.load(plan, accelerator)
     start = initial_model(store, settings, job.model_run or None)

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
@@ -276,6 +277,14 @@ class Ill(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+@pytest.mark.parametrize("moment", [-1, 2**62, None])
+def test_a_time_that_no_calendar_has_is_read_as_one_that_it_has(store_uri, moment):
+    store = Store.connect()
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    change("mlflow.db", "update runs set end_time = nullif(?, 'None')", moment)
+    assert pd.Timestamp(store.get(run_id).ended, unit="s").year in (1970, 2100)
 
 
 def test_a_store_that_is_ill_is_not_taken_for_one_without_the_run(monkeypatch):

@@ -33,6 +33,7 @@ TAG = "worldrep."  # prefix of the tags
 SETTINGS = "settings.json"  # artifact
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
 DELETED = "DELETED"  # status of a run that was deleted and can be restored
+LATEST = 4_102_444_800.0  # 2100 in seconds since 1970; pandas has no dates of any year
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 
 
@@ -55,7 +56,8 @@ class StoredRun:
         info, data = run.info, run.data
         status = info.status if info.lifecycle_stage == LifecycleStage.ACTIVE else DELETED
         claim = Claim.newest(data.tags, data.params)
-        started, ended = ((stamp or 0) / 1000 for stamp in (info.start_time, info.end_time))
+        stamps = info.start_time or 0, info.end_time or 0
+        started, ended = (min(max(stamp / 1000, 0.0), LATEST) for stamp in stamps)
         known = info.run_id, info.run_name, status, data.tags, data.metrics
         return cls(*known, claim, started, ended, data.params)
 

@@ -7,5 +7,6 @@ from mlflow.exceptions import MlflowException as StoreFault
 
 from worldrep.tracking.connection import DEFAULT_EXPERIMENT, without_user
 from worldrep.tracking.liveness import Owner, TakenError
+from worldrep.tracking.patience import AwayError
 from worldrep.tracking.runs import CHECKPOINTS, CITIES, Dataset, OpenRun, RunSpec, StoredRun
 from worldrep.tracking.store import Store, gc_disabled

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import tempfile
 import threading
 import time
@@ -12,21 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from worldrep.errors import interrupt_preserved
+from worldrep.errors import raise_delayed
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
+from worldrep.tracking.outbox import Entry, Outbox
+from worldrep.tracking.patience import AwayError, Client, Outage, pauses, reason_of, waiting_helps
 from worldrep.training.checkpoint import MANIFEST
 
 TAG = "worldrep."  # prefix of the tags
+ERROR = f"{TAG}error"  # tag: why a run failed
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
+JOIN_SECONDS = 1.0  # a thread that waits for an absent server ends later, by itself
 CHECKPOINTS = "checkpoints"  # artifact folder
 
 
@@ -119,32 +120,83 @@ class Dataset:
 class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
-    Methods raise TakenError after another process has taken the run over (`lost`), because this one
-    sent no heartbeat. Metrics that an earlier process logged (`resumed`) are not logged again.
+    What is logged goes to an outbox on disk, and a thread sends it in order, so that no method but
+    `flush` and `close` waits for the store. All raise what the thread met: TakenError after another
+    process has taken the run over (`lost`), or a fault of the store that waiting cannot mend.
+    Metrics that an earlier process logged (`resumed`) are not logged again.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, claim: int) -> None:
-        """Start the heartbeat. claim: number of this process's claim, 0 for a new run."""
+    def __init__(self, client: Client, run_id: str, claim: int) -> None:
+        """Start the sending thread. claim: number of this process's claim, 0 for a new run."""
         self.id, self.resumed, self.lost = run_id, claim > 0, False
-        self._client, self._claim, self._flushed = client, claim, time.monotonic()
-        self._points: list[Metric] = []
+        self._client, self._claim = client, claim
+        self._points: list[tuple[str, float, int, int]] = []
         self._last_steps: dict[str, int] = {}
-        self._closing = threading.Event()
-        self._heartbeat = threading.Thread(target=self._send_heartbeats, daemon=True)
-        self._heartbeat.start()
+        self._outbox, self._outage = Outbox(run_id, claim), Outage(client.address)
+        self._fault: Exception | None = None
+        self._flushing = self._closing = False
+        self._changed = threading.Condition()
+        self._put_at = self._beat_at = time.monotonic()
+        self._sender = threading.Thread(target=self._send_all, daemon=True)
+        self._sender.start()
 
-    def _send_heartbeats(self) -> None:
-        while not self._closing.wait(HEARTBEAT_SECONDS):
+    def _send_all(self) -> None:
+        """Send heartbeats and the outbox until the run is closed, lost, or refused."""
+        pause = pauses()
+        while not self._closing:
+            tried, left = time.monotonic(), 0.0
             try:
-                self._read_claim()
+                self._beat()
                 if self.lost:
-                    return
-                self.tags({HEARTBEAT: f"{time.time():.0f}"})
-            except Exception:
-                continue
+                    break
+                if entry := self._outbox.oldest():
+                    self._send(entry)
+                    self._outbox.drop()
+                else:
+                    left = self._beat_at + HEARTBEAT_SECONDS - time.monotonic()
+                self._outage.ends()
+                pause = pauses()
+            except Exception as fault:
+                if not waiting_helps(fault):
+                    self._fault = fault
+                    break
+                self._outage.goes_on(reason_of(fault), tried)
+                if self._outage.is_worth_telling:
+                    self._outage.tell(self._what_is_done)
+                left = next(pause)
+            with self._changed:
+                self._changed.notify_all()
+                if left > 0 and not self._closing and (self._outage.began or not self._outbox):
+                    self._changed.wait(left)
+        with self._changed:
+            self._changed.notify_all()
 
-    def _read_claim(self) -> None:
-        run = self._client.get_run(self.id)
+    @property
+    def _what_is_done(self) -> str:
+        if self._flushing:
+            return f"waiting to send what is left of run {self.id}, {self._client.at_most}"
+        return f"work goes on, and what it logs is kept in {self._outbox.folder}"
+
+    def _beat(self) -> None:
+        """Give a sign of life when it is due; during an outage, before anything else is sent."""
+        if self._outage.began or time.monotonic() - self._beat_at >= HEARTBEAT_SECONDS:
+            self._read_claim(self._client.once("get_run", self.id))
+            if not self.lost:
+                self._client.once("set_tag", self.id, HEARTBEAT, f"{time.time():.3f}")
+                self._beat_at = time.monotonic()
+
+    def _send(self, entry: Entry) -> None:
+        content, send = entry.content, self._client.once
+        if "path" in content:
+            self._read_claim(send("get_run", self.id))
+            if not self.lost:
+                send("log_artifacts", self.id, str(entry.files), content["path"])
+            return
+        tags = [RunTag(*pair) for pair in content.get("tags", {}).items()]
+        metrics = [Metric(*point) for point in content.get("metrics", [])]
+        send("log_batch", self.id, metrics=metrics, tags=tags)
+
+    def _read_claim(self, run: Run) -> None:
         newest = Claim.newest(run.data.tags, run.data.params)
         self.lost = newest is not None and newest.number != self._claim
 
@@ -152,9 +204,17 @@ class OpenRun:
         if self.lost:
             text = f"run {self.id} was taken over by another process, because this one was silent"
             raise TakenError(text, self.id)
+        if self._fault is not None:
+            raise self._fault
+
+    def _put(self, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
+        self._check()
+        self._outbox.put(content, files)
+        with self._changed:
+            self._changed.notify_all()
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+        self._put({"tags": {key: str(value) for key, value in tags.items()}})
 
     def settings(self, settings: Mapping[str, Any]) -> None:
         """Log settings as settings.json, and as params `cfg.*` unless an earlier process did."""
@@ -175,16 +235,16 @@ class OpenRun:
         now = int(time.time() * 1000)
         for key, value in values.items():
             if step > self.last_step(key):
-                number = value if math.isfinite(value) else math.nan
-                self._points.append(Metric(key, number, now, step))
-        waited = time.monotonic() - self._flushed
+                number = float(value) if math.isfinite(value) else math.nan
+                self._points.append((key, number, now, step))
+        waited = time.monotonic() - self._put_at
         if len(self._points) >= FLUSH_POINTS or waited >= FLUSH_SECONDS:
-            self.flush(required=False)
+            self._put_points()
 
     def replace_metrics(self, values: Mapping[str, float]) -> None:
         """Buffer metrics of step 0 that replace earlier values of the same names."""
         now = int(time.time() * 1000)
-        self._points += [Metric(key, value, now, 0) for key, value in values.items()]
+        self._points += [(key, float(value), now, 0) for key, value in values.items()]
 
     def last_step(self, key: str) -> int:
         """Return the last step at which an earlier process logged a metric, -1 for never."""
@@ -195,21 +255,29 @@ class OpenRun:
             self._last_steps[key] = max((point.step for point in history), default=-1)
         return self._last_steps[key]
 
-    def flush(self, *, required: bool = True) -> None:
-        """Send the buffered metrics; if not required, keep them after a failure for the next."""
-        self._flushed = time.monotonic()
-        try:
-            with interrupt_preserved():
-                while self._points:
-                    self._client.log_batch(self.id, metrics=self._points[:BATCH_POINTS])
-                    del self._points[:BATCH_POINTS]
-        except MlflowException:
-            if required:
-                raise
-            print("metrics are kept until the store answers again", file=sys.stderr)
+    def _put_points(self) -> None:
+        self._put_at = time.monotonic()
+        while self._points:
+            self._put({"metrics": self._points[:BATCH_POINTS]})
+            del self._points[:BATCH_POINTS]
+
+    def flush(self, *, patient: bool = True) -> None:
+        """Wait until the store has all that was logged; AwayError if it stays away."""
+        self._put_points()
+        began, self._flushing = time.monotonic(), True
+        self._outage.told = False
+        while True:
+            with self._changed:
+                self._check()
+                if not self._outbox:
+                    break
+                self._changed.wait(0.25)
+            raise_delayed()
+            self._client.check(self._outage, began, None if patient else 0.0)
+        self._flushing = False
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        self._client.log_artifact(self.id, str(path), folder)
+        self._put({"path": folder}, [path])
 
     @contextmanager
     def new_artifact(self, name: str, folder: str | None = None) -> Iterator[Path]:
@@ -220,27 +288,40 @@ class OpenRun:
 
     def artifacts(self, source: Path, folder: str) -> None:
         """Store the files of a folder, its manifest last, so that an incomplete copy has none."""
-        self._check()
-        files = [path for path in sorted(source.iterdir()) if path.name != MANIFEST]
-        with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
-            for path in files:
-                (Path(temporary) / path.name).hardlink_to(path)
-            self._client.log_artifacts(self.id, temporary, folder)
+        self._put({"path": folder}, sorted(set(source.iterdir()) - {source / MANIFEST}))
         if (source / MANIFEST).exists():
             self.artifact(source / MANIFEST, folder)
 
     def checkpoint(self, folder: Path) -> None:
         """Store a checkpoint, after the metrics of the steps before it."""
-        self._read_claim()
-        self._check()
-        self.flush()
+        self._put_points()
         self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
 
-    def close(self, status: str) -> None:
-        self._closing.set()
-        self._heartbeat.join()
-        self._read_claim()
-        self._check()
-        self.flush()
+    def close(self, status: str, error: str = "") -> None:
+        """Send what is left, then set the status. After an interrupt no absent store is awaited."""
+        try:
+            try:
+                self.flush(patient=status != "KILLED")
+            except (TakenError, AwayError):
+                raise
+            except Exception:
+                if status == "FINISHED":
+                    raise
+        finally:
+            self.leave()
+        self._read_claim(self._client.get_run(self.id))
+        if self.lost:
+            self._outbox.remove()
+            self._check()
+        tags = {CLOSED: str(self._claim)} | ({ERROR: error} if error else {})
         self._client.set_terminated(self.id, status)
-        self.tags({CLOSED: str(self._claim)})
+        self._client.log_batch(self.id, tags=[RunTag(*pair) for pair in tags.items()])
+        if not self._outbox:
+            self._outbox.remove()
+
+    def leave(self) -> None:
+        """Stop without closing the run. What was not sent is kept for the next process."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._sender.join(JOIN_SECONDS)

@@ -20,6 +20,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError as UrllibError
@@ -29,7 +30,7 @@ from worldrep.errors import InputError, StateError, first_line, raise_delayed, w
 VARIABLE = "WORLDREP_STORE_PATIENCE"
 DEFAULT_SECONDS = 3600.0
 CONTACT_SECONDS = 3.0  # for the first contact, which fails when the address is wrong
-TOLD_SECONDS = 5.0  # a shorter outage is not reported
+TOLD_SECONDS = 3.0  # a shorter outage is not reported
 LONGEST_PAUSE = 5.0  # between two attempts
 OWNER = "worldrep.owner"  # tag: the first claim on a run, another text for each request
 
@@ -52,7 +53,6 @@ _PURPOSES = {
     "search_runs": "to look for runs",
     "create_run": "to begin a run",
     "log_param": "to claim a run",
-    "download_artifacts": "to download an artifact",
     "set_terminated": "to close a run",
 }
 
@@ -93,7 +93,10 @@ def waiting_helps(fault: BaseException, outer: BaseException | None = None) -> b
 def reason_of(fault: BaseException, outer: BaseException | None = None) -> str:
     """Return the root of a fault in a few words, such as `Connection refused`."""
     *_, root = _chain(fault, outer)
-    return getattr(root, "strerror", None) or first_line(root)
+    text = getattr(root, "strerror", None) or first_line(root)
+    if _DOWNLOAD.match(str(root)):
+        text = str(root).rpartition("Caused by ")[2].strip(" ()\n")[-200:]
+    return text
 
 
 def _chain(fault: BaseException, outer: BaseException | None) -> list[BaseException]:
@@ -175,6 +178,15 @@ class Client:
                     raise
 
         self.wait(attempt, "to change a tag")
+
+    def download_artifacts(self, run_id: str, path: str, folder: str) -> str:
+        """Download a file or folder. MLflow's own method reports each fault as an absent file."""
+
+        def attempt(again: bool) -> str:
+            uri = self.once("get_run", run_id).info.artifact_uri
+            return get_artifact_repository(uri, self.uri).download_artifacts(path, folder)
+
+        return self.wait(attempt, f"to download {path} of run {run_id}")
 
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         # Repeating these does no harm: the store keeps one of equal tags, params, metrics, files.

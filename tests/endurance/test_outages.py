@@ -189,13 +189,16 @@ def undisturbed(new_store):
 
     def of(command):
         if command not in known:
+            before = mlflow.get_tracking_uri()
             with new_store(command) as (uri, patch):
                 patch.setenv("MLFLOW_EXPERIMENT_NAME", "worldrep")
+                mlflow.set_tracking_uri(uri)
                 Path("long.yaml").write_text(LONG)
                 Path("space.yaml").write_text(SPACE)
                 prepare(command)
                 again(command)
-                known[command] = results(Store.connect(uri=uri))
+                known[command] = results(Store.connect())
+            mlflow.set_tracking_uri(before)
         return known[command]
 
     return of

@@ -4,7 +4,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 # MLflow reads these: it does not repeat requests, which `patience` does, and prints nothing.
@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError
 from worldrep.data.sets import cache_folder
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
-from worldrep.tracking.patience import CONTACT_SECONDS, VARIABLE, AwayError, Client
+from worldrep.tracking.patience import CONTACT_SECONDS, VARIABLE, AwayError, Client, patience
 from worldrep.tracking.runs import RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
@@ -38,6 +38,7 @@ def open_client(
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
+    patience()  # checks the variable
     # A wrong address is to be told at once, unless the user says how long to wait.
     waits = patient or bool(os.environ.get(VARIABLE))
     client = Client(uri, without_user(uri), None if waits else CONTACT_SECONDS)
@@ -72,6 +73,8 @@ def sqlite_file(uri: str) -> Path | None:
 def _first_use_lock(uri: str) -> AbstractContextManager[object]:
     """Return the lock under which a database gets its tables, one for all spellings and users."""
     if path := sqlite_file(uri):
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
         lock = Path(f"{path}.lock")
         if os.access(lock if lock.exists() else path.parent, os.W_OK):
             return FileLock(lock, mode=0o666)

@@ -152,7 +152,9 @@ class Client:
         try:
             return getattr(self._client, name)(*args, **kwargs)
         except (requests.RequestException, UrllibError, SQLAlchemyError) as fault:
-            raise MlflowException(first_line(fault)) from fault
+            foreign = isinstance(fault, requests.exceptions.JSONDecodeError)
+            text = "its answer is not that of an MLflow server" if foreign else first_line(fault)
+            raise MlflowException(text) from fault
 
     def create_run(
         self, experiment_id: str, *, tags: dict[str, str], run_name: str | None = None
@@ -214,8 +216,7 @@ class Client:
                 outage.ends()
                 return answer
             self.check(outage)
-            if outage.is_worth_telling:
-                outage.tell(f"waiting {purpose}, {self.at_most}")
+            outage.tell(f"waiting {purpose}, {self.at_most}")
             sleep(next(pause))
 
     @property
@@ -253,15 +254,11 @@ class Outage:
         """Note a fault of a request that was made at `tried`."""
         self.began, self.reason = self.began or tried, reason
 
-    @property
-    def is_worth_telling(self) -> bool:
-        lasts = self.began is not None and time.monotonic() - self.began >= TOLD_SECONDS
-        return lasts and not self.told
-
     def tell(self, what: str) -> None:
-        """Say in one line since when the store is away, and what is done about it."""
-        self.told = True
-        say(f"{self}: {what}")
+        """Say once, in one line, since when the store is away, and what is done about it."""
+        if self.began and time.monotonic() - self.began >= TOLD_SECONDS and not self.told:
+            self.told = True
+            say(f"{self}: {what}")
 
     def ends(self) -> None:
         if self.told and self.began is not None:

@@ -161,8 +161,7 @@ class OpenRun:
                     self._fault = fault
                     break
                 self._outage.goes_on(reason_of(fault), tried)
-                if self._outage.is_worth_telling:
-                    self._outage.tell(self._what_is_done)
+                self._outage.tell(self._what_is_done)
                 left = next(pause)
             with self._changed:
                 self._changed.notify_all()
@@ -313,9 +312,10 @@ class OpenRun:
         if self.lost:
             self._outbox.remove()
             self._check()
-        tags = {CLOSED: str(self._claim)} | ({ERROR: error} if error else {})
+        if error:
+            self._client.set_tag(self.id, ERROR, error)
         self._client.set_terminated(self.id, status)
-        self._client.log_batch(self.id, tags=[RunTag(*pair) for pair in tags.items()])
+        self._client.set_tag(self.id, CLOSED, str(self._claim))
         if not self._outbox:
             self._outbox.remove()
 

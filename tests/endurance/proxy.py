@@ -10,18 +10,9 @@ from contextlib import contextmanager, suppress
 PASS = "pass"
 REFUSE = "refuse"  # nothing listens
 HANG = "hang"  # accepts requests and does not answer
-BAD_GATEWAY = "502"
 DROP = "drop"  # the server does the work, and its answer is lost
-LOGIN = "login"  # a page with status 200 that is no MLflow
 SLOW = "slow"  # every answer takes `Proxy.delay` seconds
-FORBIDDEN = "403"
-
-_PAGE = b"<html><body>Please log in</body></html>"
-_ANSWERS = {
-    BAD_GATEWAY: (b"502 Bad Gateway", b"<html>bad gateway</html>"),
-    LOGIN: (b"200 OK", _PAGE),
-    FORBIDDEN: (b"403 Forbidden", b"<html>forbidden</html>"),
-}
+LOGIN, BAD_GATEWAY, FORBIDDEN = "200", "502", "403"  # a page with a status, as any number
 
 
 class Proxy:
@@ -83,8 +74,8 @@ class Proxy:
                 return
             if mode == REFUSE:
                 return
-            if mode in _ANSWERS:
-                client.sendall(_response(*_ANSWERS[mode]))
+            if mode.isdecimal():
+                client.sendall(_page(mode))
                 return
             if mode == SLOW:
                 self._closing.wait(self.delay)
@@ -133,10 +124,10 @@ def _closing_connection(request: bytes) -> bytes:
     return b"\r\n".join([*lines, b"Connection: close"]) + separator + body
 
 
-def _response(status: bytes, page: bytes) -> bytes:
-    size = str(len(page)).encode()
-    head = [b"HTTP/1.1 " + status, b"Content-Type: text/html", b"Content-Length: " + size]
-    return b"\r\n".join([*head, b"Connection: close", b"", page])
+def _page(status: str) -> bytes:
+    page = f"<html><body>{status}</body></html>"
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: text/html\r\nContent-Length: {len(page)}\r\n"
+    return f"{head}Connection: close\r\n\r\n{page}".encode()
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from tests.endurance.proxy import (
     proxy,
 )
 from worldrep.errors import StateError
-from worldrep.tracking import AwayError, Dataset, RunSpec, Store, TakenError
+from worldrep.tracking import AwayError, Dataset, RunSpec, Store, StoreFault, TakenError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("outages")]
 
@@ -405,16 +405,23 @@ def test_a_base_is_waited_for(through, direct, capfd):
     assert "waiting to download table.csv of run" in capfd.readouterr().err
 
 
-def test_a_fault_of_the_server_is_not_a_wrong_run_id(through, monkeypatch):
+WAITS = [HANG, REFUSE, "408", "425", "429", "500", "502", "503", "504", "520"]
+ENDS = ["200", "400", "401", "403", "404", "501"]
+
+
+@pytest.mark.parametrize("means", WAITS + ENDS)
+def test_faults_are_told_apart(means, through, monkeypatch):
     monkeypatch.setenv("WORLDREP_STORE_PATIENCE", "1")
     store = Store.connect(uri=through.uri)
-    through.set(BAD_GATEWAY)
-    with pytest.raises(AwayError, match="has not answered since .*502"):
-        store.get("0" * 32)
-    through.set(FORBIDDEN)
-    with pytest.raises(Exception, match="403") as caught:
-        store.get("0" * 32)
-    assert not isinstance(caught.value, StateError | ValueError)
+    through.set(means)
+    questions = [
+        lambda: store.get("0" * 32),
+        lambda: store.find(stage="x"),
+        lambda: store.client.log_artifact("0" * 32, __file__),
+    ]
+    for ask in questions:
+        with pytest.raises(AwayError if means in WAITS else StoreFault):
+            ask()
 
 
 def test_a_worker_that_starts_during_an_outage_waits(through, server):

@@ -53,12 +53,12 @@ def working_in(folder: Path, uri: str = "", experiment: str = "worldrep") -> Ite
 
 
 @contextmanager
-def mlflow_server(backend_uri: str, folder: Path) -> Iterator[str]:
+def mlflow_server(backend_uri: str, folder: Path, port: int = 0) -> Iterator[str]:
     """Run `mlflow server`, with artifacts and log in a folder; yield its address.
 
-    Raises RuntimeError if it does not start.
+    port: where it listens, 0 for any that is free. Raises RuntimeError if it does not start.
     """
-    port, log = free_port(), folder / "server.log"
+    port, log = port or free_port(), folder / "server.log"
     address = f"http://127.0.0.1:{port}"
     # fmt: off
     command = [

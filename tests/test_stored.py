@@ -244,7 +244,7 @@ def test_a_tag_is_cut_between_values():
     assert cut.split(",")[:-1] == ids[:242]
 
 
-GARBLED = ["", "abc", "nan", "inf", "1e400", "-1", "32503680000", "9" * 5000, "1 2 3 4", "1 x y z"]
+GARBLED = ["", "abc", "nan", "inf", "1e400", "-1", "32503680000", "9" * 5000, "1 x y z"]
 
 
 @pytest.mark.parametrize("value", GARBLED, ids=range(len(GARBLED)))

@@ -1,5 +1,6 @@
 """The store: one run per piece of work, told alive from dead, and nothing logged twice."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -15,8 +16,8 @@ import mlflow
 import pytest
 
 from worldrep.errors import InputError, StateError
-from worldrep.tracking import Owner, RunSpec, Store, TakenError
-from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, SILENCE_SECONDS
+from worldrep.tracking import Owner, RunSpec, Store, StoreFault, TakenError
+from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, place
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_a_run_of_a_living_process_is_left_alone(store):
 def test_a_run_whose_process_number_was_given_to_another_is_dead(store):
     with store.run(spec()) as run:
         owner = store.get(run.id).claim.owner
-        store.client.set_tag(run.id, OWNER, f"{owner.pid} {owner.host} 1.00 1")
+        store.client.set_tag(run.id, OWNER, f"{owner.pid} {owner.place} 1.00 1")
         assert not store.get(run.id).alive
 
 
@@ -244,6 +245,7 @@ def test_a_store_in_memory_is_refused(uri, monkeypatch):
 
 def test_a_database_that_does_not_answer_is_not_asked_for_minutes(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://127.0.0.1:9/none")
+    monkeypatch.setenv("WORLDREP_STORE_PATIENCE", "0")
     waits = []
     monkeypatch.setattr(mlflow.store.db.utils.time, "sleep", waits.append)
     with pytest.raises(StateError, match="cannot use the MLflow store at postgresql"):
@@ -284,40 +286,118 @@ def test_an_artifact_that_is_not_there_is_one_sentence(store):
         pass
 
 
-def elsewhere(store, run_id, heard, number=0):
-    """Make a run look like one of a process on another host, heard of at a time."""
-    claim = f"7 another-host 1.00 {heard:.0f}"
+def elsewhere(store, run_id, heartbeat="1", number=0):
+    """Make a run look like one of a process on another host, with a heartbeat."""
+    owned(store, run_id, "7 another-host/0 1.00", number)
+    store.client.set_tag(run_id, HEARTBEAT, heartbeat)
+
+
+def dead(store, run_id):
+    """Make a run look like one of a process of this host that is gone."""
+    owned(store, run_id, f"7 {place()} 1.00")
+
+
+def owned(store, run_id, owner, number=0):
     if number:
-        store.client.log_param(run_id, f"claim.{number}", claim)
+        store.client.log_param(run_id, f"claim.{number}", f"{owner} 1")
     else:
-        store.client.set_tag(run_id, OWNER, claim)
-    store.client.set_tag(run_id, HEARTBEAT, f"{heard:.0f}")
+        store.client.set_tag(run_id, OWNER, f"{owner} 1")
 
 
-def test_another_host_counts_as_alive_while_it_gives_signs_of_life(store):
-    run_id = store.claim(spec()).id
-    elsewhere(store, run_id, time.time() - SILENCE_SECONDS + 30)
+def abandoned(store):
+    """A run that some process has left open."""
+    tags = {"worldrep.fingerprint": "f1", "worldrep.stage": "evaluate"}
+    return store.client.create_run(store.experiment_id, tags=tags).info.run_id
+
+
+def taken_over(store, run_id):
+    """Whether the next command takes a run over as soon as its process counts as dead."""
+    while store.get(run_id).alive:
+        time.sleep(0.1)
+    with store.run(spec()) as run:
+        return run.id == run_id
+
+
+@pytest.fixture
+def short_silence(monkeypatch):
+    """A process that no other one can see counts as dead after a second without a heartbeat."""
+    monkeypatch.setenv("WORLDREP_STORE_PATIENCE", "1")
+    monkeypatch.setattr("worldrep.tracking.liveness.LEAST_SILENCE", 1.0)
+
+
+def test_another_host_counts_as_alive_while_its_heartbeat_changes(store, short_silence):
+    run_id = abandoned(store)
+    for heartbeat in range(4):
+        elsewhere(store, run_id, str(heartbeat))
+        with pytest.raises(TakenError, match="process 7 on another-host .*counts as dead"):
+            store.claim(spec())
+        time.sleep(0.5)
+    assert taken_over(store, run_id)
+
+
+HEARTBEATS = ["", "abc", "nan", "-inf", "1e400", "32503680000", "2020-01-01", "\u0663"]
+
+
+@pytest.mark.parametrize("heartbeat", HEARTBEATS)
+def test_what_a_heartbeat_says_does_not_matter(store, short_silence, heartbeat):
+    """Such as the year 3000, or no time at all: clocks of two hosts are never compared."""
+    run_id = abandoned(store)
+    elsewhere(store, run_id, heartbeat)
     assert store.get(run_id).alive
-    with pytest.raises(TakenError, match="process 7 on another-host"):
-        store.claim(spec())
-    elsewhere(store, run_id, time.time() - SILENCE_SECONDS - 1)
+    assert taken_over(store, run_id)
+
+
+OWNERS = ["", "abc", "1 2", "x y z w", "nan host nan 1", f"{10**30} {place()} 1.0 1", "-1 h 1 1"]
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_a_claim_that_names_no_process_is_taken_over(store, short_silence, owner):
+    run_id = abandoned(store)
+    store.client.set_tag(run_id, OWNER, owner)
+    for number in ("x=y", "1.5", "-1", "0x1", "\u0663", "3"):
+        with contextlib.suppress(StoreFault):  # MLflow refuses some names
+            store.client.log_param(run_id, f"claim.{number}", owner)
+    assert taken_over(store, run_id)
+
+
+def test_the_silence_is_remembered_between_commands(store, short_silence, monkeypatch):
+    run_id = abandoned(store)
+    elsewhere(store, run_id)
+    assert store.get(run_id).alive
+    monkeypatch.setattr("worldrep.tracking.liveness._seen", {})  # as another process begins
+    time.sleep(1.1)
     assert not store.get(run_id).alive
-    assert store.claim(spec()).id == run_id
+
+
+@pytest.mark.slow
+def test_a_process_of_another_pid_namespace_is_left_alone(store):
+    """Two containers of one host name: the process number of one means nothing in the other."""
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c"]
+    if subprocess.run([*inside, "pass"], capture_output=True).returncode:
+        pytest.skip("no new PID namespace is allowed here")
+    holder = python(HOLDER)
+    run_id = holder.stdout.readline().strip()
+    found = f"from worldrep.tracking import Store; print(Store.connect().get({run_id!r}).alive)"
+    answer = subprocess.run([*inside, found], capture_output=True, text=True)
+    assert answer.stdout == "True\n", answer.stderr
+    holder.kill()
+    holder.communicate()
+    assert not store.get(run_id).alive
 
 
 def test_a_worker_that_is_known_to_be_dead_need_not_be_waited_for(store):
     run_id = store.claim(spec()).id
-    elsewhere(store, run_id, time.time())
+    elsewhere(store, run_id)
     store.close_dead(store.get(run_id))
     assert store.get(run_id).status == "RUNNING"  # for all that is known it lives
-    store.close_dead(store.get(run_id), [Owner(7, "another-host", 1.0)])
+    store.close_dead(store.get(run_id), [Owner(7, "another-host/0", 1.0)])
     assert store.get(run_id).status == "KILLED"
     assert store.claim(spec()).id == run_id
 
 
 def test_a_run_can_be_given_up_for_a_reason(store):
     run_id = store.claim(spec()).id
-    elsewhere(store, run_id, 1.0)
+    dead(store, run_id)
     store.close_dead(store.get(run_id), error="its worker died, 3 times")
     found = store.get(run_id)
     assert found.status == "FAILED" and "died, 3 times" in found.tag("error")
@@ -337,11 +417,11 @@ def test_a_claim_holds_before_the_status_is_set(store):
 
 def test_of_two_that_take_over_the_same_dead_run_one_is_refused(store, monkeypatch):
     run_id = store.claim(spec()).id
-    elsewhere(store, run_id, 1.0)
-    dead = store.get(run_id)
-    store.client.log_param(run_id, "claim.1", f"7 another-host 1.00 {time.time():.0f}")
+    dead(store, run_id)
+    found = store.get(run_id)
+    elsewhere(store, run_id, number=1)
     with pytest.raises(TakenError, match="taken up by another process"):
-        store.take_over(dead, "work")  # what this process knows of the run is old
+        store.take_over(found, "work")  # what this process knows of the run is old
     assert store.get(run_id).claim.owner.host == "another-host"
 
 
@@ -349,7 +429,7 @@ def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
     monkeypatch.setattr("worldrep.tracking.runs.HEARTBEAT_SECONDS", 0.05)
     run = store.claim(spec())
     run.metrics(1, {"train/loss": 1.0})
-    elsewhere(store, run.id, time.time(), number=1)
+    elsewhere(store, run.id, number=1)
     deadline = time.time() + 30
     with pytest.raises(TakenError, match="taken over by another process"):
         while time.time() < deadline:
@@ -363,7 +443,7 @@ def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
 def test_a_process_that_lost_its_run_does_not_mark_it(store, monkeypatch):
     monkeypatch.setattr("worldrep.tracking.runs.HEARTBEAT_SECONDS", 0.05)
     with pytest.raises(TakenError, match="taken over"), store.run(spec()) as run:
-        elsewhere(store, run.id, time.time(), number=1)
+        elsewhere(store, run.id, number=1)
         while not run.lost:
             time.sleep(0.02)
         run.metrics(1, {"train/loss": 1.0})

@@ -5,6 +5,7 @@ import functools
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,12 +93,17 @@ def interrupt_preserved() -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        cause = fault.__context__
-        while cause is not None and not isinstance(cause, KeyboardInterrupt):
-            cause = cause.__context__
-        if cause is not None:
-            raise cause from None
+        if interrupt := was_interrupted(fault):
+            raise interrupt from None
         raise
+
+
+def was_interrupted(fault: BaseException) -> KeyboardInterrupt | None:
+    """Return the KeyboardInterrupt during whose handling an error was raised, if any."""
+    cause = fault.__context__
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause
 
 
 def interrupt_on_sigterm() -> None:
@@ -138,6 +144,12 @@ def interrupts_delayed() -> Iterator[None]:
     finally:
         for signum in _delayed.pop():
             _interrupt(signum, None)
+
+
+def raise_delayed() -> None:
+    """Raise KeyboardInterrupt if a signal was delayed: a long wait must not outlast it."""
+    if any(_delayed) and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
 
 
 def _interrupt(signum: int, frame: object) -> None:

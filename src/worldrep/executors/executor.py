@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import select
 import signal
 import threading
 import time
@@ -280,7 +281,9 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
 
     def report(message: Message) -> None:
         with suppress(OSError):  # the job does not fail when the driver is gone
-            connection.send(message)
+            # A driver that waits for the store reads nothing, and must not hold up the job.
+            if isinstance(message, str) or select.select([], [connection], [], 0)[1]:
+                connection.send(message)
 
     try:
         store = context.connect()

@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from worldrep.disk import FullError
 from worldrep.errors import InputError, StateError, first_line, interrupt_preserved
 from worldrep.settings import NO_CITIES, Settings
-from worldrep.tracking import Store, StoreFault, TakenError
+from worldrep.tracking import AwayError, Store, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
 from worldrep.training.progress import Progress
 
@@ -33,7 +33,7 @@ class WorkerContext:
     perform: str = PERFORM_STEP
 
     def connect(self) -> Store:
-        return Store.connect(self.experiment, uri=self.uri)
+        return Store.connect(self.experiment, uri=self.uri, patient=True)
 
     @property
     def thread_variables(self) -> dict[str, str]:
@@ -125,6 +125,8 @@ def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Out
         return outcome("taken", fault.run_id, str(fault))
     except FullError as fault:
         return outcome("full", message=str(fault))
+    except AwayError as fault:
+        return outcome("lost", message=str(fault))
     except (InputError, StateError) as fault:
         return outcome("failed", message=str(fault))
     except StoreFault as fault:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
-from worldrep.errors import StateError, first_line, interrupt_preserved, interrupts_delayed
+from worldrep.errors import StateError, interrupts_delayed
 from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
 from worldrep.stages.estimate import Work, check_needs
 from worldrep.studies.graph import Graph, Step
@@ -24,7 +24,7 @@ from worldrep.studies.scheduler import (
     read_states,
 )
 from worldrep.studies.study_run import StudyRun, Summaries
-from worldrep.tracking import Store, StoreFault
+from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 from worldrep.training.progress import Bar, Progress
 
@@ -127,12 +127,7 @@ class StudyDriver:
                 self._executor.submit(replace(job, cpus=self._base_cpus) if is_base else job)
             self._display.whole(self._scheduler.counts())
             ended = [self._job_ended(outcome) for outcome in self._executor.wait(WAIT_SECONDS)]
-            try:
-                with interrupt_preserved():
-                    self._record(ended)
-            except StoreFault as fault:
-                self._display.say(f"the store does not answer, waiting: {first_line(fault)}")
-                time.sleep(ELSEWHERE_SECONDS)
+            self._record(ended)
         self._display.whole(self._scheduler.counts())
 
     def _job_ended(self, outcome: Outcome) -> Step:
@@ -151,7 +146,7 @@ class StudyDriver:
             self._store.close_dead(run, ended, error)
 
     def _record(self, ended: list[Step]) -> None:
-        """Update the store after steps ended. After a failure of the store, call it again."""
+        """Update the store after steps ended."""
         scheduler, now = self._scheduler, time.monotonic()
         if scheduler.elsewhere and now - self._checked >= ELSEWHERE_SECONDS:
             self._checked = now

@@ -86,7 +86,6 @@ class StudyRun:
             # Another driver may have ended within this second: these counts must come after its.
             after = self._run.last_step("study/total") + 1
             self._run.metrics(max(int(time.time() - self._begun), after), values)
-            self._run.flush(required=False)
         except TakenError:  # this machine slept, and another driver owns the run now
             self._run = None
 

@@ -3,13 +3,13 @@
 from contextlib import suppress
 from pathlib import Path
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from worldrep.disk import writing_to
 from worldrep.errors import StateError
+from worldrep.tracking.patience import Client, own_errors
 from worldrep.training.checkpoint import STATE, folder_name, step_of
 
 CHECKPOINTS = "checkpoints"  # artifact folder
@@ -20,13 +20,13 @@ class Artifacts:
     """The artifacts of a run.
 
     MLflow's client says of every failed download that the path is wrong, so this asks the
-    repository below it.
+    repository below it. Only `get` and `checkpoint_steps` wait for an absent store.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: Client, run_id: str) -> None:
         self._client, self._run_id = client, run_id
         uri = client.get_run(run_id).info.artifact_uri
-        self._repository = get_artifact_repository(uri, tracking_uri=client.tracking_uri)
+        self._repository = get_artifact_repository(uri, tracking_uri=client.uri)
         is_local = isinstance(self._repository, LocalArtifactRepository)
         self._folder = Path(self._repository.artifact_dir) if is_local else None
 
@@ -34,7 +34,7 @@ class Artifacts:
         """Store a file. Raises FullError if there is no space for it."""
         place = "the artifact store"
         place += "" if self._folder else f" {self._repository.artifact_uri}"
-        with writing_to(place, self._folder, path.stat().st_size, _FAULTS):
+        with writing_to(place, self._folder, path.stat().st_size, _FAULTS), own_errors():
             self._repository.log_artifact(str(path), folder)
 
     def get(self, path: str, folder: Path) -> Path:
@@ -42,9 +42,14 @@ class Artifacts:
 
         Raises StateError if it is absent or cannot be read, FullError if there is no space for it.
         """
+
+        def attempt(_: bool) -> Path:
+            with own_errors():
+                return Path(self._repository.download_artifacts(path, str(folder)))
+
         try:
             with writing_to("the temporary folder (TMPDIR)", folder, faults=_FAULTS):
-                return Path(self._repository.download_artifacts(path, str(folder)))
+                return self._client.wait(attempt, f"to download {path} of run {self._run_id}")
         except _FAULTS as fault:
             if obstacle := self._obstacle_to(path, fault):
                 text = f"the artifact {path} of run {self._run_id} cannot be read: {obstacle}"
@@ -72,7 +77,7 @@ class Artifacts:
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
-        entries = self._repository.list_artifacts(CHECKPOINTS)
+        entries = self._client.list_artifacts(self._run_id, CHECKPOINTS)
         steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
         return sorted(step for step in steps if step is not None)
 

@@ -5,11 +5,11 @@ import os
 import re
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 
-# MLflow reads these: report an absent server in seconds, not minutes, and print nothing.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+# MLflow reads these: it does not repeat requests, which `patience` does, and prints nothing.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -17,19 +17,26 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 import mlflow
 from alembic.script import ScriptDirectory
 from filelock import FileLock
-from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError
 
 from worldrep.digests import digest
 from worldrep.disk import cache_folder, database_is_full, remove_abandoned
 from worldrep.errors import InputError, StateError, first_line, unknown
-from worldrep.tracking.liveness import OWNER
+from worldrep.tracking.patience import (
+    CONTACT_SECONDS,
+    OWNER,
+    VARIABLE,
+    AwayError,
+    Client,
+    patience,
+)
 from worldrep.tracking.runs import TAG, RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
@@ -38,26 +45,34 @@ mlflow_database.MAX_RETRY_COUNT = 4  # 2 seconds; MLflow's 10 take 100 for an ad
 ORIGIN_TAGS = ("mlflow.source.", "mlflow.project.", "mlflow.gitRepoURL", "mlflow.user")
 
 
-def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowClient, str]:
+def open_client(
+    uri: str, experiment: str | None, create: bool, patient: bool
+) -> tuple[Client, str]:
     """Return a client of the store at `uri` and the id of an experiment (see `Store.connect`)."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
     remove_abandoned()
     _check_address(uri)
+    patience()  # checks the variable
+    # A wrong address is to be told at once, unless the user says how long to wait.
+    waits = patient or bool(os.environ.get(VARIABLE))
+    client = Client(uri, without_user(uri), None if waits else CONTACT_SECONDS)
     try:
-        locks = cache_folder() / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{digest(uri)}.lock"):  # one process creates the database
-            client = MlflowClient(uri)
+        with _first_use_lock(uri):  # one process creates the database
             experiment_id = _experiment_id(client, experiment, create)
             _check_place(client, experiment_id, uri)
-            _use_write_ahead_log(uri)
+            client.wait(lambda _: _use_write_ahead_log(uri), "to open the database")
+    except AwayError as fault:
+        raise StateError(
+            f"cannot use the MLflow store at {client.address}: {fault.reason}"
+        ) from None
     except (InputError, StateError):
         raise
     except Exception as fault:
         reason = _newer_schema(fault) or fault_text(fault, uri)
-        raise StateError(f"cannot use the MLflow store at {without_user(uri)}: {reason}") from None
+        raise StateError(f"cannot use the MLflow store at {client.address}: {reason}") from None
+    client.limit = None
     return client, experiment_id
 
 
@@ -88,6 +103,33 @@ def _has_run(path: Path, run_id: str) -> bool:
             return True
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """Return the real path of a SQLite store's file; None for another store."""
+    try:
+        url = make_url(uri)
+    except ArgumentError:
+        return None
+    is_file = url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:"
+    path = (url.database or "").removeprefix("file:").partition("?")[0]
+    return Path(path).resolve() if is_file else None
+
+
+def _first_use_lock(uri: str) -> AbstractContextManager[object]:
+    """Return the lock under which a database gets its tables, one for all spellings and users."""
+    if path := sqlite_file(uri):
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        lock = Path(f"{path}.lock")
+        if os.access(lock if lock.exists() else path.parent, os.W_OK):
+            return FileLock(lock, mode=0o666)
+        return nullcontext()  # it can only be read
+    if uri.startswith("http"):
+        return nullcontext()
+    locks = cache_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / f"{digest(uri)}.lock")
+
+
 def without_user(uri: str) -> str:
     """Return a tracking URI without user name, password and query (which may hold a password)."""
     scheme, _, rest = uri.partition("?")[0].partition("://")
@@ -104,7 +146,7 @@ def fault_text(fault: BaseException, uri: str) -> str:
     return first_line(fault).replace(uri.rstrip("/"), without_user(uri).rstrip("/"))
 
 
-def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
+def _experiment_id(client: Client, name: str | None, create: bool) -> str:
     launched = os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"  # 0: `mlflow run` without a name
     if name is None and launched != "0":
         return launched
@@ -128,7 +170,7 @@ def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
     return found.experiment_id
 
 
-def _check_place(client: MlflowClient, experiment_id: str, uri: str) -> None:
+def _check_place(client: Client, experiment_id: str, uri: str) -> None:
     """Raise StateError if the folder of artifacts is gone, which MLflow would make again, empty.
 
     MLflow stores absolute paths, so that a store which is moved still points to its old place.
@@ -164,8 +206,8 @@ def _newer_schema(fault: Exception) -> str:
 
 def _use_write_ahead_log(uri: str) -> None:
     """Let processes read a SQLite store while another one writes. Other stores are unchanged."""
-    path = uri.removeprefix("sqlite:///")
-    if path != uri and Path(path).is_file():
+    path = sqlite_file(uri)
+    if path and path.is_file():
         with sqlite3.connect(path, timeout=BUSY_SECONDS) as connection:
             connection.execute("pragma journal_mode=wal")
 
@@ -179,7 +221,7 @@ def _set_busy_timeout(connection: object, record: object) -> None:
 class Launch:
     """The run that `mlflow run` creates before a command: the result's run, or a pointer to it."""
 
-    def __init__(self, client: MlflowClient) -> None:
+    def __init__(self, client: Client) -> None:
         self._client, self._used = client, ""
         run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # else child processes would write to it
         self._run_id = run_id if os.environ.get("RANK", "0") == "0" else None

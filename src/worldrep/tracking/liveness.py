@@ -2,27 +2,40 @@
 
 The newest claim on a run names its process. The first claim is a tag; each later one is a param
 `claim.N`, because a store refuses a second value for a param: only one process can make it.
+
+A process that this one can see in its process table is alive while it is there. Of any other
+one the heartbeat counts, a text that changes while the process reaches the store. It is compared
+with what was seen before, by the clock of this machine alone.
 """
 
+import json
+import os
 import re
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Self
 
 import psutil
 
+from worldrep.digests import digest
+from worldrep.disk import cache_folder
 from worldrep.errors import StateError
+from worldrep.tracking.patience import OWNER, patience
 
 HEARTBEAT_SECONDS = 15
 CLOCK_SECONDS = 5.0  # a clock correction may change a process's start time by this much
-SILENCE_SECONDS = 120  # a process without a heartbeat for this long counts as dead
+LEAST_SILENCE = 4.0 * HEARTBEAT_SECONDS
 
-HEARTBEAT, OWNER, CLOSED = "worldrep.heartbeat", "worldrep.owner", "worldrep.closed_claim"
+HEARTBEAT, CLOSED = "worldrep.heartbeat", "worldrep.closed_claim"
 CLAIM = "claim."
 _CLAIM_KEY = re.compile(r"claim\.([1-9][0-9]*)")
-DAY_SECONDS = 86_400  # clocks of hosts may differ by less
+
+_seen: dict[str, tuple[str, float]] = {}  # by claim: its heartbeat, and when that was seen first
 
 
 class TakenError(StateError):
@@ -33,54 +46,78 @@ class TakenError(StateError):
         self.run_id = run_id
 
 
+@cache
+def place() -> str:
+    """Return the name of the host, and a digest that differs where process ids are not shared."""
+    facts = []
+    with suppress(OSError):
+        facts.append(os.readlink("/proc/self/ns/pid"))
+        # The namespace of the whole machine has the same number on each, and outlasts a restart.
+        root = facts == ["pid:[4026531836]"]
+        unique = "/etc/machine-id" if root else "/proc/sys/kernel/random/boot_id"
+        facts.append(Path(unique).read_text())
+    return f"{socket.gethostname()}/{digest(facts)[:8]}"
+
+
 @dataclass(frozen=True)
 class Owner:
-    """A process: its id, its host, and its start time in seconds since 1970."""
+    """A process: its id, its place (see `place`), and its start time in seconds since 1970."""
 
     pid: int
-    host: str
+    place: str
     started: float
 
     @classmethod
     def here(cls) -> Self:
         process = psutil.Process()
-        return cls(process.pid, socket.gethostname(), round(process.create_time(), 2))
+        return cls(process.pid, place(), round(process.create_time(), 2))
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Parse a text such as `123 node1 1700000000.25`; None for any other text."""
+        """Parse a text such as `123 node1/5b1e0c7a 1700000000.25`; None for any other text."""
         try:
-            pid, host, started = text.split()
-            owner = cls(int(pid), host, float(started))
+            pid, where, started = text.split()
+            owner = cls(int(pid), where, float(started))
         except ValueError:
             return None
         return owner if 0 < owner.pid < 2**31 else None
 
     def __str__(self) -> str:
-        return f"{self.pid} {self.host} {self.started:.2f}"
+        return f"{self.pid} {self.place} {self.started:.2f}"
 
-    def exists(self, heard: float) -> bool:
-        """Return whether the process is alive, last heard at `heard` in seconds since 1970."""
-        if time.time() - heard >= SILENCE_SECONDS:
-            return False
-        if self.host != socket.gethostname():
-            return True  # a process on this host must also be in the process table
+    @property
+    def host(self) -> str:
+        return self.place.partition("/")[0]
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether this process can see that one in its process table, if it exists."""
+        return self.place == place()
+
+    @property
+    def exists(self) -> bool:
+        """Whether the process is in the process table, and not a zombie."""
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < CLOCK_SECONDS
-        except psutil.Error:
+            process = psutil.Process(self.pid)
+            is_same = abs(process.create_time() - self.started) < CLOCK_SECONDS
+            return is_same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.AccessDenied:
+            return True
+        except (psutil.Error, ValueError, OverflowError):
             return False
-
-
-NOBODY = Owner(0, "", 0.0)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The newest claim on a run, number 0 of the process that created it. heard: last heartbeat."""
+    """The newest claim on a run, number 0 of the process that created it.
+
+    owner: None if the text of the claim names no process; text, heartbeat: as they are stored.
+    """
 
     number: int
-    owner: Owner
-    heard: float
+    owner: Owner | None
+    text: str
+    heartbeat: str
     closed: bool
 
     @classmethod
@@ -92,28 +129,41 @@ class Claim:
         numbers = [int(match[1]) for match in map(_CLAIM_KEY.fullmatch, params) if match]
         number = max(numbers, default=0)
         text = params[f"{CLAIM}{number}"] if number else tags.get(OWNER, "")
-        process, _, made = text.rpartition(" ")
-        owner, begun = Owner.parse(process), _past(made)
-        if owner is None or not begun:
-            return cls(number, NOBODY, 0.0, True) if number else None
-        heard = max(begun, _past(tags.get(HEARTBEAT, "")))
-        return cls(number, owner, heard, tags.get(CLOSED) == str(number))
+        if not text and not number:
+            return None
+        owner = Owner.parse(text.rpartition(" ")[0])
+        return cls(number, owner, text, tags.get(HEARTBEAT, ""), tags.get(CLOSED) == str(number))
 
     @property
     def alive(self) -> bool:
         """Whether the owner works on the run, whose status is set after the claim."""
-        return not self.closed and self.owner.exists(self.heard)
+        if self.closed or self.owner is None:
+            return False
+        if self.owner.is_visible:
+            return self.owner.exists
+        return self._unchanged_for() < silence()
+
+    def _unchanged_for(self) -> float:
+        """Return for how many seconds this host has seen the same heartbeat."""
+        key = digest([place(), self.text])
+        path = cache_folder() / "heartbeats" / f"{key}.json"  # for the next commands
+        if key not in _seen:
+            with suppress(OSError, ValueError, TypeError):
+                heartbeat, since = json.loads(path.read_text())
+                _seen[key] = str(heartbeat), min(float(since), time.time())
+        if _seen.get(key, ("", 0.0))[0] != self.heartbeat or key not in _seen:
+            _seen[key] = self.heartbeat, time.time()
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(_seen[key]))
+        return time.time() - _seen[key][1]
 
 
-def _past(text: str) -> float:
-    """Return a time in seconds since 1970; 0 for another text and for a time that is to come."""
-    try:
-        moment = float(text)
-    except ValueError:
-        return 0.0
-    return moment if 0 < moment < time.time() + DAY_SECONDS else 0.0
+def silence() -> float:
+    """Return how long a process may be silent; it may wait for the store that long."""
+    return max(LEAST_SILENCE, patience())
 
 
 def claim_text() -> str:
-    """Return a claim of this process, made now."""
-    return f"{Owner.here()} {time.time():.0f}"
+    """Return a claim of this process, made now, unlike any other."""
+    return f"{Owner.here()} {time.time():.6f}"

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
-from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset as MlflowDataset
@@ -23,18 +21,22 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from worldrep.disk import FullError, temporary_folder
-from worldrep.errors import InputError, interrupt_preserved
+from worldrep.errors import InputError, raise_delayed
 from worldrep.settings import check_value, parse_value
 from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
+from worldrep.tracking.outbox import Entry, Outbox
+from worldrep.tracking.patience import AwayError, Client, Outage, pauses, reason_of, waiting_helps
 from worldrep.training.checkpoint import MANIFEST, step_of
 
 TAG = "worldrep."  # prefix of the tags
+ERROR = f"{TAG}error"  # tag: why a run failed
 SETTINGS = "settings.json"  # artifact
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
 DELETED = "DELETED"  # status of a run that was deleted and can be restored
 LATEST = 4_102_444_800.0  # 2100 in seconds since 1970; pandas has no dates of any year
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
+JOIN_SECONDS = 1.0  # a thread that waits for an absent server ends later, by itself
 
 
 @dataclass(frozen=True)
@@ -158,32 +160,98 @@ class Dataset:
 class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
-    Methods raise TakenError after another process has taken the run over (`lost`), because this one
-    sent no heartbeat. Metrics that an earlier process logged (`resumed`) are not logged again.
+    What is logged goes to an outbox on disk, and a thread sends it in order, so that no method but
+    `flush` and `close` waits for the store. All raise what the thread met: TakenError after another
+    process has taken the run over (`lost`), or a fault of the store that waiting cannot mend.
+    Metrics that an earlier process logged (`resumed`) are not logged again.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, claim: int) -> None:
-        """Start the heartbeat. claim: number of this process's claim, 0 for a new run."""
+    def __init__(self, client: Client, run_id: str, claim: int) -> None:
+        """Start the sending thread. claim: number of this process's claim, 0 for a new run."""
         self.id, self.resumed, self.lost = run_id, claim > 0, False
-        self._client, self._claim, self._flushed = client, claim, time.monotonic()
-        self._points: list[Metric] = []
+        self._client, self._claim = client, claim
+        self._points: list[tuple[str, float, int, int]] = []
         self._last_steps: dict[str, int] = {}
-        self._closing = threading.Event()
-        self._heartbeat = threading.Thread(target=self._send_heartbeats, daemon=True)
-        self._heartbeat.start()
+        self._outbox, self._outage = Outbox(run_id, claim), Outage(client.address)
+        self._fault: Exception | None = None
+        self._flushing = self._closing = False
+        self._changed = threading.Condition()
+        self._put_at = self._beat_at = time.monotonic()
+        self._sender = threading.Thread(target=self._send_all, daemon=True)
+        self._sender.start()
 
-    def _send_heartbeats(self) -> None:
-        while not self._closing.wait(HEARTBEAT_SECONDS):
+    def _send_all(self) -> None:
+        """Send heartbeats and the outbox until the run is closed, lost, or refused."""
+        pause = pauses()
+        while not self._closing:
+            tried, left = time.monotonic(), 0.0
             try:
-                self._read_claim()
+                self._beat()
                 if self.lost:
-                    return
-                self.tags({HEARTBEAT: f"{time.time():.0f}"})
-            except Exception:
-                continue
+                    break
+                if entry := self._outbox.oldest():
+                    self._send(entry)
+                    self._outbox.drop()
+                else:
+                    left = self._beat_at + HEARTBEAT_SECONDS - time.monotonic()
+                self._outage.ends()
+                pause = pauses()
+            except Exception as fault:
+                if not waiting_helps(fault):
+                    self._fault = fault
+                    break
+                self._outage.goes_on(reason_of(fault), tried)
+                self._outage.tell(self._what_is_done)
+                left = next(pause)
+            with self._changed:
+                self._changed.notify_all()
+                if left > 0 and not self._closing and (self._outage.began or not self._outbox):
+                    self._changed.wait(left)
+        with self._changed:
+            self._changed.notify_all()
 
-    def _read_claim(self) -> None:
-        run = self._client.get_run(self.id)
+    @property
+    def _what_is_done(self) -> str:
+        if self._flushing:
+            return f"waiting to send what is left of run {self.id}, {self._client.at_most}"
+        return f"work goes on, and what it logs is kept in {self._outbox.folder}"
+
+    def _beat(self) -> None:
+        """Give a sign of life when it is due; during an outage, before anything else is sent."""
+        if self._outage.began or time.monotonic() - self._beat_at >= HEARTBEAT_SECONDS:
+            self._read_claim(self._client.once("get_run", self.id))
+            if not self.lost:
+                self._client.once("set_tag", self.id, HEARTBEAT, f"{time.time():.3f}")
+                self._beat_at = time.monotonic()
+
+    def _send(self, entry: Entry) -> None:
+        content, send = entry.content, self._client.once
+        if "path" in content or "keep_states" in content:
+            self._read_claim(send("get_run", self.id))
+            if not self.lost:
+                self._send_files(entry)
+            return
+        tags = [RunTag(*pair) for pair in content.get("tags", {}).items()]
+        metrics = [Metric(*point) for point in content.get("metrics", [])]
+        send("log_batch", self.id, metrics=metrics, tags=tags)
+
+    def _send_files(self, entry: Entry) -> None:
+        if step := entry.content.get("keep_states"):
+            steps = [*(known for known in self._states if known < step), step]
+            self._states = self._artifacts.keep_states(steps, 2)
+            return
+        folder = entry.content["path"]
+        try:
+            for path in sorted(
+                entry.files.iterdir(), key=lambda path: (path.name == MANIFEST, path)
+            ):
+                self._artifacts.put(path, folder)
+        except FullError:
+            if entry.content.get("whole"):
+                self._artifacts.delete(folder)
+            raise
+
+    def _read_claim(self, run: Run) -> None:
         newest = Claim.newest(run.data.tags, run.data.params)
         self.lost = newest is not None and newest.number != self._claim
 
@@ -191,9 +259,17 @@ class OpenRun:
         if self.lost:
             text = f"run {self.id} was taken over by another process, because this one was silent"
             raise TakenError(text, self.id)
+        if self._fault is not None:
+            raise self._fault
+
+    def _put(self, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
+        self._check()
+        self._outbox.put(content, files)
+        with self._changed:
+            self._changed.notify_all()
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+        self._put({"tags": {key: str(value) for key, value in tags.items()}})
 
     def settings(self, settings: Mapping[str, Any]) -> None:
         """Log settings as settings.json, and as params `cfg.*` unless an earlier process did."""
@@ -215,16 +291,16 @@ class OpenRun:
         now = int(time.time() * 1000)
         for key, value in values.items():
             if step > self.last_step(key):
-                number = value if math.isfinite(value) else math.nan
-                self._points.append(Metric(key, number, now, step))
-        waited = time.monotonic() - self._flushed
+                number = float(value) if math.isfinite(value) else math.nan
+                self._points.append((key, number, now, step))
+        waited = time.monotonic() - self._put_at
         if len(self._points) >= FLUSH_POINTS or waited >= FLUSH_SECONDS:
-            self.flush(required=False)
+            self._put_points()
 
     def replace_metrics(self, values: Mapping[str, float]) -> None:
         """Buffer metrics of step 0 that replace earlier values of the same names."""
         now = int(time.time() * 1000)
-        self._points += [Metric(key, value, now, 0) for key, value in values.items()]
+        self._points += [(key, float(value), now, 0) for key, value in values.items()]
 
     def last_step(self, key: str) -> int:
         """Return the last step at which an earlier process logged a metric, -1 for never."""
@@ -235,26 +311,33 @@ class OpenRun:
             self._last_steps[key] = max((point.step for point in history), default=-1)
         return self._last_steps[key]
 
-    def flush(self, *, required: bool = True) -> None:
-        """Send the buffered metrics; if not required, keep them after a failure for the next."""
-        self._flushed = time.monotonic()
-        try:
-            with interrupt_preserved():
-                while self._points:
-                    self._client.log_batch(self.id, metrics=self._points[:BATCH_POINTS])
-                    del self._points[:BATCH_POINTS]
-        except MlflowException:
-            if required:
-                raise
-            print("metrics are kept until the store answers again", file=sys.stderr)
+    def _put_points(self) -> None:
+        self._put_at = time.monotonic()
+        while self._points:
+            self._put({"metrics": self._points[:BATCH_POINTS]})
+            del self._points[:BATCH_POINTS]
+
+    def flush(self, *, patient: bool = True) -> None:
+        """Wait until the store has all that was logged; AwayError if it stays away."""
+        self._put_points()
+        began, self._flushing = time.monotonic(), True
+        self._outage.told = False
+        while True:
+            with self._changed:
+                self._check()
+                if not self._outbox:
+                    break
+                self._changed.wait(0.25)
+            raise_delayed()
+            self._client.check(self._outage, began, None if patient else 0.0)
+        self._flushing = False
 
     @cached_property
     def _artifacts(self) -> Artifacts:
         return Artifacts(self._client, self.id)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Store a file. Raises FullError if the artifact store is full."""
-        self._artifacts.put(path, folder)
+        self._put({"path": folder}, [path])
 
     @contextmanager
     def new_artifact(self, name: str, folder: str | None = None) -> Iterator[Path]:
@@ -269,27 +352,16 @@ class OpenRun:
         If the artifact store is full, what was stored is removed, and there is space for the rest
         of the run.
         """
-        self._check()
-        try:
-            for path in sorted(source.iterdir(), key=lambda path: (path.name == MANIFEST, path)):
-                self.artifact(path, folder)
-        except FullError:
-            self._artifacts.delete(folder)
-            raise
+        self._put({"path": folder, "whole": True}, source.iterdir())
 
     def checkpoint(self, folder: Path) -> None:
         """Store a checkpoint, after the metrics of the steps before it.
 
         This one and the one before keep the state of the training, older ones the model alone.
         """
-        self._read_claim()
-        self._check()
-        self.flush()
+        self._put_points()
         self.artifacts(folder, f"{CHECKPOINTS}/{folder.name}")
-        step = step_of(folder.name)
-        assert step is not None
-        steps = [*(known for known in self._states if known < step), step]
-        self._states = self._artifacts.keep_states(steps, 2)
+        self._put({"keep_states": step_of(folder.name)})
 
     @cached_property
     def _states(self) -> list[int]:
@@ -301,11 +373,32 @@ class OpenRun:
         with suppress(OSError, MlflowException):
             self._artifacts.keep_states(self._states, 0)
 
-    def close(self, status: str) -> None:
-        self._closing.set()
-        self._heartbeat.join()
-        self._read_claim()
-        self._check()
-        self.flush()
+    def close(self, status: str, error: str = "") -> None:
+        """Send what is left, then set the status. After an interrupt no absent store is awaited."""
+        try:
+            try:
+                self.flush(patient=status != "KILLED")
+            except (TakenError, AwayError):
+                raise
+            except Exception:
+                if status == "FINISHED":
+                    raise
+        finally:
+            self.leave()
+        self._read_claim(self._client.get_run(self.id))
+        if self.lost:
+            self._outbox.remove()
+            self._check()
+        if error:
+            self._client.set_tag(self.id, ERROR, error)
         self._client.set_terminated(self.id, status)
-        self.tags({CLOSED: str(self._claim)})
+        self._client.set_tag(self.id, CLOSED, str(self._claim))
+        if not self._outbox:
+            self._outbox.remove()
+
+    def leave(self) -> None:
+        """Stop without closing the run. What was not sent is kept for the next process."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._sender.join(JOIN_SECONDS)

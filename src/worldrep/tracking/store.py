@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Self
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -26,8 +25,9 @@ from worldrep.errors import InputError, StateError, interrupt_preserved, interru
 from worldrep.stored import DamagedError
 from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
-from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
-from worldrep.tracking.runs import TAG, OpenRun, RunSpec, StoredRun
+from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, silence
+from worldrep.tracking.patience import OWNER, AwayError, Client, in_words
+from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
 ATTEMPTS = 20  # to create a run while other processes create the same one
@@ -37,7 +37,7 @@ LONGEST_WAIT = 1.0  # seconds between two attempts
 class Store:
     """One experiment of an MLflow tracking store."""
 
-    def __init__(self, uri: str, client: MlflowClient, experiment_id: str) -> None:
+    def __init__(self, uri: str, client: Client, experiment_id: str) -> None:
         self.uri, self.client, self.experiment_id = uri, client, experiment_id
         self.experiment_name = client.get_experiment(experiment_id).name
         self.launch = Launch(client)
@@ -45,19 +45,25 @@ class Store:
 
     @classmethod
     def connect(
-        cls, experiment: str | None = None, uri: str | None = None, *, create: bool = True
+        cls,
+        experiment: str | None = None,
+        uri: str | None = None,
+        *,
+        create: bool = True,
+        patient: bool = False,
     ) -> Self:
         """Open the store, and create its database and the experiment if needed.
 
         experiment: its name, by default the one that `mlflow run` or the environment names, else
-        "worldrep"; uri: tracking URI, which becomes MLflow's own, by default MLflow's. Raises
+        "worldrep"; uri: tracking URI, which becomes MLflow's own, by default MLflow's; patient:
+        an absent store is waited for from the first contact on, not only after it. Raises
         StateError if the store cannot be read, InputError if `create` is false and the experiment
         does not exist.
         """
         if uri is not None:
             mlflow.set_tracking_uri(uri)
         uri = mlflow.get_tracking_uri()
-        return cls(uri, *open_client(uri, experiment, create))
+        return cls(uri, *open_client(uri, experiment, create, patient))
 
     @property
     def address(self) -> str:
@@ -191,6 +197,7 @@ class Store:
                 run = OpenRun(self.client, *self._claim(spec, launched))
                 ended.enter_context(_ended_on_error(run))
             if run.resumed:  # a new run was created with both
+                run.flush()  # what the process before could not send
                 self.adopt(run.id, spec.parent)
                 run.tags(spec.all_tags)
             if spec.settings:
@@ -241,8 +248,11 @@ class Store:
             earlier = self.find(fingerprint=spec.fingerprint)
             if earlier:
                 return self._reopen(spec, earlier)
-            made = self._create(spec, launched)
-            if [run.id for run in self.find(fingerprint=spec.fingerprint)] == [made]:
+            made, mark = self._create(spec, launched)
+            found = self.find(fingerprint=spec.fingerprint)
+            for double in (run for run in found if run.tags.get(OWNER) == mark and run.id != made):
+                self.client.delete_run(double.id)  # made by a request whose answer was lost
+            if all(run.tags.get(OWNER) == mark for run in found):
                 return made, 0
             self._withdraw(made)
             time.sleep(random.uniform(0, LONGEST_WAIT * (attempt + 1) / ATTEMPTS))
@@ -250,11 +260,13 @@ class Store:
 
     def _reopen(self, spec: RunSpec, earlier: Sequence[StoredRun]) -> tuple[str, int]:
         for run in earlier:
-            if run.alive and run.claim:
-                owner = run.claim.owner
+            if run.alive and run.claim and (owner := run.claim.owner):
+                rest = "wait for it or stop it"
+                if not owner.is_visible:
+                    rest += f"; after {in_words(silence())} without a heartbeat it counts as dead"
                 raise TakenError(
                     f"{spec.name} is being done by process {owner.pid} on {owner.host} "
-                    f"(run {run.id}); wait for it or stop it",
+                    f"(run {run.id}); {rest}",
                     run.id,
                 )
             if run.status == "FINISHED" and not spec.repeatable:
@@ -267,20 +279,22 @@ class Store:
             self.client.set_tag(newest.id, CLOSED, str(number))
             raise _finished(spec, newest)
         if newest.tag("error"):
-            self.client.delete_tag(newest.id, f"{TAG}error")
+            self.client.delete_tag(newest.id, ERROR)
         self.client.update_run(newest.id, status="RUNNING")
         return newest.id, number
 
-    def _create(self, spec: RunSpec, launched: bool) -> str:
-        tags = spec.all_tags | {OWNER: claim_text()}
+    def _create(self, spec: RunSpec, launched: bool) -> tuple[str, str]:
+        """Return the id of a new run and the text of this process's claim on it."""
+        mark = claim_text()
+        tags = spec.all_tags | {OWNER: mark}
         if spec.parent:
             tags[MLFLOW_PARENT_RUN_ID] = spec.parent
         if launched:
             if run_id := self.launch.become(spec, tags, self.experiment_id):
-                return run_id
+                return run_id, mark
             tags = self.launch.origin() | tags
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=spec.name)
-        return run.info.run_id
+        return run.info.run_id, mark
 
     def _withdraw(self, run_id: str) -> None:
         """Undo `_create`, so that no process finds the run."""
@@ -313,6 +327,9 @@ def _ended_on_error(run: OpenRun) -> Iterator[None]:
     try:
         with interrupt_preserved():
             yield
+    except AwayError:
+        run.leave()
+        raise
     except BaseException as fault:
         killed = isinstance(fault, KeyboardInterrupt | SystemExit)
         named = not killed and not isinstance(fault, TakenError)
@@ -322,11 +339,9 @@ def _ended_on_error(run: OpenRun) -> Iterator[None]:
 
 def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:
     """End a run that did not finish, if the store still answers and this process still owns it."""
-    if fault is not None and not run.lost:
-        with suppress(MlflowException):
-            run.tags({f"{TAG}error": f"{type(fault).__name__}: {fault}"[:500]})
-    with suppress(MlflowException, TakenError):
-        run.close(status)
+    error = f"{type(fault).__name__}: {fault}"[:500] if fault else ""
+    with suppress(MlflowException, TakenError, AwayError):
+        run.close(status, error)
 
 
 @contextmanager

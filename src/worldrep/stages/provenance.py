@@ -66,3 +66,4 @@ def keep_cities(run: OpenRun, settings: Settings) -> None:
     if settings.cities != NO_CITIES:
         with run.new_artifact(CITIES) as path:
             shutil.copy(settings.cities, path)
+        run.flush()  # workers read it now

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from worldrep.errors import StateError
+from worldrep.errors import StateError, first_line
 from worldrep.names import NO_FT, PLAIN, STRATEGIES
 from worldrep.tracking import Store, StoredRun, StoreFault
 
@@ -51,8 +51,7 @@ class Source:
         try:
             return question(*values, **tags)
         except StoreFault as fault:
-            words = self.store.words_of(fault)
-            raise StateError(f"cannot read the {self.place}: {words}") from None
+            raise StateError(f"cannot read the {self.place}: {first_line(fault)}") from None
 
     def tuned_by(self, strategy: str) -> Self:
         """Return the same source, with the same cache, for the models of another strategy."""

@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from worldrep.text import clean_streams, line, masked
+
+LONGEST, LONGEST_OWN = 300, 2000  # characters of the message of an error, and of one of ours
+
 
 class InputError(ValueError):
     """The user gave a wrong value; the message says what is allowed. Exit code 2."""
@@ -35,8 +39,9 @@ def _ranges(names: list[str]) -> list[str]:
 
 
 def first_line(fault: BaseException) -> str:
-    """Return the first line of an error's message, or its type's name; at most 300 characters."""
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
+    """Return the first line of an error's message, or its type's name, without passwords."""
+    longest = LONGEST_OWN if isinstance(fault, InputError | StateError) else LONGEST
+    return masked(line((str(fault).strip().splitlines() or [type(fault).__name__])[0], longest))
 
 
 def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
@@ -50,14 +55,14 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         interrupt_on_sigterm()
         try:
-            with interrupt_preserved():
+            with clean_streams(), interrupt_preserved():
                 function(*args, **kwargs)
         except (InputError, StateError) as fault:
-            _exit(f"Error: {fault}", 2 if isinstance(fault, InputError) else 1)
+            _exit(f"Error: {first_line(fault)}", 2 if isinstance(fault, InputError) else 1)
         except KeyboardInterrupt:
             _exit("Interrupted: the same command goes on from the last checkpoint.", 130)
         except OSError as fault:
-            _exit(f"Error: a file could not be read or written: {fault}", 1)
+            _exit(f"Error: a file could not be read or written: {first_line(fault)}", 1)
         except Exception as fault:
             if type(fault).__module__.split(".")[0] in ("mlflow", "requests", "sqlalchemy"):
                 _exit(f"Error: the MLflow store failed: {first_line(fault)}", 1)
@@ -67,7 +72,8 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _exit(sentence: str, code: int) -> None:
-    print(sentence, file=sys.stderr)
+    with clean_streams():
+        print(sentence, file=sys.stderr)
     sys.exit(code)
 
 

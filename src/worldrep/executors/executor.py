@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 from worldrep.errors import InputError, interrupt_on_sigterm, unknown
 from worldrep.executors import jobs
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
+from worldrep.text import clean_streams
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
@@ -290,12 +291,13 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
             connection.send(message)
 
     try:
-        store = context.connect()
-        while True:
-            job = connection.recv()
-            if cpus := job.cpus or context.cpus:
-                torch.set_num_threads(cpus)
-            connection.send(run_job(store, job, context, report))
+        with clean_streams():
+            store = context.connect()
+            while True:
+                job = connection.recv()
+                if cpus := job.cpus or context.cpus:
+                    torch.set_num_threads(cpus)
+                connection.send(run_job(store, job, context, report))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 

@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 
 from worldrep.errors import InputError, StateError, first_line, interrupt_preserved
 from worldrep.settings import NO_CITIES, Settings
+from worldrep.text import masked
 from worldrep.tracking import Store, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
 from worldrep.training.progress import Progress
@@ -119,13 +120,13 @@ def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Out
             elsewhere = "" if ours else "it was done meanwhile by another process"
             return outcome("done", run_id, elsewhere)
     except TakenError as fault:
-        return outcome("taken", fault.run_id, str(fault))
+        return outcome("taken", fault.run_id, first_line(fault))
     except (InputError, StateError) as fault:
-        return outcome("failed", message=str(fault))
+        return outcome("failed", message=first_line(fault))
     except StoreFault as fault:
         return outcome("failed", message=f"the MLflow store failed: {first_line(fault)}")
     except Exception as fault:
-        report(traceback.format_exc())
+        report(masked(traceback.format_exc()))
         return outcome("failed", message=f"{type(fault).__name__}: {first_line(fault)}")
 
 

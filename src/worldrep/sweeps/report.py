@@ -18,7 +18,8 @@ from optuna.visualization import matplotlib as plots
 from worldrep.stages.provenance import identity_tags
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.sweeps.trial import RUN_ID
-from worldrep.tracking import OpenRun, RunSpec, without_user
+from worldrep.text import without_user
+from worldrep.tracking import OpenRun, RunSpec
 
 LONGEST_TAG = 4000
 MOST_NAMED = 20  # best trials in the description

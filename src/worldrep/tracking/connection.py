@@ -22,6 +22,7 @@ from sqlalchemy.engine import Engine
 from worldrep.data.sets import cache_folder
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
+from worldrep.text import remember, without_passwords, without_user
 from worldrep.tracking.runs import RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
@@ -31,6 +32,7 @@ ORIGIN_TAGS = ("mlflow.source.", "mlflow.project.", "mlflow.gitRepoURL", "mlflow
 
 def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowClient, str]:
     """Return a client of the store at `uri` and the id of an experiment (see `Store.connect`)."""
+    remember(uri)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
@@ -44,23 +46,9 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
     except (InputError, StateError):
         raise
     except Exception as fault:
-        reason = fault_text(fault, uri)
-        raise StateError(f"cannot use the MLflow store at {without_user(uri)}: {reason}") from None
+        where = without_user(uri)
+        raise StateError(f"cannot use the MLflow store at {where}: {first_line(fault)}") from None
     return client, experiment_id
-
-
-def without_user(uri: str) -> str:
-    """Return a tracking URI without user name, password and query (which may hold a password)."""
-    scheme, _, rest = uri.partition("?")[0].partition("://")
-    if not rest or rest.startswith("/"):  # no host, and so no user
-        return uri.partition("?")[0]
-    host, slash, path = rest.partition("/") if scheme.startswith("http") else (rest, "", "")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-
-
-def fault_text(fault: BaseException, uri: str) -> str:
-    """Return the first line of a store's error, without the user name and password of its URI."""
-    return first_line(fault).replace(uri.rstrip("/"), without_user(uri).rstrip("/"))
 
 
 def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
@@ -102,12 +90,27 @@ def _set_busy_timeout(connection: object, record: object) -> None:
 
 
 class Launch:
-    """The run that `mlflow run` creates before a command: the result's run, or a pointer to it."""
+    """The run that `mlflow run` creates before a command: the result's run, or a pointer to it.
+
+    Raises InputError when a param of that run holds a password.
+    """
 
     def __init__(self, client: MlflowClient) -> None:
         self._client, self._used = client, ""
         run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # else child processes would write to it
         self._run_id = run_id if os.environ.get("RANK", "0") == "0" else None
+        if self._run_id is not None:
+            self._check_params(self._run_id)
+
+    def _check_params(self, run_id: str) -> None:
+        """Refuse a password in an option, which `mlflow run` has recorded already."""
+        for name, value in self._client.get_run(run_id).data.params.items():
+            if without_passwords(value) != value:
+                raise InputError(
+                    f"{name}= holds a password, which `mlflow run` has recorded as a param of run "
+                    f"{run_id}: change the password, delete the run, and give such an address by "
+                    "an environment variable (MLFLOW_TRACKING_URI, WORLDREP_STORAGE)"
+                )
 
     def become(self, spec: RunSpec, tags: Mapping[str, str], experiment_id: str) -> str | None:
         """Use the run for a piece of work; None if there is no such run in this experiment."""
@@ -136,7 +139,8 @@ class Launch:
         if self._run_id is None:
             return {}
         tags = self._client.get_run(self._run_id).data.tags
-        return {key: value for key, value in tags.items() if key.startswith(ORIGIN_TAGS)}
+        own = {key: value for key, value in tags.items() if key.startswith(ORIGIN_TAGS)}
+        return {key: without_passwords(value) for key, value in own.items()}
 
     def point_to(self, result: StoredRun) -> None:
         """Point to a result in another run. `mlflow run` ends this run, so it cannot be deleted."""

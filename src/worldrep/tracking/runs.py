@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from worldrep.errors import interrupt_preserved
+from worldrep.text import line, without_passwords
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
 from worldrep.training.checkpoint import MANIFEST
 
@@ -28,11 +29,15 @@ TAG = "worldrep."  # prefix of the tags
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 CHECKPOINTS = "checkpoints"  # artifact folder
+LONGEST_NAME = 250  # characters of a run's name
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it was when it was read. Tags have their prefix; times are in seconds since 1970."""
+    """A run as it was when it was read. Tags have their prefix; times are in seconds since 1970.
+
+    Texts are plain lines: others may have written them.
+    """
 
     id: str
     name: str
@@ -49,8 +54,11 @@ class StoredRun:
         info, data = run.info, run.data
         claim = Claim.newest(data.tags, data.params)
         started, ended = ((stamp or 0) / 1000 for stamp in (info.start_time, info.end_time))
-        known = info.run_id, info.run_name, info.status, data.tags, data.metrics
-        return cls(*known, claim, started, ended, data.params)
+        tags, params = ({k: line(v) for k, v in own.items()} for own in (data.tags, data.params))
+        name = line(info.run_name or "", LONGEST_NAME)
+        return cls(
+            info.run_id, name, info.status, tags, data.metrics, claim, started, ended, params
+        )
 
     def tag(self, name: str) -> str:
         """Return a tag by its name without prefix, empty if the run lacks it."""
@@ -99,7 +107,7 @@ class RunSpec:
     def all_tags(self) -> dict[str, str]:
         """Tags as MLflow stores them, without the parent: a run keeps its first parent."""
         named = {"stage": self.stage, "fingerprint": self.fingerprint, **self.tags}
-        prefixed = {TAG + key: str(value) for key, value in named.items()}
+        prefixed = {TAG + key: without_passwords(str(value)) for key, value in named.items()}
         return prefixed | {MLFLOW_RUN_NAME: self.name}
 
 
@@ -154,7 +162,8 @@ class OpenRun:
             raise TakenError(text, self.id)
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+        kept = [RunTag(key, without_passwords(str(value))) for key, value in tags.items()]
+        self._client.log_batch(self.id, tags=kept)
 
     def settings(self, settings: Mapping[str, Any]) -> None:
         """Log settings as settings.json, and as params `cfg.*` unless an earlier process did."""

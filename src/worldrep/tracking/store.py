@@ -22,8 +22,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.errors import InputError, StateError, interrupt_preserved, interrupts_delayed
-from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
+from worldrep.errors import (
+    InputError,
+    StateError,
+    first_line,
+    interrupt_preserved,
+    interrupts_delayed,
+)
+from worldrep.text import without_user
+from worldrep.tracking.connection import Launch, open_client
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
 from worldrep.training.checkpoint import step_of
@@ -62,16 +69,12 @@ class Store:
     def address(self) -> str:
         return without_user(self.uri)
 
-    def words_of(self, fault: BaseException) -> str:
-        """Return the first line of a StoreFault, without user name and password."""
-        return fault_text(fault, self.uri)
-
     def check_writable(self) -> None:
         """Raise StateError when nothing can be recorded."""
         try:
             self.client.set_experiment_tag(self.experiment_id, "worldrep.version", __version__)
         except MlflowException as fault:
-            text = f"the MLflow store at {self.address} cannot be written: {self.words_of(fault)}"
+            text = f"the MLflow store at {self.address} cannot be written: {first_line(fault)}"
             raise StateError(text) from None
 
     def find(self, **tags: str) -> list[StoredRun]:
@@ -157,7 +160,7 @@ class Store:
                 run.close("FINISHED")
         except MlflowException as fault:
             raise StateError(
-                f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "
+                f"the MLflow store at {self.address} failed: {first_line(fault)}; "
                 "when it answers again, the same command goes on from the last checkpoint"
             ) from None
 
@@ -287,7 +290,7 @@ def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> N
     """End a run that did not finish, if the store still answers and this process still owns it."""
     if fault is not None and not run.lost:
         with suppress(MlflowException):
-            run.tags({f"{TAG}error": f"{type(fault).__name__}: {fault}"[:500]})
+            run.tags({f"{TAG}error": f"{type(fault).__name__}: {first_line(fault)}"})
     with suppress(MlflowException, TakenError):
         run.close(status)
 

@@ -1,6 +1,7 @@
 """Jobs and what a worker does with one. Stages load after threads are limited."""
 
 import io
+import os
 import time
 import traceback
 from collections.abc import Callable
@@ -25,14 +26,19 @@ PERFORM_STEP = "worldrep.executors.jobs:perform_step"
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What all workers of an executor share. See `ExecutorOptions`; `uri` is absolute."""
+    """What all workers of an executor share. See `ExecutorOptions`; `uri` is absolute.
+
+    variables: of the environment, for workers that do not inherit it. They may hold passwords.
+    """
 
     uri: str
     experiment: str
     cpus: int = 0
     perform: str = PERFORM_STEP
+    variables: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def connect(self) -> Store:
+        os.environ.update(self.variables)
         return Store.connect(self.experiment, uri=self.uri)
 
     @property

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,21 +15,22 @@ from typing import Any
 import worldrep
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
+from worldrep.text import clean_streams
 from worldrep.tracking.liveness import Owner
 
 CONNECT_SECONDS = 5.0  # time for the address of a cluster to answer
 PLACE_SECONDS = 60.0  # time without any running task before that is reported
 MAX_FAILED_STARTS = 10  # tasks in a row that may end before their job begins
-PASSED_ON = ("MLFLOW_", "AWS_", "WORLDREP_")  # prefixes of environment variables
+PASSED_ON = ("MLFLOW_", "AWS_", "WORLDREP_", "PG")  # prefixes of environment variables
 NOT_PASSED_ON = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"}
 
 
 def run_task(context: WorkerContext, job: Job) -> Iterator[Owner | Message | Outcome]:
     """Run a job on a node; yield this process, the job's messages, and its outcome."""
-    store = _connected(context)
-    yield Owner.here()
     messages: SimpleQueue[Message | None] = SimpleQueue()
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with clean_streams(), ThreadPoolExecutor(max_workers=1) as thread:
+        store = _connected(context)
+        yield Owner.here()
         outcome = thread.submit(run_job, store, job, context, messages.put)
         outcome.add_done_callback(lambda _: messages.put(None))
         while (message := messages.get()) is not None:
@@ -56,7 +57,11 @@ class RayTasks:
         self, context: WorkerContext, workers: int, gpus: float | None, address: str, report: Report
     ) -> None:
         self._ray = _start_ray(address, context)
-        self._context, self._workers, self._report = context, workers, report
+        # Ray writes the variables of its own `env_vars` to logs that every user can read.
+        names = {name for name in os.environ if name.startswith(PASSED_ON)} - NOT_PASSED_ON
+        variables = tuple((name, os.environ[name]) for name in sorted(names))
+        self._context = replace(context, variables=variables)
+        self._workers, self._report = workers, report
         if gpus is None:
             gpus = min(1.0, self._ray.cluster_resources().get("GPU", 0) / workers)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -166,17 +171,14 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
             "executor=ray needs the extra `cluster`: pip install -c constraints.txt -e '.[cluster]'"
         ) from None
     host, _, port = address.rpartition(":")
-    # What workers need to reach the store. Ray copies this package to every node.
-    names = {name for name in os.environ if name.startswith(PASSED_ON)} - NOT_PASSED_ON
-    variables = {name: os.environ[name] for name in names} | context.thread_variables
-    modules = [str(Path(worldrep.__file__).parent)]
+    modules = [str(Path(worldrep.__file__).parent)]  # Ray copies this package to every node
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     options |= {"include_dashboard": False} if address == "local" else {}
     stop_handler = signal.getsignal(signal.SIGTERM)
     try:
         if port.isdecimal() and "/" not in host:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        environment = {"env_vars": variables, "py_modules": modules}
+        environment = {"env_vars": context.thread_variables, "py_modules": modules}
         ray.init(address=address, runtime_env=environment, **options)
     except (OSError, ValueError, RuntimeError) as fault:
         raise StateError(

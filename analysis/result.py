@@ -84,7 +84,7 @@ def publish(
         if result.options.log:
             try:
                 run_id = _record(result, store, folder, parent, launched)
-            except StoreFault as fault:
+            except (StateError, StoreFault) as fault:
                 raise StateError(
                     f"the files are in {out}, but the store at {store.address} did not "
                     f"record them: {first_line(fault)}"
@@ -105,7 +105,7 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
     for name, table in (result.tables | of_units).items():
         table.to_csv(folder / f"{name}.csv", index=table.index.name is not None)
     for name, text in result.pages.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     result.missing.to_csv(folder / MISSING, index=False)
     result.runs_used.to_csv(folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
     facts = {
@@ -119,7 +119,9 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
         "statistics": _plain(result.all_statistics),
         "files": sorted({path.name for path in folder.iterdir()} | {STATISTICS}),
     }
-    (folder / STATISTICS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    (folder / STATISTICS).write_text(
+        json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -158,7 +160,7 @@ def _copy_files(folder: Path, out: Path, name: str) -> None:
 def _earlier(out: Path, name: str) -> set[str]:
     """Return the files that the same analysis wrote before, as its statistics.json lists them."""
     try:
-        facts = json.loads((out / STATISTICS).read_text())
+        facts = json.loads((out / STATISTICS).read_text(encoding="utf-8"))
         listed = facts["files"] if facts["analysis"] == name else []
         return {file for file in listed if Path(file).name == file}
     except (OSError, ValueError, KeyError, TypeError):

@@ -23,8 +23,10 @@ from worldrep.data.world import World
 from worldrep.errors import InputError, StateError
 from worldrep.evaluation.representations import DEFAULT_LAYER, POSITIONS, load_representations
 from worldrep.names import ModelName, parse_model
+from worldrep.text import line
 from worldrep.tracking import CITIES, StoredRun
 
+NAMES, LONGEST_NAME = ("name", "region"), 60  # texts about cities, cut for figures
 DEFAULT = "default"
 OTHER_CITIES = "extracted from other cities"
 UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
@@ -156,7 +158,8 @@ def _read_world(source: Source, runs: pd.DataFrame, variant: str) -> World:
     world = World(variant, cities)
     if world.digest != digest:
         raise StateError(f"run {run_id} does not hold the cities that it was trained on")
-    return world
+    shown = {key: cities[key].map(lambda text: line(text, LONGEST_NAME)) for key in NAMES}
+    return World(variant, cities.assign(**shown))
 
 
 def _listed(wanted: pd.DataFrame) -> str:

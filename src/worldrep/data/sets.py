@@ -2,9 +2,12 @@
 
 import itertools
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +85,39 @@ def stack_rows(maker: RowMaker, rowsets: Iterable[RowSet]) -> Tokens:
 
 def cache_folder() -> Path:
     """Return $WORLDREP_CACHE if set, else `worldrep/` in the user's cache folder."""
-    parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.path.expanduser("~")
+    own = Path(home if home != "~" else os.devnull) / ".cache"  # no home: nowhere
+    parent = os.environ.get("XDG_CACHE_HOME") or own
     return Path(os.environ.get("WORLDREP_CACHE") or Path(parent) / "worldrep")
+
+
+_spare: dict[Path, Path] = {}  # cache folder that cannot be written -> temporary folder
+
+
+def cache_folders() -> list[Path]:
+    """Return the folders in which a cached file may be."""
+    folder = cache_folder()
+    return [folder, *([_spare[folder]] if folder in _spare else [])]
+
+
+def writable_cache() -> Path:
+    """Return the folder to which cached files are written: a temporary one if the cache is not."""
+    folder = cache_folder()
+    if folder not in _spare:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            return folder
+        except OSError as fault:
+            _spare[folder] = Path(tempfile.mkdtemp(prefix="worldrep-"))
+            # Not atexit, which the processes of multiprocessing skip.
+            Finalize(None, shutil.rmtree, (_spare[folder], True), exitpriority=1)
+            print(
+                f"the cache {folder} cannot be written ({fault.strerror}): this process makes what "
+                "it lacks for itself; WORLDREP_CACHE names another folder",
+                file=sys.stderr,
+            )
+    return _spare[folder]
 
 
 def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
@@ -91,12 +125,12 @@ def cached(name: str, make: Callable[[], Tokens]) -> Tokens:
 
     Files are written under a temporary name and renamed, so that processes can share the cache.
     """
-    path = cache_folder() / f"{name}.npy"
-    try:
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        pass  # absent or damaged
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in cache_folders():
+        try:
+            return np.load(folder / f"{name}.npy", mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            pass  # absent or damaged
+    path = writable_cache() / f"{name}.npy"
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
         try:
             np.save(file, make())

@@ -142,7 +142,7 @@ def _read_cities(settings: Settings) -> pd.DataFrame:
             reader = csv.DictReader(file)
             reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
             rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+    except (OSError, UnicodeError, csv.Error) as fault:
         raise InputError(f"cannot read cities={path}: {fault}") from None
     if len(set(columns)) < len(columns) or not {"name", "x", "y"} <= set(columns) <= set(COLUMNS):
         raise InputError(

@@ -128,14 +128,14 @@ def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, An
     """Write tables to a safetensors file, under the names `layer_N`, and a manifest beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({f"layer_{layer}": table for layer, table in tables.items()}, folder / TENSORS)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def load_representations(folder: Path) -> tuple[Tables, dict[str, Any]]:
     """Return the tables by layer and the manifest that `save_representations` wrote."""
     tables = load_file(folder / TENSORS)
     named = {int(name.removeprefix("layer_")): table for name, table in tables.items()}
-    return named, json.loads((folder / MANIFEST).read_text())
+    return named, json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldrep.data.sets import cache_folder
+from worldrep.data.sets import cache_folder, writable_cache
 from worldrep.digests import digest
 
 DEFAULT, ONEDNN = "default", "onednn"
@@ -79,19 +79,19 @@ def linear_library() -> str:
         return DEFAULT
     machine = [torch.backends.cpu.get_cpu_capability(), torch.__config__.show(), _processor()]
     key = digest([*machine, torch.get_num_threads(), LEAST_GAIN, SHAPES])
-    path = cache_folder() / f"linear-{key}.json"
+    name = f"linear-{key}.json"
     try:
-        choice = json.loads(path.read_text())["library"]
+        choice = json.loads((cache_folder() / name).read_text(encoding="utf-8"))["library"]
     except (OSError, ValueError, KeyError, TypeError):
         choice = _measured()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"library": choice}))
+        text = json.dumps({"library": choice})
+        (writable_cache() / name).write_text(text, encoding="utf-8")
     return ONEDNN if choice == ONEDNN else DEFAULT
 
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next((line for line in lines if line.startswith("model name")), "")
     except OSError:
         return ""

@@ -5,12 +5,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import cache_folder, maker_of, training_sets
+from worldrep.data.sets import cache_folders, maker_of, training_sets, writable_cache
 from worldrep.errors import InputError, StateError
 from worldrep.model.qwen2 import load_model
 from worldrep.scales import changed_settings
@@ -98,17 +99,19 @@ def _steps(store: Store, run: StoredRun, checkpoints: str, last: int) -> list[in
 def stored_settings(store: Store, run: StoredRun) -> Settings:
     """Return the complete settings that a training stored."""
     with store.download(run.id, "settings.json") as path:
-        return from_dict(json.loads(path.read_text()))
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def cached_cities(store: Store, run_id: str) -> str:
     """Return the path of a run's CSV in the cache, downloaded the first time."""
-    path = cache_folder() / "cities" / f"{run_id}.csv"
-    if not path.exists():
+    place = Path("cities", f"{run_id}.csv")
+    found = [folder / place for folder in cache_folders() if (folder / place).exists()]
+    path = found[0] if found else writable_cache() / place
+    if not found:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with store.download(run_id, CITIES) as found:
+        with store.download(run_id, CITIES) as csv:
             part = path.with_suffix(f".{os.getpid()}.part")
-            shutil.copy(found, part)
+            shutil.copy(csv, part)
             part.replace(path)
     return str(path)
 

@@ -131,8 +131,8 @@ def load_definition(name: str) -> Definition:
 def read_yaml(path: Path, kind: str) -> Any:
     """Return the content of a YAML file. kind: what it is, for messages. Raises InputError."""
     try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as fault:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as fault:
         raise InputError(f"cannot read {kind} {path}: {fault}") from None
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)

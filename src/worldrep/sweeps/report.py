@@ -88,7 +88,7 @@ def log_results(run: OpenRun, sweep: Sweep, study: optuna.Study) -> None:
     run.tags(short | {"mlflow.note.content": _note(sweep, study, best)})
     with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
         folder = Path(temporary)
-        (folder / "best.json").write_text(json.dumps(facts, indent=1))
+        (folder / "best.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
         matplotlib.use("Agg")
         with warnings.catch_warnings(action="ignore"):

@@ -127,7 +127,7 @@ def read_space(path: str, settings: Settings) -> Space:
     if path == DEFAULT:  # not every mixture uses every setting of the built-in space
         content = {name: content[name] for name in content if name in searchable(settings)}
     try:
-        keys = [key.value for key, _ in yaml.compose(file.read_text()).value]
+        keys = [key.value for key, _ in yaml.compose(file.read_text(encoding="utf-8")).value]
         for key in keys:  # YAML silently uses the last of equal keys
             if keys.count(key) > 1:
                 raise InputError(f"{key} is there twice")

@@ -4,7 +4,10 @@ import logging
 import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 # MLflow reads these: report an absent server in seconds, not minutes, and print nothing.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -19,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from worldrep.data.sets import cache_folder
+from worldrep.data.sets import writable_cache
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line, unknown
 from worldrep.text import remember, without_passwords, without_user
@@ -37,9 +40,7 @@ def open_client(uri: str, experiment: str | None, create: bool) -> tuple[MlflowC
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
     try:
-        locks = cache_folder() / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{digest(uri)}.lock"):  # one process creates the database
+        with _creation_lock(uri):  # one process creates the database
             client = MlflowClient(uri)
             experiment_id = _experiment_id(client, experiment, create)
             _use_write_ahead_log(uri)
@@ -75,11 +76,56 @@ def _experiment_id(client: MlflowClient, name: str | None, create: bool) -> str:
     return found.experiment_id
 
 
+def _sqlite_file(uri: str) -> Path | None:
+    """Return the real path of a SQLite store; None for another store."""
+    path = uri.removeprefix("sqlite:///")
+    if path in (uri, "") or path.startswith(("file:", ":")):
+        return None
+    return Path(path.partition("?")[0]).resolve()
+
+
+def is_read_only(uri: str) -> bool:
+    """Whether a store is a SQLite file that can be read and not written."""
+    file = _sqlite_file(uri)
+    return file is not None and _is_read_only(file)
+
+
+def _is_read_only(file: Path) -> bool:
+    """Whether a SQLite file is there and cannot be written, or no other files beside it."""
+    return file.exists() and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+
+
+@event.listens_for(Engine, "do_connect")
+def _connect_read_only(dialect: Any, record: object, names: list, options: dict) -> Any:
+    """Open a SQLite file that cannot be written for reading alone; None for any other database."""
+    if dialect.name != "sqlite" or not names or not _is_read_only(Path(names[0])):
+        return None
+    with open(names[0], "rb") as file:
+        logs_ahead = file.read(19)[18:] == b"\x02"
+    # SQLite would make the log that is not there. Without it nobody writes, and no lock is needed.
+    needs_log = logs_ahead and not Path(f"{names[0]}-wal").exists()
+    how = "immutable=1" if needs_log else "mode=ro"
+    return sqlite3.connect(f"file:{quote(str(names[0]))}?{how}", uri=True, **options)
+
+
+def _creation_lock(uri: str) -> AbstractContextManager:
+    """Return the lock under which a database gets its tables. A server needs none.
+
+    That of a SQLite file lies beside it, whoever uses it and however it is spelled.
+    """
+    file = _sqlite_file(uri)
+    if uri.startswith("http") or is_read_only(uri):
+        return nullcontext()
+    place = file or writable_cache() / "locks" / digest(uri)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{place}.lock")
+
+
 def _use_write_ahead_log(uri: str) -> None:
     """Let processes read a SQLite store while another one writes. Other stores are unchanged."""
-    path = uri.removeprefix("sqlite:///")
-    if path != uri and Path(path).is_file():
-        with sqlite3.connect(path, timeout=BUSY_SECONDS) as connection:
+    file = _sqlite_file(uri)
+    if file and file.is_file() and not is_read_only(uri):
+        with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
             connection.execute("pragma journal_mode=wal")
 
 

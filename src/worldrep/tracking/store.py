@@ -30,7 +30,7 @@ from worldrep.errors import (
     interrupts_delayed,
 )
 from worldrep.text import without_user
-from worldrep.tracking.connection import Launch, open_client
+from worldrep.tracking.connection import Launch, is_read_only, open_client
 from worldrep.tracking.liveness import CLAIM, CLOSED, OWNER, Owner, TakenError, claim_text
 from worldrep.tracking.runs import CHECKPOINTS, TAG, OpenRun, RunSpec, StoredRun
 from worldrep.training.checkpoint import step_of
@@ -69,8 +69,14 @@ class Store:
     def address(self) -> str:
         return without_user(self.uri)
 
+    def _refuse_read_only(self) -> None:
+        if is_read_only(self.uri):
+            text = f"the MLflow store at {self.address} is read-only: nothing can be recorded in it"
+            raise StateError(text)
+
     def check_writable(self) -> None:
         """Raise StateError when nothing can be recorded."""
+        self._refuse_read_only()
         try:
             self.client.set_experiment_tag(self.experiment_id, "worldrep.version", __version__)
         except MlflowException as fault:
@@ -166,6 +172,7 @@ class Store:
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run; TakenError if another is, or has finished it."""
+        self._refuse_read_only()
         with ExitStack() as ended:
             with interrupts_delayed():
                 run = OpenRun(self.client, *self._claim(spec, launched))

@@ -81,13 +81,13 @@ def write_manifest(folder: Path) -> None:
     """Write a manifest of all files that a folder holds now."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     content = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def verify(folder: Path) -> None:
     """Raise StateError if a folder has no manifest or a file that differs from it."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise StateError(f"{folder} is not a complete checkpoint: no readable {MANIFEST}") from None
     for name, facts in manifest.items():

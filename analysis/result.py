@@ -21,6 +21,7 @@ from analysis.figures.page import save_figure
 from analysis.options import Options
 from worldrep.digests import digest
 from worldrep.errors import InputError, StateError, first_line
+from worldrep.text import write_csv
 from worldrep.tracking import RunSpec, Store, StoreFault
 
 STATISTICS, RUNS_USED, MISSING = "statistics.json", "runs_used.csv", "missing.csv"
@@ -103,11 +104,11 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
         gc.collect(0)  # figures are large reference cycles
     of_units = {name: table for unit in result.units for name, table in unit.tables.items()}
     for name, table in (result.tables | of_units).items():
-        table.to_csv(folder / f"{name}.csv", index=table.index.name is not None)
+        write_csv(table, folder / f"{name}.csv", index=table.index.name is not None)
     for name, text in result.pages.items():
         (folder / name).write_text(text, encoding="utf-8")
-    result.missing.to_csv(folder / MISSING, index=False)
-    result.runs_used.to_csv(folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
+    write_csv(result.missing, folder / MISSING, index=False)
+    write_csv(result.runs_used, folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
     facts = {
         "analysis": result.name,
         **result.options.all_names,

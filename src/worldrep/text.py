@@ -4,13 +4,19 @@ Texts of a store or of a server were written by others. `line` is for what comes
 for what is printed; tables and figures call `plain`.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 LONGEST = 8000  # characters of one text of a store, as MLflow's server allows
 SHORTEST = 4  # characters of a password that is looked for by itself
@@ -34,6 +40,7 @@ _ACTING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_FORMULA = re.compile(r"\s*[=+@\-\uff1d\uff0b\uff0d\uff20]")  # or in full width
 _addresses: set[str] = set()  # with a password
 
 
@@ -92,6 +99,30 @@ def line(text: str, longest: int = LONGEST) -> str:
     if len(text) > longest:
         text = text[: longest - 1] + "…"
     return text if text.isprintable() else plain(re.sub(r"\s+", " ", text))
+
+
+def write_csv(table: DataFrame, path: Path, **options: Any) -> None:
+    """Write a table whose texts act neither on a terminal nor on a spreadsheet.
+
+    A text that a spreadsheet would compute gets an apostrophe before it. options: of `to_csv`.
+    """
+    table = table.copy(deep=False)
+    for name in table.select_dtypes(include=["object", "string", "category"]):
+        table[name] = table[name].map(_cell)
+    table.rename(index=_cell, columns=_cell).to_csv(path, **options)
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return f"'{plain(value)}" if _FORMULA.match(value) and not _is_numbers(value) else plain(value)
+
+
+def _is_numbers(text: str) -> bool:
+    try:
+        return bool([float(part) for part in re.split(r"[\s,;]+", text.strip())])
+    except ValueError:
+        return False
 
 
 class CleanStream:

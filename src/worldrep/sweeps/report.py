@@ -18,7 +18,7 @@ from optuna.visualization import matplotlib as plots
 from worldrep.stages.provenance import identity_tags
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.sweeps.trial import RUN_ID
-from worldrep.text import without_user
+from worldrep.text import without_user, write_csv
 from worldrep.tracking import OpenRun, RunSpec
 
 LONGEST_TAG = 4000
@@ -89,7 +89,7 @@ def log_results(run: OpenRun, sweep: Sweep, study: optuna.Study) -> None:
     with tempfile.TemporaryDirectory(prefix="worldrep-") as temporary:
         folder = Path(temporary)
         (folder / "best.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
+        write_csv(study.trials_dataframe(), folder / "trials.csv", index=False)
         matplotlib.use("Agg")
         with warnings.catch_warnings(action="ignore"):
             for name, axes in _plots(study, sweep):

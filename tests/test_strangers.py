@@ -51,6 +51,7 @@ ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u20
 def strange(synthetic, tmp_path, monkeypatch):
     """A base and a model in a world whose cities and regions have strange names."""
     monkeypatch.setattr("analysis.figures.page.DPI", 20)
+    monkeypatch.setattr("worldrep.data.world._CONTROL", re.compile("(?!)"))  # others have no check
     rows = [(f"{NAMES[i % 6]}{i}", 100 * i - 1700, 50 * i - 800, NAMES[i % 6]) for i in range(30)]
     table = pd.DataFrame(rows, columns=["name", "x", "y", "region"])
     table.to_csv("odd.csv", index=False, lineterminator="\n")
@@ -235,9 +236,10 @@ def test_a_file_whose_name_the_locale_cannot_spell_is_one_sentence(tmp_path):
 )
 def test_every_text_file_is_opened_with_its_encoding(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) != "os.open":
+            of_a_path = getattr(node.func, "attr", "")
+            name = getattr(node.func, "id", of_a_path)
             is_binary = any("b" in str(a.value) for a in node.args if isinstance(a, ast.Constant))
             given = {keyword.arg for keyword in node.keywords}
-            if name in ("read_text", "write_text") or (name == "open" and not is_binary):
+            if of_a_path in ("read_text", "write_text") or (name == "open" and not is_binary):
                 assert "encoding" in given, f"{path}:{node.lineno}"

@@ -33,6 +33,7 @@ from analysis.store.selection import Trained
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.stages.commands import command_line
+from worldrep.text import plain
 
 NAME = "report"
 SERVER = "http://127.0.0.1:5000"
@@ -110,8 +111,12 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
     drawings = Drawings(runs, f"{options.in_words}, experiment {store.experiment_name}")
     sections = {name: _section(name, source, options, drawings) for name in CHAPTERS}
     whole = _joined(options, sections)
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("analysis") / "report.html.j2").read_text())
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
+    template = environment.from_string(
+        (files("analysis") / "report.html.j2").read_text(encoding="utf-8")
+    )
     trained = Trained.read(source, options)
     usual = set(trained.standing.values()) <= set(trained.current)  # else it would train others
     study = study_command(options, whole.seeds, store.experiment_name) if usual else ""
@@ -123,6 +128,11 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
         lost=count_missing(whole.missing, "reason"), runs=used[:MANY_RUNS].to_dict("records"),
     )  # fmt: skip
     return replace(whole, pages={"report.html": page})
+
+
+def _shown(value: Any) -> Any:
+    """Return what the page shows of a value: texts of a store without acting characters."""
+    return plain(value) if type(value) is str else value
 
 
 def _section(name: str, source: Source, options: Options, drawings: Drawings) -> dict[str, Any]:

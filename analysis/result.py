@@ -20,7 +20,8 @@ from analysis.figures.page import save_figure
 from analysis.options import Options
 from worldrep.digests import digest
 from worldrep.disk import temporary_folder
-from worldrep.errors import InputError, StateError, first_line
+from worldrep.errors import InputError, StateError, first_line, reason_of
+from worldrep.text import write_csv
 from worldrep.tracking import RunSpec, Store, StoreFault
 
 STATISTICS, RUNS_USED, MISSING = "statistics.json", "runs_used.csv", "missing.csv"
@@ -83,7 +84,7 @@ def publish(
         if result.options.log:
             try:
                 run_id = _record(result, store, folder, parent, launched)
-            except StoreFault as fault:
+            except (StateError, StoreFault) as fault:
                 raise StateError(
                     f"the files are in {out}, but the store at {store.address} did not "
                     f"record them: {first_line(fault)}"
@@ -102,11 +103,11 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
         gc.collect(0)  # figures are large reference cycles
     of_units = {name: table for unit in result.units for name, table in unit.tables.items()}
     for name, table in (result.tables | of_units).items():
-        table.to_csv(folder / f"{name}.csv", index=table.index.name is not None)
+        write_csv(table, folder / f"{name}.csv", index=table.index.name is not None)
     for name, text in result.pages.items():
-        (folder / name).write_text(text)
-    result.missing.to_csv(folder / MISSING, index=False)
-    result.runs_used.to_csv(folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
+        (folder / name).write_text(text, encoding="utf-8")
+    write_csv(result.missing, folder / MISSING, index=False)
+    write_csv(result.runs_used, folder / RUNS_USED, date_format="%Y-%m-%dT%H:%M:%SZ")
     facts = {
         "analysis": result.name,
         **result.options.all_names,
@@ -118,7 +119,9 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
         "statistics": _plain(result.all_statistics),
         "files": sorted({path.name for path in folder.iterdir()} | {STATISTICS}),
     }
-    (folder / STATISTICS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    (folder / STATISTICS).write_text(
+        json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -151,13 +154,13 @@ def _copy_files(folder: Path, out: Path, name: str) -> None:
             for file in made:
                 (part / file).replace(out / file)
     except OSError as fault:
-        raise InputError(f"cannot write to out={str(out)!r}: {fault.strerror}") from None
+        raise InputError(f"cannot write to out={str(out)!r}: {reason_of(fault)}") from None
 
 
 def _earlier(out: Path, name: str) -> set[str]:
     """Return the files that the same analysis wrote before, as its statistics.json lists them."""
     try:
-        facts = json.loads((out / STATISTICS).read_text())
+        facts = json.loads((out / STATISTICS).read_text(encoding="utf-8"))
         listed = facts["files"] if facts["analysis"] == name else []
         return {file for file in listed if Path(file).name == file}
     except (OSError, ValueError, KeyError, TypeError):

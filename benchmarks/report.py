@@ -60,7 +60,9 @@ def benchmark(measure: Callable[..., Tables]) -> click.Command:
         if out:
             content = {"name": name, "environment": environment(), "options": options}
             Path(out).parent.mkdir(parents=True, exist_ok=True)
-            Path(out).write_text(json.dumps(content | {"tables": tables}, indent=1))
+            Path(out).write_text(
+                json.dumps(content | {"tables": tables}, indent=1), encoding="utf-8"
+            )
 
     command: Any = click.option("--out", default="", help="JSON file for the tables.")
     command = command(one_sentence(run))

@@ -102,7 +102,9 @@ def wait_for(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bo
     deadline = time.monotonic() + START_SECONDS
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the server of {log} did not start: {log.read_text()[-3000:]}")
+            raise RuntimeError(
+                f"the server of {log} did not start: {log.read_text(encoding='utf-8')[-3000:]}"
+            )
         time.sleep(0.1)
 
 

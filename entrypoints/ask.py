@@ -7,6 +7,7 @@ import click
 
 from entrypoints import command as cli
 from worldrep.errors import InputError
+from worldrep.text_files import MEGABYTE, read_text
 
 
 @cli.command
@@ -20,10 +21,7 @@ def main(questions: tuple[str, ...], file: Path | None, checkpoints: str, **opti
     Cities are given by name or id. The answers are shown beside the right ones, with their scores.
     """
     if file:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as fault:
-            raise InputError(f"cannot read file={file}: {fault}") from None
+        lines = read_text(file, "file=", MEGABYTE).splitlines()
         questions += tuple(line for line in lines if line.strip())
     if not questions:
         raise InputError('ask a question, such as "dist(Paris,Tokyo)=", or name a file of them')

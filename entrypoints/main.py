@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from entrypoints import command as cli
-from worldrep.errors import InputError
+from worldrep.errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from worldrep.studies import Graph
@@ -32,7 +32,7 @@ def main(study: str, out: str, **options: Any) -> None:
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise InputError(f"cannot write to out={out!r}: {fault.strerror}") from None
+        raise InputError(f"cannot write to out={out!r}: {reason_of(fault)}") from None
     names = {"seeds": options["seed"], "worlds": options["world"], "scale": options["scale"]}
     settings = cli.overrides_from(options)
     graph = expand(load_definition(study).asked_for(**names, settings=settings))

@@ -1,14 +1,20 @@
 """A real Ray cluster of two nodes on this machine; one node is killed in the middle of a step."""
 
 import os
+import secrets
 import signal
+import socket
 import time
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 from drivers import assert_equal, driver, weights
 
+from worldrep.errors import StateError
+from worldrep.executors import ExecutorOptions, open_executor, ray_tasks
 from worldrep.tracking import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
@@ -20,6 +26,8 @@ def cluster():
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     # By default Ray gives its workers a low priority: beside other tests they hardly run.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+    # As `ray start` does where a token exists.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False}
@@ -46,7 +54,8 @@ def node_of(pid, nodes):
     raise AssertionError(f"process {pid} runs on no node")
 
 
-def test_sigterm_ends_the_workers_and_closes_their_runs(cluster, nodes, long_study):
+def test_sigterm_ends_the_workers_and_closes_their_runs(cluster, nodes, long_study, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "kept-from-logs")
     process = on_ray(cluster, "--workers", "1")
     store = Store.connect()
     while not any(found.alive for found in store.find(stage="pretrain")):
@@ -56,6 +65,24 @@ def test_sigterm_ends_the_workers_and_closes_their_runs(cluster, nodes, long_stu
     output, _ = process.communicate()
     assert process.returncode == 130, output
     assert sorted(found.status for found in store.find()) == ["KILLED", "KILLED"]
+    logs = [*Path(cluster.head_node.get_logs_dir_path()).rglob("*.*")]
+    assert logs and not [path for path in logs if b"kept-from-logs" in path.read_bytes()]
+
+
+def test_a_cluster_that_asks_for_a_token(cluster, nodes, long_study, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    output, _ = (process := on_ray(cluster)).communicate()
+    assert process.returncode == 1 and output.count("Error: ") == 1, output
+    assert "export RAY_AUTH_MODE=token" in output
+
+
+def test_a_port_of_something_else(long_study, monkeypatch):
+    monkeypatch.setattr(ray_tasks, "CONNECT_SECONDS", 5)
+    options = ExecutorOptions("ray", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        options = replace(options, address=f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(StateError, match="nothing there speaks as Ray does, for 5 s"):
+            open_executor(options, Store.connect(), print)
 
 
 def test_a_worker_that_fits_nowhere_is_one_sentence(cluster, nodes, long_study):

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from analysis.figures.letters import make_drawable
 from analysis.figures.svg import HATCHING, MARK, svg_of
 
 EDGE, LINE = 0.2, 0.185  # margin and height of a line, inches
@@ -50,6 +51,7 @@ class MarkedFigure(Figure):
 
     def settle(self) -> None:
         """Lay out the axes once, so that their places are known and the same in all files."""
+        make_drawable(self)
         self.get_layout_engine().execute(self)  # type: ignore[union-attr]
         self.set_layout_engine("none")
 
@@ -96,7 +98,8 @@ def plain(value: object) -> str:
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write name.png and name.svg; the same figure always gives the same files."""
+    make_drawable(figure)
     with matplotlib.rc_context(HATCHING):
         png: dict[str, Any] = {"dpi": DPI, "metadata": {"Software": None}}
         figure.savefig(folder / f"{name}.png", pil_kwargs={"compress_level": 3}, **png)
-    (folder / f"{name}.svg").write_text(svg_of(figure, name))
+    (folder / f"{name}.svg").write_text(svg_of(figure, name), encoding="utf-8")

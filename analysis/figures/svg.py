@@ -13,6 +13,9 @@ from xml.etree.ElementTree import Element, fromstring, tostring
 import matplotlib
 from matplotlib.figure import Figure
 
+from analysis.figures.letters import make_drawable
+from worldrep.text import plain
+
 MARK = "mark:"  # prefix of the URLs of marks
 HATCHING = {"hatch.linewidth": 0.7}
 LOOK = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], **HATCHING}
@@ -28,6 +31,7 @@ def svg_of(figure: Figure, name: str, runs: str = "") -> str:
         name: Prefix of all classes and salt of all ids, unique in the page.
         runs: URL prefix to which the run id is appended; empty for no links.
     """
+    make_drawable(figure)
     written = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name, **LOOK}):
         figure.savefig(written, format="svg", metadata={"Date": None})
@@ -51,7 +55,7 @@ def svg_of(figure: Figure, name: str, runs: str = "") -> str:
 
 def _element(tag: str, text: str) -> Element:
     element = Element(tag)
-    element.text = text
+    element.text = plain(text)
     return element
 
 

@@ -39,8 +39,10 @@ from worldrep.evaluation.representations import (
 )
 from worldrep.names import ModelName, parse_model
 from worldrep.stored import DamagedError
+from worldrep.text import line
 from worldrep.tracking import CITIES, StoredRun
 
+NAMES, LONGEST_NAME = ("name", "region"), 60  # texts about cities, cut for figures
 DEFAULT = "default"
 OTHER_CITIES = "extracted from other cities"
 UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
@@ -167,12 +169,17 @@ def _read_world(source: Source, runs: pd.DataFrame, variant: str) -> tuple[World
         zip(runs["model_run_id"], runs["world_digest"], strict=True)
     ).items():
         try:
-            return source.read(
-                run_id, CITIES, partial(load_world, variant=variant, digest=digest)
-            ), faults
+            read = partial(load_world, variant=variant, digest=digest)
+            return _with_short_names(source.read(run_id, CITIES, read)), faults
         except StateError as fault:
             faults.append(str(fault))
     raise StateError(faults[0])
+
+
+def _with_short_names(world: World) -> World:
+    cities = world.cities
+    shown = {key: cities[key].map(lambda text: line(text, LONGEST_NAME)) for key in NAMES}
+    return World(world.variant, cities.assign(**shown))
 
 
 def _load_only_step(folder: Path) -> tuple[Tables, dict[str, Any]]:

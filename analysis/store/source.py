@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from worldrep.disk import TemporaryFolder
+from worldrep.disk import TemporaryFolder, fault_text
 from worldrep.errors import StateError
 from worldrep.names import NO_FT, PLAIN, STRATEGIES
 from worldrep.settings import is_seed
@@ -52,8 +52,7 @@ class Source:
         try:
             return question(*values, **tags)
         except StoreFault as fault:
-            words = self.store.words_of(fault)
-            raise StateError(f"cannot read the {self.place}: {words}") from None
+            raise StateError(f"cannot read the {self.place}: {fault_text(fault)}") from None
 
     def tuned_by(self, strategy: str) -> Self:
         """Return the same source, with the same cache, for the models of another strategy."""

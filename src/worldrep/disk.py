@@ -13,19 +13,20 @@ import shutil
 import socket
 import sys
 import tempfile
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from worldrep.errors import StateError
+from worldrep.errors import StateError, first_line, reason_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = tuple(map(os.strerror, _FULL))  # safetensors and MLflow keep the words alone
 # A host removes its own folders only: on a shared file system, the locks of others may not show.
 _OWN = f"worldrep-{socket.gethostname()}-"
+_CACHE = "the cache (WORLDREP_CACHE)"
 _searched: set[Path] = set()  # for temporary folders of killed processes
 _verified: set[tuple[str, int, int, int]] = set()  # path, inode, time and size of cached files
 
@@ -34,9 +35,11 @@ class FullError(StateError):
     """A place on a disk has no space left."""
 
 
-def database_is_full(fault: BaseException) -> bool:
-    """Return whether an error says that the disk under a database is full."""
-    return is_full(fault) or "database or disk is full" in str(fault)  # SQLite's words
+def fault_text(fault: BaseException) -> str:
+    """Return the first line of an error of a database or its server; for a full disk, say so."""
+    if is_full(fault) or "database or disk is full" in str(fault):  # SQLite's words
+        return "no space is left for it, make room there"
+    return first_line(fault)
 
 
 def is_full(fault: BaseException) -> bool:
@@ -113,7 +116,8 @@ class TemporaryFolder:
     def __init__(self) -> None:
         stack = ExitStack()
         self.path = stack.enter_context(temporary_folder())
-        weakref.finalize(self, stack.close)
+        # Not weakref.finalize: the processes of multiprocessing end without it.
+        Finalize(self, stack.close, exitpriority=1)
 
 
 @contextmanager
@@ -148,8 +152,41 @@ def remove_abandoned(*places: Path) -> None:
 
 def cache_folder() -> Path:
     """Return $WORLDREP_CACHE if set, else `worldrep/` in the user's cache folder."""
-    parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.path.expanduser("~")
+    own = Path(home if home != "~" else os.devnull) / ".cache"  # no home: nowhere
+    parent = os.environ.get("XDG_CACHE_HOME") or own
     return Path(os.environ.get("WORLDREP_CACHE") or Path(parent) / "worldrep")
+
+
+_spares: dict[Path, TemporaryFolder] = {}  # instead of cache folders that cannot be written
+
+
+def cache_folders() -> list[Path]:
+    """Return the folders in which a cached file may be."""
+    folder = cache_folder()
+    return [*([_spares[folder].path] if folder in _spares else []), folder]
+
+
+def writable_cache() -> Path:
+    """Return the folder to which cached files are written: a temporary one if the cache is not.
+
+    Raises FullError if the cache is full.
+    """
+    folder = cache_folder()
+    if folder not in _spares:
+        try:
+            with writing_to(_CACHE, folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+            return folder
+        except OSError as fault:
+            _spares[folder] = TemporaryFolder()
+            print(
+                f"the cache {folder} cannot be written ({reason_of(fault)}): this process makes "
+                "what it lacks for itself; WORLDREP_CACHE names another folder",
+                file=sys.stderr,
+            )
+    return _spares[folder].path
 
 
 def cached_file(name: str, make: Callable[[], bytes]) -> Path:
@@ -166,10 +203,11 @@ def cached_file(name: str, make: Callable[[], bytes]) -> Path:
     Raises:
         FullError: The cache is full.
     """
-    folder, (stem, suffix) = cache_folder(), os.path.splitext(name)
+    stem, suffix = os.path.splitext(name)
     pattern = re.compile(f"{re.escape(stem)}\\.([0-9a-f]{{64}}){re.escape(suffix)}")
     damaged = []
-    for path in sorted(folder.glob(f"{glob.escape(stem)}.*{suffix}")):
+    folders, like = cache_folders(), f"{glob.escape(stem)}.*{suffix}"
+    for path in (path for folder in folders for path in sorted(folder.glob(like))):
         if found := pattern.fullmatch(path.name):
             if _is_intact(path, found[1]):
                 return path
@@ -177,10 +215,10 @@ def cached_file(name: str, make: Callable[[], bytes]) -> Path:
             print(f"cached file {path} is damaged: it is made anew", file=sys.stderr)
     content = make()
     digest = hashlib.sha256(content).hexdigest()
+    folder = writable_cache()
     final = folder / f"{stem}.{digest}{suffix}"
-    folder.mkdir(parents=True, exist_ok=True)
     with (
-        temporary_folder(folder, len(content), "the cache (WORLDREP_CACHE)") as part,
+        temporary_folder(folder, len(content), _CACHE) as part,
         (part / "file").open("wb") as file,
     ):
         file.write(content)

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MOST_SHOWN, MOST_MESSAGE = 80, 4000  # characters of a value in a message, and of the message
+from worldrep.text import clean_streams, line, masked
+
+MOST_SHOWN = 80  # characters of a value in a message
+LONGEST, LONGEST_OWN = 300, 4000  # characters of the message of an error, and of one of ours
 
 
 class InputError(ValueError):
@@ -45,14 +48,19 @@ def _ranges(names: list[str]) -> list[str]:
 
 
 def first_line(fault: BaseException) -> str:
-    """Return the first line of an error's message, or its type's name; at most 300 characters."""
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
+    """Return the first line of an error's message, or its type's name, without passwords.
+
+    The message of one of our errors is a sentence, of which a value may have several lines.
+    """
+    text = str(fault).strip() or type(fault).__name__
+    if isinstance(fault, InputError | StateError):
+        return line(masked(line(text)), LONGEST_OWN)
+    return line(masked(line(text.splitlines()[0])), LONGEST)
 
 
-def one_line(text: str) -> str:
-    """Return a text on one line of bounded length; other characters are shown by their codes."""
-    line = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
-    return line if len(line) <= MOST_MESSAGE else f"{line[:MOST_MESSAGE]}..."
+def reason_of(fault: BaseException) -> str:
+    """Return `first_line`, of an OSError without its number and the name of its file."""
+    return getattr(fault, "strerror", None) or first_line(fault)
 
 
 def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
@@ -66,14 +74,14 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         interrupt_on_sigterm()
         try:
-            with interrupt_preserved():
+            with clean_streams(), interrupt_preserved():
                 function(*args, **kwargs)
         except (InputError, StateError) as fault:
-            _exit(f"Error: {fault}", 2 if isinstance(fault, InputError) else 1)
+            _exit(f"Error: {first_line(fault)}", 2 if isinstance(fault, InputError) else 1)
         except KeyboardInterrupt:
             _exit("Interrupted: the same command goes on from the last checkpoint.", 130)
         except OSError as fault:
-            _exit(f"Error: a file could not be read or written: {fault}", 1)
+            _exit(f"Error: a file could not be read or written: {first_line(fault)}", 1)
         except Exception as fault:
             if type(fault).__module__.split(".")[0] in ("mlflow", "requests", "sqlalchemy"):
                 _exit(f"Error: the MLflow store failed: {first_line(fault)}", 1)
@@ -83,7 +91,8 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _exit(sentence: str, code: int) -> None:
-    print(one_line(sentence), file=sys.stderr)
+    with clean_streams():
+        print(sentence, file=sys.stderr)
     sys.exit(code)
 
 

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from safetensors import SafetensorError, safe_open
 
 from worldrep.errors import StateError
+from worldrep.text import line
 
 MOST_BYTES = 2**24  # of a JSON or CSV file, and of the header of a safetensors file
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files of a model
-SHOWN = 200  # characters of a fault
+LONGEST = 300  # characters of a fault
 
 T = TypeVar("T")
 TensorFacts = tuple[str, tuple[int, ...]]  # type such as F32, shape
@@ -31,8 +32,8 @@ class DamagedError(StateError):
     """A file of a store is not what it should be: `fault` says why, without the file's name."""
 
     def __init__(self, path: Path, fault: str) -> None:
-        super().__init__(f"{path} is damaged: {fault}")
-        self.name, self.fault = path.name, fault
+        self.name, self.fault = path.name, line(fault, LONGEST)
+        super().__init__(f"{path} is damaged: {self.fault}")
 
 
 class FileFacts(BaseModel):
@@ -113,7 +114,7 @@ def read_csv(path: Path, schema: type[T]) -> list[T]:
     except ValidationError as fault:
         raise _damaged(path, fault) from None
     except (csv.Error, UnicodeDecodeError) as fault:
-        raise DamagedError(path, str(fault)[:SHOWN]) from None
+        raise DamagedError(path, str(fault)) from None
 
 
 def _read(path: Path) -> bytes:
@@ -130,9 +131,7 @@ def _read(path: Path) -> bytes:
 def _damaged(path: Path, fault: ValidationError) -> DamagedError:
     first = fault.errors(include_input=False, include_url=False, include_context=False)[0]
     place = ".".join(map(str, first["loc"]))
-    text = f"{place}: {first['msg']}" if place else first["msg"]
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:SHOWN])
-    return DamagedError(path, shown)
+    return DamagedError(path, f"{place}: {first['msg']}" if place else first["msg"])
 
 
 def tensor_facts(path: Path) -> dict[str, TensorFacts]:
@@ -151,7 +150,7 @@ def tensor_facts(path: Path) -> dict[str, TensorFacts]:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise DamagedError(path, "it is missing") from None
     except SafetensorError as fault:
-        raise DamagedError(path, str(fault)[:SHOWN]) from None
+        raise DamagedError(path, str(fault)) from None
 
 
 def check_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -159,7 +158,7 @@ def check_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     found = tensor_facts(path)
     for name in sorted(found.keys() ^ shapes.keys()):
         how = "it lacks" if name in shapes else "it has an unknown tensor"
-        raise DamagedError(path, f"{how} {name[:SHOWN]!r}")
+        raise DamagedError(path, f"{how} {name!r}")
     for name, shape in shapes.items():
         if found[name] != ("F32", shape):
             raise DamagedError(path, f"{name} is {found[name]} instead of {('F32', shape)}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from worldrep.errors import InputError, first_line, shown
+from worldrep.errors import InputError, first_line, reason_of, shown
 
 MEGABYTE = 10**6
 MOST_YAML = MEGABYTE // 4
@@ -32,8 +32,7 @@ def read_text(path: Path, kind: str, most: int) -> str:
             content = file.read(most + 1)
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the name
         where = "" if path.is_absolute() else f", looked for in {Path.cwd()}"
-        reason = getattr(fault, "strerror", None) or first_line(fault)
-        raise InputError(f"cannot read {kind}{path}: {reason}{where}") from None
+        raise InputError(f"cannot read {kind}{path}: {reason_of(fault)}{where}") from None
     if len(content) > most:
         raise InputError(f"{kind}{path} has more than {most / MEGABYTE:g} MB")
     found = [name for start, name in _FORMATS.items() if content.startswith(start)]

@@ -25,7 +25,6 @@ from worldrep.digests import random_stream
 from worldrep.errors import InputError, unknown
 from worldrep.settings import Settings
 from worldrep.stored import (
-    SHOWN,
     DamagedError,
     RepresentationsManifest,
     read_json,
@@ -141,7 +140,7 @@ def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, An
     tensors = save({f"layer_{layer}": table for layer, table in tables.items()})
     (folder / TENSORS).write_bytes(tensors)
     content = {**manifest, "sha256": hashlib.sha256(tensors).hexdigest()}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def load_representations(folder: Path) -> tuple[Tables, dict[str, Any]]:
@@ -154,7 +153,7 @@ def load_representations(folder: Path) -> tuple[Tables, dict[str, Any]]:
     for name, (kind, shape) in tensor_facts(path).items():
         layer = re.fullmatch("layer_([0-9]{1,4})", name)
         if not layer or kind != "F32" or len(shape) != 2:
-            raise DamagedError(path, f"{name[:SHOWN]!r} is not a float32 table of a layer")
+            raise DamagedError(path, f"{name!r} is not a float32 table of a layer")
         layers[name] = int(layer[1])
     if manifest.layers is not None and sorted(manifest.layers) != sorted(layers.values()):
         raise DamagedError(path, f"it does not have the layers that {MANIFEST} names")

@@ -20,6 +20,7 @@ from worldrep.errors import InputError, interrupt_on_sigterm, shown, unknown
 from worldrep.executors import jobs
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
 from worldrep.settings import check_bounds, whole_number
+from worldrep.text import clean_streams
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
 
@@ -286,12 +287,13 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
                 connection.send(message)
 
     try:
-        store = context.connect()
-        while True:
-            job = connection.recv()
-            if cpus := job.cpus or context.cpus:
-                torch.set_num_threads(cpus)
-            connection.send(run_job(store, job, context, report))
+        with clean_streams():
+            store = context.connect()
+            while True:
+                job = connection.recv()
+                if cpus := job.cpus or context.cpus:
+                    torch.set_num_threads(cpus)
+                connection.send(run_job(store, job, context, report))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 

@@ -1,6 +1,7 @@
 """Jobs and what a worker does with one. Stages load after threads are limited."""
 
 import io
+import os
 import time
 import traceback
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import resolve_name
 
-from worldrep.disk import FullError
+from worldrep.disk import FullError, fault_text
 from worldrep.errors import InputError, StateError, first_line, interrupt_preserved
 from worldrep.settings import NO_CITIES, Settings
+from worldrep.text import masked
 from worldrep.tracking import AwayError, Store, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
 from worldrep.training.progress import Progress
@@ -25,14 +27,19 @@ PERFORM_STEP = "worldrep.executors.jobs:perform_step"
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What all workers of an executor share. See `ExecutorOptions`; `uri` is absolute."""
+    """What all workers of an executor share. See `ExecutorOptions`; `uri` is absolute.
+
+    variables: of the environment, for workers that do not inherit it. They may hold passwords.
+    """
 
     uri: str
     experiment: str
     cpus: int = 0
     perform: str = PERFORM_STEP
+    variables: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def connect(self) -> Store:
+        os.environ.update(self.variables)
         return Store.connect(self.experiment, uri=self.uri, patient=True)
 
     @property
@@ -122,17 +129,17 @@ def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Out
             elsewhere = "" if ours else "it was done meanwhile by another process"
             return outcome("done", run_id, elsewhere)
     except TakenError as fault:
-        return outcome("taken", fault.run_id, str(fault))
+        return outcome("taken", fault.run_id, first_line(fault))
     except FullError as fault:
-        return outcome("full", message=str(fault))
+        return outcome("full", message=first_line(fault))
     except AwayError as fault:
-        return outcome("lost", message=str(fault))
+        return outcome("lost", message=first_line(fault))
     except (InputError, StateError) as fault:
-        return outcome("failed", message=str(fault))
+        return outcome("failed", message=first_line(fault))
     except StoreFault as fault:
-        return outcome("failed", message=f"the MLflow store failed: {first_line(fault)}")
+        return outcome("failed", message=f"the MLflow store failed: {fault_text(fault)}")
     except Exception as fault:
-        report(traceback.format_exc())
+        report(masked(traceback.format_exc()))
         return outcome("failed", message=f"{type(fault).__name__}: {first_line(fault)}")
 
 

@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,21 +17,28 @@ from typing import Any
 import worldrep
 from worldrep.errors import InputError, StateError, first_line
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
+from worldrep.text import clean_streams
 from worldrep.tracking.liveness import Owner
 
-CONNECT_SECONDS = 5.0  # time for the address of a cluster to answer
+REFUSED_SECONDS, CONNECT_SECONDS = 5, 30  # time for an address to answer, and for Ray to connect
+CONNECT = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='error')"
+NO_TOKEN = "InvalidAuthToken"  # in what Ray prints
+TOKEN_REMEDY = (
+    "it asks for a token: export RAY_AUTH_MODE=token, and have the cluster's token in "
+    "~/.ray/auth_token or RAY_AUTH_TOKEN"
+)
 PLACE_SECONDS = 60.0  # time without any running task before that is reported
 MAX_FAILED_STARTS = 10  # tasks in a row that may end before their job begins
-PASSED_ON = ("MLFLOW_", "AWS_", "WORLDREP_")  # prefixes of environment variables
+PASSED_ON = ("MLFLOW_", "AWS_", "WORLDREP_", "PG")  # prefixes of environment variables
 NOT_PASSED_ON = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"}
 
 
 def run_task(context: WorkerContext, job: Job) -> Iterator[Owner | Message | Outcome]:
     """Run a job on a node; yield this process, the job's messages, and its outcome."""
-    store = _connected(context)
-    yield Owner.here()
     messages: SimpleQueue[Message | None] = SimpleQueue()
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with clean_streams(), ThreadPoolExecutor(max_workers=1) as thread:
+        store = _connected(context)
+        yield Owner.here()
         outcome = thread.submit(run_job, store, job, context, messages.put)
         outcome.add_done_callback(lambda _: messages.put(None))
         while (message := messages.get()) is not None:
@@ -56,7 +65,11 @@ class RayTasks:
         self, context: WorkerContext, workers: int, gpus: float | None, address: str, report: Report
     ) -> None:
         self._ray = _start_ray(address, context)
-        self._context, self._workers, self._report = context, workers, report
+        # Ray writes the variables of its own `env_vars` to logs that every user can read.
+        names = {name for name in os.environ if name.startswith(PASSED_ON)} - NOT_PASSED_ON
+        variables = tuple((name, os.environ[name]) for name in sorted(names))
+        self._context = replace(context, variables=variables)
+        self._workers, self._report = workers, report
         if gpus is None:
             gpus = min(1.0, self._ray.cluster_resources().get("GPU", 0) / workers)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -165,18 +178,14 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
         raise InputError(
             "executor=ray needs the extra `cluster`: pip install -c constraints.txt -e '.[cluster]'"
         ) from None
-    host, _, port = address.rpartition(":")
-    # What workers need to reach the store. Ray copies this package to every node.
-    names = {name for name in os.environ if name.startswith(PASSED_ON)} - NOT_PASSED_ON
-    variables = {name: os.environ[name] for name in names} | context.thread_variables
-    modules = [str(Path(worldrep.__file__).parent)]
+    modules = [str(Path(worldrep.__file__).parent)]  # Ray copies this package to every node
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     options |= {"include_dashboard": False} if address == "local" else {}
     stop_handler = signal.getsignal(signal.SIGTERM)
     try:
-        if port.isdecimal() and "/" not in host:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        environment = {"env_vars": variables, "py_modules": modules}
+        if address != "local":
+            _try_to_connect(address)
+        environment = {"env_vars": context.thread_variables, "py_modules": modules}
         ray.init(address=address, runtime_env=environment, **options)
     except (OSError, ValueError, OverflowError, RuntimeError) as fault:
         raise StateError(
@@ -185,3 +194,22 @@ def _start_ray(address: str, context: WorkerContext) -> Any:
         ) from None
     signal.signal(signal.SIGTERM, stop_handler)  # ray.init replaces the handler
     return ray
+
+
+def _try_to_connect(address: str) -> None:
+    """Connect in another process, which can be ended: Ray tries a wrong port for 14 minutes.
+
+    Raises OSError if it does not succeed.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), REFUSED_SECONDS).close()
+    command = [sys.executable, "-c", CONNECT, address]
+    try:
+        subprocess.run(command, capture_output=True, check=True, timeout=CONNECT_SECONDS)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as fault:
+        said = (fault.stderr or b"").decode(errors="replace").strip()
+        reason = (said.splitlines() or ["no reason is known"])[-1]
+        if isinstance(fault, subprocess.TimeoutExpired):
+            reason = f"nothing there speaks as Ray does, for {CONNECT_SECONDS} s"
+        raise ConnectionError(TOKEN_REMEDY if NO_TOKEN in said else reason) from None

@@ -79,12 +79,12 @@ def linear_library() -> str:
     machine = [torch.backends.cpu.get_cpu_capability(), torch.__config__.show(), _processor()]
     key = digest([*machine, torch.get_num_threads(), LEAST_GAIN, SHAPES])
     path = cached_file(f"linear-{key}.txt", lambda: _measured().encode())
-    return path.read_text()
+    return path.read_text(encoding="utf-8")
 
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next((line for line in lines if line.startswith("model name")), "")
     except OSError:
         return ""

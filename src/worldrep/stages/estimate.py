@@ -22,7 +22,7 @@ from worldrep.data.rows import RowMaker, RowSet
 from worldrep.data.sets import maker_of, suite_sets, training_sets
 from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import PAD, VOCABULARY_SIZE, row_length
-from worldrep.disk import cache_folder
+from worldrep.disk import cache_folders, writable_cache
 from worldrep.errors import InputError, StateError
 from worldrep.settings import Settings, from_params
 from worldrep.tracking import Store, StoredRun
@@ -154,12 +154,13 @@ def _check_disks(store: Store, trainings: Sequence[Work]) -> None:
         maker = maker_of(work.settings)
         for rowset in training_sets(work.settings, maker.world):
             rows[maker.digest(rowset)] = rowset.rows * _longest_row(work.settings.id_digits)
-    cached = [name for name in rows if any(cache_folder().glob(f"{name}.*.npy"))]
-    new_rows = sum(rows.values()) - sum(rows[name] for name in cached)
+    cached = {path.stem.partition(".")[0] for f in cache_folders() for path in f.glob("*.npy")}
+    new_rows = sum(size for name, size in rows.items() if name not in cached)
     # Weights of each checkpoint and of the final model, two moments of the newest checkpoints.
     kept = sum(4 * (w.settings.n_checkpoints + 5) * weights(w.settings) for w in trainings)
     needs: dict[int, list[tuple[Path, int]]] = defaultdict(list)
-    for folder, size in ((cache_folder(), new_rows), (store.artifact_folder, kept)):
+    cache = writable_cache() if new_rows else None
+    for folder, size in ((cache, new_rows), (store.artifact_folder, kept)):
         if folder and size:
             there = next(path for path in (folder, *folder.parents) if path.exists())
             needs[there.stat().st_dev].append((there, size))
@@ -179,7 +180,7 @@ def _machine_memory() -> int:
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         return int(sys.modules["torch"].cuda.mem_get_info()[1])
     limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else ""
+    text = limit.read_text(encoding="utf-8").strip() if limit.exists() else ""
     total = int(psutil.virtual_memory().total)
     return min(total, int(text)) if text.isdecimal() else total
 

@@ -17,6 +17,7 @@ from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
+from worldrep.text import write_csv
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError, listed
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
@@ -104,7 +105,7 @@ class StudyRun:
         self._run.tags({"mlflow.note.content": _note(self.store, scheduler)})
         try:
             with self._run.new_artifact(STEPS_TABLE) as path:
-                steps_table(scheduler).to_csv(path, index=False)
+                write_csv(steps_table(scheduler), path, index=False)
         finally:  # also when there is no space for the table
             self._run.close(_status(counts, interrupted))
             self._run = None

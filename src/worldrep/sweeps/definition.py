@@ -27,7 +27,8 @@ from worldrep.settings import Settings
 from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint
 from worldrep.sweeps.journal import Journal
 from worldrep.sweeps.search import Objective, Space, parse_objectives, read_space
-from worldrep.tracking import Store, without_user
+from worldrep.text import remember, without_user
+from worldrep.tracking import Store
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -163,6 +164,7 @@ def open_storage(address: str) -> BaseStorage:
     Raises InputError if it belongs to another program, StateError if it cannot be read.
     """
     storage: BaseStorage
+    remember(address)
     try:
         if is_database(address):
             _check_tables(address)
@@ -174,8 +176,8 @@ def open_storage(address: str) -> BaseStorage:
     except (InputError, FullError):
         raise
     except Exception as fault:  # database drivers raise exceptions of their own
-        reason = first_line(fault).replace(address, without_user(address))
-        raise StateError(f"cannot use the storage at {without_user(address)}: {reason}") from None
+        where = without_user(address)
+        raise StateError(f"cannot use the storage at {where}: {first_line(fault)}") from None
 
 
 def _check_tables(address: str) -> None:

@@ -17,7 +17,8 @@ from worldrep.disk import temporary_folder
 from worldrep.stages.provenance import identity_tags
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.sweeps.trial import RUN_ID
-from worldrep.tracking import OpenRun, RunSpec, without_user
+from worldrep.text import without_user, write_csv
+from worldrep.tracking import OpenRun, RunSpec
 
 LONGEST_TAG = 4000
 MOST_NAMED = 20  # best trials in the description
@@ -85,8 +86,8 @@ def log_results(run: OpenRun, sweep: Sweep, study: optuna.Study) -> None:
     short = {k: v if len(v) <= LONGEST_TAG else "see best.json" for k, v in tags.items()}
     run.tags(short | {"mlflow.note.content": _note(sweep, study, best)})
     with temporary_folder() as folder:
-        (folder / "best.json").write_text(json.dumps(facts, indent=1))
-        study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
+        (folder / "best.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        write_csv(study.trials_dataframe(), folder / "trials.csv", index=False)
         matplotlib.use("Agg")
         with warnings.catch_warnings(action="ignore"):
             for name, axes in _plots(study, sweep):

@@ -5,8 +5,10 @@ import os
 import re
 import sqlite3
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 # MLflow reads these: it does not repeat requests, which `patience` does, and prints nothing.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -27,8 +29,9 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from worldrep.digests import digest
-from worldrep.disk import cache_folder, database_is_full, remove_abandoned
-from worldrep.errors import InputError, StateError, first_line, unknown
+from worldrep.disk import fault_text, remove_abandoned, writable_cache
+from worldrep.errors import InputError, StateError, unknown
+from worldrep.text import remember, without_passwords, without_user
 from worldrep.tracking.patience import (
     CONTACT_SECONDS,
     OWNER,
@@ -49,6 +52,7 @@ def open_client(
     uri: str, experiment: str | None, create: bool, patient: bool
 ) -> tuple[Client, str]:
     """Return a client of the store at `uri` and the id of an experiment (see `Store.connect`)."""
+    remember(uri)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
@@ -59,7 +63,7 @@ def open_client(
     waits = patient or bool(os.environ.get(VARIABLE))
     client = Client(uri, without_user(uri), None if waits else CONTACT_SECONDS)
     try:
-        with _first_use_lock(uri):  # one process creates the database
+        with _creation_lock(uri):  # one process creates the database
             experiment_id = _experiment_id(client, experiment, create)
             _check_place(client, experiment_id, uri)
             client.wait(lambda _: _use_write_ahead_log(uri), "to open the database")
@@ -70,7 +74,7 @@ def open_client(
     except (InputError, StateError):
         raise
     except Exception as fault:
-        reason = _newer_schema(fault) or fault_text(fault, uri)
+        reason = _newer_schema(fault) or fault_text(fault)
         raise StateError(f"cannot use the MLflow store at {client.address}: {reason}") from None
     client.limit = None
     return client, experiment_id
@@ -101,49 +105,6 @@ def _has_run(path: Path, run_id: str) -> bool:
             )
         except sqlite3.DatabaseError:  # reported by MLflow
             return True
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Return the real path of a SQLite store's file; None for another store."""
-    try:
-        url = make_url(uri)
-    except ArgumentError:
-        return None
-    is_file = url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:"
-    path = (url.database or "").removeprefix("file:").partition("?")[0]
-    return Path(path).resolve() if is_file else None
-
-
-def _first_use_lock(uri: str) -> AbstractContextManager[object]:
-    """Return the lock under which a database gets its tables, one for all spellings and users."""
-    if path := sqlite_file(uri):
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        lock = Path(f"{path}.lock")
-        if os.access(lock if lock.exists() else path.parent, os.W_OK):
-            return FileLock(lock, mode=0o666)
-        return nullcontext()  # it can only be read
-    if uri.startswith("http"):
-        return nullcontext()
-    locks = cache_folder() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{digest(uri)}.lock")
-
-
-def without_user(uri: str) -> str:
-    """Return a tracking URI without user name, password and query (which may hold a password)."""
-    scheme, _, rest = uri.partition("?")[0].partition("://")
-    if not rest or rest.startswith("/"):  # no host, and so no user
-        return uri.partition("?")[0]
-    host, slash, path = rest.partition("/") if scheme.startswith("http") else (rest, "", "")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-
-
-def fault_text(fault: BaseException, uri: str) -> str:
-    """Return the first line of a store's error, without the user name and password of its URI."""
-    if database_is_full(fault):
-        return "no space is left for it, make room there"
-    return first_line(fault).replace(uri.rstrip("/"), without_user(uri).rstrip("/"))
 
 
 def _experiment_id(client: Client, name: str | None, create: bool) -> str:
@@ -204,11 +165,59 @@ def _newer_schema(fault: Exception) -> str:
     return f"its database is of a newer MLflow than {mlflow.__version__}; install that version"
 
 
+def _sqlite_file(uri: str) -> Path | None:
+    """Return the real path of a SQLite store; None for another store."""
+    try:
+        url = make_url(uri)
+    except ArgumentError:
+        return None
+    path = (url.database or "").removeprefix("file:").partition("?")[0]
+    is_file = url.get_backend_name() == "sqlite" and path not in ("", ":memory:")
+    return Path(path).resolve() if is_file else None
+
+
+def is_read_only(uri: str) -> bool:
+    """Whether a store is a SQLite file that can be read and not written."""
+    file = _sqlite_file(uri)
+    return file is not None and _is_read_only(file)
+
+
+def _is_read_only(file: Path) -> bool:
+    """Whether a SQLite file is there and cannot be written, or no other files beside it."""
+    return file.exists() and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+
+
+@event.listens_for(Engine, "do_connect")
+def _connect_read_only(dialect: Any, record: object, names: list, options: dict) -> Any:
+    """Open a SQLite file that cannot be written for reading alone; None for any other database."""
+    if dialect.name != "sqlite" or not names or not _is_read_only(Path(names[0])):
+        return None
+    with open(names[0], "rb") as file:
+        logs_ahead = file.read(19)[18:] == b"\x02"
+    # SQLite would make the log that is not there. Without it nobody writes, and no lock is needed.
+    needs_log = logs_ahead and not Path(f"{names[0]}-wal").exists()
+    how = "immutable=1" if needs_log else "mode=ro"
+    return sqlite3.connect(f"file:{quote(str(names[0]))}?{how}", uri=True, **options)
+
+
+def _creation_lock(uri: str) -> AbstractContextManager:
+    """Return the lock under which a database gets its tables. A server needs none.
+
+    That of a SQLite file lies beside it, whoever uses it and however it is spelled.
+    """
+    file = _sqlite_file(uri)
+    if uri.startswith("http") or is_read_only(uri):
+        return nullcontext()
+    place = file or writable_cache() / "locks" / digest(uri)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{place}.lock", mode=0o666)  # other users take it too
+
+
 def _use_write_ahead_log(uri: str) -> None:
     """Let processes read a SQLite store while another one writes. Other stores are unchanged."""
-    path = sqlite_file(uri)
-    if path and path.is_file():
-        with sqlite3.connect(path, timeout=BUSY_SECONDS) as connection:
+    file = _sqlite_file(uri)
+    if file and file.is_file() and not is_read_only(uri):
+        with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
             connection.execute("pragma journal_mode=wal")
 
 
@@ -219,12 +228,27 @@ def _set_busy_timeout(connection: object, record: object) -> None:
 
 
 class Launch:
-    """The run that `mlflow run` creates before a command: the result's run, or a pointer to it."""
+    """The run that `mlflow run` creates before a command: the result's run, or a pointer to it.
+
+    Raises InputError when a param of that run holds a password.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client, self._used = client, ""
         run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # else child processes would write to it
         self._run_id = run_id if os.environ.get("RANK", "0") == "0" else None
+        if self._run_id is not None:
+            self._check_params(self._run_id)
+
+    def _check_params(self, run_id: str) -> None:
+        """Refuse a password in an option, which `mlflow run` has recorded already."""
+        for name, value in self._client.get_run(run_id).data.params.items():
+            if without_passwords(value) != value:
+                raise InputError(
+                    f"{name}= holds a password, which `mlflow run` has recorded as a param of run "
+                    f"{run_id}: change the password, delete the run, and give such an address by "
+                    "an environment variable (MLFLOW_TRACKING_URI, WORLDREP_STORAGE)"
+                )
 
     def become(self, spec: RunSpec, tags: Mapping[str, str], experiment_id: str) -> str | None:
         """Use the run for a piece of work; None if there is no such run in this experiment."""
@@ -253,7 +277,8 @@ class Launch:
         if self._run_id is None:
             return {}
         tags = self._client.get_run(self._run_id).data.tags
-        return {key: value for key, value in tags.items() if key.startswith(ORIGIN_TAGS)}
+        own = {key: value for key, value in tags.items() if key.startswith(ORIGIN_TAGS)}
+        return {key: without_passwords(value) for key, value in own.items()}
 
     def point_to(self, result: StoredRun) -> None:
         """Point to a result in another run. `mlflow run` ends this run, so it cannot be deleted."""

@@ -25,7 +25,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError as UrllibError
 
+from worldrep import errors
 from worldrep.errors import InputError, StateError, first_line, raise_delayed, was_interrupted
+from worldrep.text import line, masked
 
 VARIABLE = "WORLDREP_STORE_PATIENCE"
 DEFAULT_SECONDS = 3600.0
@@ -93,10 +95,9 @@ def waiting_helps(fault: BaseException, outer: BaseException | None = None) -> b
 def reason_of(fault: BaseException, outer: BaseException | None = None) -> str:
     """Return the root of a fault in a few words, such as `Connection refused`."""
     *_, root = _chain(fault, outer)
-    text = getattr(root, "strerror", None) or first_line(root)
     if _DOWNLOAD.match(str(root)):
-        text = str(root).rpartition("Caused by ")[2].strip(" ()\n")[-200:]
-    return text
+        return line(masked(str(root).rpartition("Caused by ")[2].strip(" ()\n")), 200)
+    return errors.reason_of(root)
 
 
 def _chain(fault: BaseException, outer: BaseException | None) -> list[BaseException]:

@@ -23,6 +23,7 @@ from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from worldrep.disk import FullError, temporary_folder
 from worldrep.errors import InputError, raise_delayed
 from worldrep.settings import check_value, parse_value
+from worldrep.text import line, without_passwords
 from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
 from worldrep.tracking.outbox import Entry, Outbox
@@ -34,6 +35,7 @@ ERROR = f"{TAG}error"  # tag: why a run failed
 SETTINGS = "settings.json"  # artifact
 CITIES = "cities.csv"  # artifact: of a training its world, of a study the user's CSV
 DELETED = "DELETED"  # status of a run that was deleted and can be restored
+LONGEST_NAME = 250  # characters of a run's name
 LATEST = 4_102_444_800.0  # 2100 in seconds since 1970; pandas has no dates of any year
 FLUSH_POINTS, FLUSH_SECONDS, BATCH_POINTS = 500, 5.0, 1000
 JOIN_SECONDS = 1.0  # a thread that waits for an absent server ends later, by itself
@@ -41,7 +43,10 @@ JOIN_SECONDS = 1.0  # a thread that waits for an absent server ends later, by it
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it was when it was read. Tags have their prefix; times are in seconds since 1970."""
+    """A run as it was when it was read. Tags have their prefix; times are in seconds since 1970.
+
+    Texts are plain lines: others may have written them.
+    """
 
     id: str
     name: str
@@ -60,8 +65,9 @@ class StoredRun:
         claim = Claim.newest(data.tags, data.params)
         stamps = info.start_time or 0, info.end_time or 0
         started, ended = (min(max(stamp / 1000, 0.0), LATEST) for stamp in stamps)
-        known = info.run_id, info.run_name, status, data.tags, data.metrics
-        return cls(*known, claim, started, ended, data.params)
+        tags, params = ({k: line(v) for k, v in own.items()} for own in (data.tags, data.params))
+        known = info.run_id, line(info.run_name or "", LONGEST_NAME), status, tags, data.metrics
+        return cls(*known, claim, started, ended, params)
 
     def tag(self, name: str) -> str:
         """Return a tag by its name without prefix, empty if the run lacks it."""
@@ -119,7 +125,7 @@ class RunSpec:
     def all_tags(self) -> dict[str, str]:
         """Tags as MLflow stores them, without the parent: a run keeps its first parent."""
         named = {"stage": self.stage, "fingerprint": self.fingerprint, **self.tags}
-        prefixed = {TAG + key: str(value) for key, value in named.items()}
+        prefixed = {TAG + key: without_passwords(str(value)) for key, value in named.items()}
         return prefixed | {MLFLOW_RUN_NAME: self.name}
 
 
@@ -269,7 +275,7 @@ class OpenRun:
             self._changed.notify_all()
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        self._put({"tags": {key: str(value) for key, value in tags.items()}})
+        self._put({"tags": {key: without_passwords(str(value)) for key, value in tags.items()}})
 
     def settings(self, settings: Mapping[str, Any]) -> None:
         """Log settings as settings.json, and as params `cfg.*` unless an earlier process did."""
@@ -277,7 +283,7 @@ class OpenRun:
         params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
         self._client.log_batch(self.id, params=params)
         with self.new_artifact(SETTINGS) as path:
-            path.write_text(json.dumps(dict(settings), indent=1))
+            path.write_text(json.dumps(dict(settings), indent=1), encoding="utf-8")
 
     def inputs(self, context: str, datasets: Iterable[Dataset]) -> None:
         """Log data sets as inputs of the run, in one request."""

@@ -20,11 +20,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from worldrep import __version__
-from worldrep.disk import temporary_folder
-from worldrep.errors import InputError, StateError, interrupt_preserved, interrupts_delayed
+from worldrep.disk import fault_text, temporary_folder
+from worldrep.errors import (
+    InputError,
+    StateError,
+    first_line,
+    interrupt_preserved,
+    interrupts_delayed,
+)
 from worldrep.stored import DamagedError
+from worldrep.text import without_user
 from worldrep.tracking.artifacts import Artifacts
-from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
+from worldrep.tracking.connection import Launch, is_read_only, open_client
 from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, silence
 from worldrep.tracking.patience import OWNER, AwayError, Client, in_words
 from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
@@ -69,16 +76,18 @@ class Store:
     def address(self) -> str:
         return without_user(self.uri)
 
-    def words_of(self, fault: BaseException) -> str:
-        """Return the first line of a StoreFault, without user name and password."""
-        return fault_text(fault, self.uri)
+    def _refuse_read_only(self) -> None:
+        if is_read_only(self.uri):
+            text = f"the MLflow store at {self.address} is read-only: nothing can be recorded in it"
+            raise StateError(text)
 
     def check_writable(self) -> None:
         """Raise StateError when nothing can be recorded."""
+        self._refuse_read_only()
         try:
             self.client.set_experiment_tag(self.experiment_id, "worldrep.version", __version__)
         except MlflowException as fault:
-            text = f"the MLflow store at {self.address} cannot be written: {self.words_of(fault)}"
+            text = f"the MLflow store at {self.address} cannot be written: {fault_text(fault)}"
             raise StateError(text) from None
 
     def find(self, **tags: str) -> list[StoredRun]:
@@ -186,12 +195,13 @@ class Store:
             run.drop_states()  # not above: Ctrl-C here must not end the finished run as KILLED
         except MlflowException as fault:
             raise StateError(
-                f"the MLflow store at {self.address} failed: {self.words_of(fault)}; "
+                f"the MLflow store at {self.address} failed: {fault_text(fault)}; "
                 "when it answers again, the same command goes on from the last checkpoint"
             ) from None
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run; TakenError if another is, or has finished it."""
+        self._refuse_read_only()
         with ExitStack() as ended:
             with interrupts_delayed():
                 run = OpenRun(self.client, *self._claim(spec, launched))
@@ -339,7 +349,7 @@ def _ended_on_error(run: OpenRun) -> Iterator[None]:
 
 def _abandon(run: OpenRun, status: str, fault: BaseException | None = None) -> None:
     """End a run that did not finish, if the store still answers and this process still owns it."""
-    error = f"{type(fault).__name__}: {fault}"[:500] if fault else ""
+    error = f"{type(fault).__name__}: {first_line(fault)}" if fault else ""
     with suppress(MlflowException, TakenError, AwayError):
         run.close(status, error)
 

@@ -102,7 +102,7 @@ def write_manifest(folder: Path) -> None:
     """Write a manifest of all files that a folder holds now."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     content = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def verify(folder: Path, required: Collection[str] = (CONFIG, WEIGHTS)) -> None:

@@ -55,7 +55,7 @@ def place() -> str:
         # The namespace of the whole machine has the same number on each, and outlasts a restart.
         root = facts == ["pid:[4026531836]"]
         unique = "/etc/machine-id" if root else "/proc/sys/kernel/random/boot_id"
-        facts.append(Path(unique).read_text())
+        facts.append(Path(unique).read_text(encoding="utf-8"))
     return f"{socket.gethostname()}/{digest(facts)[:8]}"
 
 
@@ -149,13 +149,13 @@ class Claim:
         path = cache_folder() / "heartbeats" / f"{key}.json"  # for the next commands
         if key not in _seen:
             with suppress(OSError, ValueError, TypeError):
-                heartbeat, since = json.loads(path.read_text())
+                heartbeat, since = json.loads(path.read_text(encoding="utf-8"))
                 _seen[key] = str(heartbeat), min(float(since), time.time())
         if _seen.get(key, ("", 0.0))[0] != self.heartbeat or key not in _seen:
             _seen[key] = self.heartbeat, time.time()
             with suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(_seen[key]))
+                path.write_text(json.dumps(_seen[key]), encoding="utf-8")
         return time.time() - _seen[key][1]
 
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import subprocess
+from collections import Counter
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,32 @@ def pytest_itemcollected(item):
 def pytest_collection_modifyitems(items):
     """Run slow tests first, so that none is left alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture
+def tried(record_property):
+    """Notes how many disturbances of a kind a test tries, for the table of `make endure`."""
+
+    def note(kind, count=1):
+        record_property("tried", (kind, count))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print how many disturbances of each kind were tried, and how many tests survived them."""
+    tried, survived = Counter(), Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties if report.when == "call" else ():
+                if name == "tried":
+                    tried[value[0]] += value[1]
+                    survived[value[0]] += value[1] * report.passed
+    if tried:
+        rows = [f"| {kind} | {count:,} | {survived[kind]:,} |" for kind, count in tried.items()]
+        table = ["| disturbance | tried | survived |", "|---|---:|---:|", *sorted(rows)]
+        terminalreporter.section("endurance")
+        terminalreporter.write_line("\n".join(table))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -41,7 +41,8 @@ def in_a_process():
 
 
 @pytest.mark.parametrize(("place", "free"), [(p, n) for p, found in LEVELS.items() for n in found])
-def test_a_full_place(store_uri, tmp_path, small_disk, monkeypatch, right, place, free):
+def test_a_full_place(store_uri, tmp_path, small_disk, monkeypatch, right, place, free, tried):
+    tried(f"full {place}")
     name = {"artifact store": "mlruns"}.get(place, "full")
     folder = small_disk(name, "8m")
     if place == "cache":

@@ -119,6 +119,6 @@ def test_a_garbled_run_ends_no_command_with_a_traceback(garbler):
 
 
 @pytest.mark.endure
-def test_many_garbled_runs(garbler):
+def test_many_garbled_runs(garbler, tried):
+    tried("garbled tags, params, metrics and times of runs", MANY)
     try_garbled(garbler, MANY, random.Random(1))
-    print(f"\ngarbled runs: {MANY} tried")

@@ -9,5 +9,6 @@ EXAMPLES = 500
 
 @pytest.mark.endure
 @pytest.mark.parametrize("case", CASES)
-def test_many_examples(case):
+def test_many_examples(case, tried):
+    tried(f"malformed {case}", EXAMPLES)
     try_many(case, EXAMPLES, derandomize=False)

@@ -12,43 +12,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
 import mlflow
 import pytest
-from click.testing import CliRunner
-from drivers import LONG
-from safetensors.torch import load_file
+from proxy import BAD_GATEWAY, DROP, FORBIDDEN, HANG, LOGIN, PASS, REFUSE, SLOW, proxy
+from real_commands import (
+    COMMANDS,
+    SMOKE,
+    again,
+    assert_same,
+    begin,
+    finish,
+    prepare,
+    results,
+    write_files,
+)
+from real_commands import undisturbed as undisturbed  # a fixture
 
 from benchmarks.stores import mlflow_server
-from tests.endurance.proxy import (
-    BAD_GATEWAY,
-    DROP,
-    FORBIDDEN,
-    HANG,
-    LOGIN,
-    PASS,
-    REFUSE,
-    SLOW,
-    proxy,
-)
 from worldrep.errors import StateError
 from worldrep.tracking import AwayError, Dataset, RunSpec, Store, StoreFault, TakenError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("outages")]
 
-SMOKE = ("--scale", "smoke", "--epochs", "16", "--n_checkpoints", "8")
-SPACE = "learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}\n"
-TRIALS = ("--scale", "smoke", "--ft", "ftwb2-13", "--space", "space.yaml", "--n_trials", "3")
-COMMANDS = {
-    "pretrain": SMOKE,
-    "study": ("--name", "long.yaml", "--executor", "processes", "--workers", "2", "--cpus", "1"),
-    "sweep": (*TRIALS, "--sampler", "random", "--objective", "retention"),
-    "evaluate": ("--model", "pt1", *SMOKE),
-}
 BEGINS = {  # an outage begins at the n-th request that contains a text
     "pretrain": ("manifest.json", 2),
     "study": ("manifest.json", 4),
@@ -88,8 +76,7 @@ def through(server, tmp_path, monkeypatch, request):
     """A proxy before the server, and an experiment of the test's own."""
     with proxy(server.port) as found:
         monkeypatch.chdir(tmp_path)
-        Path("long.yaml").write_text(LONG)
-        Path("space.yaml").write_text(SPACE)
+        write_files()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
@@ -104,31 +91,6 @@ def direct(server, through):
     store = Store.connect(uri=server.address)
     mlflow.set_tracking_uri(through.uri)  # for other processes: `connect` has changed it
     return store
-
-
-def begin(command, *more):
-    return subprocess.Popen(
-        [sys.executable, "-m", f"entrypoints.{command}", *COMMANDS[command], *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
-def finish(process):
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert "Traceback" not in output
-    return output
-
-
-def again(command):
-    """The same command in this process, which has everything imported already."""
-    main = import_module(f"entrypoints.{command}").main
-    result = CliRunner().invoke(main, COMMANDS[command])
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def seen(found, text, times, process=None):
@@ -148,65 +110,6 @@ def outage(means, found, server):
     if means == KILL:
         server.start()
     found.set(PASS)
-
-
-def results(store):
-    """Weights, curves and tables of every run by its name, after a check that all is in order."""
-    runs = store.find()
-    assert {run.status for run in runs} == {"FINISHED"}
-    assert set(Counter(run.fingerprint for run in runs).values()) == {1}
-    return {run.name: (weights(store, run), curves(store, run)) for run in runs}
-
-
-def weights(store, run):
-    if run.stage not in ("pretrain", "finetune"):
-        return {}
-    assert len(store.checkpoint_steps(run.id)) == int(run.params["cfg.n_checkpoints"])
-    with store.download(run.id, "model/model.safetensors") as path:
-        return load_file(path)
-
-
-def curves(store, run):
-    """Every point of every metric but those that depend on the time."""
-    depends = ("tokens_per_second", "study/", "trials/", "best/")
-    names = [name for name in run.metrics if not any(word in name for word in depends)]
-    found = {name: store.client.get_metric_history(run.id, name) for name in sorted(names)}
-    return {name: [(p.step, repr(p.value)) for p in points] for name, points in found.items()}
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    for name, (tensors, points) in found.items():
-        assert tensors.keys() == expected[name][0].keys()
-        assert all(value.equal(expected[name][0][key]) for key, value in tensors.items()), name
-        assert points == expected[name][1], name
-
-
-@pytest.fixture(scope="module")
-def undisturbed(new_store):
-    """The results of each command when nothing disturbs it."""
-    known = {}
-
-    def of(command):
-        if command not in known:
-            before = mlflow.get_tracking_uri()
-            with new_store(command) as (uri, patch):
-                patch.setenv("MLFLOW_EXPERIMENT_NAME", "worldrep")
-                mlflow.set_tracking_uri(uri)
-                Path("long.yaml").write_text(LONG)
-                Path("space.yaml").write_text(SPACE)
-                prepare(command)
-                again(command)
-                known[command] = results(Store.connect())
-            mlflow.set_tracking_uri(before)
-        return known[command]
-
-    return of
-
-
-def prepare(command):
-    if command == "evaluate":
-        again("pretrain")
 
 
 def disturb(command, means, seconds, found, server):
@@ -237,7 +140,10 @@ def test_other_commands_wait_as_well(command, through, server, direct, undisturb
 @pytest.mark.parametrize("seconds", [10, 120, 600])
 @pytest.mark.parametrize("means", MEANS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_outage_is_waited_out(command, means, seconds, through, server, direct, undisturbed):
+def test_an_outage_is_waited_out(
+    command, means, seconds, through, server, direct, undisturbed, tried
+):
+    tried(f"outages of {seconds} seconds")
     output = disturb(command, means, seconds, through, server)
     assert seconds < 60 or "answers again, after" in output
     assert_same(results(direct), undisturbed(command))
@@ -245,7 +151,8 @@ def test_an_outage_is_waited_out(command, means, seconds, through, server, direc
 
 @pytest.mark.endure
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_slow_server_is_only_slow(command, through, server, direct, undisturbed):
+def test_a_slow_server_is_only_slow(command, through, server, direct, undisturbed, tried):
+    tried("slow servers")
     through.delay = 0.5
     disturb(command, SLOW, 60, through, server)
     assert_same(results(direct), undisturbed(command))

@@ -1,4 +1,4 @@
-"""Each place filled up to many levels: one sentence, nothing lost, the same weights afterwards."""
+"""Places that are full or read-only: one sentence, nothing lost, the same weights afterwards."""
 
 import shutil
 import subprocess
@@ -7,6 +7,7 @@ import tempfile
 
 import pytest
 from test_full_disks import SMOKE, leave_free, pretrain, resize, run, succeeds, weights
+from test_read_only import COMMANDS, bound, content, read_only
 
 from worldrep.tracking import Store
 
@@ -65,3 +66,42 @@ def test_a_full_place(store_uri, tmp_path, small_disk, monkeypatch, right, place
     (found,) = Store.connect().find(stage="pretrain")
     assert found.status == "FINISHED" and weights(found.id) == right
     assert not list(tmp_path.glob("**/worldrep-*.tmp"))
+
+
+PLACES = {  # what cannot be written -> where it is in the test's folder
+    "artifact store": "mlruns",
+    "temporary folder": "temporary",
+    "cache": "cache",
+    "database": "mlflow.db",
+    "folder of the store": ".",
+}
+READING = ("study --name one.yaml --action status", "study --name one.yaml --action plan")
+WRITING = ("pretrain", "finetune --ft ftwb1-1", "evaluate --model pt1", "extract --model pt1")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("command", READING + WRITING)
+def test_a_read_only_place(store_uri, tmp_path, monkeypatch, right, place, command, tried):
+    """A command succeeds or names what is wrong, and leaves the place as it is."""
+    tried(f"read-only {place}")
+    (tmp_path / "one.yaml").write_text("models: [pt1, pt1_ftwb1-1]\nscale: smoke\n")
+    for name in ("temporary", "cache"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("WORLDREP_CACHE", str(tmp_path / "cache"))
+    if not command.startswith(("study", "pretrain")):
+        succeeds(pretrain)
+    (tmp_path / "mlruns").mkdir(exist_ok=True)
+    folder = tmp_path / PLACES[place]
+    typed = command if command.startswith("study") else f"{command} --scale smoke"
+    with read_only(folder):
+        before = content(folder)
+        code, output = bound(COMMANDS, f"entrypoints.{typed}", TMPDIR=tmp_path / "temporary")
+        assert code == 0, output  # no traceback
+        assert content(folder) == before
+    assert output.startswith("== 0") or "\nError: " in output, output
+    assert output.startswith("== 0") or command not in READING, output
+    running = [run for run in Store.connect().find() if run.status == "RUNNING"]
+    assert not running
+    succeeds(pretrain)
+    (found,) = Store.connect().find(stage="pretrain")
+    assert found.status == "FINISHED" and weights(found.id) == right

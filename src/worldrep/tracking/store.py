@@ -167,7 +167,8 @@ class Store:
 
     def checkpoint_steps(self, run_id: str) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
-        return Artifacts(self.client, run_id).checkpoint_steps()
+        steps = Artifacts(self.client, run_id).checkpoint_steps
+        return self.client.wait(lambda again: steps(), "to list checkpoints")
 
     def adopt(self, run_id: str, parent: str | None) -> None:
         """Make a run the child of `parent`, unless it has a parent already."""
@@ -207,7 +208,7 @@ class Store:
                 run = OpenRun(self.client, *self._claim(spec, launched))
                 ended.enter_context(_ended_on_error(run))
             if run.resumed:  # a new run was created with both
-                run.flush()  # what the process before could not send
+                run.take_up()
                 self.adopt(run.id, spec.parent)
                 run.tags(spec.all_tags)
             if spec.settings:

@@ -23,7 +23,7 @@ from analysis.store.source import Source
 from worldrep.data.rows import RowMaker
 from worldrep.data.sets import maker_of, training_sets
 from worldrep.data.world import load_world
-from worldrep.errors import InputError, StateError, unknown
+from worldrep.errors import InputError, StateError, check_name
 from worldrep.names import TASK_NAMES, ModelName, parse_model
 from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, from_dict
 from worldrep.studies.report import training_tokens
@@ -44,8 +44,7 @@ def dynamics(
     by: settings such as `optimizer,learning_rate`, whose values tell trainings of one model apart.
     Raises InputError for an unknown name, NothingThere if none of the models is trained.
     """
-    if align not in ALIGN:
-        raise unknown("align", align, ALIGN)
+    check_name("align", align, ALIGN)
     compared = _settings_named(by)
     asked = selection.named_models(models, options)
     trained = selection.Trained.read(source, options)
@@ -74,8 +73,7 @@ def _settings_named(text: str) -> tuple[str, ...]:
     """Parse `optimizer,learning_rate` to names of settings, and `none` to ()."""
     names = tuple(name.strip() for name in text.split(",")) if text.strip() != NO_SETTING else ()
     for name in names:
-        if name not in OVERRIDABLE:
-            raise unknown("setting", name, OVERRIDABLE)
+        check_name("setting", name, OVERRIDABLE)
     return names
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from worldrep.errors import InputError, shown, unknown
+from worldrep.errors import InputError, check_name, shown, unknown
 from worldrep.names import NO_FT, STRATEGIES, TASK_NAMES, ModelName
 
 VARIANTS = ("standard", "scattered", "with_atlantis")
@@ -233,8 +233,7 @@ SHARED_GROUPS = ("world", "rows", "model")  # equal in a fine-tuning and its bas
 
 def parse_value(name: str, text: str) -> Any:
     """Convert a text to the type of a setting. Raises InputError if it is not one of its values."""
-    if name not in FIELDS:
-        raise unknown("setting", name, FIELDS)
+    check_name("setting", name, FIELDS)
     if FIELDS[name].type == "int":
         return whole_number(name, text)
     if FIELDS[name].type == "str":
@@ -274,8 +273,7 @@ def is_seed(text: str) -> bool:
 def from_dict(values: Mapping[str, Any]) -> Settings:
     """Rebuild settings from what `as_dict` returned; raise InputError if they do not fit."""
     for name in values:
-        if name not in FIELDS:
-            raise unknown("setting", name, FIELDS)
+        check_name("setting", name, FIELDS)
     missing = sorted(set(FIELDS) - set(values))
     if missing:
         raise InputError(f"settings lack {', '.join(missing)}")

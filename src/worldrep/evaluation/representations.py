@@ -22,7 +22,7 @@ from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import Tokens, encode_prompts
 from worldrep.data.world import World
 from worldrep.digests import random_stream
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, check_name
 from worldrep.settings import Settings
 from worldrep.stored import (
     DamagedError,
@@ -77,11 +77,9 @@ class Request:
                 raise InputError(f"layer {text!r} is not one of the model's: {allowed}")
         task = settings.tasks[0] if task == "default" else task
         names = list(POSITIONS) if positions == "default" else positions.split(",")
-        if task not in TASKS:
-            raise unknown("task", task, TASKS)
+        check_name("task", task, TASKS)
         for name in names:
-            if name not in POSITIONS:
-                raise unknown("position", name, POSITIONS)
+            check_name("position", name, POSITIONS)
         numbers = dict.fromkeys(known[text.strip()] for text in chosen)
         return Request(tuple(numbers), task, tuple(dict.fromkeys(names)))
 

@@ -21,7 +21,7 @@ from analysis.store.missing import (
 )
 from analysis.store.source import Source
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.sets import Schedule, maker_of, training_sets
 from worldrep.data.world import load_world
 from worldrep.errors import InputError, StateError, check_name
 from worldrep.names import TASK_NAMES, ModelName, parse_model
@@ -29,7 +29,6 @@ from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, from_dict
 from worldrep.studies.report import training_tokens
 from worldrep.tracking import StoredRun
 from worldrep.tracking.runs import CITIES
-from worldrep.training.schedule import Schedule
 
 NAME = "dynamics"
 NO_SETTING = "none"

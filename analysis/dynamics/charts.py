@@ -9,8 +9,8 @@ from analysis.figures.chart import Chart
 from analysis.figures.curves import Curves
 from analysis.figures.intervals import Intervals
 from analysis.options import listed
+from analysis.statistics.comparison import nested
 from analysis.statistics.curves import CHANCE
-from analysis.statistics.spread import nested
 from analysis.store.selection import STAGES
 from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES

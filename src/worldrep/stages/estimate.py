@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from worldrep.data.rows import RowMaker, RowSet
-from worldrep.data.sets import maker_of, suite_sets, training_sets
+from worldrep.data.sets import Schedule, maker_of, suite_sets, training_sets
 from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import PAD, VOCABULARY_SIZE, row_length
 from worldrep.disk import cache_folders, writable_cache
@@ -27,7 +27,6 @@ from worldrep.errors import InputError, StateError
 from worldrep.settings import Settings, from_params
 from worldrep.tracking import Store, StoredRun
 from worldrep.training.progress import duration_in_words
-from worldrep.training.schedule import Schedule
 
 SPEED = "train/tokens_per_second"
 LONGEST = 24 * 3600  # seconds that need no confirmation

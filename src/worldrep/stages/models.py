@@ -7,7 +7,7 @@ from typing import Self
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.sets import Schedule, maker_of, training_sets
 from worldrep.data.world import load_world
 from worldrep.disk import cached_file
 from worldrep.errors import InputError, StateError
@@ -20,7 +20,6 @@ from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.stored import DamagedError, read_json
 from worldrep.tracking import CHECKPOINTS, CITIES, DELETED, SETTINGS, Store, StoredRun
 from worldrep.training.checkpoint import folder_name, verify
-from worldrep.training.schedule import Schedule
 from worldrep.training.state import best_device
 
 MODEL = "model"  # artifact folder of the final weights

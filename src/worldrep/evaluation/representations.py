@@ -5,7 +5,6 @@ Importing this module does not load torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -22,13 +21,13 @@ from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import Tokens, encode_prompts
 from worldrep.data.world import World
 from worldrep.digests import random_stream
+from worldrep.disk import sha256
 from worldrep.errors import InputError, check_name
 from worldrep.settings import Settings
 from worldrep.stored import (
     DamagedError,
     RepresentationsManifest,
     read_json,
-    sha256,
     tensor_facts,
 )
 
@@ -137,7 +136,7 @@ def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, An
     folder.mkdir(parents=True, exist_ok=True)
     tensors = save({f"layer_{layer}": table for layer, table in tables.items()})
     (folder / TENSORS).write_bytes(tensors)
-    content = {**manifest, "sha256": hashlib.sha256(tensors).hexdigest()}
+    content = {**manifest, "sha256": sha256(folder / TENSORS)}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

@@ -29,11 +29,11 @@ from worldrep.errors import (
     interrupts_delayed,
 )
 from worldrep.stored import DamagedError
-from worldrep.text import without_user
+from worldrep.text import duration_in_words, without_user
 from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, is_read_only, open_client
 from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, silence
-from worldrep.tracking.patience import OWNER, AwayError, Client, in_words
+from worldrep.tracking.patience import OWNER, AwayError, Client
 from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
@@ -274,7 +274,8 @@ class Store:
             if run.alive and run.claim and (owner := run.claim.owner):
                 rest = "wait for it or stop it"
                 if not owner.is_visible:
-                    rest += f"; after {in_words(silence())} without a heartbeat it counts as dead"
+                    limit = duration_in_words(silence())
+                    rest += f"; after {limit} without a heartbeat it counts as dead"
                 raise TakenError(
                     f"{spec.name} is being done by process {owner.pid} on {owner.host} "
                     f"(run {run.id}); {rest}",

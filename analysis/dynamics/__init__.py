@@ -25,10 +25,16 @@ from worldrep.data.sets import Schedule, maker_of, training_sets
 from worldrep.data.world import load_world
 from worldrep.errors import InputError, StateError, check_name
 from worldrep.names import TASK_NAMES, ModelName, parse_model
-from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, from_dict
-from worldrep.studies.report import training_tokens
-from worldrep.tracking import StoredRun
-from worldrep.tracking.runs import CITIES
+from worldrep.settings import (
+    FIELDS,
+    NO_CITIES,
+    OVERRIDABLE,
+    TRAINING_STAGES,
+    from_dict,
+    parse_names,
+)
+from worldrep.stages.estimate import training_tokens
+from worldrep.tracking import CITIES, StoredRun
 
 NAME = "dynamics"
 NO_SETTING = "none"
@@ -48,7 +54,7 @@ def dynamics(
     asked = selection.named_models(models, options)
     trained = selection.Trained.read(source, options)
     if not trained.runs:
-        raise selection.nothing_of("finished training", options, source, *selection.STAGES)
+        raise selection.nothing_of("finished training", options, source, *TRAINING_STAGES)
     kept, seeds, strangers = selection.choose_models(
         [*trained.runs.values()], asked, "training", options, source
     )
@@ -70,7 +76,7 @@ def dynamics(
 
 def _settings_named(text: str) -> tuple[str, ...]:
     """Parse `optimizer,learning_rate` to names of settings, and `none` to ()."""
-    names = tuple(name.strip() for name in text.split(",")) if text.strip() != NO_SETTING else ()
+    names = parse_names(text) if text.strip() != NO_SETTING else ()
     for name in names:
         check_name("setting", name, OVERRIDABLE)
     return names

@@ -22,6 +22,8 @@ LOSSES = ("full", "answer")
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "no", "bf16")
 COMPUTATIONS = ("auto", "plain", "packed", "graph", "compile")
+TRAINING_STAGES = ("pretrain", "finetune")
+STAGES = (*TRAINING_STAGES, "evaluate", "extract")
 NO_CITIES = "none"  # the value of `cities` for the real cities
 MOST = 10**9  # bound of a whole number that has none of its own
 MOST_DIGITS = 400
@@ -254,9 +256,14 @@ def whole_number(name: str, text: str, least: int | None = None, most: int | Non
     return int(text)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names in a text such as `wide,narrow`, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds in a text such as `1,2,3`, each once. Raises InputError."""
-    seeds = tuple(dict.fromkeys(whole_number("seed", part) for part in text.split(",")))
+    seeds = tuple(dict.fromkeys(whole_number("seed", part) for part in parse_names(text)))
     for seed in seeds:
         check_value("seed", seed)
     return seeds

@@ -23,7 +23,7 @@ from worldrep.data.world import World
 from worldrep.digests import random_stream
 from worldrep.disk import sha256
 from worldrep.errors import InputError, check_name
-from worldrep.settings import Settings
+from worldrep.settings import Settings, parse_names
 from worldrep.stored import (
     DamagedError,
     RepresentationsManifest,
@@ -69,18 +69,18 @@ class Request:
         deepest = settings.n_layers
         known = {str(layer): layer for layer in range(deepest + 1)}
         default = str(min(DEFAULT_LAYER, max(0, deepest - 1)))
-        chosen = {"default": [default], "all": list(known)}.get(layers, layers.split(","))
+        chosen = {"default": [default], "all": list(known)}.get(layers, parse_names(layers))
         for text in chosen:
-            if text.strip() not in known:
+            if text not in known:
                 allowed = f"0 to {deepest}, or all"
                 raise InputError(f"layer {text!r} is not one of the model's: {allowed}")
         task = settings.tasks[0] if task == "default" else task
-        names = list(POSITIONS) if positions == "default" else positions.split(",")
+        names = list(POSITIONS) if positions == "default" else parse_names(positions)
         check_name("task", task, TASKS)
         for name in names:
             check_name("position", name, POSITIONS)
-        numbers = dict.fromkeys(known[text.strip()] for text in chosen)
-        return Request(tuple(numbers), task, tuple(dict.fromkeys(names)))
+        numbers = tuple(known[text] for text in chosen)
+        return Request(numbers, task, tuple(names))
 
 
 def city_prompts(world: World, task: str) -> list[str]:

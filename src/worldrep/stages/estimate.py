@@ -24,7 +24,7 @@ from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import PAD, VOCABULARY_SIZE, row_length
 from worldrep.disk import cache_folders, writable_cache
 from worldrep.errors import InputError, StateError
-from worldrep.settings import Settings, from_params
+from worldrep.settings import TRAINING_STAGES, Settings, from_params
 from worldrep.text import duration_in_words, size_in_words
 from worldrep.tracking import Store, StoredRun
 
@@ -37,7 +37,7 @@ ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 FLOPS = {False: 1e12, True: 1e14}  # a second, hardly ever exceeded without and with a GPU
 STEP_SECONDS = 5e-4  # no training step is quicker
 ROW_BYTES = 300  # of a question with its answer and score as text
-STAGES = {"train": ("pretrain", "finetune"), "evaluate": ("evaluate",), "extract": ("extract",)}
+STAGES = {"train": TRAINING_STAGES, "evaluate": ("evaluate",), "extract": ("extract",)}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from worldrep.digests import digest
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 
+LAST, ALL = "last", "all"  # choices of checkpoints
 SEMANTICS = 4  # raised by hand when the same settings train, evaluate or extract differently
 
 

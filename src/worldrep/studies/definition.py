@@ -19,6 +19,7 @@ from worldrep.settings import (
     SCALES,
     VARIANTS,
     Settings,
+    parse_names,
     parse_seeds,
     parse_value,
 )
@@ -160,11 +161,6 @@ def parse_settings(values: Any) -> dict[str, Any]:
         if not isinstance(value, str):
             raise InputError(f"{key} in settings is not one value but several")
     return {key: parse_value(key, value) for key, value in values.items()}
-
-
-def parse_names(text: str) -> tuple[str, ...]:
-    """Return the names in a text such as `wide,narrow`, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
 def _items(key: str, value: Any) -> tuple[str, ...]:

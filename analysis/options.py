@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldrep import settings
-from worldrep.errors import unknown
+from worldrep.errors import check_name
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 
@@ -32,8 +32,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for kind, allowed in _ALLOWED.items():
-            if getattr(self, kind) not in allowed:
-                raise unknown(kind, getattr(self, kind), allowed)
+            check_name(kind, getattr(self, kind), allowed)
         for seed in self.seeds:
             settings.check_value("seed", seed)
         object.__setattr__(self, "seeds", tuple(sorted(set(self.seeds))))

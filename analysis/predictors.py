@@ -15,7 +15,7 @@ from analysis.store.evaluations import read_improvements
 from analysis.store.missing import missing_cells
 from analysis.store.selection import NothingThere
 from analysis.store.source import Source
-from worldrep.errors import unknown
+from worldrep.errors import check_name
 from worldrep.names import finetunings
 
 NAME = "predictors"
@@ -30,8 +30,7 @@ def predictors(source: Source, options: Options, family: str = FAMILIES[0]) -> R
 
     Raises InputError for another family than FAMILIES, NothingThere when nothing can be compared.
     """
-    if family not in FAMILIES:
-        raise unknown("family", family, FAMILIES)
+    check_name("family", family, FAMILIES)
     singles = f"{family[:-1]}1"
     found = read_improvements(source, options, (*finetunings(singles), *finetunings(family)))
     specialists, actual = (found.matrices(finetunings(name)) for name in (singles, family))

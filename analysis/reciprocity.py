@@ -12,7 +12,7 @@ from analysis.figures.intervals import Intervals
 from analysis.options import Options
 from analysis.panels import family_result, seeds_in_words
 from analysis.result import Result
-from analysis.statistics.spread import over_seeds
+from analysis.statistics.comparison import over_seeds
 from analysis.store.evaluations import read_improvements
 from analysis.store.source import Source
 from worldrep.names import finetunings

@@ -118,7 +118,7 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
         (files("analysis") / "report.html.j2").read_text(encoding="utf-8")
     )
     trained = Trained.read(source, options)
-    usual = set(trained.standing.values()) <= set(trained.current)  # else it would train others
+    usual = set(trained.training_of.values()) <= set(trained.current)  # else it would train others
     study = study_command(options, whole.seeds, store.experiment_name) if usual else ""
     used = whole.runs_used.reset_index().sort_values(["seed", "model", "run_name"])
     page = template.render(

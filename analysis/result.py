@@ -1,7 +1,6 @@
 """The result of an analysis: its figures, tables and statistics, and how they are published."""
 
 import gc
-import hashlib
 import json
 import math
 import re
@@ -19,7 +18,7 @@ from analysis.figures.heatmap import Panel, Strip
 from analysis.figures.page import save_figure
 from analysis.options import Options
 from worldrep.digests import digest
-from worldrep.disk import temporary_folder
+from worldrep.disk import sha256, temporary_folder
 from worldrep.errors import InputError, StateError, first_line, reason_of
 from worldrep.text import write_csv
 from worldrep.tracking import RunSpec, Store, StoreFault
@@ -169,7 +168,7 @@ def _earlier(out: Path, name: str) -> set[str]:
 
 def _record(result: Result, store: Store, folder: Path, parent: str | None, launched: bool) -> str:
     """Record the files as a run; one with the same files is reused. Returns its id."""
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    files = {path.name: sha256(path) for path in folder.iterdir()}
     fingerprint = digest(["analysis", result.name, files])
     if done := store.finished(fingerprint):
         store.adopt(done.id, parent)

@@ -16,8 +16,7 @@ from analysis.figures.intervals import Intervals
 from analysis.options import ALL, Options
 from analysis.panels import seeds_in_words
 from analysis.result import Result
-from analysis.statistics.comparison import LEVEL, comparisons, spread_bounds
-from analysis.statistics.spread import nested, over_seeds
+from analysis.statistics.comparison import LEVEL, comparisons, nested, over_seeds, spread_bounds
 from analysis.store import evaluations
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere, in_order, named_models, used_runs

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worldrep.errors import InputError, one_sentence, shown, unknown
+from worldrep.errors import InputError, one_sentence, shown
+from worldrep.errors import check_name as check_name
 from worldrep.names import ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, VARIANTS, Settings, parse_value
@@ -87,12 +88,6 @@ def settings_from(model: ModelName, options: dict[str, Any]) -> Settings:
     names = {"scale": options["scale"], "world": options["world"]}
     seed = parse_value("seed", options["seed"])
     return resolve(model, **names, seed=seed, overrides=overrides_from(options))
-
-
-def check_name(kind: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise InputError if a value is not among the allowed ones."""
-    if value not in allowed:
-        raise unknown(kind, value, allowed)
 
 
 def parse_flag(name: str, value: str) -> bool:

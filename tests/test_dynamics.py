@@ -14,14 +14,13 @@ from analysis.dynamics.statistics import summarize_breakouts
 from analysis.options import Options
 from analysis.store.selection import family_of, named_models
 from analysis.store.source import Source
-from worldrep.data.sets import maker_of, stack_rows, training_sets
+from worldrep.data.sets import Schedule, maker_of, stack_rows, training_sets
 from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import PAD
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.tracking import Store
-from worldrep.training.schedule import Schedule
 
 STEPS = (0, 10, 20, 30)
 ERRORS, SHARES = (100.0, 80.0, 50.0, 40.0), (0.1, 0.3, 0.6, 0.9)  # both break out at 20

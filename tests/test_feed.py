@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from worldrep.data.sets import Schedule
 from worldrep.data.tokens import BOS, EOS, PAD, encode
 from worldrep.names import ModelName
 from worldrep.scales import resolve
 from worldrep.training.feed import RowFeed
-from worldrep.training.schedule import Schedule
 
 TEXTS = [
     "dist(c_01,c_02)=7",

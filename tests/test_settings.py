@@ -8,12 +8,12 @@ import pytest
 
 import worldrep
 from worldrep.data import sets as data
+from worldrep.data.sets import Schedule
 from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model
 from worldrep.names import FINETUNINGS, PRETRAININGS, WIDTHS, parse_model
 from worldrep.scales import base_settings, resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES, check_value, from_dict, parse_value
-from worldrep.training.schedule import Schedule
 
 
 def settings_of(model="pt1", scale="paper", overrides=None, **names):

@@ -9,7 +9,7 @@ import torch
 from recorder import FolderRecorder
 from torch.nn.functional import cross_entropy
 
-from worldrep.data.sets import base_sets, maker_of, stack_rows, training_sets
+from worldrep.data.sets import Schedule, base_sets, maker_of, stack_rows, training_sets
 from worldrep.data.tokens import PAD
 from worldrep.errors import InputError
 from worldrep.model.qwen2 import build_model, load_model
@@ -21,7 +21,6 @@ from worldrep.studies import Definition, expand
 from worldrep.training.checkpoint import step_of
 from worldrep.training.feed import RowFeed, replay
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.schedule import Schedule
 from worldrep.training.state import Training, make_accelerator
 from worldrep.training.steps import EagerSteps, StaticSteps
 from worldrep.training.strategies import Pull, fisher_information

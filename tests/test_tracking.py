@@ -58,6 +58,21 @@ def test_an_interrupt_ends_as_killed(store):
     assert store.get(run.id).status == "KILLED"
 
 
+def test_an_interrupt_while_the_rest_is_sent_ends_as_killed_and_loses_nothing(store):
+    usual = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), store.run(spec()) as run:
+            for step in range(500):
+                run.tags({"worldrep.last": str(step)})
+            signal.setitimer(signal.ITIMER_REAL, 0.2, 60)  # again, if closing has no end
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert store.get(run.id).status == "KILLED" and store.get(run.id).tag("last") != "499"
+    with store.run(spec()) as again:
+        assert again.id == run.id and store.get(run.id).tag("last") == "499"
+
+
 def test_failed_work_is_carried_on_in_the_same_run(store):
     with pytest.raises(ZeroDivisionError), store.run(spec()) as first:
         raise ZeroDivisionError
@@ -425,10 +440,17 @@ def test_of_two_that_take_over_the_same_dead_run_one_is_refused(store, monkeypat
     assert store.get(run_id).claim.owner.host == "another-host"
 
 
+def wait_for_heartbeat(store, run_id):
+    """Of two processes that write a new tag at once, MLflow refuses one."""
+    while HEARTBEAT not in store.client.get_run(run_id).data.tags:
+        time.sleep(0.02)
+
+
 def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
     monkeypatch.setattr("worldrep.tracking.runs.HEARTBEAT_SECONDS", 0.05)
     run = store.claim(spec())
     run.metrics(1, {"train/loss": 1.0})
+    wait_for_heartbeat(store, run.id)
     elsewhere(store, run.id, number=1)
     deadline = time.time() + 30
     with pytest.raises(TakenError, match="taken over by another process"):
@@ -443,6 +465,7 @@ def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
 def test_a_process_that_lost_its_run_does_not_mark_it(store, monkeypatch):
     monkeypatch.setattr("worldrep.tracking.runs.HEARTBEAT_SECONDS", 0.05)
     with pytest.raises(TakenError, match="taken over"), store.run(spec()) as run:
+        wait_for_heartbeat(store, run.id)
         elsewhere(store, run.id, number=1)
         while not run.lost:
             time.sleep(0.02)

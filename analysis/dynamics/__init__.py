@@ -21,15 +21,20 @@ from analysis.store.missing import (
 )
 from analysis.store.source import Source
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.sets import Schedule, maker_of, training_sets
 from worldrep.data.world import load_world
-from worldrep.errors import InputError, StateError, unknown
+from worldrep.errors import InputError, StateError, check_name
 from worldrep.names import TASK_NAMES, ModelName, parse_model
-from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, from_dict
-from worldrep.studies.report import training_tokens
-from worldrep.tracking import StoredRun
-from worldrep.tracking.runs import CITIES
-from worldrep.training.schedule import Schedule
+from worldrep.settings import (
+    FIELDS,
+    NO_CITIES,
+    OVERRIDABLE,
+    TRAINING_STAGES,
+    from_dict,
+    parse_names,
+)
+from worldrep.stages.estimate import training_tokens
+from worldrep.tracking import CITIES, StoredRun
 
 NAME = "dynamics"
 NO_SETTING = "none"
@@ -44,13 +49,12 @@ def dynamics(
     by: settings such as `optimizer,learning_rate`, whose values tell trainings of one model apart.
     Raises InputError for an unknown name, NothingThere if none of the models is trained.
     """
-    if align not in ALIGN:
-        raise unknown("align", align, ALIGN)
+    check_name("align", align, ALIGN)
     compared = _settings_named(by)
     asked = selection.named_models(models, options)
     trained = selection.Trained.read(source, options)
     if not trained.runs:
-        raise selection.nothing_of("finished training", options, source, *selection.STAGES)
+        raise selection.nothing_of("finished training", options, source, *TRAINING_STAGES)
     kept, seeds, strangers = selection.choose_models(
         [*trained.runs.values()], asked, "training", options, source
     )
@@ -72,10 +76,9 @@ def dynamics(
 
 def _settings_named(text: str) -> tuple[str, ...]:
     """Parse `optimizer,learning_rate` to names of settings, and `none` to ()."""
-    names = tuple(name.strip() for name in text.split(",")) if text.strip() != NO_SETTING else ()
+    names = parse_names(text) if text.strip() != NO_SETTING else ()
     for name in names:
-        if name not in OVERRIDABLE:
-            raise unknown("setting", name, OVERRIDABLE)
+        check_name("setting", name, OVERRIDABLE)
     return names
 
 

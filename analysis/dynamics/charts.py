@@ -9,11 +9,11 @@ from analysis.figures.chart import Chart
 from analysis.figures.curves import Curves
 from analysis.figures.intervals import Intervals
 from analysis.options import listed
+from analysis.statistics.comparison import nested
 from analysis.statistics.curves import CHANCE
-from analysis.statistics.spread import nested
-from analysis.store.selection import STAGES
 from worldrep.data.tasks import TASKS
 from worldrep.names import TASK_NAMES
+from worldrep.settings import TRAINING_STAGES
 
 ALIGN = {"step": "optimizer step", "tokens": "tokens read (estimated)"}
 MANY_MODELS = 8  # more are grouped by family
@@ -39,7 +39,7 @@ def charts(
 ) -> list[Chart]:
     """Plot curves and break-outs of each stage that has any. align: x axis, step or tokens."""
     parts: list[Chart] = []
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         of_stage, used, own = (table[table["stage"] == stage] for table in (points, runs, broken))
         if len(of_stage):
             parts.append(_curves_chart(of_stage, used, stage, align))

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from analysis.statistics.comparison import over_seeds
 from analysis.statistics.curves import CHANCE, breakout_step
-from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
 from worldrep.names import parse_model
 

@@ -12,8 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from analysis.figures.letters import make_drawable
-from analysis.figures.svg import HATCHING, MARK, svg_of
+from analysis.figures.svg import HATCHING, MARK, make_drawable, svg_of
 
 EDGE, LINE = 0.2, 0.185  # margin and height of a line, inches
 LETTER, TITLE_LETTER = 0.073, 0.112  # average width of a letter, inches

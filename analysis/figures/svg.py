@@ -1,4 +1,4 @@
-"""Figure -> SVG in which marks carry hover texts and links.
+"""Figure -> SVG in which marks carry hover texts and links, and texts that every font can show.
 
 Drawing code registers what a mark stands for with `MarkedFigure.mark` and gives the returned
 URL to the artist. Here these URLs become `<title>` elements and links. To keep the text short,
@@ -8,12 +8,14 @@ styles become classes, groups without attributes are dropped, and numbers are ro
 import io
 import re
 from collections.abc import Iterator
+from functools import cache
 from xml.etree.ElementTree import Element, fromstring, tostring
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
+from matplotlib.text import Text
 
-from analysis.figures.letters import make_drawable
 from worldrep.text import plain
 
 MARK = "mark:"  # prefix of the URLs of marks
@@ -21,6 +23,8 @@ HATCHING = {"hatch.linewidth": 0.7}
 LOOK = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], **HATCHING}
 HEAD = ".figure{stroke-linejoin:round;stroke-linecap:butt}.figure text{pointer-events:none}"
 LENGTHS = {"x", "y", "width", "height", "transform"}
+FAMILY = "DejaVu Sans"  # comes with matplotlib
+matplotlib.rcParams["text.parse_math"] = False  # a name may have dollar signs
 
 
 def svg_of(figure: Figure, name: str, runs: str = "") -> str:
@@ -90,3 +94,40 @@ def _without_groups(element: Element) -> Iterator[Element]:
     """Yield the children, with those of a group without attributes in its place."""
     for child in element:
         yield from _without_groups(child) if child.tag == "g" and not child.attrib else [child]
+
+
+def make_drawable(figure: Figure) -> None:
+    r"""Draw letters that the usual font lacks with another one, or as an escape such as \u6771."""
+    for text in figure.findobj(Text):
+        if not text.get_text().isascii() or not text.get_text().isprintable():
+            _make_drawable(text)
+
+
+def _make_drawable(text: Text) -> None:
+    shown = plain(text.get_text())
+    fonts = {letter: _font_with(ord(letter)) for letter in set(shown) - {"\n"}}
+    absent = {ord(letter): _escaped(letter) for letter, font in fonts.items() if not font}
+    text.set_text(shown.translate(absent))
+    if others := sorted({font for font in fonts.values() if font} - {FAMILY}):
+        text.set_fontfamily([FAMILY, *others])
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+@cache
+def _font_with(letter: int) -> str:
+    """Return the family of a font that has a letter, the usual one first; empty if none has."""
+    return next((family for family, path in _fonts() if letter in _letters(path)), "")
+
+
+def _fonts() -> Iterator[tuple[str, str]]:
+    upright = [font for font in fontManager.ttflist if font.style == "normal"]
+    for font in sorted(upright, key=lambda f: (f.name != FAMILY, abs(int(f.weight) - 400), f.name)):
+        yield font.name, font.fname
+
+
+@cache
+def _letters(path: str) -> frozenset[int]:
+    return frozenset(get_font(path).get_charmap())

@@ -19,8 +19,8 @@ from analysis.forgetting.reading import VALIDATED, Finetuned, read_strategies
 from analysis.options import Options
 from analysis.panels import panels_of
 from analysis.result import Part, Result
+from analysis.statistics.comparison import nested
 from analysis.statistics.matrices import to_matrix
-from analysis.statistics.spread import nested
 from analysis.store.evaluations import PRETRAIN
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS

@@ -11,7 +11,7 @@ from analysis.figures.intervals import Intervals
 from analysis.figures.scatter import Scatter
 from analysis.forgetting.reading import EVALUATED
 from analysis.forgetting.statistics import ALL_TASKS, Comparison, mean_over_seeds
-from analysis.statistics.spread import nested
+from analysis.statistics.comparison import nested
 from worldrep.data.tasks import TASKS
 from worldrep.names import FAMILIES, STRATEGIES, TASK_NAMES
 

@@ -69,7 +69,7 @@ def _read_finetuned(source: Source, options: Options) -> Finetuned:
     found = read_improvements(source, options, tuple(FINETUNINGS))
     trained = {
         model.rpartition("_")[2]
-        for model, seed in found.evaluations.trained.standing
+        for model, seed in found.evaluations.trained.training_of
         if seed in found.seeds
     }
     there = trained | set(found.evaluations.finetuned["ft"])
@@ -118,8 +118,8 @@ def _read_curves(
     tables, gaps = [pd.DataFrame(columns=[*POINT_COLUMNS, "why", "base"])], []
     for cell in found.cells.drop_duplicates(["model", "seed"]).itertuples():
         # The training of the final evaluation, else the one selected for this model name.
-        standing = trained.standing.get((cell.model, cell.seed), "")
-        training = trained.runs.get(cell.model_run_id or standing)
+        run_id = cell.model_run_id or trained.training_of.get((cell.model, cell.seed), "")
+        training = trained.runs.get(run_id)
         if training is None:
             continue
         evaluated = [run for run in several.values() if selection.training_id(run) == training.id]
@@ -145,7 +145,7 @@ def _curves_of(
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Return the curves of a training, and what is missing: reason, command."""
     trained, model = found.evaluations.trained, parse_model(cell.model)
-    if trained.standing.get((cell.model, cell.seed)) == training.id:
+    if trained.training_of.get((cell.model, cell.seed)) == training.id:
         command = trained.to_evaluate(model, cell.seed, checkpoints="all")
     else:
         command = trained.to_evaluate_run(training.id, checkpoints="all")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.statistics.comparison import over_seeds
 from analysis.statistics.curves import halfway_step
 from analysis.statistics.matrices import summary
-from analysis.statistics.spread import over_seeds
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.names import STRATEGIES, TASK_NAMES, parse_model

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.statistics.comparison import rank_sum
+from analysis.statistics.comparison import over_seeds, rank_sum
 from analysis.statistics.matrices import Masks, summary
 from analysis.statistics.similarity import principal_components, procrustes_table
-from analysis.statistics.spread import over_seeds
 from analysis.store.evaluations import PRETRAIN
 from analysis.store.extractions import Extractions
 from worldrep.data.world import ATLANTIS, X_LIMIT, Y_LIMIT, World

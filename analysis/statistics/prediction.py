@@ -17,7 +17,7 @@ import scipy.stats
 
 from analysis.statistics.matrices import COLUMNS, specialists_of, trained_mask
 from worldrep.digests import random_stream
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, check_name, unknown
 from worldrep.names import FINETUNINGS, TASK_NAMES
 
 FEWEST_FOR_R = 3  # any two points lie on a line
@@ -94,8 +94,7 @@ def predict(name: str, specialists: pd.DataFrame, actual: pd.DataFrame) -> Predi
     nothing to fit on; and the coefficient fitted on all rows, for reporting, or NaN. Raises
     InputError if the predictor or a model is unknown.
     """
-    if name not in PREDICTORS:
-        raise unknown("predictor", name, PREDICTORS)
+    check_name("predictor", name, PREDICTORS)
     rule, rows, coefficient = PREDICTORS[name], _rows(specialists, actual.index), math.nan
     predicted = _evaluate(rule.fixed, rows)
     if rule.fitted:

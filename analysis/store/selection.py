@@ -20,14 +20,13 @@ from worldrep.names import (
     parse_model,
 )
 from worldrep.scales import changed_settings, resolve
-from worldrep.settings import SHARED_GROUPS, from_params
+from worldrep.settings import SHARED_GROUPS, TRAINING_STAGES, from_params, parse_names
 from worldrep.stages.commands import command_line
+from worldrep.stages.plan import LAST as LAST
 from worldrep.stages.plan import TrainingPlan
 from worldrep.studies import Definition
 from worldrep.tracking import StoredRun
 
-STAGES = ("pretrain", "finetune")  # whose runs are trainings
-LAST = "last"  # the tag `checkpoints` of an evaluation or extraction of the last checkpoint
 KEYS = ["model", "seed"]
 _USUAL = {"strategy": PLAIN, "width": "base", "world": "standard"}  # not written in commands
 COLUMNS = [
@@ -54,7 +53,7 @@ def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
     """
     if text.strip() == ALL:
         return ()
-    names = tuple(part.strip() for part in text.split(","))
+    names = parse_names(text)
     width, strategy = (options.width,), (options.strategy,)  # names and ranges as in a study
     study = Definition(f"models={text}", names, widths=width, strategies=strategy)
     return in_order(settings.model_name for settings in study.resolved)
@@ -117,7 +116,7 @@ def family_of(model: ModelName) -> str:
 
 def training_id(run: StoredRun) -> str:
     """Return the run id of the training that a run belongs to; of a training, its own."""
-    return run.id if run.tag("stage") in STAGES else run.tag("model_run_id")
+    return run.id if run.tag("stage") in TRAINING_STAGES else run.tag("model_run_id")
 
 
 def run_table(runs: Iterable[StoredRun], current: Collection[str]) -> pd.DataFrame:
@@ -169,25 +168,27 @@ class Trained:
 
     runs: by run id, the newest of each stage first; current: run ids of the trainings whose
     fingerprint matches the current code and settings, which a command finds by the model's name;
-    standing: (model, seed) -> run id of the training that represents the model.
+    training_of: (model, seed) -> run id of the training that represents the model.
     """
 
     options: Options
     experiment: str
     runs: Mapping[str, StoredRun]
     current: Collection[str]
-    standing: Mapping[tuple[str, int], str]
+    training_of: Mapping[tuple[str, int], str]
 
     @classmethod
     def read(cls, source: Source, options: Options, **names: str) -> Self:
         """Read the trainings with the options' scale, width and world, and with further tags."""
         names |= options.names
-        found = {run.id: run for stage in STAGES for run in source.runs(stage=stage, **names)}
+        found = {
+            run.id: run for stage in TRAINING_STAGES for run in source.runs(stage=stage, **names)
+        }
         current = {run_id for run_id, run in found.items() if _is_current(run, options)}
         table = choose(run_table(found.values(), current), "training")
         chosen = table[table["chosen"]].reset_index()
-        standing = chosen.set_index(KEYS)["run_id"].to_dict()
-        return cls(options, source.store.experiment_name, found, current, standing)
+        training_of = chosen.set_index(KEYS)["run_id"].to_dict()
+        return cls(options, source.store.experiment_name, found, current, training_of)
 
     def to_train(self, model: ModelName, seed: int) -> str:
         """Train a model as those beside it. A fine-tuning trains its base first if need be."""
@@ -204,7 +205,7 @@ class Trained:
         self, model: ModelName, seed: int, entry: str = "evaluate", **parameters: object
     ) -> str:
         """Evaluate a model, after its training if it is not trained."""
-        training = self.standing.get((str(model), seed))
+        training = self.training_of.get((str(model), seed))
         if training and training not in self.current:
             return self._run(entry, run_id=training, **parameters)
         parameters |= {"scale": self.options.scale, "world": self.options.world}
@@ -218,7 +219,7 @@ class Trained:
         World, rows and model are those of its base, else of the nearest model; those of the
         training are of the nearest model of its kind. Only what is not usual is returned.
         """
-        beside = [self.runs[run_id] for run_id in self.standing.values()]
+        beside = [self.runs[run_id] for run_id in self.training_of.values()]
         base = self._base_of(model, seed, beside) if model.ft != NO_FT else None
         like = [run for run in beside if _kind(run.tag("ft")) == _kind(model.ft)]
         shared = self._nearest([base] if base else beside, model, seed)
@@ -238,7 +239,7 @@ class Trained:
         known = [run for run in tuned if run.tag("base_run_id") in self.runs]
         if nearest := self._nearest(known, model, seed):
             return self.runs[nearest.tag("base_run_id")]
-        return self.runs.get(self.standing.get((str(model.base), seed), ""))
+        return self.runs.get(self.training_of.get((str(model.base), seed), ""))
 
     def _nearest(self, runs: Sequence[StoredRun], model: ModelName, seed: int) -> StoredRun | None:
         """Return the training most like a model: by kind, seed and names; the newest of equals."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from worldrep.errors import StateError, first_line, reason_of
+from worldrep.text import size_in_words
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = tuple(map(os.strerror, _FULL))  # safetensors and MLflow keep the words alone
@@ -72,16 +73,12 @@ def writing_to(
             raise
         free = shutil.disk_usage(folder).free if folder and folder.exists() else None
         counts = ((needed or None, "needed"), (free, "free"))
-        figures = [f"{_size(count)} {word}" for count, word in counts if count is not None]
+        figures = [f"{size_in_words(count)} {word}" for count, word in counts if count is not None]
         sizes = f" ({', '.join(figures)})" if figures else ""
         where = f" {folder}" if folder else ""
         raise FullError(
             f"no space is left in {place}{where}{sizes}: make room, and the same command goes on"
         ) from None
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 @contextmanager
@@ -237,10 +234,15 @@ def _is_intact(path: Path, digest: str) -> bool:
         facts = path.stat()
         known = str(path), facts.st_ino, facts.st_mtime_ns, facts.st_size
         if known not in _verified:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return False
+            if sha256(path) != digest:
+                return False
             _verified.add(known)
     except OSError:
         return False
     return True
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,12 @@ def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     given = f"{kind} {shown(str(value))}{hint}"
     return InputError(f"unknown {given}; allowed: {', '.join(_ranges(names))}")
+
+
+def check_name(kind: str, value: object, allowed: Collection[object]) -> None:
+    """Raise InputError, as `unknown` makes it, if a value is not among the allowed ones."""
+    if value not in allowed:
+        raise unknown(kind, value, allowed)
 
 
 def shown(value: object) -> str:

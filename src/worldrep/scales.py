@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, check_name
 from worldrep.names import NO_FT, TASK_NAMES, ModelName
 from worldrep.settings import FIELDS, NO_CITIES, OVERRIDABLE, SCALES, SHARED_GROUPS, Settings
 
@@ -101,8 +101,7 @@ def resolve(
         InputError: A name is unknown, a value is out of bounds, or a setting is overridden that
             the model's strategy does not read.
     """
-    if scale not in SCALES:
-        raise unknown("scale", scale, SCALES)
+    check_name("scale", scale, SCALES)
     values = {"paper": paper, "small": small, "mini": mini, "smoke": smoke}[scale]()
     size, length = _WIDTHS[model.width]
     for name in ("hidden_size", "intermediate_size", "n_heads"):
@@ -115,8 +114,7 @@ def resolve(
         values |= finetune | {"epochs": finetune["epochs"][len(model.tasks) - 1]}
     overrides = dict(overrides or {})
     for name in overrides:
-        if name not in OVERRIDABLE:
-            raise unknown("setting", name, OVERRIDABLE)
+        check_name("setting", name, OVERRIDABLE)
     names = {"scale": scale, "world": world, "seed": seed} | asdict(model)
     settings = Settings(**values | overrides | names)
     for name in overrides:

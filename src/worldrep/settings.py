@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from worldrep.errors import InputError, shown, unknown
+from worldrep.errors import InputError, check_name, shown, unknown
 from worldrep.names import NO_FT, STRATEGIES, TASK_NAMES, ModelName
 
 VARIANTS = ("standard", "scattered", "with_atlantis")
@@ -22,6 +22,8 @@ LOSSES = ("full", "answer")
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "no", "bf16")
 COMPUTATIONS = ("auto", "plain", "packed", "graph", "compile")
+TRAINING_STAGES = ("pretrain", "finetune")
+STAGES = (*TRAINING_STAGES, "evaluate", "extract")
 NO_CITIES = "none"  # the value of `cities` for the real cities
 MOST = 10**9  # bound of a whole number that has none of its own
 MOST_DIGITS = 400
@@ -233,8 +235,7 @@ SHARED_GROUPS = ("world", "rows", "model")  # equal in a fine-tuning and its bas
 
 def parse_value(name: str, text: str) -> Any:
     """Convert a text to the type of a setting. Raises InputError if it is not one of its values."""
-    if name not in FIELDS:
-        raise unknown("setting", name, FIELDS)
+    check_name("setting", name, FIELDS)
     if FIELDS[name].type == "int":
         return whole_number(name, text)
     if FIELDS[name].type == "str":
@@ -255,9 +256,14 @@ def whole_number(name: str, text: str, least: int | None = None, most: int | Non
     return int(text)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names in a text such as `wide,narrow`, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds in a text such as `1,2,3`, each once. Raises InputError."""
-    seeds = tuple(dict.fromkeys(whole_number("seed", part) for part in text.split(",")))
+    seeds = tuple(dict.fromkeys(whole_number("seed", part) for part in parse_names(text)))
     for seed in seeds:
         check_value("seed", seed)
     return seeds
@@ -274,8 +280,7 @@ def is_seed(text: str) -> bool:
 def from_dict(values: Mapping[str, Any]) -> Settings:
     """Rebuild settings from what `as_dict` returned; raise InputError if they do not fit."""
     for name in values:
-        if name not in FIELDS:
-            raise unknown("setting", name, FIELDS)
+        check_name("setting", name, FIELDS)
     missing = sorted(set(FIELDS) - set(values))
     if missing:
         raise InputError(f"settings lack {', '.join(missing)}")

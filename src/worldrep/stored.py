@@ -4,7 +4,6 @@ A file is read by a schema that names what it may hold. `Settings` is the schema
 """
 
 import csv
-import hashlib
 import io
 from collections.abc import Mapping
 from functools import cache
@@ -162,9 +161,3 @@ def check_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     for name, shape in shapes.items():
         if found[name] != ("F32", shape):
             raise DamagedError(path, f"{name} is {found[name]} instead of {('F32', shape)}")
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

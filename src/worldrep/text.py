@@ -101,6 +101,22 @@ def line(text: str, longest: int = LONGEST) -> str:
     return text if text.isprintable() else plain(re.sub(r"\s+", " ", text))
 
 
+def duration_in_words(seconds: float) -> str:
+    """Return a rounded duration, such as `90 minutes` or `4 hours`."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds > 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, round(seconds))} seconds"
+
+
+def size_in_words(count: float) -> str:
+    """Return a number of bytes, such as `106.4 kB` or `2.5 MB`."""
+    for unit, size in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
+        if count < 1e3 * size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e9:,.1f} GB" if count < 1e14 else f"{count / 1e9:.1e} GB"
+
+
 def write_csv(table: DataFrame, path: Path, **options: Any) -> None:
     """Write a table whose texts act neither on a terminal nor on a spreadsheet.
 

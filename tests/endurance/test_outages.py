@@ -365,6 +365,43 @@ def test_what_was_kept_is_out_of_date_after_another_process(through, direct, mon
     assert [(point.step, point.value) for point in points] == [(1, 1), (2, 2), (3, 3)]
 
 
+def test_a_resumed_run_does_not_wait_for_the_store(through, direct, monkeypatch, tmp_path):
+    """Neither for the last step of a metric, nor in the thread that sends."""
+    store, spec = Store.connect(uri=through.uri), RunSpec("pretrain", "pretrain pt1", "f1", {})
+    with pytest.raises(ZeroDivisionError), direct.run(spec) as run:
+        run.metrics(1, {"m": 1.0})
+        raise ZeroDivisionError
+    monkeypatch.setenv("WORLDREP_STORE_PATIENCE", "1")
+    (tmp_path / "step-2").mkdir()
+    (tmp_path / "step-2" / "manifest.json").write_text("{}")
+    with store.run(spec) as run:
+        through.set(REFUSE)
+        run.metrics(1, {"m": 1.0})
+        run.metrics(2, {"m": 2.0, "new": 2.0})
+        run.checkpoint(tmp_path / "step-2")
+        time.sleep(4)  # longer than the patience
+        run.metrics(3, {"m": 3.0})
+        through.set(BAD_GATEWAY, only="checkpoints")
+        time.sleep(4)
+        run.metrics(4, {"m": 4.0})
+        through.set(PASS)
+        while direct.checkpoint_steps(run.id) != [2]:
+            run.metrics(4, {})  # raises what the sending thread met
+            time.sleep(0.1)
+    assert direct.history(run.id, "m") == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert [len(curve) for curve in curves(direct, direct.get(run.id)).values()] == [4, 1]
+
+
+def test_what_is_deleted_after_the_end_is_not_waited_for(through, direct):
+    store, spec = Store.connect(uri=through.uri), RunSpec("pretrain", "pretrain pt1", "f1", {})
+    with pytest.raises(ZeroDivisionError), direct.run(spec):
+        raise ZeroDivisionError
+    begun = time.monotonic()
+    with store.run(spec) as run:
+        close, run.close = run.close, lambda status: (close(status), through.set(REFUSE))
+    assert direct.get(run.id).status == "FINISHED" and time.monotonic() - begun < 600
+
+
 def test_a_locked_database_is_waited_for(store_uri, undisturbed):
     """MLflow itself gives up after 20 seconds."""
     process = begin("pretrain")

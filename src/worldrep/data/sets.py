@@ -1,9 +1,14 @@
-"""Which row sets a model is trained, validated and tested on, and their tokens from the cache."""
+"""Which rows a model is trained, validated and tested on, in how many steps; rows from the cache.
+
+Importing this module does not load torch, so that a study is planned quickly.
+"""
 
 import io
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 
@@ -55,6 +60,37 @@ def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:
 def learns_atlantis(settings: Settings) -> bool:
     """Return whether a model is trained on rows about Atlantis; on other cities every model is."""
     return settings.is_finetuning or settings.world == "with_atlantis"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The number of steps of a training, and the steps at which something happens."""
+
+    rows: int  # of an epoch, without replayed ones
+    batch_size: int  # without replayed rows
+    epochs: int
+
+    @classmethod
+    def of(cls, settings: Settings, rows: int) -> Self:
+        return cls(rows, settings.batch_size - replayed_rows(settings), settings.epochs)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+    def marks(self, count: int) -> set[int]:
+        """Return `count` evenly spaced steps, the last one of the training among them."""
+        return {max(1, round(self.steps * i / count)) for i in range(1, count + 1)}
+
+
+def replayed_rows(settings: Settings) -> int:
+    """Return how many rows of each batch are replayed from the base's training."""
+    share = settings.replay_share if settings.strategy == "replay" else 0.0
+    return round(share * settings.batch_size)
 
 
 def validation_sets(settings: Settings) -> dict[str, RowSet]:

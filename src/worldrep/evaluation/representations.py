@@ -5,7 +5,6 @@ Importing this module does not load torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -22,13 +21,13 @@ from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import Tokens, encode_prompts
 from worldrep.data.world import World
 from worldrep.digests import random_stream
-from worldrep.errors import InputError, unknown
-from worldrep.settings import Settings
+from worldrep.disk import sha256
+from worldrep.errors import InputError, check_name
+from worldrep.settings import Settings, parse_names
 from worldrep.stored import (
     DamagedError,
     RepresentationsManifest,
     read_json,
-    sha256,
     tensor_facts,
 )
 
@@ -70,20 +69,18 @@ class Request:
         deepest = settings.n_layers
         known = {str(layer): layer for layer in range(deepest + 1)}
         default = str(min(DEFAULT_LAYER, max(0, deepest - 1)))
-        chosen = {"default": [default], "all": list(known)}.get(layers, layers.split(","))
+        chosen = {"default": [default], "all": list(known)}.get(layers, parse_names(layers))
         for text in chosen:
-            if text.strip() not in known:
+            if text not in known:
                 allowed = f"0 to {deepest}, or all"
                 raise InputError(f"layer {text!r} is not one of the model's: {allowed}")
         task = settings.tasks[0] if task == "default" else task
-        names = list(POSITIONS) if positions == "default" else positions.split(",")
-        if task not in TASKS:
-            raise unknown("task", task, TASKS)
+        names = list(POSITIONS) if positions == "default" else parse_names(positions)
+        check_name("task", task, TASKS)
         for name in names:
-            if name not in POSITIONS:
-                raise unknown("position", name, POSITIONS)
-        numbers = dict.fromkeys(known[text.strip()] for text in chosen)
-        return Request(tuple(numbers), task, tuple(dict.fromkeys(names)))
+            check_name("position", name, POSITIONS)
+        numbers = tuple(known[text] for text in chosen)
+        return Request(numbers, task, tuple(names))
 
 
 def city_prompts(world: World, task: str) -> list[str]:
@@ -139,7 +136,7 @@ def save_representations(folder: Path, tables: Tables, manifest: Mapping[str, An
     folder.mkdir(parents=True, exist_ok=True)
     tensors = save({f"layer_{layer}": table for layer, table in tables.items()})
     (folder / TENSORS).write_bytes(tensors)
-    content = {**manifest, "sha256": hashlib.sha256(tensors).hexdigest()}
+    content = {**manifest, "sha256": sha256(folder / TENSORS)}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol, Self
 
-from worldrep.errors import InputError, interrupt_on_sigterm, shown, unknown
+from worldrep.errors import InputError, check_name, interrupt_on_sigterm, shown
 from worldrep.executors import jobs
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
 from worldrep.settings import check_bounds, whole_number
@@ -65,8 +65,7 @@ class ExecutorOptions:
     perform: str = jobs.PERFORM_STEP
 
     def __post_init__(self) -> None:
-        if self.executor not in EXECUTORS:
-            raise unknown("executor", self.executor, EXECUTORS)
+        check_name("executor", self.executor, EXECUTORS)
         for name in ("workers", "cpus", "gpus"):
             check_bounds(name, getattr(self, name) or 0, 0, MOST)
         if self.executor == AUTO and self.workers:

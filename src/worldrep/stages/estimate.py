@@ -19,15 +19,14 @@ import numpy as np
 import psutil
 
 from worldrep.data.rows import RowMaker, RowSet
-from worldrep.data.sets import maker_of, suite_sets, training_sets
+from worldrep.data.sets import Schedule, maker_of, suite_sets, training_sets
 from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import PAD, VOCABULARY_SIZE, row_length
 from worldrep.disk import cache_folders, writable_cache
 from worldrep.errors import InputError, StateError
-from worldrep.settings import Settings, from_params
+from worldrep.settings import TRAINING_STAGES, Settings, from_params
+from worldrep.text import duration_in_words, size_in_words
 from worldrep.tracking import Store, StoredRun
-from worldrep.training.progress import duration_in_words
-from worldrep.training.schedule import Schedule
 
 SPEED = "train/tokens_per_second"
 LONGEST = 24 * 3600  # seconds that need no confirmation
@@ -38,7 +37,7 @@ ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 FLOPS = {False: 1e12, True: 1e14}  # a second, hardly ever exceeded without and with a GPU
 STEP_SECONDS = 5e-4  # no training step is quicker
 ROW_BYTES = 300  # of a question with its answer and score as text
-STAGES = {"train": ("pretrain", "finetune"), "evaluate": ("evaluate",), "extract": ("extract",)}
+STAGES = {"train": TRAINING_STAGES, "evaluate": ("evaluate",), "extract": ("extract",)}
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,8 @@ def check_needs(
         has = _machine_memory()
         if work.memory > has:
             raise InputError(
-                f"{work.title} needs at least {_size(work.memory)} of memory, "
-                f"and this machine has {_size(has)}: take smaller sizes, batches or row sets"
+                f"{work.title} needs at least {size_in_words(work.memory)} of memory, and this "
+                f"machine has {size_in_words(has)}: take smaller sizes, batches or row sets"
             )
     _check_disks(store, [w for w in dict.fromkeys(works) if w.kind == "train" and not w.begun])
     if not confirmed:
@@ -142,7 +141,7 @@ def _check_time(store: Store, works: Sequence[Work], workers: int) -> None:
     if seconds > LONGEST:
         basis = f"told by {speed.n} finished runs" if speed.n else "or more: no run tells the time"
         raise InputError(
-            f"this takes {duration_in_words(seconds)} ({basis}), and more than "
+            f"this takes about {duration_in_words(seconds)} ({basis}), and more than "
             f"{LONGEST // 3600} hours are to be confirmed: add --yes (with mlflow run: -P yes=true)"
         )
 
@@ -169,8 +168,9 @@ def _check_disks(store: Store, trainings: Sequence[Work]) -> None:
         if size > free:
             places = " and ".join(str(path) for path, _ in found)
             raise StateError(
-                f"about {_size(size)} are to be written to {places}, and {_size(free)} are free: "
-                "make space, or take fewer checkpoints or smaller sizes"
+                f"about {size_in_words(size)} are to be written to {places}, and "
+                f"{size_in_words(free)} are free: make space, or take fewer checkpoints or "
+                "smaller sizes"
             )
 
 
@@ -183,12 +183,6 @@ def _machine_memory() -> int:
     text = limit.read_text(encoding="utf-8").strip() if limit.exists() else ""
     total = int(psutil.virtual_memory().total)
     return min(total, int(text)) if text.isdecimal() else total
-
-
-def _size(size: float) -> str:
-    if size < 1e9:
-        return f"{size / 1e6:,.1f} MB"
-    return f"{size / 1e9:,.1f} GB" if size < 1e14 else f"{size / 1e9:.1e} GB"
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from worldrep.evaluation.representations import (
 )
 from worldrep.evaluation.suites import evaluate
 from worldrep.stages.estimate import Work, check_needs
-from worldrep.stages.models import LAST, TrainedModel
-from worldrep.stages.plan import evaluation_fingerprint, extraction_fingerprint
+from worldrep.stages.models import TrainedModel
+from worldrep.stages.plan import LAST, evaluation_fingerprint, extraction_fingerprint
 from worldrep.stages.provenance import log_rows, world_dataset
 from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
 

@@ -7,25 +7,22 @@ from typing import Self
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.rows import RowMaker
-from worldrep.data.sets import maker_of, training_sets
+from worldrep.data.sets import Schedule, maker_of, training_sets
 from worldrep.data.world import load_world
 from worldrep.disk import cached_file
 from worldrep.errors import InputError, StateError
 from worldrep.model.qwen2 import load_model
 from worldrep.scales import base_settings
-from worldrep.settings import NO_CITIES, SHARED_GROUPS, Settings
+from worldrep.settings import NO_CITIES, SHARED_GROUPS, TRAINING_STAGES, Settings, parse_names
 from worldrep.stages.commands import describe, training_command
-from worldrep.stages.plan import TrainingPlan
+from worldrep.stages.plan import ALL, LAST, TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.stored import DamagedError, read_json
 from worldrep.tracking import CHECKPOINTS, CITIES, DELETED, SETTINGS, Store, StoredRun
 from worldrep.training.checkpoint import folder_name, verify
-from worldrep.training.schedule import Schedule
 from worldrep.training.state import best_device
 
 MODEL = "model"  # artifact folder of the final weights
-TRAINING_STAGES = ("pretrain", "finetune")
-LAST, ALL = "last", "all"  # checkpoints
 
 
 @dataclass(frozen=True)
@@ -80,14 +77,14 @@ class TrainedModel:
 def _steps(store: Store, run: StoredRun, checkpoints: str, last: int) -> list[int]:
     kept = store.checkpoint_steps(run.id)
     steps = {str(step): step for step in sorted({*kept, last})}
-    texts = list(steps) if checkpoints == ALL else checkpoints.split(",")
+    texts = list(steps) if checkpoints == ALL else parse_names(checkpoints)
     for text in texts:
-        if text.strip() not in steps:
+        if text not in steps:
             raise InputError(
                 f"checkpoint {text!r} was not kept; allowed: last, all, "
                 f"or steps among {', '.join(map(str, kept))}"
             )
-    return sorted({steps[text.strip()] for text in texts})
+    return sorted(steps[text] for text in texts)
 
 
 def stored_settings(store: Store, run: StoredRun) -> Settings:

@@ -6,11 +6,12 @@ from typing import Protocol, Self
 
 from worldrep.data import sets
 from worldrep.data.rows import RowMaker, RowSet
+from worldrep.data.sets import Schedule
 from worldrep.digests import digest
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
-from worldrep.training.schedule import Schedule
 
+LAST, ALL = "last", "all"  # choices of checkpoints
 SEMANTICS = 4  # raised by hand when the same settings train, evaluate or extract differently
 
 

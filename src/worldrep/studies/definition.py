@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
-from worldrep.errors import InputError, unknown
+from worldrep.errors import InputError, check_name, unknown
 from worldrep.names import PLAIN, STRATEGIES, WIDTHS, ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import (
@@ -19,6 +19,7 @@ from worldrep.settings import (
     SCALES,
     VARIANTS,
     Settings,
+    parse_names,
     parse_seeds,
     parse_value,
 )
@@ -61,8 +62,7 @@ class Definition:
         found |= {"step": self.steps, "scale": (self.scale,)}
         for (kind, values), names in zip(found.items(), _ALLOWED, strict=True):
             for value in values:
-                if value not in names:
-                    raise unknown(kind, value, names)
+                check_name(kind, value, names)
         _ = self.resolved  # checks the models' names and settings
 
     def asked_for(
@@ -145,8 +145,7 @@ def _read(path: Path, name: str) -> Definition:
         raise InputError(f"study {path} is not a list of keys with values such as `models: [pt1]`")
     try:
         for key in content:
-            if key not in _PARSERS:
-                raise unknown("key", key, _PARSERS)
+            check_name("key", key, _PARSERS)
         values = {key: _PARSERS[key](key, value) for key, value in content.items()}
         return Definition(name, **{"models": ()} | values)
     except InputError as fault:
@@ -158,16 +157,10 @@ def parse_settings(values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError("settings is not a list of names with values such as `{epochs: 2}`")
     for key, value in values.items():
-        if key not in OVERRIDABLE:
-            raise unknown("setting", key, OVERRIDABLE)
+        check_name("setting", key, OVERRIDABLE)
         if not isinstance(value, str):
             raise InputError(f"{key} in settings is not one value but several")
     return {key: parse_value(key, value) for key, value in values.items()}
-
-
-def parse_names(text: str) -> tuple[str, ...]:
-    """Return the names in a text such as `wide,narrow`, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
 def _items(key: str, value: Any) -> tuple[str, ...]:

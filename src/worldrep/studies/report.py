@@ -9,8 +9,8 @@ from worldrep.stages.estimate import Speed, Work, training_tokens
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import DONE, FAILED, STATES, StepState, plan, read_runs, read_states
+from worldrep.text import duration_in_words
 from worldrep.tracking import Store, StoredRun
-from worldrep.training.progress import duration_in_words
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Left:
             return f"{text}; no run like them is finished to tell the time"
         unknown = f", without {self.unknown} steps of kinds not seen yet" if self.unknown else ""
         return (
-            f"{text}, {duration_in_words(self.seconds)} one after another{unknown} "
+            f"{text}, about {duration_in_words(self.seconds)} one after another{unknown} "
             f"(from {self.basis})"
         )
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import count
 
 from worldrep.executors import Job, Outcome
+from worldrep.settings import STAGES
 from worldrep.studies.graph import Graph, Step
 from worldrep.tracking import Store, StoredRun
 
 # Running: in a living process. Dead: interrupted.
 DONE, RUNNING, DEAD, FAILED, MISSING = STATES = ("done", "running", "dead", "failed", "missing")
-STAGES = ("pretrain", "finetune", "evaluate", "extract")
 KEYS = ("world", "width", "pretrain", "seed")
 MAX_SEARCHES = 100
 WAITING, BLOCKED = "waiting", "blocked"

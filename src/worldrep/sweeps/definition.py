@@ -21,7 +21,7 @@ from sqlalchemy import NullPool, create_engine, inspect
 
 from worldrep.digests import digest, random_stream
 from worldrep.disk import FullError
-from worldrep.errors import InputError, StateError, first_line, unknown
+from worldrep.errors import InputError, StateError, check_name, first_line
 from worldrep.executors import ExecutorOptions
 from worldrep.settings import Settings
 from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint
@@ -61,8 +61,7 @@ class Sweep:
                 f"name={self.name!r} is not made of letters, digits and - _ . + @, 200 at most"
             )
         for name, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-            if getattr(self, name) not in allowed:
-                raise unknown(name, getattr(self, name), allowed)
+            check_name(name, getattr(self, name), allowed)
         first, *more = self.objectives
         can_prune = not more and first.is_validated(self.settings)
         if self.pruner == AUTO:

@@ -16,11 +16,11 @@ from optuna.distributions import (
 
 from worldrep.data.sets import validation_sets
 from worldrep.data.tasks import TASKS
-from worldrep.errors import InputError, shown, unknown
+from worldrep.errors import InputError, check_name, shown, unknown
 from worldrep.evaluation.improvement import normalized_improvement
 from worldrep.evaluation.suites import VALIDATED_FACTS
 from worldrep.names import TASK_NAMES, has_warmup_rows
-from worldrep.settings import FIELDS, OVERRIDABLE, Settings, parse_value
+from worldrep.settings import FIELDS, OVERRIDABLE, Settings, parse_names, parse_value
 from worldrep.text_files import read_yaml
 
 DEFAULT = "default"
@@ -100,7 +100,7 @@ class Objective:
 
 def parse_objectives(text: str, settings: Settings) -> tuple[Objective, ...]:
     """Parse objectives such as `transfer,retention`. Raises InputError if one needs a base."""
-    found = tuple(dict.fromkeys(Objective(part.strip()) for part in text.split(",")))
+    found = tuple(map(Objective, parse_names(text)))
     for objective in found:
         if objective.needs_base and not settings.is_finetuning:
             raise InputError(
@@ -182,8 +182,7 @@ def _distribution(name: str, given: Any, settings: Settings) -> BaseDistribution
 
 def _range(name: str, given: Mapping[str, Any], settings: Settings) -> BaseDistribution:
     for key in given:
-        if key not in KEYS:
-            raise unknown(f"key of {name}", key, KEYS)
+        check_name(f"key of {name}", key, KEYS)
     for key in ("low", "high"):
         if key not in given:
             raise InputError(f"{name} has no {key}")

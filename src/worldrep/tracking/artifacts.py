@@ -1,9 +1,11 @@
 """The files of a run: stored, downloaded, deleted, each with errors that name what is wrong."""
 
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
@@ -20,15 +22,22 @@ class Artifacts:
     """The artifacts of a run.
 
     MLflow's client says of every failed download that the path is wrong, so this asks the
-    repository below it. Only `get` and `checkpoint_steps` wait for an absent store.
+    repository below it. Only `get` waits for an absent store.
     """
 
     def __init__(self, client: Client, run_id: str) -> None:
         self._client, self._run_id = client, run_id
-        uri = client.get_run(run_id).info.artifact_uri
-        self._repository = get_artifact_repository(uri, tracking_uri=client.uri)
+
+    @cached_property
+    def _repository(self) -> ArtifactRepository:
+        uri = self._client.once("get_run", self._run_id).info.artifact_uri
+        return get_artifact_repository(uri, tracking_uri=self._client.uri)
+
+    @property
+    def _folder(self) -> Path | None:
+        """The folder of the artifacts; None if they are on another machine."""
         is_local = isinstance(self._repository, LocalArtifactRepository)
-        self._folder = Path(self._repository.artifact_dir) if is_local else None
+        return Path(self._repository.artifact_dir) if is_local else None
 
     def put(self, path: Path, folder: str | None = None) -> None:
         """Store a file. Raises FullError if there is no space for it."""
@@ -77,7 +86,7 @@ class Artifacts:
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
-        entries = self._client.list_artifacts(self._run_id, CHECKPOINTS)
+        entries = self._client.once("list_artifacts", self._run_id, CHECKPOINTS)
         steps = (step_of(entry.path.rsplit("/", 1)[-1]) for entry in entries)
         return sorted(step for step in steps if step is not None)
 

@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError as UrllibError
 
 from worldrep import errors
 from worldrep.errors import InputError, StateError, first_line, raise_delayed, was_interrupted
-from worldrep.text import line, masked
+from worldrep.text import duration_in_words, line, masked
 
 VARIABLE = "WORLDREP_STORE_PATIENCE"
 DEFAULT_SECONDS = 3600.0
@@ -220,7 +220,7 @@ class Client:
 
     @property
     def at_most(self) -> str:
-        return f"at most {in_words(patience())} ({VARIABLE})"
+        return f"at most {duration_in_words(patience())} ({VARIABLE})"
 
     def check(self, outage: "Outage", since: float = 0.0, limit: float | None = None) -> None:
         """Raise AwayError if an outage lasts too long.
@@ -236,8 +236,8 @@ class Client:
             return
         self._gave_up = True
         raise AwayError(
-            f"{outage}; waited {in_words(waited)} ({VARIABLE}). Nothing is lost: when it answers "
-            "again, the same command sends what was kept and goes on",
+            f"{outage}; waited {duration_in_words(waited)} ({VARIABLE}). Nothing is lost: when it "
+            "answers again, the same command sends what was kept and goes on",
             outage.reason,
         )
 
@@ -261,7 +261,7 @@ class Outage:
 
     def ends(self) -> None:
         if self.told and self.began is not None:
-            lasted = in_words(time.monotonic() - self.began)
+            lasted = duration_in_words(time.monotonic() - self.began)
             say(f"the MLflow store at {self._address} answers again, after {lasted}")
         self.began, self.told = None, False
 
@@ -274,11 +274,6 @@ class Outage:
 def say(line: str) -> None:
     """Print a line to stderr, above progress bars."""
     tqdm.write(line, file=sys.stderr)
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration, such as `90 seconds` or `60 minutes`."""
-    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def sleep(seconds: float) -> None:

@@ -166,10 +166,10 @@ class Dataset:
 class OpenRun:
     """Writes to one run until it is closed. A Recorder for the training core.
 
-    What is logged goes to an outbox on disk, and a thread sends it in order, so that no method but
-    `flush` and `close` waits for the store. All raise what the thread met: TakenError after another
-    process has taken the run over (`lost`), or a fault of the store that waiting cannot mend.
-    Metrics that an earlier process logged (`resumed`) are not logged again.
+    What is logged goes to an outbox on disk, and a thread sends it in order: metrics, tags, files
+    and checkpoints do not wait for the store. All methods raise what the thread met: TakenError
+    after another process has taken the run over (`lost`), or a fault of the store that waiting
+    cannot mend. Metrics that an earlier process logged (`resumed`) are not logged again.
     """
 
     def __init__(self, client: Client, run_id: str, claim: int) -> None:
@@ -277,6 +277,12 @@ class OpenRun:
     def tags(self, tags: Mapping[str, str]) -> None:
         self._put({"tags": {key: without_passwords(str(value)) for key, value in tags.items()}})
 
+    def take_up(self) -> None:
+        """Send what the process before this one could not send; read the steps that it logged."""
+        self.flush()
+        stored = self._client.get_run(self.id).data._metric_objs  # the last point of each metric
+        self._last_steps = {point.key: point.step for point in stored}
+
     def settings(self, settings: Mapping[str, Any]) -> None:
         """Log settings as settings.json, and as params `cfg.*` unless an earlier process did."""
         known = self._client.get_run(self.id).data.params
@@ -310,12 +316,7 @@ class OpenRun:
 
     def last_step(self, key: str) -> int:
         """Return the last step at which an earlier process logged a metric, -1 for never."""
-        if not self.resumed:
-            return -1
-        if key not in self._last_steps:
-            history = self._client.get_metric_history(self.id, key)
-            self._last_steps[key] = max((point.step for point in history), default=-1)
-        return self._last_steps[key]
+        return self._last_steps.get(key, -1)
 
     def _put_points(self) -> None:
         self._put_at = time.monotonic()
@@ -331,7 +332,7 @@ class OpenRun:
         while True:
             with self._changed:
                 self._check()
-                if not self._outbox:
+                if not self._outbox or self._closing:
                     break
                 self._changed.wait(0.25)
             raise_delayed()

@@ -29,11 +29,11 @@ from worldrep.errors import (
     interrupts_delayed,
 )
 from worldrep.stored import DamagedError
-from worldrep.text import without_user
+from worldrep.text import duration_in_words, without_user
 from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, is_read_only, open_client
 from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, silence
-from worldrep.tracking.patience import OWNER, AwayError, Client, in_words
+from worldrep.tracking.patience import OWNER, AwayError, Client
 from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
@@ -167,7 +167,8 @@ class Store:
 
     def checkpoint_steps(self, run_id: str) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
-        return Artifacts(self.client, run_id).checkpoint_steps()
+        steps = Artifacts(self.client, run_id).checkpoint_steps
+        return self.client.wait(lambda again: steps(), "to list checkpoints")
 
     def adopt(self, run_id: str, parent: str | None) -> None:
         """Make a run the child of `parent`, unless it has a parent already."""
@@ -207,7 +208,7 @@ class Store:
                 run = OpenRun(self.client, *self._claim(spec, launched))
                 ended.enter_context(_ended_on_error(run))
             if run.resumed:  # a new run was created with both
-                run.flush()  # what the process before could not send
+                run.take_up()
                 self.adopt(run.id, spec.parent)
                 run.tags(spec.all_tags)
             if spec.settings:
@@ -273,7 +274,8 @@ class Store:
             if run.alive and run.claim and (owner := run.claim.owner):
                 rest = "wait for it or stop it"
                 if not owner.is_visible:
-                    rest += f"; after {in_words(silence())} without a heartbeat it counts as dead"
+                    limit = duration_in_words(silence())
+                    rest += f"; after {limit} without a heartbeat it counts as dead"
                 raise TakenError(
                     f"{spec.name} is being done by process {owner.pid} on {owner.host} "
                     f"(run {run.id}); {rest}",

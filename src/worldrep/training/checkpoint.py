@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worldrep.disk import sha256
 from worldrep.errors import first_line
-from worldrep.stored import CONFIG, WEIGHTS, DamagedError, Manifest, read_json, sha256, tensor_facts
+from worldrep.stored import CONFIG, WEIGHTS, DamagedError, Manifest, read_json, tensor_facts
 
 if TYPE_CHECKING:
     from torch import Tensor

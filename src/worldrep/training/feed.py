@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldrep.data.sets import Schedule, replayed_rows
 from worldrep.data.tokens import EQUALS, PAD, Tokens, stack_padded
 from worldrep.digests import random_stream
 from worldrep.model.linear import padded
 from worldrep.model.packed import GROUP_ROWS, Layout, SharedRows, on_device
 from worldrep.settings import Settings
-from worldrep.training.schedule import Schedule, replayed_rows
 
 
 @dataclass(frozen=True)

@@ -89,11 +89,3 @@ class Meter:
         self._text = f"loss {loss:.3f}, {speed:,.0f} tokens/s"
         self.restart()
         return {"train/tokens_per_second": speed}
-
-
-def duration_in_words(seconds: float) -> str:
-    """Return a rough duration, such as `about 4 minutes`."""
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"about {seconds / size:.0f} {unit}"
-    return f"about {max(1, round(seconds))} seconds"

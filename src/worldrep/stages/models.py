@@ -18,12 +18,11 @@ from worldrep.stages.commands import describe, training_command
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.stored import DamagedError, read_json
-from worldrep.tracking import CHECKPOINTS, CITIES, DELETED, SETTINGS, Store, StoredRun
+from worldrep.tracking import CHECKPOINTS, CITIES, DELETED, MODEL, SETTINGS, Store, StoredRun
 from worldrep.training.checkpoint import folder_name, verify
 from worldrep.training.schedule import Schedule
 from worldrep.training.state import best_device
 
-MODEL = "model"  # artifact folder of the final weights
 TRAINING_STAGES = ("pretrain", "finetune")
 LAST, ALL = "last", "all"  # checkpoints
 

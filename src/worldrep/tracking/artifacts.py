@@ -1,23 +1,27 @@
 """The files of a run: stored, downloaded, deleted, each with errors that name what is wrong."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from worldrep.disk import writing_to
 from worldrep.errors import StateError
+from worldrep.tracking.logged_models import MODEL_ID, NO_MODEL
 from worldrep.tracking.patience import Client, own_errors
 from worldrep.training.checkpoint import STATE, folder_name, step_of
 
 CHECKPOINTS = "checkpoints"  # artifact folder
+MODEL = "model"  # artifact folder of a training: the files of its LoggedModel
 _FAULTS = (OSError, MlflowException)
 
 
 class Artifacts:
-    """The artifacts of a run.
+    """The artifacts of a run, whose folder MODEL is that of its LoggedModel if it has one.
 
     MLflow's client says of every failed download that the path is wrong, so this asks the
     repository below it. Only `get` and `checkpoint_steps` wait for an absent store.
@@ -25,55 +29,79 @@ class Artifacts:
 
     def __init__(self, client: Client, run_id: str) -> None:
         self._client, self._run_id = client, run_id
-        uri = client.get_run(run_id).info.artifact_uri
-        self._repository = get_artifact_repository(uri, tracking_uri=client.uri)
-        is_local = isinstance(self._repository, LocalArtifactRepository)
-        self._folder = Path(self._repository.artifact_dir) if is_local else None
+        self._own = self._at(client.get_run(run_id).info.artifact_uri)
+        self._model: ArtifactRepository | None = None
+
+    def _at(self, uri: str) -> ArtifactRepository:
+        return get_artifact_repository(uri, tracking_uri=self._client.uri)
+
+    def _find(self, path: str | None) -> tuple[ArtifactRepository, str]:
+        """Return where an artifact lies, and its path there. StateError: the model was deleted."""
+        first, _, rest = (path or "").partition("/")
+        if first != MODEL:
+            return self._own, path or ""
+        if self._model is None:
+            model_id = self._client.get_run(self._run_id).data.tags.get(MODEL_ID)
+            if model_id is None:  # of an earlier version
+                return self._own, path or ""
+            try:
+                self._model = self._at(self._client.get_logged_model(model_id).artifact_location)
+            except MlflowException as fault:
+                if fault.error_code not in NO_MODEL:
+                    raise
+                raise StateError(
+                    f"the model {model_id} of run {self._run_id} was deleted; after `mlflow runs "
+                    f"delete --run-id {self._run_id}` the command of that run makes it anew"
+                ) from None
+        return self._model, rest
 
     def put(self, path: Path, folder: str | None = None) -> None:
         """Store a file. Raises FullError if there is no space for it."""
-        place = "the artifact store"
-        place += "" if self._folder else f" {self._repository.artifact_uri}"
-        with writing_to(place, self._folder, path.stat().st_size, _FAULTS), own_errors():
-            self._repository.log_artifact(str(path), folder)
+        repository, inside = self._find(folder)
+        local = _folder_of(repository)
+        place = "the artifact store" + ("" if local else f" {repository.artifact_uri}")
+        with writing_to(place, local, path.stat().st_size, _FAULTS), own_errors():
+            repository.log_artifact(str(path), inside or None)
+        if local and repository is not self._own:
+            self._link(local / path.name)
+
+    def _link(self, path: Path) -> None:
+        """Let a file of the model also be in the run's own folder, if the file system can."""
+        if own := _folder_of(self._own):
+            with suppress(OSError):
+                (own / MODEL).mkdir(parents=True, exist_ok=True)
+                (own / MODEL / path.name).unlink(missing_ok=True)
+                os.link(path, own / MODEL / path.name)
 
     def get(self, path: str, folder: Path) -> Path:
         """Download a file or folder into `folder` and return its path.
 
         Raises StateError if it is absent or cannot be read, FullError if there is no space for it.
         """
+        repository, inside = self._find(path)
+        target = folder if repository is self._own else folder / MODEL
 
         def attempt(_: bool) -> Path:
+            target.mkdir(exist_ok=True)
             with own_errors():
-                return Path(self._repository.download_artifacts(path, str(folder)))
+                return Path(repository.download_artifacts(inside, str(target)))
 
         try:
             with writing_to("the temporary folder (TMPDIR)", folder, faults=_FAULTS):
                 return self._client.wait(attempt, f"to download {path} of run {self._run_id}")
         except _FAULTS as fault:
-            if obstacle := self._obstacle_to(path, fault):
+            if obstacle := _obstacle_to(_folder_of(repository), inside, fault):
                 text = f"the artifact {path} of run {self._run_id} cannot be read: {obstacle}"
                 raise StateError(text) from None
-            place = self._repository.artifact_uri
+            place = repository.artifact_uri
             raise StateError(f"run {self._run_id} has no artifact {path} in {place}") from None
-
-    def _obstacle_to(self, path: str, fault: Exception) -> str:
-        """Return why a download failed; an empty text if there is no such artifact."""
-        if self._folder:
-            try:
-                (self._folder / path).stat()
-            except (FileNotFoundError, NotADirectoryError):
-                return ""
-            except OSError as closed:  # MLflow takes what is in a closed folder for absent
-                return str(closed)
-        elif "404 Client Error" in str(fault):
-            return ""
-        return (str(fault).strip().splitlines() or [type(fault).__name__])[-1]
 
     def delete(self, path: str) -> None:
         """Delete a file or folder if it is there and the artifact store lets us."""
-        with suppress(*_FAULTS, NotImplementedError):
-            self._repository.delete_artifacts(path)
+        repository, inside = self._find(path)
+        for place, name in {repository: inside, self._own: path}.items():
+            with suppress(*_FAULTS, NotImplementedError):
+                place.delete_artifacts(name)
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""
@@ -86,3 +114,23 @@ class Artifacts:
         for step in steps[: len(steps) - count]:
             self.delete(f"{CHECKPOINTS}/{folder_name(step)}/{STATE}")
         return steps[len(steps) - count :]
+
+
+def _folder_of(repository: ArtifactRepository) -> Path | None:
+    """Return the folder of artifacts that are on this machine."""
+    is_local = isinstance(repository, LocalArtifactRepository)
+    return Path(repository.artifact_dir) if is_local else None
+
+
+def _obstacle_to(folder: Path | None, path: str, fault: Exception) -> str:
+    """Return why a download failed; an empty text if there is no such artifact."""
+    if folder:
+        try:
+            (folder / path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except OSError as closed:  # MLflow takes what is in a closed folder for absent
+            return str(closed)
+    elif "404 Client Error" in str(fault):
+        return ""
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[-1]

@@ -26,6 +26,7 @@ from worldrep.stored import DamagedError
 from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, fault_text, open_client, without_user
 from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, silence
+from worldrep.tracking.logged_models import MODELS, run_of_model
 from worldrep.tracking.patience import OWNER, AwayError, Client, in_words
 from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
 
@@ -124,7 +125,12 @@ class Store:
         return done.id
 
     def get(self, run_id: str) -> StoredRun:
-        """Return a run by its id, DELETED ones too. Raises InputError when there is none."""
+        """Return a run by its id, DELETED ones too, or the one that made a model, by its URI.
+
+        Raises InputError when there is none.
+        """
+        if run_id.startswith(MODELS):
+            run_id = run_of_model(self.client, run_id)
         try:
             return StoredRun.of(self.client.get_run(run_id))
         except MlflowException as fault:
@@ -200,6 +206,8 @@ class Store:
                 run.flush()  # what the process before could not send
                 self.adopt(run.id, spec.parent)
                 run.tags(spec.all_tags)
+            if spec.makes:
+                run.begin_model(spec, self.experiment_id)
             if spec.settings:
                 run.settings(spec.settings)
         return run

@@ -75,7 +75,7 @@ def evaluate_model(
     with store.run(spec, launched=launched) as run:
         suites = evaluation_datasets(maker, settings)
         run.inputs("test", [world_dataset(maker.world), *suites.values()], [model_run.model_id])
-        run.measures(suites, model_run.model_id)
+        run.link_metrics(model_run.model_id, model.last_step, suites)
         answers: list[pd.DataFrame] = []
         for step, weights in model.weights():
             metrics, rows = evaluate(weights, maker, settings)

@@ -37,6 +37,7 @@ class TrainedModel:
     maker: RowMaker
     checkpoints: str
     steps: list[int]
+    last_step: int
 
     @classmethod
     def load(cls, store: Store, run: StoredRun, checkpoints: str) -> Self:
@@ -49,7 +50,7 @@ class TrainedModel:
         rowsets = training_sets(settings, maker.world)
         last = Schedule.of(settings, sum(rowset.rows for rowset in rowsets)).steps
         steps = [last] if checkpoints == LAST else _steps(store, run, checkpoints, last)
-        return cls(store, run, settings, maker, checkpoints, steps)
+        return cls(store, run, settings, maker, checkpoints, steps, last)
 
     @property
     def choice(self) -> str | list[int]:

@@ -134,7 +134,8 @@ class _Trainer:
                 log_rows(run, plan.maker, (*plan.rows, *plan.base_rows), "training")
                 log_rows(run, plan.maker, plan.validation.values(), "validation")
                 suites = suite_datasets(plan.maker, plan.validation)
-                run.measures({VAL + name: data for name, data in suites.items()})
+                suites = {VAL + name: data for name, data in suites.items()}
+                run.link_metrics(run.model_id, plan.steps, suites)
                 with run.new_artifact(CITIES) as path:
                     plan.maker.world.cities.to_csv(path, index=False)
             model = self._train(plan, data, base_id, run, run_id)

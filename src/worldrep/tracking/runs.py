@@ -194,7 +194,8 @@ class OpenRun:
         """Start the sending thread. claim: number of this process's claim, 0 for a new run."""
         self.id, self.resumed, self.lost = run_id, claim > 0, False
         self._client, self._claim = client, claim
-        self.model_id, self._suites = "", dict[str, Dataset]()
+        self.model_id, self._linked_step = "", -1
+        self._suites: Mapping[str, Dataset] = {}
         self._points: list[tuple] = []  # arguments of Metric
         self._last_steps: dict[str, int] = {}
         self._outbox, self._outage = Outbox(run_id, claim), Outage(client.address)
@@ -305,24 +306,29 @@ class OpenRun:
             path.write_text(json.dumps(dict(settings), indent=1))
 
     def begin_model(self, spec: RunSpec, experiment_id: str) -> None:
-        """Give the run its LoggedModel; the metrics that follow are also the model's."""
+        """Give the run its LoggedModel, new or of an earlier process."""
         facts = spec.model_facts | {"experiment_id": experiment_id}
         self.model_id = begin_model(self._client, self.id, self.resumed, facts).model_id
         self.tags({MODEL_ID: self.model_id})
 
-    def measures(self, suites: Mapping[str, Dataset], model_id: str = "") -> None:
-        """Say what the metrics that follow are measured on, and of which model they are.
+    def link_metrics(self, model_id: str, step: int, suites: Mapping[str, Dataset]) -> None:
+        """Link the metrics of a LoggedModel's step to it, and to what they are measured on.
+
+        Those of other steps are of other weights. MLflow reads all metrics of the models that it
+        lists, so whole curves would also make its list slow.
 
         Args:
+            model_id: Empty for a training of an earlier version, which has no LoggedModel.
+            step: The last one of the training.
             suites: Data set by the part of the metrics' names before the last slash.
-            model_id: LoggedModel; by default that of the run, of whose metrics this may be some.
         """
-        self.model_id, self._suites = model_id or self.model_id, dict(suites)
+        self.model_id, self._linked_step, self._suites = model_id, step, suites
 
     def _point(self, key: str, value: float, now: int, step: int) -> tuple:
+        if not self.model_id or step != self._linked_step:
+            return key, value, now, step
         data = self._suites.get(key.rpartition("/")[0])
-        links = (self.model_id, *((data.name, data.digest) if data else ()))
-        return key, value, now, step, *(links if self.model_id else ())
+        return key, value, now, step, self.model_id, *((data.name, data.digest) if data else ())
 
     def inputs(self, context: str, datasets: Iterable[Dataset], models: Iterable[str] = ()) -> None:
         """Log data sets, and LoggedModels by their ids, as inputs of the run, in one request.

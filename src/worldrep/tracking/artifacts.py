@@ -1,6 +1,7 @@
 """The files of a run: stored, downloaded, deleted, each with errors that name what is wrong."""
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,10 @@ _FAULTS = (OSError, MlflowException)
 
 
 class Artifacts:
-    """The artifacts of a run, whose folder MODEL is that of its LoggedModel if it has one.
+    """The artifacts of a run.
+
+    The files of a model are stored with the run's LoggedModel. If that is on this machine, the
+    run's own folder MODEL has them too, as hard links.
 
     MLflow's client says of every failed download that the path is wrong, so this asks the
     repository below it. Only `get` and `checkpoint_steps` wait for an absent store.
@@ -35,29 +39,33 @@ class Artifacts:
     def _at(self, uri: str) -> ArtifactRepository:
         return get_artifact_repository(uri, tracking_uri=self._client.uri)
 
-    def _find(self, path: str | None) -> tuple[ArtifactRepository, str]:
-        """Return where an artifact lies, and its path there. StateError: the model was deleted."""
+    def _place_of(self, path: str | None) -> tuple[ArtifactRepository, str]:
+        """Return where an artifact is stored, and its path there: a model is its LoggedModel's.
+
+        Raises StateError if that was deleted.
+        """
         first, _, rest = (path or "").partition("/")
-        if first != MODEL:
-            return self._own, path or ""
-        if self._model is None:
+        if first == MODEL and self._model is None:
             model_id = self._client.get_run(self._run_id).data.tags.get(MODEL_ID)
-            if model_id is None:  # of an earlier version
-                return self._own, path or ""
-            try:
-                self._model = self._at(self._client.get_logged_model(model_id).artifact_location)
-            except MlflowException as fault:
-                if fault.error_code not in NO_MODEL:
-                    raise
-                raise StateError(
-                    f"the model {model_id} of run {self._run_id} was deleted; after `mlflow runs "
-                    f"delete --run-id {self._run_id}` the command of that run makes it anew"
-                ) from None
-        return self._model, rest
+            self._model = self._of_model(model_id) if model_id else None
+        if first == MODEL and self._model:
+            return self._model, rest
+        return self._own, path or ""  # also the model of an earlier version
+
+    def _of_model(self, model_id: str) -> ArtifactRepository:
+        try:
+            return self._at(self._client.get_logged_model(model_id).artifact_location)
+        except MlflowException as fault:
+            if fault.error_code not in NO_MODEL:
+                raise
+            raise StateError(
+                f"the model {model_id} of run {self._run_id} was deleted; after `mlflow runs "
+                f"delete --run-id {self._run_id}` the command of that run makes it anew"
+            ) from None
 
     def put(self, path: Path, folder: str | None = None) -> None:
         """Store a file. Raises FullError if there is no space for it."""
-        repository, inside = self._find(folder)
+        repository, inside = self._place_of(folder)
         local = _folder_of(repository)
         place = "the artifact store" + ("" if local else f" {repository.artifact_uri}")
         with writing_to(place, local, path.stat().st_size, _FAULTS), own_errors():
@@ -66,19 +74,24 @@ class Artifacts:
             self._link(local / path.name)
 
     def _link(self, path: Path) -> None:
-        """Let a file of the model also be in the run's own folder, if the file system can."""
+        """Let the run's own folder have a file of its model too, if the file system has links."""
         if own := _folder_of(self._own):
-            with suppress(OSError):
-                (own / MODEL).mkdir(parents=True, exist_ok=True)
-                (own / MODEL / path.name).unlink(missing_ok=True)
-                os.link(path, own / MODEL / path.name)
+            folder = own / MODEL
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / path.name).unlink(missing_ok=True)
+                os.link(path, folder / path.name)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def get(self, path: str, folder: Path) -> Path:
         """Download a file or folder into `folder` and return its path.
 
         Raises StateError if it is absent or cannot be read, FullError if there is no space for it.
         """
-        repository, inside = self._find(path)
+        own = _folder_of(self._own)
+        is_linked = own is not None and os.path.isdir(own / MODEL)
+        repository, inside = (self._own, path) if is_linked else self._place_of(path)
         target = folder if repository is self._own else folder / MODEL
 
         def attempt(_: bool) -> Path:
@@ -98,7 +111,7 @@ class Artifacts:
 
     def delete(self, path: str) -> None:
         """Delete a file or folder if it is there and the artifact store lets us."""
-        repository, inside = self._find(path)
+        repository, inside = self._place_of(path)
         for place, name in {repository: inside, self._own: path}.items():
             with suppress(*_FAULTS, NotImplementedError):
                 place.delete_artifacts(name)

@@ -70,9 +70,13 @@ executor_options = _all(
 )
 width_option = option("width", "base", "Model size: base, wide, narrow, wider.")
 model_options = _all(
-    option("model", None, "Name such as pt1_ftwb1-3; see also --seed, --scale and --world."),
-    option("run_id", None, "Run id of a finished training, instead of a name."),
-    option("base_run", None, "Run id of the base that the named model started from."),
+    option(
+        "model", None, "Name such as pt1_ftwb1-3, with --seed, --scale, --world; or models:/ URI."
+    ),
+    option("run_id", None, "Run id of a finished training, or models:/ URI, instead of a name."),
+    option(
+        "base_run", None, "Run id or models:/ URI of the base that the named model started from."
+    ),
     option("checkpoints", "last", "last, all, or steps such as 100,200."),
 )
 
@@ -126,6 +130,8 @@ def chosen_model(store: Store, options: dict[str, Any]) -> StoredRun:
     from worldrep.stages.models import find_model, model_by_run_id
 
     run_id, model = options["run_id"], options["model"]
+    if run_id is None and model and model.startswith("models:/"):
+        run_id, model = model, None
     if run_id is None and model is not None:
         return find_model(store, settings_from(parse_model(model), options), options["base_run"])
     if run_id is None or model is not None:

@@ -11,7 +11,7 @@ from worldrep.names import FINETUNINGS, STRATEGIES, ModelName
 @cli.option("pretrain", "pt1", "The base's mixture; the base is trained first if it is not there.")
 @cli.width_option
 @cli.option("strategy", "plain", f"What keeps the base's knowledge: {', '.join(STRATEGIES)}.")
-@cli.option("base_run", None, "Run id of the base to start from; default: the base by its name.")
+@cli.option("base_run", None, "Run id or models:/ URI of the base; default: the base by its name.")
 @cli.name_options
 def main(
     ft: str, pretrain: str, width: str, strategy: str, base_run: str | None, **options: Any

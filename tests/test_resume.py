@@ -43,6 +43,8 @@ def only_run(experiment):
     store = Store.connect(experiment)
     (run,) = store.find(stage="pretrain")
     assert run.status == "FINISHED"
+    (model,) = store.client.search_logged_models([store.experiment_id])
+    assert model.status == "READY" and model.model_id == run.model_id
     with store.download(run.id, "model/model.safetensors") as path:
         return run.id, load_file(path)
 

@@ -58,7 +58,13 @@ def base(trained, tmp_path, monkeypatch):
 
 def move_addresses(database, old, new):
     """What docs/studies.md says of a moved store."""
-    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+    places = {
+        "experiments": "artifact_location",
+        "runs": "artifact_uri",
+        "logged_models": "artifact_location",
+        "model_versions": "storage_location",
+    }
+    for table, column in places.items():
         change(database, f"update {table} set {column} = replace({column}, ?, ?)", old, new)
 
 

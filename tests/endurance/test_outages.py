@@ -24,6 +24,7 @@ from real_commands import (
     again,
     assert_same,
     begin,
+    curves,
     finish,
     prepare,
     results,
@@ -33,7 +34,7 @@ from real_commands import undisturbed as undisturbed  # a fixture
 
 from benchmarks.stores import mlflow_server
 from worldrep.errors import StateError
-from worldrep.tracking import AwayError, Dataset, RunSpec, Store, StoreFault, TakenError
+from worldrep.tracking import MODEL, AwayError, Dataset, RunSpec, Store, StoreFault, TakenError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("outages")]
 
@@ -235,21 +236,24 @@ def test_a_living_training_is_not_taken_over_during_its_outage(through, server, 
 
 def work(store):
     """Everything that a run may ask of the store; its id."""
-    spec = RunSpec("evaluate", "evaluate pt1", "f1", {"model": "pt1"}, {"a": 1})
+    spec = RunSpec("evaluate", "evaluate pt1", "f1", {"model": "pt1"}, {"a": 1}, makes="pt1")
     with store.run(spec) as run:
+        run.link_metrics(run.model_id, 2, {})
         for step in range(3):
             run.metrics(step, {"m": step / 3})
             run.flush()
         run.tags({"worldrep.note": "x"})
-        with run.new_artifact("table.csv") as path:
-            path.write_text("a\n1\n")
+        for folder in (None, MODEL):
+            with run.new_artifact("table.csv", folder) as path:
+                path.write_text("a\n1\n")
         run.inputs("test", [Dataset("world", "abc", {"variant": "standard"})])
     return run.id
 
 
 REQUESTS = [
     "experiments/create", "experiments/get-by-name", "runs/create", "runs/search", "runs/get",
-    "runs/log-batch", "runs/update", "runs/log-inputs", "mlflow-artifacts",
+    "runs/log-batch", "runs/update", "runs/log-inputs", "runs/outputs", "logged-models",
+    "mlflow-artifacts",
 ]  # fmt: skip
 
 
@@ -267,8 +271,13 @@ def test_a_lost_answer_repeats_nothing(request_name, times, through, direct, mon
     assert run.id == run_id and run.status == "FINISHED" and run.tag("note") == "x"
     points = found.client.get_metric_history(run_id, "m")
     assert [(point.step, point.value) for point in points] == [(0, 0), (1, 1 / 3), (2, 2 / 3)]
-    with found.download(run_id, "table.csv") as path:
-        assert path.read_text() == "a\n1\n"
+    for path in ("table.csv", f"{MODEL}/table.csv"):
+        with found.download(run_id, path) as file:
+            assert file.read_text() == "a\n1\n"
+    (model,) = found.client.search_logged_models([found.experiment_id])
+    assert model.status == "READY" and [metric.step for metric in model.metrics] == [2]
+    (output,) = found.client.get_run(run_id).outputs.model_outputs
+    assert output.model_id == model.model_id
 
 
 @pytest.mark.parametrize("name", ["runs/log-parameter", "runs/delete-tag", "runs/update"])

@@ -8,8 +8,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from worldrep.data.rows import RowMaker
 from worldrep.data.sets import suite_sets
 from worldrep.data.world import X_LIMIT, Y_LIMIT, World
+from worldrep.digests import digest
 from worldrep.disk import temporary_folder
 from worldrep.evaluation.representations import (
     REPRESENTATIONS,
@@ -20,11 +22,13 @@ from worldrep.evaluation.representations import (
     save_representations,
 )
 from worldrep.evaluation.suites import evaluate
+from worldrep.names import TASK_NAMES
+from worldrep.settings import Settings
 from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.models import TrainedModel
 from worldrep.stages.plan import LAST, evaluation_fingerprint, extraction_fingerprint
-from worldrep.stages.provenance import log_rows, world_dataset
-from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun
+from worldrep.stages.provenance import suite_datasets, world_dataset
+from worldrep.tracking import Dataset, OpenRun, RunSpec, Store, StoredRun
 
 MAPS = "maps"  # artifact folder
 Tables = dict[int, NDArray[np.float32]]  # (n cities, width) by layer
@@ -69,7 +73,9 @@ def evaluate_model(
     name = model.run_name("evaluate", checkpoints)
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
     with store.run(spec, launched=launched) as run:
-        log_rows(run, maker, suite_sets(settings).values(), "test")
+        suites = evaluation_datasets(maker, settings)
+        run.inputs("test", [world_dataset(maker.world), *suites.values()], [model_run.model_id])
+        run.link_metrics(model_run.model_id, model.last_step, suites)
         answers: list[pd.DataFrame] = []
         for step, weights in model.weights():
             metrics, rows = evaluate(weights, maker, settings)
@@ -79,6 +85,15 @@ def evaluate_model(
             with run.new_artifact("answers.parquet") as path:
                 pd.concat(answers).to_parquet(path, index=False)
     return run.id
+
+
+def evaluation_datasets(maker: RowMaker, settings: Settings) -> dict[str, Dataset]:
+    """Describe what all suites of an evaluation are measured on, by suite."""
+    suites = suite_datasets(maker, suite_sets(settings))
+    union = [data.digest for name, data in suites.items() if name.startswith("standard/")]
+    content = [union, settings.multi_rows, settings.world_seed]
+    sample = Dataset("multi standard test", digest(content), {"rows": settings.multi_rows})
+    return suites | {f"multi/{task}": sample for task in TASK_NAMES}
 
 
 def extract_model(
@@ -114,7 +129,7 @@ def extract_model(
     params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
     spec = RunSpec("extract", name, fingerprint, model.tags, params, parent)
     with store.run(spec, launched=launched) as run:
-        run.inputs("extraction", [world_dataset(model.maker.world)])
+        run.inputs("extraction", [world_dataset(model.maker.world)], [model_run.model_id])
         for step, weights in model.weights():
             tables = extract(weights, model.maker.world, request, model.settings.is_plain)
             _log_step(run, step, tables, request, model)

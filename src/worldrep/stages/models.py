@@ -18,11 +18,9 @@ from worldrep.stages.commands import describe, training_command
 from worldrep.stages.plan import ALL, LAST, TrainingPlan
 from worldrep.stages.provenance import downstream_tags, identity_tags
 from worldrep.stored import DamagedError, read_json
-from worldrep.tracking import CHECKPOINTS, CITIES, DELETED, SETTINGS, Store, StoredRun
+from worldrep.tracking import CHECKPOINTS, CITIES, DELETED, MODEL, SETTINGS, Store, StoredRun
 from worldrep.training.checkpoint import folder_name, verify
 from worldrep.training.state import best_device
-
-MODEL = "model"  # artifact folder of the final weights
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class TrainedModel:
     maker: RowMaker
     checkpoints: str
     steps: list[int]
+    last_step: int
 
     @classmethod
     def load(cls, store: Store, run: StoredRun, checkpoints: str) -> Self:
@@ -47,7 +46,7 @@ class TrainedModel:
         rowsets = training_sets(settings, maker.world)
         last = Schedule.of(settings, sum(rowset.rows for rowset in rowsets)).steps
         steps = [last] if checkpoints == LAST else _steps(store, run, checkpoints, last)
-        return cls(store, run, settings, maker, checkpoints, steps)
+        return cls(store, run, settings, maker, checkpoints, steps, last)
 
     @property
     def choice(self) -> str | list[int]:

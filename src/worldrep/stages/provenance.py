@@ -3,7 +3,7 @@
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -22,9 +22,9 @@ def identity_tags(settings: Settings) -> dict[str, str]:
 
 
 def downstream_tags(model_run: StoredRun) -> dict[str, str]:
-    """Return the tags that name the training that a run depends on, and the base of that one."""
-    base = model_run.tag("base_run_id")
-    return {"model_run_id": model_run.id} | ({"base_run_id": base} if base else {})
+    """Return the tags that name the training that a run depends on, its model and its base."""
+    tags = {key: model_run.tag(key) for key in ("model_id", "base_run_id")}
+    return {"model_run_id": model_run.id} | {key: value for key, value in tags.items() if value}
 
 
 @lru_cache(maxsize=1)
@@ -49,11 +49,18 @@ def _code_and_machine() -> dict[str, str]:
 
 def log_rows(run: OpenRun, maker: RowMaker, rowsets: Iterable[RowSet], context: str) -> None:
     """Log the world and the row sets that a run uses as its inputs."""
-    inputs = [world_dataset(maker.world)]
-    for rows in rowsets:
-        name = f"{rows.task} {rows.pool} {rows.split}"
-        inputs.append(Dataset(name, maker.digest(rows), asdict(rows)))
-    run.inputs(context, inputs)
+    run.inputs(context, [world_dataset(maker.world), *rows_datasets(maker, rowsets)])
+
+
+def rows_datasets(maker: RowMaker, rowsets: Iterable[RowSet]) -> list[Dataset]:
+    """Describe row sets as data sets."""
+    named = [(f"{rows.task} {rows.pool} {rows.split}", rows) for rows in rowsets]
+    return [Dataset(name, maker.digest(rows), asdict(rows)) for name, rows in named]
+
+
+def suite_datasets(maker: RowMaker, suites: Mapping[str, RowSet]) -> dict[str, Dataset]:
+    """Describe the row sets of suites as data sets, by suite."""
+    return dict(zip(suites, rows_datasets(maker, suites.values()), strict=True))
 
 
 def world_dataset(world: World) -> Dataset:

@@ -10,20 +10,31 @@ from accelerate.utils import broadcast_object_list
 from transformers import Qwen2ForCausalLM
 
 from worldrep.data.sets import load_rows, stack_rows
+from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import Tokens
+from worldrep.data.world import World
 from worldrep.disk import temporary_folder
 from worldrep.errors import StateError
-from worldrep.evaluation.suites import suite_of, validation_metrics
+from worldrep.evaluation.suites import MAX_NEW_TOKENS, VAL, suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, save_model
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages.commands import describe
 from worldrep.stages.estimate import Work, check_needs
-from worldrep.stages.models import MODEL, check_base, stored_model
+from worldrep.stages.models import check_base, stored_model
 from worldrep.stages.plan import TrainingPlan
-from worldrep.stages.provenance import identity_tags, log_rows
+from worldrep.stages.provenance import identity_tags, log_rows, suite_datasets
 from worldrep.stored import DamagedError
-from worldrep.tracking import CHECKPOINTS, CITIES, OpenRun, RunSpec, Store, StoredRun
+from worldrep.tracking import (
+    CHECKPOINTS,
+    CITIES,
+    MODEL,
+    OpenRun,
+    RunSpec,
+    Store,
+    StoredRun,
+    write_python_function,
+)
 from worldrep.training.checkpoint import Checkpoint, folder_name, read_checkpoint, write_manifest
 from worldrep.training.loop import TrainingInputs, Validate, train
 from worldrep.training.progress import Bar, ProgressCallback
@@ -122,11 +133,14 @@ class _Trainer:
             if run:
                 log_rows(run, plan.maker, (*plan.rows, *plan.base_rows), "training")
                 log_rows(run, plan.maker, plan.validation.values(), "validation")
+                suites = suite_datasets(plan.maker, plan.validation)
+                suites = {VAL + name: data for name, data in suites.items()}
+                run.link_metrics(run.model_id, plan.steps, suites)
                 with run.new_artifact(CITIES) as path:
                     plan.maker.world.cities.to_csv(path, index=False)
             model = self._train(plan, data, base_id, run, run_id)
             if run:
-                _store_model(run, model)
+                _store_model(run, model, plan.maker.world)
         return run_id
 
     def _train(
@@ -171,7 +185,8 @@ class _Trainer:
         }
         tags |= {"base_run_id": base_id} if base_id else {}
         stage, values = settings.training_stage, settings.as_dict()
-        return RunSpec(stage, settings.run_name(stage), plan.fingerprint, tags, values, self.parent)
+        named = stage, settings.run_name(stage), plan.fingerprint, tags, values, self.parent
+        return RunSpec(*named, makes=str(settings.model_name))
 
     def _checkpoint(self, run_id: str, before: int | None) -> Checkpoint | None:
         """Load the newest complete checkpoint before a step, the same one in all processes."""
@@ -207,8 +222,11 @@ def skipped(step: int, fault: StateError) -> str:
     return f"the checkpoint after step {step} is not used: {reason}"
 
 
-def _store_model(run: OpenRun, model: Qwen2ForCausalLM) -> None:
+def _store_model(run: OpenRun, model: Qwen2ForCausalLM, world: World) -> None:
+    config = {"labels": [task.label for task in TASKS.values()], "max_new_tokens": MAX_NEW_TOKENS}
+    example = [TASKS["distance"].question(world.cities["city_id"][:2].tolist())]
     with temporary_folder(needed=sum(p.nbytes for p in model.parameters())) as folder:
         save_model(model, folder)
+        write_python_function(folder, run.model_id, example, config)
         write_manifest(folder)
         run.artifacts(folder, MODEL)

@@ -212,6 +212,7 @@ class Summaries:
         evaluations = _by_seed(found)
         run.replace_metrics(over_seeds([e.metrics for e in evaluations.values()]))
         used = listed(evaluation.id for evaluation in evaluations.values())
+        run.inputs("summary", [], [evaluation.model_id for evaluation in evaluations.values()])
         run.tags({"worldrep.evaluations": used, "worldrep.seed": listed(evaluations)})
         self._summarized[configuration] = used
 

@@ -164,6 +164,11 @@ class Client:
         with own_errors():
             return getattr(self._client, name)(*args, **kwargs)
 
+    def once_with(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of MLflow that takes a client, without waiting."""
+        with own_errors():
+            return function(self._client, *args)
+
     def create_run(
         self, experiment_id: str, *, tags: Mapping[str, str] = {}, run_name: str | None = None
     ) -> Run:

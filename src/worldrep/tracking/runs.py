@@ -15,7 +15,16 @@ from typing import Any, Self
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    LoggedModelInput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
@@ -26,6 +35,7 @@ from worldrep.settings import check_value, parse_value
 from worldrep.text import line, without_passwords
 from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
+from worldrep.tracking.logged_models import MODEL_ID, begin_model, end_model
 from worldrep.tracking.outbox import Entry, Outbox
 from worldrep.tracking.patience import AwayError, Client, Outage, pauses, reason_of, waiting_helps
 from worldrep.training.checkpoint import MANIFEST, step_of
@@ -97,6 +107,11 @@ class StoredRun:
         return _parsed("seed", self.tag("seed"))
 
     @property
+    def model_id(self) -> str:
+        """The LoggedModel that the run made or measured; empty for a run of an earlier version."""
+        return self.tag("model_id")
+
+    @property
     def parent(self) -> str | None:
         return self.tags.get(MLFLOW_PARENT_RUN_ID)
 
@@ -110,7 +125,8 @@ class RunSpec:
     """A piece of work: the name of its run, and what identifies its result.
 
     tags: without prefix; settings: logged as params `cfg.*` and as settings.json; repeatable: a
-    finished run may be opened again, as that of a study.
+    finished run may be opened again, as that of a study; makes: name of the LoggedModel that the
+    work makes, if it makes one.
     """
 
     stage: str
@@ -120,6 +136,7 @@ class RunSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
     repeatable: bool = False
+    makes: str = ""
 
     @property
     def all_tags(self) -> dict[str, str]:
@@ -127,6 +144,13 @@ class RunSpec:
         named = {"stage": self.stage, "fingerprint": self.fingerprint, **self.tags}
         prefixed = {TAG + key: without_passwords(str(value)) for key, value in named.items()}
         return prefixed | {MLFLOW_RUN_NAME: self.name}
+
+    @property
+    def model_facts(self) -> dict[str, Any]:
+        """What its LoggedModel is created with: tags and params of the run."""
+        tags = {key: value for key, value in self.all_tags.items() if key.startswith(TAG)}
+        params = {f"cfg.{key}": str(value) for key, value in self.settings.items()}
+        return {"name": self.makes, "model_type": self.stage, "params": params, "tags": tags}
 
 
 def _parsed(name: str, text: str | None) -> Any:
@@ -176,7 +200,9 @@ class OpenRun:
         """Start the sending thread. claim: number of this process's claim, 0 for a new run."""
         self.id, self.resumed, self.lost = run_id, claim > 0, False
         self._client, self._claim = client, claim
-        self._points: list[tuple[str, float, int, int]] = []
+        self.model_id, self._linked_step = "", -1
+        self._suites: Mapping[str, Dataset] = {}
+        self._points: list[tuple] = []  # arguments of Metric
         self._last_steps: dict[str, int] = {}
         self._outbox, self._outage = Outbox(run_id, claim), Outage(client.address)
         self._fault: Exception | None = None
@@ -291,11 +317,39 @@ class OpenRun:
         with self.new_artifact(SETTINGS) as path:
             path.write_text(json.dumps(dict(settings), indent=1), encoding="utf-8")
 
-    def inputs(self, context: str, datasets: Iterable[Dataset]) -> None:
-        """Log data sets as inputs of the run, in one request."""
+    def begin_model(self, spec: RunSpec, experiment_id: str) -> None:
+        """Give the run its LoggedModel, new or of an earlier process."""
+        facts = spec.model_facts | {"experiment_id": experiment_id}
+        self.model_id = begin_model(self._client, self.id, self.resumed, facts).model_id
+        self.tags({MODEL_ID: self.model_id})
+
+    def link_metrics(self, model_id: str, step: int, suites: Mapping[str, Dataset]) -> None:
+        """Link the metrics of a LoggedModel's step to it, and to what they are measured on.
+
+        Those of other steps are of other weights. MLflow reads all metrics of the models that it
+        lists, so whole curves would also make its list slow.
+
+        Args:
+            model_id: Empty for a training of an earlier version, which has no LoggedModel.
+            step: The last one of the training.
+            suites: Data set by the part of the metrics' names before the last slash.
+        """
+        self.model_id, self._linked_step, self._suites = model_id, step, suites
+
+    def _point(self, key: str, value: float, now: int, step: int) -> tuple:
+        if not self.model_id or step != self._linked_step:
+            return key, value, now, step
+        data = self._suites.get(key.rpartition("/")[0])
+        return key, value, now, step, self.model_id, *((data.name, data.digest) if data else ())
+
+    def inputs(self, context: str, datasets: Iterable[Dataset], models: Iterable[str] = ()) -> None:
+        """Log data sets, and LoggedModels by their ids, as inputs of the run, in one request.
+
+        An empty id, of a training of an earlier version, is left out.
+        """
         tag = InputTag("mlflow.data.context", context)
-        entities = [dataset.entity() for dataset in datasets]
-        self._client.log_inputs(self.id, [DatasetInput(entity, [tag]) for entity in entities])
+        entities = [DatasetInput(dataset.entity(), [tag]) for dataset in datasets]
+        self._client.log_inputs(self.id, entities, [*map(LoggedModelInput, filter(None, models))])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Buffer metrics of one step; infinite values become NaN."""
@@ -304,7 +358,7 @@ class OpenRun:
         for key, value in values.items():
             if step > self.last_step(key):
                 number = float(value) if math.isfinite(value) else math.nan
-                self._points.append((key, number, now, step))
+                self._points.append(self._point(key, number, now, step))
         waited = time.monotonic() - self._put_at
         if len(self._points) >= FLUSH_POINTS or waited >= FLUSH_SECONDS:
             self._put_points()
@@ -392,10 +446,12 @@ class OpenRun:
                     raise
         finally:
             self.leave()
-        self._read_claim(self._client.get_run(self.id))
+        run = self._client.get_run(self.id)
+        self._read_claim(run)
         if self.lost:
             self._outbox.remove()
             self._check()
+        end_model(self._client, run, status == "FINISHED")
         if error:
             self._client.set_tag(self.id, ERROR, error)
         self._client.set_terminated(self.id, status)

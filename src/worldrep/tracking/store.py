@@ -33,6 +33,7 @@ from worldrep.text import duration_in_words, without_user
 from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, is_read_only, open_client
 from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, silence
+from worldrep.tracking.logged_models import MODELS, run_of_model
 from worldrep.tracking.patience import OWNER, AwayError, Client
 from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
 
@@ -133,7 +134,12 @@ class Store:
         return done.id
 
     def get(self, run_id: str) -> StoredRun:
-        """Return a run by its id, DELETED ones too. Raises InputError when there is none."""
+        """Return a run by its id, DELETED ones too, or the one that made a model, by its URI.
+
+        Raises InputError when there is none.
+        """
+        if run_id.startswith(MODELS):
+            run_id = run_of_model(self.client, run_id)
         try:
             return StoredRun.of(self.client.get_run(run_id))
         except MlflowException as fault:
@@ -211,6 +217,8 @@ class Store:
                 run.take_up()
                 self.adopt(run.id, spec.parent)
                 run.tags(spec.all_tags)
+            if spec.makes:
+                run.begin_model(spec, self.experiment_id)
             if spec.settings:
                 run.settings(spec.settings)
         return run

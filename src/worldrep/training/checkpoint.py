@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 STATE = "training_state.safetensors"
+ADDED = {"registered_model_meta", "__pycache__"}  # by MLflow, when it loads a model where it lies
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,14 @@ def write_manifest(folder: Path) -> None:
 def verify(folder: Path, required: Collection[str] = (CONFIG, WEIGHTS)) -> None:
     """Raise DamagedError unless a folder holds exactly the files that its manifest names.
 
-    The state may be missing, because older checkpoints are kept without it. Hidden files are
-    ignored. required: names that the manifest must have.
+    The state may be missing, because older checkpoints are kept without it. Hidden files and those
+    that MLflow adds are ignored. required: names that the manifest must have.
     """
     manifest = read_json(folder / MANIFEST, Manifest)
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     for name in sorted({*required} - manifest.keys()):
         raise DamagedError(folder / MANIFEST, f"it does not name {name}")
-    for name in sorted(names - manifest.keys() - {MANIFEST}):
+    for name in sorted(found - manifest.keys() - {MANIFEST} - ADDED):
         raise DamagedError(folder / name, f"{MANIFEST} does not name it")
     for name, facts in manifest.items():
         path = folder / name
@@ -124,7 +125,7 @@ def verify(folder: Path, required: Collection[str] = (CONFIG, WEIGHTS)) -> None:
             continue
         size = path.stat().st_size if path.is_file() else None
         if size != facts.bytes:
-            found = "it is missing" if size is None else f"it has {size} bytes"
-            raise DamagedError(path, f"{found}, and should have {facts.bytes}")
+            fault = "it is missing" if size is None else f"it has {size} bytes"
+            raise DamagedError(path, f"{fault}, and should have {facts.bytes}")
         if sha256(path) != facts.sha256:
             raise DamagedError(path, f"its digest is not the one in {MANIFEST}")

@@ -8,6 +8,8 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from analysis.options import Options
 from worldrep.digests import digest
 from worldrep.disk import temporary_folder
 from worldrep.errors import InputError, StateError, first_line
+from worldrep.studies.commands import fewest_commands, in_order
 from worldrep.tracking import RunSpec, Store, StoreFault
 
 STATISTICS, RUNS_USED, MISSING = "statistics.json", "runs_used.csv", "missing.csv"
@@ -60,6 +63,13 @@ class Result:
     def all_statistics(self) -> dict[str, Any]:
         """The statistics of the parts, and the further ones."""
         return {k: v for unit in self.units for k, v in unit.statistics.items()} | self.statistics
+
+    @cached_property
+    def commands(self) -> dict[str, list[str]]:
+        """What to type in place of each command of `missing`, see `fewest_commands`."""
+        runs = self.runs_used[self.runs_used["current"].astype(bool)]
+        present = {*zip(runs["model"], runs["seed"], strict=True)}
+        return fewest_commands(filter(None, self.missing["command"].dropna().unique()), present)
 
     @property
     def sentences(self) -> list[str]:
@@ -197,8 +207,7 @@ def _metrics(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def _summary(result: Result) -> list[str]:
     lines = result.sentences + _some("note: ", result.caveats, STATISTICS)
-    commands = list(filter(None, result.missing["command"].unique()))
-    if commands:
+    if commands := in_order(chain.from_iterable(result.commands.values())):
         lines.append(f"missing: {len(result.missing)} values; to fill them:")
         lines += _some("  ", commands, MISSING)
     return lines

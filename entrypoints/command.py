@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,25 @@ Decorator = Callable[[Any], Any]
 NOT_GIVEN = "none"  # what MLproject passes for an option without a default
 
 
-def command(function: Callable[..., None]) -> click.Command:
-    """Make a command whose errors are one sentence with the right exit code."""
-    return click.command(context_settings={"max_content_width": 100})(one_sentence(function))
+def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Decorate a function as a command whose errors are one sentence with the right exit code."""
+    decorate = click.command(name, context_settings={"max_content_width": 100})
+    return lambda function: decorate(one_sentence(function))
+
+
+def typed(experiment: str, without: Collection[str] = ()) -> str:
+    """Return the command that is running, without what is the default. without: options, too."""
+    context = click.get_current_context()
+    left_out = {"experiment", *without}
+    given = {
+        option.name: value
+        for option in context.command.params
+        if option.name not in left_out
+        and (value := context.params[str(option.name)]) not in (None, option.default)
+    }
+    from worldrep.stages.commands import command_line
+
+    return command_line(str(context.command.name), given, experiment)
 
 
 def option(name: str, default: str | None, text: str) -> Decorator:

@@ -5,7 +5,7 @@ from typing import Any
 from entrypoints import command as cli
 
 
-@cli.command
+@cli.command("evaluate")
 @cli.model_options
 @cli.option("answers", "false", "Store every question with its generation as answers.parquet.")
 @cli.name_options

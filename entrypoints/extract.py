@@ -5,7 +5,7 @@ from typing import Any
 from entrypoints import command as cli
 
 
-@cli.command
+@cli.command("extract")
 @cli.model_options
 @cli.option("layers", "default", "Layers such as 0,3,5 (0 = embeddings), all, or default.")
 @cli.option("task", "default", "Whose prompt is used; default: the model's first trained task.")

@@ -6,7 +6,7 @@ from entrypoints import command as cli
 from worldrep.names import FINETUNINGS, STRATEGIES, ModelName
 
 
-@cli.command
+@cli.command("finetune")
 @cli.option("ft", "ftwb1-1", "Mixture: ft1-1..7, ft2-1..21, ft3-1..7, or ftwb* with warm-up rows.")
 @cli.option("pretrain", "pt1", "The base's mixture; the base is trained first if it is not there.")
 @cli.width_option

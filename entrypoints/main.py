@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worldrep.studies.driver import StudyResult
 
 
-@cli.command
+@cli.command("main")
 @cli.option("study", "demo", "Which study: demo, exp1..6, ftset, or a YAML file.")
 @cli.option("seed", None, "Seeds such as 1,2,3.")
 @cli.option("scale", None, "paper, small, mini, smoke.")

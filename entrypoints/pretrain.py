@@ -6,7 +6,7 @@ from entrypoints import command as cli
 from worldrep.names import ModelName
 
 
-@cli.command
+@cli.command("pretrain")
 @cli.option("pretrain", "pt1", "Mixture: pt1 (all tasks), pt1-1..7, pt2-1..8, pt3-1..8.")
 @cli.width_option
 @cli.name_options

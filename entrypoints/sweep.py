@@ -9,7 +9,7 @@ from worldrep.names import NO_FT, STRATEGIES, ModelName
 from worldrep.settings import parse_seeds, whole_number
 
 
-@cli.command
+@cli.command("sweep")
 @cli.option("ft", None, "Fine-tuning to search, such as ftwb2-13; default: search the pretraining.")
 @cli.option("pretrain", "pt1", "The base's mixture, or the one that is searched.")
 @cli.width_option

@@ -2,18 +2,30 @@
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from worldrep.scales import changed_settings
 from worldrep.settings import Settings
-from worldrep.tracking import DEFAULT_EXPERIMENT
+from worldrep.tracking import DEFAULT_EXPERIMENT, Store, sqlite_file
 
 
 def command_line(entry: str, parameters: Mapping[str, object], experiment: str) -> str:
     """Return the command of an entry point with its parameters, as it is typed in a shell."""
-    typed = " ".join(shlex.join(["-P", f"{key}={value}"]) for key, value in parameters.items())
-    is_usual = experiment == DEFAULT_EXPERIMENT
-    where = "" if is_usual else f" --experiment-name {shlex.quote(experiment)}"
-    return f"mlflow run . -e {entry} {typed}{where} --env-manager local"
+    words = ["mlflow", "run", ".", "-e", entry]
+    for key, value in parameters.items():
+        words += ["-P", f"{key}={value}"]
+    words += [] if experiment == DEFAULT_EXPERIMENT else ["--experiment-name", experiment]
+    return shlex.join([*words, "--env-manager", "local"])
+
+
+def to_look(store: Store, run_id: str) -> str:
+    """Return how to open a run in the MLflow UI."""
+    page = f"/#/experiments/{store.experiment_id}/runs/{run_id}"
+    if store.uri.startswith("http"):
+        return f"{store.address}{page}"
+    is_usual = sqlite_file(store.uri) == Path("mlflow.db").resolve()
+    server = [] if is_usual else ["--backend-store-uri", store.address]
+    return f"{shlex.join(['mlflow', 'server', *server])}, then open http://127.0.0.1:5000{page}"
 
 
 def training_command(

@@ -6,7 +6,7 @@ Imports `training` (checkpoint folders), `data` (cache folder) and the top-level
 from mlflow.exceptions import MlflowException as StoreFault
 
 from worldrep.tracking.artifacts import CHECKPOINTS
-from worldrep.tracking.connection import DEFAULT_EXPERIMENT, without_user
+from worldrep.tracking.connection import DEFAULT_EXPERIMENT, sqlite_file, without_user
 from worldrep.tracking.liveness import Owner, TakenError
 from worldrep.tracking.patience import AwayError
 from worldrep.tracking.runs import (

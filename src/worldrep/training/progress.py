@@ -96,4 +96,5 @@ def duration_in_words(seconds: float) -> str:
     for unit, size in (("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * size:
             return f"about {seconds / size:.0f} {unit}"
-    return f"about {max(1, round(seconds))} seconds"
+    n = max(1, round(seconds))
+    return f"about {n} second{'s' if n > 1 else ''}"

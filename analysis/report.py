@@ -14,7 +14,7 @@ from jinja2 import Environment
 
 from analysis.cka import cka
 from analysis.cka_generalization import cka_generalization
-from analysis.command import analysis_command
+from analysis.command import AUTO, NAMES, analysis_command
 from analysis.dynamics import dynamics
 from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.exp3_heatmaps import exp3_heatmaps
@@ -192,7 +192,10 @@ def _first_reasons(reasons: pd.Series) -> str:
 
 
 main = analysis_command(
-    NAME, report, server="MLflow server for links to runs, if the store is not a server itself."
+    NAME,
+    report,
+    dict.fromkeys(NAMES, AUTO),
+    server="MLflow server for links to runs, if the store is not a server itself.",
 )
 
 if __name__ == "__main__":

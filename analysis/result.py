@@ -98,8 +98,9 @@ def publish(
                     f"the files are in {out}, but the store at {store.address} did not "
                     f"record them: {first_line(fault)}"
                 ) from None
-    lines = [*_summary(result), f"figures and tables: {out.resolve()}"]
-    click.echo("\n".join(lines + [f"run: {run_id}"] * bool(run_id)))
+    if not result.options.quiet:
+        lines = [*_summary(result), f"figures and tables: {out.resolve()}"]
+        click.echo("\n".join(lines + [f"run: {run_id}"] * bool(run_id)))
     return out
 
 

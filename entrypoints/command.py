@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from functools import reduce
+from functools import reduce, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from worldrep.errors import InputError, one_sentence, shown, unknown
 from worldrep.names import ModelName, parse_model
@@ -27,19 +28,40 @@ def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
     return lambda function: decorate(one_sentence(function))
 
 
-def typed(experiment: str, without: Collection[str] = ()) -> str:
-    """Return the command that is running, without what is the default. without: options, too."""
+def positional(name: str) -> Decorator:
+    """Let the value of an option stand without its name, as in `worldrep study exp1`."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def merged(*, value: str | None, **options: Any) -> None:
+            context = click.get_current_context()
+            if value is not None:
+                if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                    raise InputError(f"{name} is given twice: {options[name]} and {value}")
+                options[name] = context.params[name] = value
+            function(**options)
+
+        return click.argument("value", required=False, metavar=f"[{name.upper()}]")(merged)
+
+    return decorate
+
+
+def typed(entry: str, experiment: str, without: Collection[str] = ()) -> str:
+    """Return the command that is running, of an entry point, without what is the default.
+
+    without: options to leave out, too.
+    """
+    from worldrep.stages.commands import command_line
+
     context = click.get_current_context()
-    left_out = {"experiment", *without}
+    left_out = {"experiment", "value", *without}
     given = {
         option.name: value
         for option in context.command.params
         if option.name not in left_out
         and (value := context.params[str(option.name)]) not in (None, option.default)
     }
-    from worldrep.stages.commands import command_line
-
-    return command_line(str(context.command.name), given, experiment)
+    return command_line(entry, given, experiment)
 
 
 def option(name: str, default: str | None, text: str) -> Decorator:

@@ -13,6 +13,7 @@ from worldrep.names import FINETUNINGS, STRATEGIES, ModelName
 @cli.option("strategy", "plain", f"What keeps the base's knowledge: {', '.join(STRATEGIES)}.")
 @cli.option("base_run", None, "Run id of the base to start from; default: the base by its name.")
 @cli.name_options
+@cli.positional("ft")
 def main(
     ft: str, pretrain: str, width: str, strategy: str, base_run: str | None, **options: Any
 ) -> None:

@@ -24,6 +24,7 @@ from worldrep.errors import InputError
 @cli.yes_option
 @cli.executor_options
 @cli.override_options
+@cli.positional("name")
 def main(
     name: str | None, models: str | None, action: str, format: str, shard: str, **options: Any
 ) -> None:
@@ -45,7 +46,7 @@ def main(
         from worldrep.studies.report import Overview
 
         store.launch.rename(f"{action} of study {graph.definition.name}")
-        command = cli.typed(store.experiment_name, without=("action", "format"))
+        command = cli.typed("study", store.experiment_name, without=("action", "format"))
         found = Overview.read(store, graph, mine, command)
         if format == "json":
             content = found.status_json() if action == "status" else found.plan_json()
@@ -53,6 +54,7 @@ def main(
         else:
             click.echo(found.status_text() if action == "status" else found.plan_text())
         return
+    from worldrep.stages.commands import to_look
     from worldrep.studies.driver import run_study
     from worldrep.studies.report import report_done
 
@@ -60,7 +62,8 @@ def main(
     store.point_launch(result.run_id)
     result.check()
     click.echo(f"study {graph.definition.name}: done; store: {store.address}")
-    click.echo(report_done(store, graph, result.run_id))
+    click.echo(report_done(store, graph))
+    click.echo(f"to look at it: {to_look(store, result.run_id)}")
 
 
 if __name__ == "__main__":

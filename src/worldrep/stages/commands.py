@@ -1,6 +1,7 @@
 """The commands that messages and analyses advise, and the names of a model in messages."""
 
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,15 @@ def to_look(store: Store, run_id: str) -> str:
         return f"{store.address}{page}"
     is_usual = sqlite_file(store.uri) == Path("mlflow.db").resolve()
     server = [] if is_usual else ["--backend-store-uri", store.address]
-    return f"{shlex.join(['mlflow', 'server', *server])}, then open http://127.0.0.1:5000{page}"
+    command = shlex.join([_program("mlflow"), "server", *server])
+    return f"{command}, then open http://127.0.0.1:5000{page}"
+
+
+def _program(name: str) -> str:
+    """Return how a program of this environment is called; it may not be on the user's PATH."""
+    path = Path(sys.executable).parent / name
+    inside = path.is_file() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd())) if inside else name
 
 
 def training_command(

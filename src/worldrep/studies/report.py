@@ -159,13 +159,10 @@ class Overview:
         )
 
 
-def report_done(store: Store, graph: Graph, run_id: str) -> str:
-    """Say how long a finished study took and where to look at it; empty if some steps are left."""
+def report_done(store: Store, graph: Graph) -> str:
+    """Say how long the finished steps of a study took."""
     states = read_states(store, graph).values()
-    if any(found.state != DONE for found in states):
-        return ""
-    runs = [found.run for found in states if found.run]
-    return f"{time_taken(runs)}\nto look at it: {to_look(store, run_id)}"
+    return time_taken([found.run for found in states if found.run and found.state == DONE])
 
 
 def time_taken(runs: Sequence[StoredRun]) -> str:

@@ -25,9 +25,6 @@ $(VENV)/development: requirements.txt constraints.txt pyproject.toml
 
 demo: $(VENV)/runtime
 	mlflow run . --env-manager local
-	@echo
-	@echo "figures:  $(CURDIR)/figures"
-	@echo "to browse runs, metrics and maps: $(BIN)/mlflow server, then open http://127.0.0.1:5000"
 
 lint: $(VENV)/development
 	ruff check .

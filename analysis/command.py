@@ -2,8 +2,10 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +20,9 @@ from worldrep.names import PLAIN, STRATEGIES, WIDTHS
 from worldrep.settings import SCALES, VARIANTS
 from worldrep.tracking import Store, gc_disabled
 
+AUTO = "auto"  # the scale, width or world of most runs in the store
+NAMES = ("scale", "width", "world")
+STAGES = ("evaluate", "extract", "pretrain")  # whose runs are counted
 SHARED: dict[str, tuple[Any, str]] = {
     "experiment": (None, "MLflow experiment; default: the active one, or worldrep."),
     "scale": ("mini", f"Scale of the models: {', '.join(SCALES)}."),
@@ -49,9 +54,13 @@ def analysis_command(
             raise unknown("width", ALL, WIDTHS)
         if shared["experiment"] == "none":  # as `mlflow run` passes it
             shared["experiment"] = None
+        open_names = [key for key in NAMES if shared[key] == defaults.get(key) == AUTO]
+        shared |= {key: SHARED[key][0] for key in open_names}
         parsed = {"seeds": parse_seeds(shared["seeds"]), "out": Path(shared["out"])}
         options = Options(**shared | parsed, log=not no_log)
         with open_source(options) as source:
+            if open_names:
+                options = with_most_runs(source, options, open_names)
             publish(analyse(source, options, **typed), source.store, launched=True)
 
     command: Any = click.option("--no-log", is_flag=True, help="Do not record a run.")(run)
@@ -62,6 +71,29 @@ def analysis_command(
         value = default.format(name=name) if isinstance(default, str) else default
         command = click.option(f"--{key}", default=value, show_default=True, help=text)(command)
     return click.command(name, context_settings={"max_content_width": 100})(command)
+
+
+def with_most_runs(source: Source, options: Options, names: Collection[str]) -> Options:
+    """Return the options with those values of some names that most runs of the store have.
+
+    Prints which they are, and what else there is.
+    """
+    kept = {key: value for key, value in options.names.items() if key not in names}
+    runs = [run for stage in STAGES for run in source.runs(stage=stage, **kept)]
+    kinds = Counter(tuple(run.tag(key) for key in NAMES) for run in runs)
+    known = [kind for kind, _ in kinds.most_common() if _are_known(kind)]
+    if not known:
+        return options
+    found: list[dict[str, Any]] = [dict(zip(NAMES, kind, strict=True)) for kind in known]
+    every = [replace(options, **own) for own in found]
+    others = "; ".join(other.in_words for other in every[1:])
+    click.echo(f"{every[0].in_words}{f' (the store also has: {others})' if others else ''}")
+    return every[0]
+
+
+def _are_known(kind: tuple[str, ...]) -> bool:
+    allowed = zip(kind, (SCALES, WIDTHS, VARIANTS), strict=True)
+    return all(value in names for value, names in allowed)
 
 
 def draw(analyse: Callable[..., Result], options: Options, parent: str | None = None) -> Path:

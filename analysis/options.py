@@ -18,7 +18,8 @@ class Options:
     """The options that all analyses share. Raises InputError for an unknown name.
 
     experiment: None for the active one; width: `all` in an analysis that compares widths; seeds:
-    empty for all in the store; log: record the result as a run, too.
+    empty for all in the store; log: record the result as a run, too; quiet: print
+    nothing.
     """
 
     out: Path
@@ -29,6 +30,7 @@ class Options:
     strategy: str = PLAIN
     seeds: tuple[int, ...] = ()
     log: bool = True
+    quiet: bool = False
 
     def __post_init__(self) -> None:
         for kind, allowed in _ALLOWED.items():

@@ -14,7 +14,7 @@ from jinja2 import Environment
 
 from analysis.cka import cka
 from analysis.cka_generalization import cka_generalization
-from analysis.command import analysis_command
+from analysis.command import AUTO, NAMES, analysis_command
 from analysis.dynamics import dynamics
 from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.exp3_heatmaps import exp3_heatmaps
@@ -29,10 +29,8 @@ from analysis.reciprocity import reciprocity
 from analysis.result import Part, Result
 from analysis.seeds import seeds
 from analysis.store.missing import missing_table
-from analysis.store.selection import Trained
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
-from worldrep.stages.commands import command_line
 from worldrep.text import plain
 
 NAME = "report"
@@ -117,15 +115,13 @@ def report(source: Source, options: Options, server: str = SERVER) -> Result:
     template = environment.from_string(
         (files("analysis") / "report.html.j2").read_text(encoding="utf-8")
     )
-    trained = Trained.read(source, options)
-    usual = set(trained.training_of.values()) <= set(trained.current)  # else it would train others
-    study = study_command(options, whole.seeds, store.experiment_name) if usual else ""
+    typed = {command: " && ".join(chain) for command, chain in whole.commands.items()}
+    absent = whole.missing.assign(command=whole.missing["command"].map(typed))
     used = whole.runs_used.reset_index().sort_values(["seed", "model", "run_name"])
     page = template.render(
         whole=whole, options=options, store=store, server=server, address=runs, chapters=CHAPTERS,
-        sections=sections, study=study,
-        missing=count_missing(whole.missing, "command"),
-        lost=count_missing(whole.missing, "reason"), runs=used[:MANY_RUNS].to_dict("records"),
+        sections=sections, missing=count_missing(absent, "command"),
+        lost=count_missing(absent, "reason"), runs=used[:MANY_RUNS].to_dict("records"),
     )  # fmt: skip
     return replace(whole, pages={"report.html": page})
 
@@ -205,20 +201,11 @@ def _first_reasons(reasons: pd.Series) -> str:
     return "; ".join(found[:MANY_REASONS] + more)
 
 
-def study_command(options: Options, seeds: Sequence[int], experiment: str) -> str:
-    """Return the study that trains and evaluates the models of the page; empty if none does."""
-    scattered, other = options.world == "scattered", options.width in ("wide", "narrow")
-    if not (scattered or options.world == "standard") or not (other or options.width == "base"):
-        return ""
-    parameters = {"name": "exp3" if other else "exp6" if scattered else "exp1"}
-    if other:
-        parameters |= {"widths": options.width} | ({"worlds": options.world} if scattered else {})
-    parameters |= {"seeds": ",".join(map(str, seeds)), "scale": options.scale}
-    return command_line("study", parameters, experiment)
-
-
 main = analysis_command(
-    NAME, report, server="MLflow server for links to runs, if the store is not a server itself."
+    NAME,
+    report,
+    dict.fromkeys(NAMES, AUTO),
+    server="MLflow server for links to runs, if the store is not a server itself.",
 )
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from analysis.options import Options
 from worldrep.digests import digest
 from worldrep.disk import sha256, temporary_folder
 from worldrep.errors import InputError, StateError, first_line, reason_of
+from worldrep.studies.commands import fewest_commands, in_order
 from worldrep.text import write_csv
 from worldrep.tracking import RunSpec, Store, StoreFault
 
@@ -61,6 +64,13 @@ class Result:
         """The statistics of the parts, and the further ones."""
         return {k: v for unit in self.units for k, v in unit.statistics.items()} | self.statistics
 
+    @cached_property
+    def commands(self) -> dict[str, list[str]]:
+        """What to type in place of each command of `missing`, see `fewest_commands`."""
+        runs = self.runs_used[self.runs_used["current"].astype(bool)]
+        present = {*zip(runs["model"], runs["seed"], strict=True)}
+        return fewest_commands(filter(None, self.missing["command"].dropna().unique()), present)
+
     @property
     def sentences(self) -> list[str]:
         """The findings in words, each once."""
@@ -88,8 +98,9 @@ def publish(
                     f"the files are in {out}, but the store at {store.address} did not "
                     f"record them: {first_line(fault)}"
                 ) from None
-    lines = [*_summary(result), f"figures and tables: {out.resolve()}"]
-    click.echo("\n".join(lines + [f"run: {run_id}"] * bool(run_id)))
+    if not result.options.quiet:
+        lines = [*_summary(result), f"figures and tables: {out.resolve()}"]
+        click.echo("\n".join(lines + [f"run: {run_id}"] * bool(run_id)))
     return out
 
 
@@ -199,8 +210,7 @@ def _metrics(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def _summary(result: Result) -> list[str]:
     lines = result.sentences + _some("note: ", result.caveats, STATISTICS)
-    commands = list(filter(None, result.missing["command"].unique()))
-    if commands:
+    if commands := in_order(chain.from_iterable(result.commands.values())):
         lines.append(f"missing: {len(result.missing)} values; to fill them:")
         lines += _some("  ", commands, MISSING)
     return lines

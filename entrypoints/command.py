@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Collection
+from functools import reduce, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from worldrep.errors import InputError, one_sentence, shown
 from worldrep.errors import check_name as check_name
@@ -22,9 +23,46 @@ Decorator = Callable[[Any], Any]
 NOT_GIVEN = "none"  # what MLproject passes for an option without a default
 
 
-def command(function: Callable[..., None]) -> click.Command:
-    """Make a command whose errors are one sentence with the right exit code."""
-    return click.command(context_settings={"max_content_width": 100})(one_sentence(function))
+def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Decorate a function as a command whose errors are one sentence with the right exit code."""
+    decorate = click.command(name, context_settings={"max_content_width": 100})
+    return lambda function: decorate(one_sentence(function))
+
+
+def positional(name: str) -> Decorator:
+    """Let the value of an option stand without its name, as in `worldrep study exp1`."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def merged(*, value: str | None, **options: Any) -> None:
+            context = click.get_current_context()
+            if value is not None:
+                if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                    raise InputError(f"{name} is given twice: {options[name]} and {value}")
+                options[name] = context.params[name] = value
+            function(**options)
+
+        return click.argument("value", required=False, metavar=f"[{name.upper()}]")(merged)
+
+    return decorate
+
+
+def typed(entry: str, experiment: str, without: Collection[str] = ()) -> str:
+    """Return the command that is running, of an entry point, without what is the default.
+
+    without: options to leave out, too.
+    """
+    from worldrep.stages.commands import command_line
+
+    context = click.get_current_context()
+    left_out = {"experiment", "value", *without}
+    given = {
+        option.name: value
+        for option in context.command.params
+        if option.name not in left_out
+        and (value := context.params[str(option.name)]) not in (None, option.default)
+    }
+    return command_line(entry, given, experiment)
 
 
 def option(name: str, default: str | None, text: str) -> Decorator:

@@ -5,10 +5,11 @@ from typing import Any
 from entrypoints import command as cli
 
 
-@cli.command
+@cli.command("evaluate")
 @cli.model_options
 @cli.option("answers", "false", "Store every question with its generation as answers.parquet.")
 @cli.name_options
+@cli.positional("model")
 def main(checkpoints: str, answers: str, **options: Any) -> None:
     """Evaluate a trained model on standard, Atlantis and multi-task rows."""
     keep_answers = cli.parse_flag("answers", answers)

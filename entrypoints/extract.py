@@ -5,12 +5,13 @@ from typing import Any
 from entrypoints import command as cli
 
 
-@cli.command
+@cli.command("extract")
 @cli.model_options
 @cli.option("layers", "default", "Layers such as 0,3,5 (0 = embeddings), all, or default.")
 @cli.option("task", "default", "Whose prompt is used; default: the model's first trained task.")
 @cli.option("positions", "default", "last_digit, delimiter, or both (default), joined by a comma.")
 @cli.name_options
+@cli.positional("model")
 def main(checkpoints: str, layers: str, task: str, positions: str, **options: Any) -> None:
     """Extract hidden states of all cities, and draw where a linear probe puts them."""
     store = cli.connect(options)

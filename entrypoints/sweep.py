@@ -9,7 +9,7 @@ from worldrep.names import NO_FT, STRATEGIES, ModelName
 from worldrep.settings import parse_seeds, whole_number
 
 
-@cli.command
+@cli.command("sweep")
 @cli.option("ft", None, "Fine-tuning to search, such as ftwb2-13; default: search the pretraining.")
 @cli.option("pretrain", "pt1", "The base's mixture, or the one that is searched.")
 @cli.width_option
@@ -25,6 +25,7 @@ from worldrep.settings import parse_seeds, whole_number
 @cli.option("seeds", "1,2,3", "Seeds that the best settings are applied to.")
 @cli.executor_options
 @cli.name_options
+@cli.positional("ft")
 def main(ft: str | None, pretrain: str, width: str, strategy: str, **options: Any) -> None:
     """Do the trials that a sweep lacks; interrupted, the same command goes on."""
     settings = cli.settings_from(ModelName(pretrain, ft or NO_FT, width, strategy), options)

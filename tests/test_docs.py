@@ -10,6 +10,7 @@ import yaml
 
 import analysis
 import worldrep
+from entrypoints.console import COMMANDS
 from worldrep.names import parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES
@@ -62,7 +63,10 @@ def test_commands_exist(page):
         pytest.skip("its commands are run by test_contributing.py")
     entries = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
     for line in commands_of(page):
-        words = shlex.split(line) if line.startswith(("mlflow run .", "python -m ")) else []
+        known = line.startswith(("mlflow run .", "python -m ", "worldrep "))
+        words = shlex.split(line) if known else []
+        if words[:1] == ["worldrep"]:
+            words = ["python", "-m", COMMANDS[words[1]][0], *words[2:]]
         if words[:2] == ["mlflow", "run"]:
             entry = words[words.index("-e") + 1] if "-e" in words else "main"
             given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-P"]

@@ -89,7 +89,7 @@ def test_help_imports_nothing_heavy(name):
     ("fault", "code"), [(InputError("what is allowed"), 2), (StateError("what is wrong"), 1)]
 )
 def test_a_fault_is_one_sentence_with_its_exit_code(fault, code):
-    @command
+    @command("failing")
     def failing():
         raise fault
 
@@ -126,6 +126,10 @@ def test_a_fault_is_one_sentence_with_its_exit_code(fault, code):
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
         ),
         ("main", ["--study", "dmeo"], "did you mean 'demo'"),
+        ("study", ["--models", "pt1", "--name", "exp1"], "name one study: either name=exp1 or"),
+        ("study", ["--models", "pt1_ftwb1-8"], "unknown ft 'ftwb1-8'"),
+        ("study", ["--models", "pt1_ftwb1-3..1"], "run backwards"),
+        ("study", ["--steps", "probe"], "unknown step 'probe'"),
         ("evaluate", [], "name one model"),
         ("evaluate", ["--model", "pt1", "--run_id", "x"], "name one model"),
         ("evaluate", ["--model", "pt1_ftwb1-8"], "unknown ft 'ftwb1-8'"),

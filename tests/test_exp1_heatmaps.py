@@ -515,7 +515,10 @@ def test_the_command_says_what_came_out(synthetic, tmp_path):
     assert code == 0
     assert "ftwb1_seed1: trained 0.250 ± 0.000 (n = 1, missing 6)" in text
     assert "ftwb2_seed1: trained none (n = 0, missing 42)" in text
-    assert "mlflow run . -e finetune -P ft=ftwb1-2" in text and str(tmp_path / "f") in text
+    assert re.findall("mlflow run .*", text) == [
+        "mlflow run . -e study -P name=exp1 -P seeds=1 --env-manager local"
+    ]
+    assert str(tmp_path / "f") in text
 
 
 def test_a_store_of_another_scale_says_so(synthetic):

@@ -18,7 +18,7 @@ from entrypoints import evaluate, extract, finetune, main, pretrain, study, swee
 from worldrep.data.sets import _maker
 from worldrep.evaluation.representations import load_representations
 from worldrep.model.qwen2 import load_model
-from worldrep.names import ModelName, parse_model
+from worldrep.names import TASK_NAMES, ModelName, parse_model
 from worldrep.scales import resolve
 from worldrep.stages.plan import TrainingPlan
 from worldrep.stages.train import train_model
@@ -230,8 +230,27 @@ def test_a_study_starts_from_its_own_base(store_uri):
     models = [r.tags["worldrep.model_run_id"] for r in runs() if r.id in set(values["run_id"])]
     assert models == [tuned.id]
     assert "6 of 6 steps are done already" in again and len(runs(stage="study")) == 2
+    check_ending(again, values, runs(stage="study")[-1])
     assert "cannot write to out=" in run(main, *two, "--out", "/dev/null/x", code=2)
     assert runs(stage="study")[0].status == "FINISHED"
+
+
+def check_ending(output, values, study_run):
+    """The demo ends with a table, the main picture, the report and the UI, each once."""
+    table, _, ending = output.partition("transfer: on other tasks)\n")[2].partition("figure: ")
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[2:]}
+    assert list(rows) == [*TASK_NAMES, "all"]
+    (trained,) = values[(values["model"] == "pt1_ftwb1-1") & values["trained"]]["normalised"]
+    assert rows["distance"] == [f"{trained:.2f}", "-"]  # columns: trained, transfer
+    others = values[(values["model"] == "pt1_ftwb1-1") & ~values["trained"]]["normalised"]
+    assert rows["all"] == ["seven", f"{trained:.2f}", f"{others.mean():.2f}"]
+    figure, report, _, took, ui = ending.splitlines()
+    assert Path(figure).stat().st_size > 10_000 and figure.endswith("ftwb1_seed42.png")
+    assert Path(report.removeprefix("report: ")).read_text().lstrip().startswith("<!doctype")
+    assert took.startswith("study two: its 6 steps took about")
+    assert ui.endswith(f"/runs/{study_run.id}") and "mlflow server, then open" in ui
+    for word in ("figure: ", "report: ", "mlflow server"):
+        assert output.count(word) == 1
 
 
 def test_a_model_is_evaluated_on_its_own_cities_whatever_became_of_the_csv(store_uri, tmp_path):

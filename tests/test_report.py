@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -32,14 +31,12 @@ from analysis.report import (
     report,
     seed_panels,
     shown_parts,
-    study_command,
 )
 from analysis.store.missing import missing_table
 from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
-from worldrep.studies import expand, load_definition
 from worldrep.text import without_user
 from worldrep.tracking import Store, StoreFault
 
@@ -196,8 +193,8 @@ def test_an_analysis_that_the_store_cannot_support_says_why(made, visit):
     page = visit(made.pages["report.html"])
     assert "Nothing to show" in page.query_selector("#cka").inner_text()
     missing = page.query_selector("#missing").inner_text()
-    assert "mlflow run . -e finetune -P ft=ftwb1-2 -P seed=1 -P scale=mini" in missing
-    assert "mlflow run . -e study -P name=exp1 -P seeds=1,2 -P scale=mini" in missing
+    assert missing.count("-e study") == 1
+    assert "mlflow run . -e study -P name=exp1 -P seeds=1,2 --env-manager local" in missing
 
 
 # Without one
@@ -222,6 +219,25 @@ def test_the_command_writes_the_page_and_records_it(synthetic, tmp_path):
     again = CliRunner().invoke(main, ["--out", str(out), "--server", "http://127.0.0.1:7777"])
     assert again.exit_code == 0 and len(Store.connect().find(stage="analysis")) == 1
     assert Path(out / "report.html").read_text() == text
+
+
+def test_without_options_it_is_about_what_the_store_has_most_of(synthetic, tmp_path):
+    def made(*arguments):
+        done = CliRunner().invoke(main, ["--no-log", "--out", str(tmp_path / "r"), *arguments])
+        assert done.exit_code == 0, done.output
+        return done.output.splitlines()[0], (tmp_path / "r" / "report.html").read_text()
+
+    synthetic.tuned("ftwb1-1", synthetic.base(scale="smoke"), 0.5, scale="smoke")
+    first, page = made()
+    assert first == "scale smoke, width base, world standard"
+    assert "scale smoke, width base, world standard, experiment worldrep" in page
+    base = synthetic.base(world="scattered")
+    for k in (1, 2):
+        synthetic.tuned(f"ftwb1-{k}", base, 0.5, world="scattered")
+    others = "the store also has: scale smoke, width base, world standard"
+    assert made()[0] == f"scale mini, width base, world scattered ({others})"
+    assert made("--scale", "smoke")[0] == first
+    assert made("--world", "scattered")[0] == "scale mini, width base, world scattered"
 
 
 def test_a_password_is_not_shared(made, stored):
@@ -259,35 +275,6 @@ def test_a_store_that_does_not_answer_ends_the_report(synthetic, monkeypatch):
     monkeypatch.setattr(source.store, "find", silent)
     with pytest.raises(StateError, match="cannot read the experiment 'worldrep'.*: gone"):
         report(source, Options(out="unused"))
-
-
-@pytest.mark.parametrize(
-    ("options", "name", "steps"),
-    [
-        ({}, "exp1", 2 * 29),
-        ({"world": "scattered"}, "exp6", 2 * 29),
-        ({"width": "wide"}, "exp3", 2 * 14),
-        ({"width": "narrow", "world": "scattered"}, "exp3", 2 * 14),
-    ],
-)
-def test_the_study_that_is_named_has_the_models_of_the_page(options, name, steps):
-    options = Options(out="unused", scale="smoke", **options)
-    words = shlex.split(study_command(options, (1, 2), "my own"))
-    assert words[:5] == ["mlflow", "run", ".", "-e", "study"]
-    assert words[-4:] == ["--experiment-name", "my own", "--env-manager", "local"]
-    typed = dict(word.split("=") for word in words[5:-4] if word != "-P")
-    assert typed.pop("name") == name
-    graph = expand(load_definition(name).asked_for(**typed, settings={}))
-    trained = [step.settings for step in graph.steps.values() if step.kind == "train"]
-    assert len(trained) == steps
-    for key in ("width", "world", "scale"):
-        assert {getattr(settings, key) for settings in trained} == {getattr(options, key)}
-    assert {settings.seed for settings in trained} == {1, 2}
-
-
-def test_no_study_is_named_that_does_not_fit():
-    for names in ({"world": "with_atlantis"}, {"width": "wider"}):
-        assert study_command(Options(out="unused", **names), (1,), "worldrep") == ""
 
 
 def test_what_is_missing_is_told_by_command_and_without_one_by_reason():

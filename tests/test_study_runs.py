@@ -10,11 +10,13 @@ from click.testing import CliRunner
 
 from entrypoints import finetune, study
 from worldrep.executors import ExecutorOptions
+from worldrep.stages.commands import to_look
 from worldrep.studies import Shard, expand, load_definition
 from worldrep.studies.driver import run_study
 from worldrep.studies.scheduler import read_states
 from worldrep.studies.study_run import StudyRun
 from worldrep.tracking import Store
+from worldrep.training.progress import duration_in_words
 
 TWO = "models: [pt1, pt1_ftwb1-1]\nscale: smoke\n"
 THREE = "models: [pt1, pt1_ftwb1-1..2]\nscale: smoke\n"
@@ -151,8 +153,10 @@ def test_a_single_shard_borrows_its_base_and_leaves_the_rest(two):
     assert runs(stage="study")[0].status == "FINISHED"
 
 
-def test_status_and_plan_tell_the_truth_and_write_nothing(two):
-    run("--name", "two.yaml", "--seeds", "1")
+def test_status_and_plan_tell_the_truth_and_write_nothing(two, monkeypatch):
+    ended = run("--name", "two.yaml", "--seeds", "1")
+    (parent,) = runs(stage="study")
+    assert "its 6 steps took about" in ended and f"/runs/{parent.id}" in ended
     before = [(r.id, r.status) for r in runs()]
     status = run(*two, "--seeds", "1,2", "--action", "status")
     assert "pt1_ftwb1-1  1     standard  done     done      done" in status
@@ -165,6 +169,19 @@ def test_status_and_plan_tell_the_truth_and_write_nothing(two):
         "evaluate pt1_ftwb1-1 seed2", "extract pt1 seed2", "extract pt1_ftwb1-1 seed2",
     ]  # fmt: skip
     assert found["left"]["seconds"] > 0 and found["left"]["unknown"] == 0
+    plan = run(*two, "--seeds", "2", "--action", "plan")
+    assert plan.splitlines()[-1] == (
+        "to do it: mlflow run . -e study -P name=two.yaml -P seeds=2 -P workers=1 "
+        "--env-manager local"
+    )
+    done = run("--name", "two.yaml", "--seeds", "1", "--action", "plan")
+    assert "nothing is left to do" in done and "to do it" not in done
+    took = sum(r.ended - r.started for r in runs() if r.stage != "study" and r.stage != "summary")
+    assert f"its 6 steps took {duration_in_words(took)} in all" in done
+    assert "mlflow server, then open http://127.0.0.1:5000/#/experiments/1/runs/" in done
+    monkeypatch.chdir("/")  # the server would open the store of that folder
+    elsewhere = f"mlflow server --backend-store-uri {Store.connect().address}, then open"
+    assert elsewhere in to_look(Store.connect(), "some")
     assert [(r.id, r.status) for r in runs()] == before
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,13 @@ from worldrep.evaluation.representations import (
 )
 from worldrep.names import ModelName, parse_model
 from worldrep.stored import DamagedError
+from worldrep.studies.commands import fewest_commands, in_order
 from worldrep.text import line
 from worldrep.tracking import CITIES, StoredRun
 
 NAMES, LONGEST_NAME = ("name", "region"), 60  # texts about cities, cut for figures
 DEFAULT = "default"
+SHOWN_COMMANDS = 3
 OTHER_CITIES = "extracted from other cities"
 UNKNOWN_CITIES = "extracted from a training that is not finished or not in the store"
 
@@ -103,7 +106,7 @@ def read_extractions(
         if (run.tag("model"), int(run.tag("seed"))) in pairs and _is_usable(run, layer)
     }
     if not found:
-        raise NothingThere(f"{source.place} has no representations of {_listed(wanted)}")
+        raise NothingThere(f"{source.place} has no representations of {_listed(wanted, trained)}")
     runs = run_table(found.values(), trained.current)
     runs["layers"] = [layers_of(run) for run in found.values()]
     runs["layer"] = [layer if isinstance(layer, int) else default_layer(r) for r in found.values()]
@@ -115,7 +118,8 @@ def read_extractions(
     kept = chosen[chosen["left_out"] == ""]
     if kept.empty:
         raise NothingThere(
-            f"{source.place} has no finished training of the representations of {_listed(wanted)}"
+            f"{source.place} has no finished training of the representations of "
+            f"{_listed(wanted, trained)}"
         )
     own = pd.MultiIndex.from_frame(kept[KEYS])
     of_kept = runs[pd.MultiIndex.from_frame(runs[KEYS]).isin(own)]
@@ -189,10 +193,12 @@ def _load_only_step(folder: Path) -> tuple[Tables, dict[str, Any]]:
     return load_representations(steps[0])
 
 
-def _listed(wanted: pd.DataFrame) -> str:
+def _listed(wanted: pd.DataFrame, trained: Trained) -> str:
     models = wanted["model"].unique()
     shown = ", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
-    return f"{shown}; `-e extract` makes them"
+    single = [trained.to_extract(parse_model(row.model), row.seed) for row in wanted.itertuples()]
+    commands = in_order(chain.from_iterable(fewest_commands(single).values()))
+    return f"{shown}; make them with: {', then '.join(commands[:SHOWN_COMMANDS])}"
 
 
 def parse_layer(text: str, *further: str) -> int | str:

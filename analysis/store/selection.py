@@ -32,7 +32,9 @@ _USUAL = {"strategy": PLAIN, "width": "base", "world": "standard"}  # not writte
 COLUMNS = [
     "run_id", "run_name", "model", "ft", "seed", "ended", "model_run_id", "base_run_id", "current",
 ]  # fmt: skip
-USED_COLUMNS = ["run_name", "model", "seed", "why", "ended", "model_run_id", "base_run_id"]
+USED_COLUMNS = [
+    "run_name", "model", "seed", "why", "ended", "model_run_id", "base_run_id", "current",
+]  # fmt: skip
 
 
 class NothingThere(StateError):

@@ -1,19 +1,40 @@
 """The commands that messages and analyses advise, and the names of a model in messages."""
 
 import shlex
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from worldrep.scales import changed_settings
 from worldrep.settings import Settings
-from worldrep.tracking import DEFAULT_EXPERIMENT
+from worldrep.tracking import DEFAULT_EXPERIMENT, Store, sqlite_file
 
 
 def command_line(entry: str, parameters: Mapping[str, object], experiment: str) -> str:
     """Return the command of an entry point with its parameters, as it is typed in a shell."""
-    typed = " ".join(shlex.join(["-P", f"{key}={value}"]) for key, value in parameters.items())
-    is_usual = experiment == DEFAULT_EXPERIMENT
-    where = "" if is_usual else f" --experiment-name {shlex.quote(experiment)}"
-    return f"mlflow run . -e {entry} {typed}{where} --env-manager local"
+    words = ["mlflow", "run", ".", "-e", entry]
+    for key, value in parameters.items():
+        words += ["-P", f"{key}={value}"]
+    words += [] if experiment == DEFAULT_EXPERIMENT else ["--experiment-name", experiment]
+    return shlex.join([*words, "--env-manager", "local"])
+
+
+def to_look(store: Store, run_id: str) -> str:
+    """Return how to open a run in the MLflow UI."""
+    page = f"/#/experiments/{store.experiment_id}/runs/{run_id}"
+    if store.uri.startswith("http"):
+        return f"{store.address}{page}"
+    is_usual = sqlite_file(store.uri) == Path("mlflow.db").resolve()
+    server = [] if is_usual else ["--backend-store-uri", store.address]
+    command = shlex.join([_program("mlflow"), "server", *server])
+    return f"{command}, then open http://127.0.0.1:5000{page}"
+
+
+def _program(name: str) -> str:
+    """Return how a program of this environment is called; it may not be on the user's PATH."""
+    path = Path(sys.executable).parent / name
+    inside = path.is_file() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd())) if inside else name
 
 
 def training_command(

@@ -3,5 +3,10 @@
 Imports: executors, stages, tracking and below.
 """
 
-from worldrep.studies.definition import Definition, builtin_names, load_definition
+from worldrep.studies.definition import (
+    Definition,
+    builtin_names,
+    load_definition,
+    named_study,
+)
 from worldrep.studies.graph import Graph, Shard, Step, expand

@@ -4,7 +4,7 @@ docs/studies.md shows a file with every key.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -31,7 +31,9 @@ STEPS = ("train", "evaluate", "extract")
 _ALLOWED = (WIDTHS, STRATEGIES, VARIANTS, STEPS, SCALES)
 
 MOST_MODELS = 20_000
+LONGEST_NAME = 60  # characters of the name of a study that is named by its models
 _RANGE = re.compile(r"(.*-)([0-9]{1,9})\.\.([0-9]{1,9})(\+.*)?")
+_NUMBERED = re.compile(r"(.*-)([0-9]+)(\+.*)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -68,7 +70,7 @@ class Definition:
     def asked_for(
         self, *, settings: Mapping[str, Any], scale: str | None = None, **lists: str | None
     ) -> Self:
-        """Return the study with the seeds, widths and worlds that the user typed, unless None."""
+        """Return the study with other seeds, widths, worlds and steps, as typed, unless None."""
         typed = {key: text for key, text in lists.items() if text is not None}
         found = {k: parse_seeds(v) if k == "seeds" else parse_names(v) for k, v in typed.items()}
         return self.changed(scale=scale, settings={**self.settings, **settings}, **found)
@@ -81,10 +83,10 @@ class Definition:
     def resolved(self) -> tuple[Settings, ...]:
         """The complete settings of every model, seed by seed, each once, in the order named."""
         models: dict[Settings, None] = {}
-        count = len(self.seeds) * len(self.worlds) * len(self._model_names)
+        count = len(self.seeds) * len(self.worlds) * len(self.model_names)
         if count > MOST_MODELS:
             raise InputError(f"study {self.name!r} has {count} models; at most {MOST_MODELS}")
-        for seed, world, model in product(self.seeds, self.worlds, self._model_names):
+        for seed, world, model in product(self.seeds, self.worlds, self.model_names):
             own = self._overrides(model)
             models[resolve(model, scale=self.scale, world=world, seed=seed, overrides=own)] = None
         return tuple(models)
@@ -98,11 +100,12 @@ class Definition:
     def _readers(self) -> dict[str, set[ModelName]]:
         """The models that each of the settings has an effect on."""
         own = {k: v for k, v in self.settings.items() if k == "optimizer"}
-        usual = {name: resolve(name, scale=self.scale, overrides=own) for name in self._model_names}
+        usual = {name: resolve(name, scale=self.scale, overrides=own) for name in self.model_names}
         return {k: {name for name, s in usual.items() if s.reads(k)} for k in self.settings}
 
     @cached_property
-    def _model_names(self) -> list[ModelName]:
+    def model_names(self) -> list[ModelName]:
+        """The models that are listed, once for all seeds and worlds."""
         entries = dict.fromkeys(text for entry in self.models for text in _expanded(entry))
         names = [parse_model(text) for text in entries]
         for name in names:
@@ -116,6 +119,12 @@ class Definition:
         if self.strategies:
             names = [name.tuned_by(strategy) for strategy in self.strategies for name in names]
         return names
+
+
+def named_study(models: str) -> Definition:
+    """Return the study of some models such as `pt1,pt1_ftwb2-1..21`, without a file."""
+    shown = models if len(models) <= LONGEST_NAME else f"{models[:LONGEST_NAME]}..."
+    return Definition(shown, parse_names(models))
 
 
 def builtin_names() -> list[str]:
@@ -184,6 +193,24 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "settings": lambda key, value: parse_settings(value),
     **dict.fromkeys(("models", "widths", "strategies", "worlds", "steps"), _items),
 }
+
+
+def in_ranges(models: Iterable[str]) -> str:
+    """Return models as a study takes them, such as `pt1,pt1_ftwb2-1..21`, in order."""
+    found: dict[tuple[str, str], list[int]] = {}
+    single = []
+    for name in sorted(models):
+        if match := _NUMBERED.fullmatch(name):
+            found.setdefault((match[1], match[3] or ""), []).append(int(match[2]))
+        else:
+            single.append(name)
+    parts = [*single]
+    for (stem, end), numbers in found.items():
+        numbers = sorted(numbers)
+        starts = [n for n in numbers if n - 1 not in numbers]
+        for first, last in zip(starts, [n for n in numbers if n + 1 not in numbers], strict=True):
+            parts.append(f"{stem}{first}{f'..{last}' if last > first else ''}{end}")
+    return ",".join(parts)
 
 
 def _expanded(entry: str) -> list[str]:

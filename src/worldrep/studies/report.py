@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Self
 
+from worldrep.stages.commands import to_look
 from worldrep.stages.estimate import Speed, Work, training_tokens
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
@@ -58,13 +60,20 @@ class Overview:
     states: Mapping[str, StepState]
     left: Left
     order: list[Step]
+    command: str
+    store: Store
 
     @classmethod
-    def read(cls, store: Store, graph: Graph, mine: Collection[str] | None = None) -> Self:
-        """Read it; nothing is written. mine: fingerprints of the steps of this shard."""
+    def read(
+        cls, store: Store, graph: Graph, mine: Collection[str] | None = None, command: str = ""
+    ) -> Self:
+        """Read it; nothing is written.
+
+        mine: fingerprints of the steps of this shard; command: does what is left.
+        """
         runs = read_runs(store, graph)
         states = read_states(store, graph, runs)
-        return cls(graph, states, Left.of(states, runs), plan(graph, states, mine))
+        return cls(graph, states, Left.of(states, runs), plan(graph, states, mine), command, store)
 
     def status_text(self) -> str:
         """Return a line for every model, the totals, the failures, and what is left."""
@@ -79,7 +88,7 @@ class Overview:
             for found in self.states.values()
             if found.state == FAILED and found.run
         ]
-        return "\n".join([*_aligned(rows), "", self._totals(), *failures, str(self.left)])
+        return "\n".join([*_aligned(rows), "", self._totals(), *failures, *self._ending()])
 
     def plan_text(self) -> str:
         """Return a line for every step that would run, with the step that it waits for."""
@@ -87,7 +96,15 @@ class Overview:
         steps = self.plan_json()["steps"]
         rows = [[str(i), *(step[key] for key in columns)] for i, step in enumerate(steps, 1)]
         table = [*_aligned([["", *columns], *rows]), ""] if rows else []
-        return "\n".join([*table, self._totals(), str(self.left)]).lstrip()
+        return "\n".join([*table, self._totals(), *self._ending()]).lstrip()
+
+    def _ending(self) -> list[str]:
+        """Say what is left and which command does it, or how long all of it took."""
+        if self.left.steps:
+            return [str(self.left), *([f"to do it: {self.command}"] if self.command else [])]
+        runs = [found.run for found in self.states.values() if found.run]
+        parent = next((run.parent for run in runs if run.parent), runs[0].id)
+        return [str(self.left), time_taken(runs), f"to look at it: {to_look(self.store, parent)}"]
 
     def status_json(self) -> dict[str, Any]:
         models = []
@@ -140,6 +157,24 @@ class Overview:
             f"study {definition.name} (scale {definition.scale}): "
             f"{len(definition.resolved)} models, {len(self.states)} steps: {parts}"
         )
+
+
+def report_done(store: Store, graph: Graph) -> str:
+    """Say how long the finished steps of a study took."""
+    states = read_states(store, graph).values()
+    return time_taken([found.run for found in states if found.run and found.state == DONE])
+
+
+def time_taken(runs: Sequence[StoredRun]) -> str:
+    """Say how long finished runs took, by themselves and from the first to the last."""
+    first, last = min(run.started for run in runs), max(run.ended for run in runs)
+    own = duration_in_words(sum(run.ended - run.started for run in runs))
+    begun, ended = datetime.fromtimestamp(first), datetime.fromtimestamp(last)
+    day = "" if begun.date() == ended.date() else "%Y-%m-%d "
+    return (
+        f"its {len(runs)} steps took {own} in all, and {duration_in_words(last - first)} "
+        f"from the first to the last ({begun:%Y-%m-%d %H:%M} to {ended:{day}%H:%M})"
+    )
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

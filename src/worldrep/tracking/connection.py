@@ -165,7 +165,7 @@ def _newer_schema(fault: Exception) -> str:
     return f"its database is of a newer MLflow than {mlflow.__version__}; install that version"
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
     """Return the real path of a SQLite store; None for another store."""
     try:
         url = make_url(uri)
@@ -178,7 +178,7 @@ def _sqlite_file(uri: str) -> Path | None:
 
 def is_read_only(uri: str) -> bool:
     """Whether a store is a SQLite file that can be read and not written."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     return file is not None and _is_read_only(file)
 
 
@@ -205,7 +205,7 @@ def _creation_lock(uri: str) -> AbstractContextManager:
 
     That of a SQLite file lies beside it, whoever uses it and however it is spelled.
     """
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     if uri.startswith("http") or is_read_only(uri):
         return nullcontext()
     place = file or writable_cache() / "locks" / digest(uri)
@@ -215,7 +215,7 @@ def _creation_lock(uri: str) -> AbstractContextManager:
 
 def _use_write_ahead_log(uri: str) -> None:
     """Let processes read a SQLite store while another one writes. Other stores are unchanged."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     if file and file.is_file() and not is_read_only(uri):
         with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
             connection.execute("pragma journal_mode=wal")

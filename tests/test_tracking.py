@@ -14,6 +14,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import IntegrityError
 
 from worldrep.errors import InputError, StateError
 from worldrep.tracking import Owner, RunSpec, Store, StoreFault, TakenError
@@ -444,6 +447,25 @@ def wait_for_heartbeat(store, run_id):
     """Of two processes that write a new tag at once, MLflow refuses one."""
     while HEARTBEAT not in store.client.get_run(run_id).data.tags:
         time.sleep(0.02)
+
+
+def test_a_tag_that_another_process_makes_at_once_is_set_again(store, monkeypatch):
+    run = store.claim(spec())
+    set_tag, made = MlflowClient.set_tag, []
+
+    def at_once(client, run_id, key, value):
+        if not made:
+            made.append(key)
+            with closing(sqlite3.connect("mlflow.db")) as connection, connection:
+                connection.execute("insert into tags values (?, 'other', ?)", [key, run_id])
+            fault = sqlite3.IntegrityError("UNIQUE constraint failed: tags.key, tags.run_uuid")
+            raise MlflowException("failed") from IntegrityError("insert", {}, fault)
+        return set_tag(client, run_id, key, value)
+
+    monkeypatch.setattr(MlflowClient, "set_tag", at_once)
+    store.client.set_tag(run.id, "mine", "1")
+    assert made == ["mine"] and store.get(run.id).tags["mine"] == "1"
+    run.close("FINISHED")
 
 
 def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):

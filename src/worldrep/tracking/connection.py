@@ -64,7 +64,7 @@ def open_client(
     client = Client(uri, without_user(uri), None if waits else CONTACT_SECONDS)
     try:
         with _creation_lock(uri):  # one process creates the database
-            experiment_id = _experiment_id(client, experiment, create)
+            experiment_id = _experiment_id(client, experiment, create and not is_read_only(uri))
             _check_place(client, experiment_id, uri)
             client.wait(lambda _: _use_write_ahead_log(uri), "to open the database")
     except AwayError as fault:

@@ -21,7 +21,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError as UrllibError
 
@@ -110,6 +110,8 @@ def _chain(fault: BaseException, outer: BaseException | None) -> list[BaseExcept
 
 
 def _is_away(fault: BaseException) -> bool:
+    if isinstance(fault, IntegrityError):
+        return "tag" in str(fault.orig)  # another process made the same new tag at once
     if isinstance(fault, DBAPIError):
         if isinstance(fault.orig, sqlite3.Error):
             return _is_away(fault.orig)

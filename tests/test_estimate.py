@@ -71,7 +71,9 @@ def test_work_of_days_asks_to_be_confirmed(store_uri, command):
     long = ["--epochs", "1000000", "--pretrain_rows", "2000000"]
     long += ["--name", "long", "--objective", "standard/angle/mean"] if command is sweep else []
     output = invoke(command, *long, code=2)
-    assert "(or more: no run tells the time), and more than 24 hours are to be confirmed" in output
+    assert (
+        "(or more, from the arithmetic alone), and more than 24 hours are to be confirmed" in output
+    )
     assert "add --yes (with mlflow run: -P yes=true)" in output and output.count("\n") == 1
     assert Store.connect().find() == [] and not Path("sweeps").exists()
 
@@ -80,7 +82,9 @@ def test_finished_runs_of_the_store_tell_the_time(store_uri, tmp_path):
     invoke(pretrain)
     long = ["--epochs", "900000"]  # hours by the arithmetic alone
     store, works = Store.connect(), [work(epochs=900_000)]
-    with pytest.raises(InputError, match=r"takes about \d+ hours \(told by 1 finished runs\)"):
+    with pytest.raises(
+        InputError, match=r"takes about \d+ hours \(estimated from 1 finished runs\)"
+    ):
         check_needs(store, works, confirmed=False)
     check_needs(store, works, confirmed=True)
     check_needs(store, works, workers=10_000, confirmed=False)

@@ -4,8 +4,14 @@ import pytest
 
 from worldrep.errors import InputError
 from worldrep.executors import ExecutorOptions
-from worldrep.executors.executor import absolute_uri, device_of, open_executor, visible_gpus
-from worldrep.executors.jobs import Job, LineWriter
+from worldrep.executors.executor import (
+    Processes,
+    absolute_uri,
+    device_of,
+    open_executor,
+    visible_gpus,
+)
+from worldrep.executors.jobs import Job, LineWriter, WorkerContext
 from worldrep.executors.ray_tasks import capacity_of
 from worldrep.names import parse_model
 from worldrep.scales import resolve
@@ -116,3 +122,16 @@ def test_a_worker_process_computes_with_its_share_of_the_cores_or_the_jobs(store
         outcomes = executor.wait(1.0)
     executor.stop()
     assert [outcome.message for outcome in outcomes] == [f"{own or cpus} threads"]
+
+
+def test_a_worker_that_cannot_open_the_store_says_why(capfd):
+    said, job = [], Job("train", resolve(parse_model("pt1"), scale="smoke"), "pt1", "f", "", "")
+    context = WorkerContext("sqlite:////dev/null/mlflow.db", "worldrep")
+    workers = Processes(context, 1, 0.0, lambda worker, message: said.append(message))
+    workers.submit(job)
+    while not (outcomes := workers.wait(1.0)):
+        pass
+    workers.stop()
+    assert [outcome.state for outcome in outcomes] == ["lost"]
+    assert "cannot use the MLflow store at sqlite:////dev/null/mlflow.db" in said[-1]
+    assert "Traceback" not in capfd.readouterr().err

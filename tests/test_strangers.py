@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.font_manager import fontManager
 
-from analysis.figures import letters
+from analysis.figures import svg as svg_files
 from analysis.figures.page import MarkedFigure, save_figure
 from analysis.options import Options
 from analysis.probes import main as probes
@@ -152,18 +152,18 @@ def test_letters_are_drawn_with_a_font_that_has_them_or_as_escapes(tmp_path, mon
         save_figure(figure, tmp_path, name)
         return figure, (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
 
-    letters._font_with.cache_clear()
+    svg_files._font_with.cache_clear()
     monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
     figure, svg = drawn("without")
-    known = letters._font_with(ord("東"))
+    known = svg_files._font_with(ord("東"))
     if not known:  # as on most machines
         assert "\\u6771\\u4eac Ω" in svg
     fontManager.addfont(font_of("東京", tmp_path / "small.ttf"))
-    letters._font_with.cache_clear()
+    svg_files._font_with.cache_clear()
     figure, svg = drawn("with")
     assert "東京 Ω" in svg and (known or "Small" in svg)
-    assert "\\u4e00\\u884c" in svg or letters._font_with(ord("一"))
-    letters._font_with.cache_clear()
+    assert "\\u4e00\\u884c" in svg or svg_files._font_with(ord("一"))
+    svg_files._font_with.cache_clear()
 
 
 def font_of(text, path):

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from entrypoints import finetune, study
+from worldrep.errors import StateError
 from worldrep.executors import ExecutorOptions
 from worldrep.stages.commands import to_look
 from worldrep.studies import Shard, expand, load_definition
@@ -239,6 +240,19 @@ def test_a_summary_loses_the_seeds_whose_runs_are_deleted(two):
     run(*two, "--seeds", "1,2")
     (again,) = runs(stage="summary", model="pt1_ftwb1-1")
     assert again.ended == ended  # nothing changed, and so it was not written again
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [(KeyboardInterrupt, "KILLED"), (StateError("no space"), "FAILED")]
+)
+def test_a_study_that_ends_before_its_first_step_says_how(two, monkeypatch, fault, status):
+    def fail(run, settings):
+        raise fault
+
+    monkeypatch.setattr("worldrep.studies.study_run.keep_cities", fail)
+    with pytest.raises(type(fault) if isinstance(fault, Exception) else fault):
+        run_study(Store.connect(), graph_of("two.yaml"), ExecutorOptions())
+    assert [(run.stage, run.status) for run in runs()] == [("study", status)]
 
 
 def test_a_worker_without_the_file_takes_the_cities_from_the_study(two, tmp_path, monkeypatch):

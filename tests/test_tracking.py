@@ -268,7 +268,7 @@ def test_a_database_that_does_not_answer_is_not_asked_for_minutes(monkeypatch):
     monkeypatch.setattr(mlflow.store.db.utils.time, "sleep", waits.append)
     with pytest.raises(StateError, match="cannot use the MLflow store at postgresql"):
         Store.connect()
-    assert 0 < sum(waits) < 5
+    assert sum(waits) < 5
 
 
 def test_a_relative_address_of_another_folder_is_refused_and_no_database_is_made(

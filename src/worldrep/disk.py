@@ -1,4 +1,4 @@
-"""The local disk: full places named, temporary folders, cached files that are verified.
+"""Temporary folders, cached files that are verified, and errors that name the place that is full.
 
 Importing this module loads neither numpy nor torch.
 """
@@ -37,7 +37,7 @@ class FullError(StateError):
 
 
 def fault_text(fault: BaseException) -> str:
-    """Return the first line of an error of a database or its server; for a full disk, say so."""
+    """Return the first line of an error of a store, or that its disk is full."""
     if is_full(fault) or "database or disk is full" in str(fault):  # SQLite's words
         return "no space is left for it, make room there"
     return first_line(fault)
@@ -155,13 +155,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("WORLDREP_CACHE") or Path(parent) / "worldrep")
 
 
-_spares: dict[Path, TemporaryFolder] = {}  # instead of cache folders that cannot be written
+_replacements: dict[Path, TemporaryFolder] = {}  # of cache folders that cannot be written
 
 
 def cache_folders() -> list[Path]:
     """Return the folders in which a cached file may be."""
     folder = cache_folder()
-    return [*([_spares[folder].path] if folder in _spares else []), folder]
+    return [*([_replacements[folder].path] if folder in _replacements else []), folder]
 
 
 def writable_cache() -> Path:
@@ -170,20 +170,20 @@ def writable_cache() -> Path:
     Raises FullError if the cache is full.
     """
     folder = cache_folder()
-    if folder not in _spares:
+    if folder not in _replacements:
         try:
             with writing_to(_CACHE, folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=folder).close()
             return folder
         except OSError as fault:
-            _spares[folder] = TemporaryFolder()
+            _replacements[folder] = TemporaryFolder()
             print(
                 f"the cache {folder} cannot be written ({reason_of(fault)}): this process makes "
                 "what it lacks for itself; WORLDREP_CACHE names another folder",
                 file=sys.stderr,
             )
-    return _spares[folder].path
+    return _replacements[folder].path
 
 
 def cached_file(name: str, make: Callable[[], bytes]) -> Path:

@@ -1,4 +1,4 @@
-"""Errors that end a command with one sentence and an exit code, and how commands end with them."""
+"""Errors that end a command with one sentence and an exit code, and the handling of signals."""
 
 import difflib
 import functools

@@ -1,6 +1,6 @@
-"""Files that come back from a store, which others may have written: one check with bounds for all.
+"""Read files of a store, which others may have written, by schemas with bounds.
 
-A file is read by a schema that names what it may hold. `Settings` is the schema of settings.json.
+`Settings` is the schema of settings.json.
 """
 
 import csv

@@ -1,7 +1,7 @@
-"""Text that leaves the program: without passwords, and without characters that act on a reader.
+"""Make texts safe to print and to store: passwords are hidden, control characters are escaped.
 
-Texts of a store or of a server were written by others. `line` is for what comes in, `clean_streams`
-for what is printed; tables and figures call `plain`.
+Texts of a store or of a server were written by others. `line` is for texts that are read,
+`clean_streams` for what is printed, `plain` for what tables and figures show.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _QUERY = re.compile(
 )
 _SECRET_VARIABLE = re.compile(r"(PASSWORD|TOKEN|SECRET|ACCESS_KEY)$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_MOVE = re.compile(r"\n*(\x1b\[A)*")  # all that a progress bar writes beside its line
+_CURSOR_UP = re.compile(r"\n*(\x1b\[A)*")  # what a progress bar writes beside its own line
 # Control characters without tab and line feed, surrogates, line separators, and what changes the
 # direction or the place of the text around it. Joiners (200c, 200d) are part of some scripts.
-_ACTING = re.compile(
+_CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -88,14 +88,14 @@ def _password_parts(address: str) -> Iterable[str]:
 
 
 def plain(text: str) -> str:
-    r"""Return a text in which characters that act on a terminal or on a reader are escaped."""
+    r"""Return a text in which control characters and changes of direction are escaped."""
     if text.isprintable():
         return text
-    return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def line(text: str, longest: int = LONGEST) -> str:
-    """Return a text of others as one plain line of at most `longest` characters."""
+    """Return a text that others wrote as one plain line of at most `longest` characters."""
     if len(text) > longest:
         text = text[: longest - 1] + "…"
     return text if text.isprintable() else plain(re.sub(r"\s+", " ", text))
@@ -118,9 +118,10 @@ def size_in_words(count: float) -> str:
 
 
 def write_csv(table: DataFrame, path: Path, **options: Any) -> None:
-    """Write a table whose texts act neither on a terminal nor on a spreadsheet.
+    """Write a table as CSV without control characters and without formulas of a spreadsheet.
 
-    A text that a spreadsheet would compute gets an apostrophe before it. options: of `to_csv`.
+    A text that a spreadsheet would take for a formula gets an apostrophe before it. options: of
+    `to_csv`.
     """
     table = table.copy(deep=False)
     for name in table.select_dtypes(include=["object", "string", "category"]):
@@ -142,14 +143,14 @@ def _is_numbers(text: str) -> bool:
 
 
 class CleanStream:
-    """Writes text to another stream without passwords and acting characters."""
+    """Writes text to another stream without passwords and control characters."""
 
     def __init__(self, stream: TextIO, every_secret: bool) -> None:
-        """every_secret: as `masked` does; it may change words that are a password as well."""
+        """every_secret: hide what `masked` hides, also where a word happens to be a password."""
         self._stream, self._hide = stream, masked if every_secret else without_passwords
 
     def write(self, text: str) -> int:
-        self._stream.write(text if _MOVE.fullmatch(text) else self._cleaned(text))
+        self._stream.write(text if _CURSOR_UP.fullmatch(text) else self._cleaned(text))
         return len(text)
 
     def _cleaned(self, text: str) -> str:

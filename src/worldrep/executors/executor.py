@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,14 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol, Self
 
-from worldrep.errors import InputError, check_name, interrupt_on_sigterm, shown
+from worldrep.errors import (
+    InputError,
+    StateError,
+    check_name,
+    first_line,
+    interrupt_on_sigterm,
+    shown,
+)
 from worldrep.executors import jobs
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
 from worldrep.settings import check_bounds, whole_number
@@ -295,6 +303,9 @@ def serve(connection: Connection, context: WorkerContext, device: str | None) ->
                 connection.send(run_job(store, job, context, report))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
+    except (InputError, StateError) as fault:  # the store cannot be opened
+        report(first_line(fault))
+        sys.exit(1)
 
 
 def _end_with_driver() -> None:

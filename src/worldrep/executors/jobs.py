@@ -1,4 +1,7 @@
-"""Jobs and what a worker does with one. Stages load after threads are limited."""
+"""Jobs, and what a worker does with one.
+
+The stages are imported in the functions, after the worker has set its number of threads.
+"""
 
 import io
 import os

@@ -1,7 +1,7 @@
-"""What work needs in memory, disk and time, compared with this machine before anything starts.
+"""Compare the memory, disk space and time that work needs with this machine, before it starts.
 
-Memory and disk are computed from the settings. The time is told by finished runs of the same scale
-and width; without any, a lower bound is computed from the arithmetic.
+Memory and disk space are computed from the settings. The time is estimated from finished runs of
+the same scale and width; without any, a lower bound is computed from the arithmetic.
 """
 
 import itertools
@@ -30,12 +30,12 @@ from worldrep.tracking import Store, StoredRun
 
 SPEED = "train/tokens_per_second"
 LONGEST = 24 * 3600  # seconds that need no confirmation
-MOST_RUNS = 50  # of each stage that tell the time
+MOST_RUNS = 50  # of each stage, from which the time is estimated
 SAMPLE_ROWS = 256
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
 ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 FLOPS = {False: 1e12, True: 1e14}  # a second, hardly ever exceeded without and with a GPU
-STEP_SECONDS = 5e-4  # no training step is quicker
+STEP_SECONDS = 5e-4  # at least, for any training step
 ROW_BYTES = 300  # of a question with its answer and score as text
 STAGES = {"train": TRAINING_STAGES, "evaluate": ("evaluate",), "extract": ("extract",)}
 
@@ -80,7 +80,7 @@ class Work:
 
     @property
     def seconds_at_least(self) -> float:
-        """A lower bound of the time."""
+        """A lower bound of the time, from the arithmetic alone."""
         length, steps = _longest_row(self.settings.id_digits) / 2, 0
         if self.kind == "train":
             steps = Schedule.of(self.settings, _n_rows(self.settings)).steps
@@ -139,7 +139,11 @@ def _check_time(store: Store, works: Sequence[Work], workers: int) -> None:
     known = [speed.seconds(work) or work.seconds_at_least for work in works]
     seconds = max(least, sum(known) / workers)
     if seconds > LONGEST:
-        basis = f"told by {speed.n} finished runs" if speed.n else "or more: no run tells the time"
+        basis = (
+            f"estimated from {speed.n} finished runs"
+            if speed.n
+            else "or more, from the arithmetic alone"
+        )
         raise InputError(
             f"this takes about {duration_in_words(seconds)} ({basis}), and more than "
             f"{LONGEST // 3600} hours are to be confirmed: add --yes (with mlflow run: -P yes=true)"
@@ -213,7 +217,7 @@ class Speed:
 
 
 def _rates_of(run: StoredRun) -> Iterator[tuple[str, float]]:
-    """Yield the kind of a finished run and its cost per second; nothing if it does not tell."""
+    """Yield the kind of a finished run and its cost per second; nothing if that is not known."""
     kind = next((kind for kind, stages in STAGES.items() if run.stage in stages), "")
     never_resumed = not (run.claim and run.claim.number)
     try:

@@ -18,7 +18,15 @@ from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
 from worldrep.text import write_csv
-from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError, listed
+from worldrep.tracking import (
+    OpenRun,
+    RunSpec,
+    Store,
+    StoredRun,
+    TakenError,
+    ended_on_error,
+    listed,
+)
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
 CLAIM_SECONDS = 30.0  # between two attempts to take the run over
@@ -53,11 +61,8 @@ class StudyRun:
         self._run: OpenRun | None = None
         self.run_id = self._claim(launched)
         if self._run:
-            try:
+            with ended_on_error(self._run):
                 keep_cities(self._run, graph.definition.resolved[0])
-            except BaseException:
-                self._run.close("FAILED")
-                raise
         self._begun = store.get(self.run_id).started
         self._written = self._tried = time.monotonic()
 

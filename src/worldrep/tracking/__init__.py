@@ -20,4 +20,4 @@ from worldrep.tracking.runs import (
     StoredRun,
     listed,
 )
-from worldrep.tracking.store import Store, damage_named, gc_disabled
+from worldrep.tracking.store import Store, damage_named, ended_on_error, gc_disabled

@@ -1,4 +1,4 @@
-"""The files of a run: stored, downloaded, deleted, each with errors that name what is wrong."""
+"""Store, download and delete the files of a run, with errors that name what is wrong."""
 
 import os
 import shutil

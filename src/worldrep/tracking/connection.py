@@ -21,7 +21,6 @@ from alembic.script import ScriptDirectory
 from filelock import FileLock
 from mlflow.entities import LifecycleStage, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.store.db import utils as mlflow_database
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from sqlalchemy import event
@@ -44,7 +43,6 @@ from worldrep.tracking.runs import TAG, RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
 BUSY_SECONDS = 60  # how long a SQLite writer waits for another; the default of 5 is too short
-mlflow_database.MAX_RETRY_COUNT = 4  # 2 seconds; MLflow's 10 take 100 for an address that is wrong
 ORIGIN_TAGS = ("mlflow.source.", "mlflow.project.", "mlflow.gitRepoURL", "mlflow.user")
 
 

@@ -1,4 +1,4 @@
-"""What a run has logged and the store does not have yet, in order, in a folder of the cache.
+"""The queue of what a run has logged and the store does not have yet, in a folder of the cache.
 
 The folder belongs to one claim on the run. The process that makes the next claim takes it over, so
 nothing is lost when a process ends while the store is away. If another process has worked on the
@@ -47,7 +47,7 @@ class Outbox:
         known = (path for path in found if path.name.isdecimal())
         self._requests = deque(sorted(known, key=lambda path: int(path.name)))
         self._next = int(self._requests[-1].name) + 1 if self._requests else 0
-        self._spare: TemporaryFolder | None = None
+        self._fallback: TemporaryFolder | None = None
 
     def __bool__(self) -> bool:
         return bool(self._requests)
@@ -58,14 +58,14 @@ class Outbox:
         Raises FullError if that is full too, OSError for another fault of it.
         """
         files = list(files)
-        if self._spare is None:
+        if self._fallback is None:
             try:
                 self._put(self.folder, content, files)
                 return
             except OSError:
-                self._spare = TemporaryFolder()
-        with writing_to("the temporary folder (TMPDIR)", self._spare.path):
-            self._put(self._spare.path, content, files)
+                self._fallback = TemporaryFolder()
+        with writing_to("the temporary folder (TMPDIR)", self._fallback.path):
+            self._put(self._fallback.path, content, files)
 
     def _put(self, folder: Path, content: Mapping[str, Any], files: Iterable[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The one way to MLflow: a client whose calls wait while the store is away.
+"""A client of MLflow whose calls wait while the store does not answer. Every call goes through it.
 
 A fault that waiting may mend (no connection, no answer in time, HTTP 429 and 5xx, a locked SQLite
 file) is waited out for WORLDREP_STORE_PATIENCE seconds; any other one is raised at once.
@@ -32,7 +32,7 @@ from worldrep.text import duration_in_words, line, masked
 VARIABLE = "WORLDREP_STORE_PATIENCE"
 DEFAULT_SECONDS = 3600.0
 CONTACT_SECONDS = 3.0  # for the first contact, which fails when the address is wrong
-TOLD_SECONDS = 3.0  # a shorter outage is not reported
+REPORTED_SECONDS = 3.0  # a shorter outage is not reported
 LONGEST_PAUSE = 5.0  # between two attempts
 OWNER = "worldrep.owner"  # tag: the first claim on a run, another text for each request
 
@@ -92,7 +92,7 @@ def waiting_helps(fault: BaseException, outer: BaseException | None = None) -> b
     return any(map(_is_away, _chain(fault, outer)))
 
 
-def reason_of(fault: BaseException, outer: BaseException | None = None) -> str:
+def root_reason(fault: BaseException, outer: BaseException | None = None) -> str:
     """Return the root of a fault in a few words, such as `Connection refused`."""
     *_, root = _chain(fault, outer)
     if _DOWNLOAD.match(str(root)):
@@ -216,7 +216,7 @@ class Client:
             except Exception as fault:
                 if not waiting_helps(fault, outer) or was_interrupted(fault):
                     raise
-                outage.goes_on(reason_of(fault, outer), tried)
+                outage.goes_on(root_reason(fault, outer), tried)
             else:
                 self._gave_up = False
                 outage.ends()
@@ -262,7 +262,7 @@ class Outage:
 
     def tell(self, what: str) -> None:
         """Say once, in one line, since when the store is away, and what is done about it."""
-        if self.began and time.monotonic() - self.began >= TOLD_SECONDS and not self.told:
+        if self.began and time.monotonic() - self.began >= REPORTED_SECONDS and not self.told:
             self.told = True
             say(f"{self}: {what}")
 

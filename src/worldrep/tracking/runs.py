@@ -37,7 +37,7 @@ from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
 from worldrep.tracking.logged_models import MODEL_ID, begin_model, end_model
 from worldrep.tracking.outbox import Entry, Outbox
-from worldrep.tracking.patience import AwayError, Client, Outage, pauses, reason_of, waiting_helps
+from worldrep.tracking.patience import AwayError, Client, Outage, pauses, root_reason, waiting_helps
 from worldrep.training.checkpoint import MANIFEST, step_of
 
 TAG = "worldrep."  # prefix of the tags
@@ -232,7 +232,7 @@ class OpenRun:
                 if not waiting_helps(fault):
                     self._fault = fault
                     break
-                self._outage.goes_on(reason_of(fault), tried)
+                self._outage.goes_on(root_reason(fault), tried)
                 self._outage.tell(self._what_is_done)
                 left = next(pause)
             with self._changed:

@@ -196,7 +196,7 @@ class Store:
             with ExitStack() as ended:
                 with interrupts_delayed():
                     run = self.claim(spec, launched=launched)
-                    ended.enter_context(_ended_on_error(run))
+                    ended.enter_context(ended_on_error(run))
                 yield run
                 run.close("FINISHED")
             run.drop_states()  # not above: Ctrl-C here must not end the finished run as KILLED
@@ -212,7 +212,7 @@ class Store:
         with ExitStack() as ended:
             with interrupts_delayed():
                 run = OpenRun(self.client, *self._claim(spec, launched))
-                ended.enter_context(_ended_on_error(run))
+                ended.enter_context(ended_on_error(run))
             if run.resumed:  # a new run was created with both
                 run.take_up()
                 self.adopt(run.id, spec.parent)
@@ -342,7 +342,7 @@ def damage_named(run_id: str, artifact: str) -> Iterator[None]:
 
 
 @contextmanager
-def _ended_on_error(run: OpenRun) -> Iterator[None]:
+def ended_on_error(run: OpenRun) -> Iterator[None]:
     """End the run as FAILED or KILLED when the block raises."""
     try:
         with interrupt_preserved():

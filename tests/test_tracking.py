@@ -414,11 +414,13 @@ def test_a_worker_that_is_known_to_be_dead_need_not_be_waited_for(store):
 
 
 def test_a_run_can_be_given_up_for_a_reason(store):
-    run_id = store.claim(spec()).id
-    dead(store, run_id)
-    store.close_dead(store.get(run_id), error="its worker died, 3 times")
-    found = store.get(run_id)
+    run = store.claim(dataclasses.replace(spec(), makes="pt1"))
+    run.flush()
+    dead(store, run.id)
+    store.close_dead(store.get(run.id), error="its worker died, 3 times")
+    found = store.get(run.id)
     assert found.status == "FAILED" and "died, 3 times" in found.tag("error")
+    assert store.client.get_logged_model(found.model_id).status == "FAILED"
 
 
 def test_a_claim_holds_before_the_status_is_set(store):

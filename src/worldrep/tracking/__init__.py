@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException as StoreFault
 from worldrep.tracking.artifacts import CHECKPOINTS, MODEL
 from worldrep.tracking.connection import DEFAULT_EXPERIMENT, sqlite_file
 from worldrep.tracking.liveness import Owner, TakenError
-from worldrep.tracking.logged_models import MODELS, write_python_function
+from worldrep.tracking.logged_models import write_python_function
 from worldrep.tracking.patience import AwayError
 from worldrep.tracking.runs import (
     CITIES,

@@ -8,7 +8,7 @@ from worldrep.data.sets import _maker
 from worldrep.errors import StateError
 from worldrep.executors.jobs import perform_step
 
-POISONED = "finetune pt1_ftwb1-2 seed42"
+POISONED = "ftwb1-2 s42 finetune"
 
 
 def poisoned(store, job, report):

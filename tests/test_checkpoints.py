@@ -197,7 +197,7 @@ def test_a_training_goes_on_from_the_newest_checkpoint_that_is_right(
     for number in newest[-damaged:]:
         assert any(f"checkpoint after step {number} is not used: " in line for line in lines)
     resumed = [line for line in lines if "resumed after step" in line]
-    assert resumed == [f"pretrain pt1 seed42: resumed after step {newest[-2]}"] * (damaged == 1)
+    assert resumed == [f"pt1 s42 pretrain: resumed after step {newest[-2]}"] * (damaged == 1)
     found = load_file(tmp_path / next(tmp_path.glob("mlruns/*/*/artifacts/model")) / WEIGHTS)
     right = load_file(trained[2] / f"step-{STEPS}" / WEIGHTS)
     assert found.keys() == right.keys()

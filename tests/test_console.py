@@ -80,7 +80,7 @@ def test_a_study_is_named_without_an_option(store_uri):
 def test_the_program_does_the_work_that_the_other_forms_find_done(store_uri, program):
     command = ["worldrep", "finetune", "ftwb1-3", "--scale", "smoke"]
     done = subprocess.run(command, env=program, capture_output=True, text=True)
-    assert "finetune pt1_ftwb1-3 seed42: done, run" in done.stdout, done.stderr
+    assert "ftwb1-3 s42 finetune: done, run" in done.stdout, done.stderr
     again = CliRunner().invoke(finetune.main, ["--ft", "ftwb1-3", "--scale", "smoke"])
     assert "already done" in again.output
 

@@ -51,7 +51,7 @@ def test_the_named_scales_fit_a_small_machine(scale):
 )
 def test_more_memory_than_there_is_is_refused_with_both_figures(store_uri, sizes):
     output = invoke(pretrain, *sizes, "--yes", code=2)
-    assert output.startswith("Error: pretrain pt1 seed42 needs at least ")
+    assert output.startswith("Error: pt1 s42 pretrain needs at least ")
     assert "GB of memory, and this machine has " in output and output.count("\n") == 1
     assert Store.connect().find() == []
 

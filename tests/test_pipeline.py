@@ -44,7 +44,7 @@ def test_a_finetuning_trains_its_base_first_and_each_only_once(store_uri):
     assert "it is trained first, in a run of its own" in first
     assert "already done" in run(finetune, "--ft", "ftwb1-3", *SMOKE)
     (base,), (tuned,) = runs(stage="pretrain"), runs(stage="finetune")
-    assert (base.name, tuned.name) == ("pretrain pt1 seed42", "finetune pt1_ftwb1-3 seed42")
+    assert (base.name, tuned.name) == ("pt1 s42 pretrain", "ftwb1-3 s42 finetune")
     assert tuned.tags["worldrep.base_run_id"] == base.id
     second = run(finetune, "--ft", "ftwb1-4", *SMOKE)
     assert "not in the store" not in second and len(runs(stage="pretrain")) == 1

@@ -54,17 +54,17 @@ def test_a_step_is_given_the_run_that_it_stands_on(scheduler):
     assert base.model_run == "" and scheduler.next_job() is None
     scheduler.job_ended(done(base))
     tuned = scheduler.next_job()
-    assert tuned.model_run == "run of pretrain pt1 seed42" and tuned.parent == "parent"
+    assert tuned.model_run == "run of pt1 s42 pretrain" and tuned.parent == "parent"
 
 
 def test_a_failure_blocks_what_needs_it_and_nothing_else(scheduler):
     def poisoned(task):
         failed = Outcome(task.fingerprint, "failed", message="poison")
-        return failed if task.title == "finetune pt1_ftwb1-3 seed42" else done(task)
+        return failed if task.title == "ftwb1-3 s42 finetune" else done(task)
 
     titles = work_through(scheduler, poisoned)
     assert scheduler.counts() == dict(done=27, running=0, waiting=0, failed=1, blocked=2)
-    assert "evaluate pt1_ftwb1-3 seed42" not in titles
+    assert "ftwb1-3 s42 evaluate" not in titles
     assert list(scheduler.messages.values()) == ["poison"]
 
 
@@ -130,7 +130,7 @@ def test_a_failed_base_leaves_what_is_done_done(graph):
     states = {tuned.fingerprint: all_done(graph)[tuned.fingerprint]}
     scheduler = Scheduler(graph, states, "parent")
     base = scheduler.next_job()
-    while base.title != "pretrain pt1 seed42":
+    while base.title != "pt1 s42 pretrain":
         scheduler.job_ended(done(base))
         base = scheduler.next_job()
     scheduler.job_ended(Outcome(base.fingerprint, "failed", message="poison"))

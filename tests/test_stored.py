@@ -193,8 +193,8 @@ def test_a_damaged_base_fails_the_steps_that_need_it_and_no_others(base, tmp_pat
         for stage in ("pretrain", "evaluate", "extract", "finetune")
         for found in Store.connect().find(stage=stage)
     }
-    assert ended["evaluate pt1-1 seed42"] == ended["extract pt1-1 seed42"] == "FINISHED"
-    assert ended["evaluate pt1 seed42"] == ended["finetune pt1_ftwb1-1 seed42"] == "FAILED"
+    assert ended["pt1-1 s42 evaluate"] == ended["pt1-1 s42 extract"] == "FINISHED"
+    assert ended["pt1 s42 evaluate"] == ended["ftwb1-1 s42 finetune"] == "FAILED"
 
 
 def test_a_deleted_training_is_not_evaluated(base):
@@ -256,7 +256,7 @@ GARBLED = ["", "abc", "nan", "inf", "1e400", "-1", "32503680000", "9" * 5000, "1
 @pytest.mark.parametrize("value", GARBLED, ids=range(len(GARBLED)))
 def test_claims_and_heartbeats_that_cannot_be_read_are_those_of_a_dead_process(store_uri, value):
     store = Store.connect()
-    spec = RunSpec("evaluate", "evaluate pt1 seed42", "f1", {"model": "pt1"})
+    spec = RunSpec("evaluate", "pt1 s42 evaluate", "f1", {"model": "pt1"})
     client = store.client
     made = client.create_run(store.experiment_id, tags=spec.all_tags)
     for key in ("heartbeat", "owner", "closed_claim", "seed"):

@@ -106,7 +106,7 @@ def test_the_reason_of_a_failed_step_does_nothing_on_the_terminal(synthetic):
     synthetic.client.set_tag(run_id, "worldrep.error", reason)
     Path("one.yaml").write_text("models: [pt1]\n")
     done = CliRunner().invoke(study, ["--name", "one.yaml", "--action", "status"])
-    assert f"failed: pretrain pt1 seed42: no error {plain(ESCAPES)[:13]}" in done.output
+    assert f"failed: pt1 s42 pretrain: no error {plain(ESCAPES)[:13]}" in done.output
     assert not ACTING.search(done.output) and "secret" not in done.output
 
 

@@ -11,13 +11,16 @@ from click.testing import CliRunner
 from entrypoints import finetune, study
 from worldrep.errors import StateError
 from worldrep.executors import ExecutorOptions
+from worldrep.names import TASK_NAMES, parse_model
+from worldrep.scales import resolve
 from worldrep.stages.commands import to_look
 from worldrep.studies import Shard, expand, load_definition
 from worldrep.studies.driver import run_study
 from worldrep.studies.scheduler import read_states
 from worldrep.studies.study_run import StudyRun
+from worldrep.sweeps.search import Objective
+from worldrep.text import duration_in_words
 from worldrep.tracking import Store
-from worldrep.training.progress import duration_in_words
 
 TWO = "models: [pt1, pt1_ftwb1-1]\nscale: smoke\n"
 THREE = "models: [pt1, pt1_ftwb1-1..2]\nscale: smoke\n"
@@ -80,8 +83,8 @@ def test_steps_are_shared_with_single_commands_and_other_studies(two):
     first, second = (next(r for r in runs(stage="study") if r.tag("study") == name)
                      for name in ("two", "three"))  # fmt: skip
     parents = {r.name: r.parent for r in runs()}
-    assert parents["pretrain pt1 seed42"] == first.id  # adopted once, and kept
-    assert parents["finetune pt1_ftwb1-2 seed42"] == second.id
+    assert parents["pt1 s42 pretrain"] == first.id  # adopted once, and kept
+    assert parents["ftwb1-2 s42 finetune"] == second.id
 
 
 def poisoned_study(executor="inline", workers=1):
@@ -93,7 +96,7 @@ def poisoned_study(executor="inline", workers=1):
 
 def test_a_poisoned_step_fails_alone_and_is_retried_alone(store_uri, capsys):
     store, graph, result = poisoned_study()
-    assert result.failed == ["finetune pt1_ftwb1-2 seed42"]
+    assert result.failed == ["ftwb1-2 s42 finetune"]
     assert result.counts == dict(done=6, running=0, waiting=0, failed=1, blocked=2)
     assert "FAILED: ZeroDivisionError: poison" in capsys.readouterr().out
     (parent,) = runs(stage="study")
@@ -115,7 +118,7 @@ def test_a_poisoned_step_fails_alone_and_is_retried_alone(store_uri, capsys):
 def test_the_command_ends_with_1_and_names_what_failed(two, monkeypatch):
     message = run(*two, "--learning_rate", "1e30", code=1)
     sentence = message.strip().splitlines()[-1]
-    assert sentence.startswith("Error: 1 steps failed (pretrain pt1 seed42) and 5 that need them")
+    assert sentence.startswith("Error: 1 steps failed (pt1 s42 pretrain) and 5 that need them")
     status = json.loads(
         run(*two, "--learning_rate", "1e30", "--action", "status", "--format", "json")
     )
@@ -144,7 +147,7 @@ def test_the_driver_that_ends_last_enters_what_all_have_done(two, monkeypatch):
 
 def test_a_single_shard_borrows_its_base_and_leaves_the_rest(two):
     graph = graph_of("two.yaml")
-    (base,) = [f for f, step in graph.steps.items() if step.title == "pretrain pt1 seed42"]
+    (base,) = [f for f, step in graph.steps.items() if step.title == "pt1 s42 pretrain"]
     shard = next(s for s in (Shard(1, 2), Shard(2, 2)) if base not in s.steps_of(graph))
     run(*two, "--shard", f"{shard.index}/{shard.count}")
     finished = {r.fingerprint for r in runs() if r.status == "FINISHED"}
@@ -166,8 +169,8 @@ def test_status_and_plan_tell_the_truth_and_write_nothing(two, monkeypatch):
     assert "left: 6 steps" in status and "tokens of training, about" in status
     found = json.loads(run(*two, "--seeds", "1,2", "--action", "plan", "--format", "json"))
     assert [s["step"] for s in found["steps"]] == [
-        "pretrain pt1 seed2", "finetune pt1_ftwb1-1 seed2", "evaluate pt1 seed2",
-        "evaluate pt1_ftwb1-1 seed2", "extract pt1 seed2", "extract pt1_ftwb1-1 seed2",
+        "pt1 s2 pretrain", "ftwb1-1 s2 finetune", "pt1 s2 evaluate",
+        "ftwb1-1 s2 evaluate", "pt1 s2 extract", "ftwb1-1 s2 extract",
     ]  # fmt: skip
     assert found["left"]["seconds"] > 0 and found["left"]["unknown"] == 0
     plan = run(*two, "--seeds", "2", "--action", "plan")
@@ -222,6 +225,31 @@ def test_summaries_hold_all_seeds_and_are_kept_up_to_date(two):
     assert updated.metrics[f"{metric}/n_over_seeds"] == 3
     assert updated.metrics[f"{metric}/mean_over_seeds"] == pytest.approx(statistics.mean(values))
     assert len(runs(stage="summary")) == 2
+
+
+def test_a_summary_has_few_numbers_under_short_names(two):
+    Path("base.yaml").write_text("models: [pt1]\nscale: smoke\nsteps: [evaluate]\n")
+    Path("tuned.yaml").write_text("models: [pt1_ftwb1-1]\nscale: smoke\nsteps: [evaluate]\n")
+    run("--name", "tuned.yaml", "--executor", "inline", "--seeds", "1,2")
+    (before,) = runs(stage="summary", model="pt1_ftwb1-1")
+    assert "trained" not in before.metrics  # the base is not evaluated
+    run("--name", "base.yaml", "--executor", "inline", "--seeds", "1,2")
+    run("--name", "tuned.yaml", "--executor", "inline", "--seeds", "1,2")
+    (summary,) = runs(stage="summary", model="pt1_ftwb1-1")
+    tuned, base = (
+        {r.seed: r.metrics for r in runs(stage="evaluate", model=name)}
+        for name in ("pt1_ftwb1-1", "pt1")
+    )
+    goals = [Objective(name) for name in ("trained", "transfer", "retention")]
+    settings = resolve(parse_model("pt1_ftwb1-1"), scale="smoke")
+    for goal in goals:
+        values = [goal.value(tuned[seed], base[seed], settings) for seed in (1, 2)]
+        assert summary.metrics[goal.name] == pytest.approx(statistics.mean(values))
+    for task in TASK_NAMES:
+        values = [tuned[seed][f"atlantis/{task}/mean"] for seed in (1, 2)]
+        assert summary.metrics[task] == pytest.approx(statistics.mean(values))
+    (plain,) = runs(stage="summary", model="pt1")
+    assert plain.metrics["distance"] and "trained" not in plain.metrics
 
 
 def test_a_summary_loses_the_seeds_whose_runs_are_deleted(two):

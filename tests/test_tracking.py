@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from worldrep.errors import InputError, StateError
 from worldrep.tracking import Owner, RunSpec, Store, StoreFault, TakenError
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, place
+from worldrep.tracking.page import LISTS, SUMMARIES
 
 
 @pytest.fixture
@@ -29,16 +30,14 @@ def store(store_uri):
 
 
 def spec(fingerprint="f1", **tags):
-    return RunSpec(
-        "evaluate", "evaluate pt1 seed42", fingerprint, {"model": "pt1", **tags}, {"a": 1}
-    )
+    return RunSpec("evaluate", "pt1 s42 evaluate", fingerprint, {"model": "pt1", **tags}, {"a": 1})
 
 
 def test_a_run_carries_its_tags_settings_and_status(store):
     with store.run(spec(seed="42")) as run:
         run.metrics(3, {"standard/angle/mean": 1.5})
     stored = store.client.get_run(run.id)
-    assert stored.info.status == "FINISHED" and stored.info.run_name == "evaluate pt1 seed42"
+    assert stored.info.status == "FINISHED" and stored.info.run_name == "pt1 s42 evaluate"
     tags = stored.data.tags
     assert tags["worldrep.stage"] == "evaluate" and tags["worldrep.seed"] == "42"
     assert tags["worldrep.fingerprint"] == "f1"
@@ -217,7 +216,7 @@ def test_the_run_of_mlflow_run_is_used_in_a_named_experiment(store, monkeypatch)
     again = Store.connect()
     with again.run(spec(), launched=True) as run:
         assert run.id == launched
-    assert store.get(launched).name == "evaluate pt1 seed42"
+    assert store.get(launched).name == "pt1 s42 evaluate"
 
 
 def test_the_run_of_mlflow_run_points_to_the_result_elsewhere(store, monkeypatch):
@@ -449,6 +448,20 @@ def wait_for_heartbeat(store, run_id):
     """Of two processes that write a new tag at once, MLflow refuses one."""
     while HEARTBEAT not in store.client.get_run(run_id).data.tags:
         time.sleep(0.02)
+
+
+def test_the_experiment_says_what_its_runs_are(store):
+    client = store.client
+    client.set_experiment_tag(store.experiment_id, "mlflow.note.content", "mine")
+    Store.connect().claim(spec()).close("FINISHED")
+    tags = client.get_experiment(store.experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert tags["mlflow.note.content"] == "mine"  # a user's own stays
+    Store.connect("another").claim(spec()).close("FINISHED")
+    note = client.get_experiment_by_name("another").tags["mlflow.note.content"]
+    assert all(f": {query}" in note for query in [SUMMARIES, *LISTS.values()])
+    for query in [SUMMARIES, *LISTS.values()]:  # each is a filter
+        client.search_runs([store.experiment_id], query)
 
 
 def test_a_tag_that_another_process_makes_at_once_is_set_again(store, monkeypatch):

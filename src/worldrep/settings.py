@@ -184,8 +184,11 @@ class Settings:
         return "finetune" if self.is_finetuning else "pretrain"
 
     def run_name(self, stage: str) -> str:
-        """Return the name of a run of a stage, such as `evaluate pt1_ftwb2-13 seed1`."""
-        return f"{stage} {self.model_name} seed{self.seed}"
+        """Return the name of a run of a stage, such as `ftwb2-13 s1 evaluate`.
+
+        Tables of MLflow's UI show 16 characters or so, and nearly all bases are `pt1`.
+        """
+        return f"{str(self.model_name).removeprefix('pt1_')} s{self.seed} {stage}"
 
     def group(self, *names: str) -> dict[str, Any]:
         specs = dataclasses.fields(self)

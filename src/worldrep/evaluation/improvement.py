@@ -1,11 +1,15 @@
 """Normalised improvement of a fine-tuned model over its base, and its spread over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from scipy.special import stdtrit
+
+from worldrep.data.tasks import TASKS
+from worldrep.names import TASK_NAMES
 
 LOWEST, HIGHEST = 0.0, 1.5  # bounds of clipped values
 
@@ -40,6 +44,39 @@ def normalized_improvement(
     else:
         improvement = 1.0 if value <= standard else (atlantis - value) / (atlantis - standard)
     return min(max(improvement, LOWEST), HIGHEST) if clip else improvement
+
+
+def headlines(
+    metrics: Mapping[str, float], base: Mapping[str, float], tasks: Collection[str]
+) -> dict[str, float]:
+    """Return the means of normalised improvements that sum a fine-tuned model up.
+
+    Args:
+        metrics: `<suite>/<task>/mean` of the model.
+        base: The same of its base.
+        tasks: The tasks of the fine-tuning.
+
+    Returns:
+        `trained` and `transfer`, means over the tasks that the model was and was not fine-tuned
+        on, on Atlantis; `retention`, the mean of the same formula on standard questions over all
+        tasks: 1 means that nothing was forgotten, 0 that the model does as badly as its base does
+        on Atlantis. A mean over no task is left out.
+    """
+
+    def improvement(suite: str, task: str) -> float:
+        return normalized_improvement(
+            metrics[f"{suite}/{task}/mean"],
+            base[f"atlantis/{task}/mean"],
+            base[f"standard/{task}/mean"],
+            TASKS[task].accuracy,
+        )
+
+    parts = {
+        "trained": [improvement("atlantis", task) for task in TASK_NAMES if task in tasks],
+        "transfer": [improvement("atlantis", task) for task in TASK_NAMES if task not in tasks],
+        "retention": [improvement("standard", task) for task in TASK_NAMES],
+    }
+    return {name: fmean(values) for name, values in parts.items() if values}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def command_line(entry: str, parameters: Mapping[str, object], experiment: str) 
 
 def to_look(store: Store, run_id: str) -> str:
     """Return how to open a run in the MLflow UI."""
-    page = f"/#/experiments/{store.experiment_id}/runs/{run_id}"
+    page = f"/#/experiments/{store.experiment_id}/runs/{run_id}?workflowType=machine_learning"
     if store.uri.startswith("http"):
         return f"{store.address}{page}"
     is_usual = sqlite_file(store.uri) == Path("mlflow.db").resolve()

@@ -140,7 +140,7 @@ def _log_step(
     run: OpenRun, step: int, tables: Tables, request: Request, model: TrainedModel
 ) -> None:
     """Log the tables of a step, and for each layer a map and the errors of a linear probe."""
-    world = model.maker.world
+    world, settings = model.maker.world, model.settings
     manifest = request.as_dict() | {
         "step": step,
         "model": model.run.tag("model"),
@@ -156,7 +156,7 @@ def _log_step(
             probe = probe_positions(table, world)
             errors = {f"probe/layer-{layer}/{k}": v for k, v in probe.summary().items()}
             run.metrics(step, errors)
-            title = f"{model.run.name.split(' ', 1)[-1]}, layer {layer}, step {step:,}"
+            title = f"{settings.model_name} seed {settings.seed}, layer {layer}, step {step:,}"
             with run.new_artifact(f"step-{step}_layer-{layer}.png", MAPS) as path:
                 draw_map(world, probe, title).savefig(path, dpi=130)
 

@@ -7,11 +7,12 @@ summary holds `<metric>/mean_over_seeds`, `std_`, `n_`, `low_` and `high_over_se
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from statistics import fmean
 
 import pandas as pd
 
 from worldrep.digests import digest
-from worldrep.evaluation.improvement import spread_of
+from worldrep.evaluation.improvement import headlines, spread_of
 from worldrep.names import TASK_NAMES
 from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.provenance import keep_cities
@@ -183,12 +184,20 @@ class Summaries:
         return self._known
 
     def _stale(self) -> set[str]:
-        """Return the configurations whose summary is of other evaluations than the store has."""
+        """Return the configurations whose summary is of other evaluations than the store has.
+
+        Also those whose base was evaluated after them, so that their summary has no `trained` yet.
+        """
+        evaluations = self._read("evaluate")
         found: dict[str, list[StoredRun]] = {}
-        for run in self._read("evaluate"):
+        for run in evaluations:
             found.setdefault(run.configuration, []).append(run)
         used = {c: listed(run.id for run in _by_seed(runs).values()) for c, runs in found.items()}
-        return {c for c, text in self._summarized.items() if c in used and used[c] != text}
+        models = {run.tag("model_run_id") for run in evaluations}
+        compared = {r.configuration for r in evaluations if r.tag("base_run_id") in models}
+        short = {r.configuration for r in self._read("summary") if "trained" not in r.metrics}
+        other = {c for c, text in self._summarized.items() if c in used and used[c] != text}
+        return other | (short & compared)
 
     def _read(self, stage: str) -> list[StoredRun]:
         runs = read_runs(self._store, self._scheduler.graph, (stage,), KEYS[:-1])
@@ -198,7 +207,8 @@ class Summaries:
         # No study's child: MLflow's table shows a child only when its parent is unfolded.
         tags = settings.labels | {"configuration": configuration}
         facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}
-        title, fingerprint = f"summary {settings.model_name} over seeds", ["summary", configuration]
+        name = str(settings.model_name).removeprefix("pt1_")
+        title, fingerprint = f"{name} summary over seeds", ["summary", configuration]
         spec = RunSpec("summary", title, digest(fingerprint), tags, facts, repeatable=True)
         for _ in range(SUMMARY_ATTEMPTS):
             try:
@@ -216,10 +226,31 @@ class Summaries:
         found += map(self._store.get, sorted(others))
         evaluations = _by_seed(found)
         run.replace_metrics(over_seeds([e.metrics for e in evaluations.values()]))
+        run.replace_metrics(self._headlines(evaluations.values()))
         used = listed(evaluation.id for evaluation in evaluations.values())
         run.inputs("summary", [], [evaluation.model_id for evaluation in evaluations.values()])
         run.tags({"worldrep.evaluations": used, "worldrep.seed": listed(evaluations)})
         self._summarized[configuration] = used
+
+    def _headlines(self, evaluations: Iterable[StoredRun]) -> dict[str, float]:
+        """Return means over seeds under short names, the columns that one sees first in MLflow.
+
+        They are the mean score of each task on Atlantis, and `headlines` of a fine-tuned model
+        whose bases are evaluated.
+        """
+        found: dict[str, list[float]] = {}
+        for evaluation in evaluations:
+            facts = {task: evaluation.metrics.get(f"atlantis/{task}/mean") for task in TASK_NAMES}
+            if base_run := evaluation.tag("base_run_id"):
+                bases = self._store.find(stage="evaluate", model_run_id=base_run)
+                for base in [run for run in bases if run.status == "FINISHED"][:1]:
+                    tasks = evaluation.tag("tasks").split(",")
+                    facts |= headlines(evaluation.metrics, base.metrics, tasks)
+            for name, value in facts.items():
+                if value is not None:
+                    found.setdefault(name, []).append(value)
+        n = max(map(len, found.values()), default=0)  # a mean over fewer seeds is left out
+        return {name: fmean(values) for name, values in found.items() if len(values) == n}
 
 
 def _by_seed(evaluations: Iterable[StoredRun]) -> dict[int, StoredRun]:

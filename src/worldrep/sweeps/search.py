@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from optuna.distributions import (
@@ -17,7 +16,7 @@ from optuna.distributions import (
 from worldrep.data.sets import validation_sets
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError, check_name, shown, unknown
-from worldrep.evaluation.improvement import normalized_improvement
+from worldrep.evaluation.improvement import headlines
 from worldrep.evaluation.suites import VALIDATED_FACTS
 from worldrep.names import TASK_NAMES, has_warmup_rows
 from worldrep.settings import FIELDS, OVERRIDABLE, Settings, parse_names, parse_value
@@ -43,11 +42,8 @@ Metrics = Mapping[str, float]  # `<split>/<task>/<fact>` -> value
 class Objective:
     """A number to maximise or minimise. Raises InputError if its name is unknown.
 
-    `transfer` and `trained` are means of the normalised improvement on Atlantis, over the tasks
-    that the model was not, and was, fine-tuned on. `retention` is the mean of the same formula on
-    standard questions over all tasks: 1 means that nothing was forgotten, 0 that the model does as
-    badly as its base does on Atlantis. Any other name is a metric of the evaluation, such as
-    `atlantis/angle/mean`.
+    `transfer`, `trained` and `retention` are explained in `headlines`. Any other name is a metric
+    of the evaluation, such as `atlantis/angle/mean`.
     """
 
     name: str
@@ -82,20 +78,7 @@ class Objective:
         """Compute the objective from the metrics of a model and of its base."""
         if not self.needs_base:
             return metrics[self.name]
-        split, tasks = "atlantis", settings.tasks
-        if self.name == "retention":
-            split, tasks = "standard", TASK_NAMES
-        elif self.name == "transfer":
-            tasks = tuple(task for task in TASK_NAMES if task not in settings.tasks)
-        return fmean(
-            normalized_improvement(
-                metrics[f"{split}/{task}/mean"],
-                base[f"atlantis/{task}/mean"],
-                base[f"standard/{task}/mean"],
-                TASKS[task].accuracy,
-            )
-            for task in tasks
-        )
+        return headlines(metrics, base, settings.tasks)[self.name]
 
 
 def parse_objectives(text: str, settings: Settings) -> tuple[Objective, ...]:

@@ -34,6 +34,7 @@ from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, is_read_only, open_client
 from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, silence
 from worldrep.tracking.logged_models import MODELS, run_of_model
+from worldrep.tracking.page import KIND, describe
 from worldrep.tracking.patience import OWNER, AwayError, Client
 from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
 
@@ -47,7 +48,8 @@ class Store:
 
     def __init__(self, uri: str, client: Client, experiment_id: str) -> None:
         self.uri, self.client, self.experiment_id = uri, client, experiment_id
-        self.experiment_name = client.get_experiment(experiment_id).name
+        self._experiment = client.get_experiment(experiment_id)
+        self.experiment_name = self._experiment.name
         self.launch = Launch(client)
         self.connected = time.time()
 
@@ -209,6 +211,8 @@ class Store:
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run; TakenError if another is, or has finished it."""
         self._refuse_read_only()
+        if KIND not in self._experiment.tags:
+            describe(self.client, self._experiment)
         with ExitStack() as ended:
             with interrupts_delayed():
                 run = OpenRun(self.client, *self._claim(spec, launched))

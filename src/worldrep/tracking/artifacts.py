@@ -1,6 +1,5 @@
 """Store, download and delete the files of a run, with errors that name what is wrong."""
 
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from worldrep.disk import writing_to
 from worldrep.errors import StateError
-from worldrep.tracking.patience import Client, own_errors
+from worldrep.tracking.patience import Client, own_errors, waiting_helps
 from worldrep.training.checkpoint import STATE, folder_name, step_of
 
 CHECKPOINTS = "checkpoints"  # artifact folder
@@ -80,9 +79,16 @@ class Artifacts:
         return (str(fault).strip().splitlines() or [type(fault).__name__])[-1]
 
     def delete(self, path: str) -> None:
-        """Delete a file or folder if it is there and the artifact store lets us."""
-        with suppress(*_FAULTS, NotImplementedError):
-            self._repository.delete_artifacts(path)
+        """Delete a file or folder if it is there and the artifact store lets us.
+
+        Raises a fault that waiting may mend.
+        """
+        try:
+            with own_errors():
+                self._repository.delete_artifacts(path)
+        except (*_FAULTS, NotImplementedError) as fault:
+            if waiting_helps(fault):
+                raise
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""

@@ -16,13 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol, Self
 
-from worldrep.errors import (
-    InputError,
-    StateError,
-    check_name,
-    first_line,
-    interrupt_on_sigterm,
-)
+from worldrep.errors import InputError, StateError, check_name, first_line, interrupt_on_sigterm
 from worldrep.executors import jobs
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
 from worldrep.settings import check_bounds, number, whole_number

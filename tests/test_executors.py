@@ -9,13 +9,13 @@ from worldrep.executors.executor import (
     absolute_uri,
     device_of,
     open_executor,
-    visible_gpus,
 )
 from worldrep.executors.jobs import Job, LineWriter, WorkerContext
 from worldrep.executors.ray_tasks import capacity_of
 from worldrep.names import parse_model
 from worldrep.scales import resolve
 from worldrep.tracking import Store
+from worldrep.training.processes import visible_gpus
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,18 @@ def whole_number(name: str, text: str, least: int | None = None, most: int | Non
     return int(text)
 
 
+def number(name: str, text: str, least: float | None = None, most: float | None = None) -> float:
+    """Parse a finite number that a user typed. InputError: it is none, or out of its bounds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{name}={shown(text)} is not a number")
+    check_bounds(name, value, least, most)
+    return value
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """Return the names in a text such as `wide,narrow`, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",")))

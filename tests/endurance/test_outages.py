@@ -401,6 +401,25 @@ def test_a_resumed_run_does_not_wait_for_the_store(through, direct, monkeypatch,
     assert [len(curve) for curve in curves(direct, direct.get(run.id)).values()] == [4, 1]
 
 
+def test_a_state_is_deleted_after_an_outage(through, direct, tmp_path):
+    store, spec = Store.connect(uri=through.uri), RunSpec("pretrain", "pretrain pt1", "f1", {})
+    names = {"manifest.json", "training_state.safetensors"}
+    with store.run(spec) as run:
+        through.set(BAD_GATEWAY, only="DELETE")
+        for step in (1, 2, 3):
+            (tmp_path / f"step-{step}").mkdir()
+            for name in names:
+                (tmp_path / f"step-{step}" / name).write_text("{}")
+            run.checkpoint(tmp_path / f"step-{step}")
+        seen(through, "DELETE", 1)
+        through.set(PASS)
+        run.flush()
+        folders = [f"checkpoints/step-{step}" for step in (1, 2, 3)]
+        found = [direct.client.list_artifacts(run.id, folder) for folder in folders]
+        left = [{entry.path.rpartition("/")[2] for entry in entries} for entries in found]
+        assert left == [{"manifest.json"}, names, names]
+
+
 def test_what_is_deleted_after_the_end_is_not_waited_for(through, direct):
     store, spec = Store.connect(uri=through.uri), RunSpec("pretrain", "pretrain pt1", "f1", {})
     with pytest.raises(ZeroDivisionError), direct.run(spec):

@@ -24,12 +24,7 @@ from worldrep.digests import random_stream
 from worldrep.disk import sha256
 from worldrep.errors import InputError, check_name
 from worldrep.settings import Settings, parse_names
-from worldrep.stored import (
-    DamagedError,
-    RepresentationsManifest,
-    read_json,
-    tensor_facts,
-)
+from worldrep.stored import DamagedError, RepresentationsManifest, read_json, tensor_facts
 
 if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM

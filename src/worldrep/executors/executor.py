@@ -1,6 +1,5 @@
 """Executors: their interface, their options, and those that run jobs on this machine."""
 
-import math
 import multiprocessing
 import os
 import select
@@ -17,20 +16,14 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol, Self
 
-from worldrep.errors import (
-    InputError,
-    StateError,
-    check_name,
-    first_line,
-    interrupt_on_sigterm,
-    shown,
-)
+from worldrep.errors import InputError, StateError, check_name, first_line, interrupt_on_sigterm
 from worldrep.executors import jobs
 from worldrep.executors.jobs import Job, Message, Outcome, Report, WorkerContext, run_job
-from worldrep.settings import check_bounds, whole_number
+from worldrep.settings import check_bounds, number, whole_number
 from worldrep.text import clean_streams
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
+from worldrep.training.processes import visible_gpus
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
 AUTO = "auto"
@@ -92,7 +85,7 @@ class ExecutorOptions:
             typed["executor"],
             0 if typed["workers"] == AUTO else whole_number("workers", typed["workers"], 1, MOST),
             0 if typed["cpus"] == AUTO else whole_number("cpus", typed["cpus"], 0, MOST),
-            None if typed["gpus"] == AUTO else _share("gpus", typed["gpus"]),
+            None if typed["gpus"] == AUTO else number("gpus", typed["gpus"]),
             typed["address"],
         )
 
@@ -141,21 +134,6 @@ def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Exe
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def _share(name: str, text: str) -> float:
-    with suppress(ValueError):
-        if math.isfinite(value := float(text)):
-            return value
-    raise InputError(f"{name}={shown(text)} is not a number")
-
-
-def visible_gpus() -> int:
-    """Return the number of CUDA devices visible to this process, without initialising CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return sum(name.strip() not in ("", "-1") for name in visible.split(","))
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 def absolute_uri(uri: str) -> str:

@@ -27,6 +27,7 @@ from worldrep.errors import InputError, StateError
 from worldrep.settings import TRAINING_STAGES, Settings, from_params
 from worldrep.text import duration_in_words, size_in_words
 from worldrep.tracking import Store, StoredRun
+from worldrep.training.processes import visible_gpus
 
 SPEED = "train/tokens_per_second"
 LONGEST = 24 * 3600  # seconds that need no confirmation
@@ -84,7 +85,7 @@ class Work:
         length, steps = _longest_row(self.settings.id_digits) / 2, 0
         if self.kind == "train":
             steps = Schedule.of(self.settings, _n_rows(self.settings)).steps
-        return max(6 * length * self.cost / FLOPS[_has_gpu()], steps * STEP_SECONDS)
+        return max(6 * length * self.cost / FLOPS[visible_gpus() > 0], steps * STEP_SECONDS)
 
 
 def layer_weights(settings: Settings) -> int:
@@ -105,10 +106,6 @@ def _n_rows(settings: Settings) -> int:
 def _longest_row(id_digits: int) -> int:
     ids = np.empty((0, len("c_") + id_digits), dtype=np.uint8)
     return max(row_length(task, max(task.sizes), ids) for task in TASKS.values())
-
-
-def _has_gpu() -> bool:
-    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
 def check_needs(

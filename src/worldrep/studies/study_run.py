@@ -19,15 +19,7 @@ from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
 from worldrep.text import write_csv
-from worldrep.tracking import (
-    OpenRun,
-    RunSpec,
-    Store,
-    StoredRun,
-    TakenError,
-    ended_on_error,
-    listed,
-)
+from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError, ended_on_error, listed
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
 CLAIM_SECONDS = 30.0  # between two attempts to take the run over

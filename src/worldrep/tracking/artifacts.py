@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from worldrep.disk import writing_to
 from worldrep.errors import StateError
 from worldrep.tracking.logged_models import MODEL_ID, NO_MODEL
-from worldrep.tracking.patience import Client, own_errors
+from worldrep.tracking.patience import Client, own_errors, waiting_helps
 from worldrep.training.checkpoint import STATE, folder_name, step_of
 
 CHECKPOINTS = "checkpoints"  # artifact folder
@@ -118,11 +117,18 @@ class Artifacts:
             raise StateError(f"run {self._run_id} has no artifact {path} in {place}") from None
 
     def delete(self, path: str) -> None:
-        """Delete a file or folder if it is there and the artifact store lets us."""
+        """Delete a file or folder if it is there and the artifact store lets us.
+
+        Raises a fault that waiting may mend.
+        """
         repository, inside = self._place_of(path)
         for place, name in {repository: inside, self._own: path}.items():
-            with suppress(*_FAULTS, NotImplementedError):
-                place.delete_artifacts(name)
+            try:
+                with own_errors():
+                    place.delete_artifacts(name)
+            except (*_FAULTS, NotImplementedError) as fault:
+                if waiting_helps(fault):
+                    raise
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps of a training's checkpoints, ascending, complete or not."""

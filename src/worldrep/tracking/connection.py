@@ -31,14 +31,7 @@ from worldrep.digests import digest
 from worldrep.disk import fault_text, remove_abandoned, writable_cache
 from worldrep.errors import InputError, StateError, unknown
 from worldrep.text import remember, without_passwords, without_user
-from worldrep.tracking.patience import (
-    CONTACT_SECONDS,
-    OWNER,
-    VARIABLE,
-    AwayError,
-    Client,
-    patience,
-)
+from worldrep.tracking.patience import CONTACT_SECONDS, OWNER, VARIABLE, AwayError, Client, patience
 from worldrep.tracking.runs import TAG, RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"

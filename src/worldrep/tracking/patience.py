@@ -4,7 +4,6 @@ A fault that waiting may mend (no connection, no answer in time, HTTP 429 and 5x
 file) is waited out for WORLDREP_STORE_PATIENCE seconds; any other one is raised at once.
 """
 
-import math
 import os
 import re
 import sqlite3
@@ -26,11 +25,12 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError as UrllibError
 
 from worldrep import errors
-from worldrep.errors import InputError, StateError, first_line, raise_delayed, was_interrupted
+from worldrep.errors import StateError, first_line, raise_delayed, was_interrupted
+from worldrep.settings import number
 from worldrep.text import duration_in_words, line, masked
 
 VARIABLE = "WORLDREP_STORE_PATIENCE"
-DEFAULT_SECONDS = 3600.0
+DEFAULT_SECONDS, MOST_SECONDS = "3600", 10_000_000
 CONTACT_SECONDS = 3.0  # for the first contact, which fails when the address is wrong
 REPORTED_SECONDS = 3.0  # a shorter outage is not reported
 LONGEST_PAUSE = 5.0  # between two attempts
@@ -69,14 +69,7 @@ class AwayError(StateError):
 
 def patience() -> float:
     """Return for how many seconds an outage is waited out. Raises InputError for a wrong value."""
-    text = os.environ.get(VARIABLE) or str(DEFAULT_SECONDS)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < 1e7:
-        raise InputError(f"{VARIABLE}={text!r} is not a number of seconds from 0 to 10,000,000")
-    return seconds
+    return number(VARIABLE, os.environ.get(VARIABLE) or DEFAULT_SECONDS, 0, MOST_SECONDS)
 
 
 def pauses() -> Iterator[float]:

@@ -9,11 +9,11 @@ that takes over the run of a dead one makes the next claim, granted to one only 
 import gc
 import random
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -95,9 +95,7 @@ class Store:
 
     def find(self, **tags: str) -> list[StoredRun]:
         """Return the runs with all these tags (without prefix), the newest first."""
-        query = " and ".join(f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items())
-        order = {"max_results": PAGE_RUNS, "order_by": ["attributes.start_time DESC"]}
-        search = partial(self.client.search_runs, [self.experiment_id], query, **order)
+        search = self._search(PAGE_RUNS, tags)
         with gc_disabled():
             page = search()
             runs = list(map(StoredRun.of, page))
@@ -108,12 +106,15 @@ class Store:
 
     def recent(self, most: int, **tags: str) -> list[StoredRun]:
         """Return the newest finished runs with all these tags, without prefix."""
-        query = " and ".join(f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items())
-        finished, newest = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
-        search = self.client.search_runs
-        query = f"{finished} and {query}"
-        found = search([self.experiment_id], query, max_results=most, order_by=newest)
+        found = self._search(most, tags, "attributes.status = 'FINISHED'")()
         return list(map(StoredRun.of, found))
+
+    def _search(self, most: int, tags: Mapping[str, str], *further: str) -> Callable[..., Any]:
+        """Return a function that reads a page of `most` runs with all these tags."""
+        named = (f"tags.`{TAG}{key}` = '{value}'" for key, value in tags.items())
+        order, query = ["attributes.start_time DESC"], " and ".join([*further, *named])
+        search = partial(self.client.search_runs, [self.experiment_id], query)
+        return partial(search, max_results=most, order_by=order)
 
     @property
     def artifact_folder(self) -> Path | None:

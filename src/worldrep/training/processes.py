@@ -1,4 +1,4 @@
-"""How many processes train one model, as the environment says, and what of it is ignored.
+"""How many processes train one model on which GPUs, as the environment says; what is ignored.
 
 No fingerprint has the environment. So nothing in it may change a training, apart from the number
 of processes, which `accelerate launch` gives in the variables of a process group.
@@ -6,6 +6,7 @@ of processes, which `accelerate launch` gives in the variables of a process grou
 
 import os
 import sys
+from pathlib import Path
 
 from worldrep.errors import InputError
 from worldrep.settings import whole_number
@@ -48,3 +49,11 @@ def _check_group() -> None:
             f"the environment has {', '.join(ranks)}{fault}: start several processes with "
             "`accelerate launch`, or unset these variables"
         )
+
+
+def visible_gpus() -> int:
+    """Return the number of CUDA devices visible to this process, without initialising CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return sum(name.strip() not in ("", "-1") for name in visible.split(","))
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

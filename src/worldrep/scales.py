@@ -34,8 +34,10 @@ def paper() -> dict[str, Any]:
 def small() -> dict[str, Any]:
     """Show the study's findings in a night on two CPU cores, or in minutes on a GPU.
 
-    300 real cities and 20 of Atlantis, with 3-digit ids; 1.1 million parameters. A draft: the
-    recipe of its base is not settled, and nothing has been measured with it.
+    300 real cities and 20 of Atlantis, with 3-digit ids; 1.1 million parameters. A step of the base
+    takes 0.15 to 0.18 s on two cores (26 minutes in all), a fine-tuning 2 minutes of one core. At
+    seed 1 the base's mean validation error is 13 in distance, 8 degrees in angle and 111 in
+    perimeter, its accuracy 0.98 (compass), 0.92 (inside) and 0.96 (crossing).
     """
     world = {"n_cities": 300, "n_atlantis": 20, "id_digits": 3}
     rows = {"pretrain_rows": 21_000, "val_rows": 200, "test_rows": 1_000, "multi_rows": 2_000}

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import IntegrityError
 
+from worldrep.disk import cache_folder
 from worldrep.errors import InputError, StateError
 from worldrep.tracking import Owner, RunSpec, Store, StoreFault, TakenError
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, place
@@ -73,6 +75,20 @@ def test_an_interrupt_while_the_rest_is_sent_ends_as_killed_and_loses_nothing(st
     assert store.get(run.id).status == "KILLED" and store.get(run.id).tag("last") != "499"
     with store.run(spec()) as again:
         assert again.id == run.id and store.get(run.id).tag("last") == "499"
+
+
+def test_a_cache_that_is_removed_ends_the_run_with_a_sentence(store):
+    with (
+        pytest.raises(StateError, match="was removed, with what the store does not"),
+        store.run(spec()) as run,
+    ):
+        while True:  # until a request that is kept there is removed before it is sent
+            run.tags({"worldrep.last": "1"})
+            shutil.rmtree(cache_folder() / "outbox", ignore_errors=True)
+    assert store.get(run.id).status == "FAILED"
+    with store.run(spec()) as again:
+        again.tags({"worldrep.last": "2"})
+    assert again.id == run.id and store.get(run.id).tag("last") == "2"
 
 
 def test_failed_work_is_carried_on_in_the_same_run(store):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from worldrep.disk import TemporaryFolder, cache_folder, writing_to
-from worldrep.errors import interrupts_delayed
+from worldrep.errors import StateError, interrupts_delayed
 
 CONTENT, FILES = "content.json", "files"
 
@@ -92,6 +92,12 @@ class Outbox:
             except ValueError:  # cut off by a power failure
                 self.drop()
         return None
+
+    def explained(self, fault: Exception) -> Exception:
+        """Return a StateError in place of a fault that comes from the removal of the folder."""
+        removed = isinstance(fault, FileNotFoundError) and self.folder.name in str(fault.filename)
+        text = f"{self.folder} was removed, with what the store does not have yet of a run: "
+        return StateError(f"{text}the same command goes on") if removed else fault
 
     def drop(self) -> None:
         """Remove the oldest request, which the store has now."""

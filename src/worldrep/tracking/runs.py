@@ -230,7 +230,7 @@ class OpenRun:
                 pause = pauses()
             except Exception as fault:
                 if not waiting_helps(fault):
-                    self._fault = fault
+                    self._fault = self._outbox.explained(fault)
                     break
                 self._outage.goes_on(root_reason(fault), tried)
                 self._outage.tell(self._what_is_done)

@@ -1,9 +1,11 @@
 """Temporary folders: deleted by their process, or by the next one of the same user."""
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from worldrep import disk
 from worldrep.disk import FullError, TemporaryFolder, remove_abandoned, temporary_folder
+from worldrep.tracking import Store
 
 HOLD = """
 import os, signal, sys, time
@@ -89,6 +92,23 @@ def test_many_processes_that_begin_and_look_at_once_do_not_harm_each_other(place
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     assert list(place.iterdir()) == []
+
+
+def test_what_was_kept_for_a_run_that_nobody_takes_up_is_removed_after_a_month(
+    store_uri, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WORLDREP_CACHE", str(tmp_path / "cache"))
+    outbox, heartbeats = tmp_path / "cache/outbox", tmp_path / "cache/heartbeats"
+    for days in (29, 31):
+        (outbox / f"run{days}.0").mkdir(parents=True)
+        heartbeats.mkdir(exist_ok=True)
+        (heartbeats / f"{days}.json").write_text("[]")
+        for path in (outbox / f"run{days}.0", heartbeats / f"{days}.json"):
+            moment = time.time() - days * 86_400
+            os.utime(path, (moment, moment))
+    Store.connect()
+    assert [path.name for path in outbox.iterdir()] == ["run29.0"]
+    assert [path.name for path in heartbeats.iterdir()] == ["29.json"]
 
 
 def test_a_folder_that_an_object_holds_lives_as_long_as_the_object(place):

@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.util import Finalize
@@ -27,6 +28,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = tuple(map(os.strerror, _FULL))  # safetensors and MLflow keep the words alone
 # A host removes its own folders only: on a shared file system, the locks of others may not show.
 _OWN = f"worldrep-{socket.gethostname()}-"
+KEPT_DAYS = 30
 _CACHE = "the cache (WORLDREP_CACHE)"
 _searched: set[Path] = set()  # for temporary folders of killed processes
 _verified: set[tuple[str, int, int, int]] = set()  # path, inode, time and size of cached files
@@ -145,6 +147,14 @@ def remove_abandoned(*places: Path) -> None:
                 with _locked(folder) as abandoned:
                     if abandoned:
                         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_old(name: str) -> None:
+    """Remove what lies in a folder of the cache and has not changed for KEPT_DAYS."""
+    for path in (cache_folder() / name).glob("*"):
+        with suppress(OSError):  # it was removed meanwhile, or may not be
+            if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def cache_folder() -> Path:

@@ -28,7 +28,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from worldrep.digests import digest
-from worldrep.disk import fault_text, remove_abandoned, writable_cache
+from worldrep.disk import fault_text, remove_abandoned, remove_old, writable_cache
 from worldrep.errors import InputError, StateError, unknown
 from worldrep.text import remember, without_passwords, without_user
 from worldrep.tracking.patience import CONTACT_SECONDS, OWNER, VARIABLE, AwayError, Client, patience
@@ -48,6 +48,8 @@ def open_client(
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # reported below
     remove_abandoned()
+    remove_old("outbox")  # of runs that nobody takes up
+    remove_old("heartbeats")
     _check_address(uri)
     patience()  # checks the variable
     # A wrong address is to be told at once, unless the user says how long to wait.

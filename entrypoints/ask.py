@@ -9,7 +9,7 @@ from entrypoints import command as cli
 from worldrep.errors import InputError
 
 
-@cli.command("ask")
+@cli.command("ask", recorded=False)
 @click.argument("questions", nargs=-1)
 @click.option("--file", type=click.Path(path_type=Path), help="File with one question a line.")
 @cli.model_options

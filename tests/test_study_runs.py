@@ -10,13 +10,13 @@ from click.testing import CliRunner
 
 from entrypoints import finetune, study
 from worldrep.executors import ExecutorOptions
+from worldrep.progress import duration_in_words
 from worldrep.stages.commands import to_look
 from worldrep.studies import Shard, expand, load_definition
 from worldrep.studies.driver import run_study
 from worldrep.studies.scheduler import read_states
 from worldrep.studies.study_run import StudyRun
 from worldrep.tracking import Store
-from worldrep.training.progress import duration_in_words
 
 TWO = "models: [pt1, pt1_ftwb1-1]\nscale: smoke\n"
 THREE = "models: [pt1, pt1_ftwb1-1..2]\nscale: smoke\n"

@@ -24,9 +24,9 @@ from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import PAD, VOCABULARY_SIZE, row_length
 from worldrep.disk import cache_folder
 from worldrep.errors import InputError, StateError
+from worldrep.progress import duration_in_words
 from worldrep.settings import Settings, from_params
 from worldrep.tracking import Store, StoredRun
-from worldrep.training.progress import duration_in_words
 from worldrep.training.schedule import Schedule
 
 SPEED = "train/tokens_per_second"

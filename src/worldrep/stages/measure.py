@@ -20,6 +20,7 @@ from worldrep.evaluation.representations import (
     save_representations,
 )
 from worldrep.evaluation.suites import evaluate
+from worldrep.progress import Counter, recorded_in, shown
 from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.models import LAST, TrainedModel
 from worldrep.stages.plan import evaluation_fingerprint, extraction_fingerprint
@@ -68,11 +69,14 @@ def evaluate_model(
     tags = model.tags | {"configuration": configuration}
     name = model.run_name("evaluate", checkpoints)
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
-    with store.run(spec, launched=launched) as run:
-        log_rows(run, maker, suite_sets(settings).values(), "test")
+    sets = suite_sets(settings).values()
+    n_questions = len(model.steps) * sum(rowset.rows for rowset in sets)
+    counter = Counter(name, n_questions, unit="question")
+    with store.run(spec, launched=launched) as run, shown(), recorded_in(run):
+        log_rows(run, maker, sets, "test")
         answers: list[pd.DataFrame] = []
         for step, weights in model.weights():
-            metrics, rows = evaluate(weights, maker, settings)
+            metrics, rows = evaluate(weights, maker, settings, counter)
             run.metrics(step, metrics)
             answers.append(rows.assign(step=step))
         if keep_answers:
@@ -113,16 +117,17 @@ def extract_model(
     name = model.run_name("extract", layers, task, positions, checkpoints)
     params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
     spec = RunSpec("extract", name, fingerprint, model.tags, params, parent)
-    with store.run(spec, launched=launched) as run:
+    counter = Counter(name, len(model.steps) * len(request.layers), unit="table")
+    with store.run(spec, launched=launched) as run, shown(), recorded_in(run):
         run.inputs("extraction", [world_dataset(model.maker.world)])
         for step, weights in model.weights():
             tables = extract(weights, model.maker.world, request, model.settings.is_plain)
-            _log_step(run, step, tables, request, model)
+            _log_step(run, step, tables, request, model, counter)
     return run.id
 
 
 def _log_step(
-    run: OpenRun, step: int, tables: Tables, request: Request, model: TrainedModel
+    run: OpenRun, step: int, tables: Tables, request: Request, model: TrainedModel, counter: Counter
 ) -> None:
     """Log the tables of a step, and for each layer a map and the errors of a linear probe."""
     world = model.maker.world
@@ -144,6 +149,7 @@ def _log_step(
             title = f"{model.run.name.split(' ', 1)[-1]}, layer {layer}, step {step:,}"
             with run.new_artifact(f"step-{step}_layer-{layer}.png", MAPS) as path:
                 draw_map(world, probe, title).savefig(path, dpi=130)
+            counter.add()
 
 
 def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:

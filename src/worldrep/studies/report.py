@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from worldrep.progress import duration_in_words
 from worldrep.stages.commands import to_look
 from worldrep.stages.estimate import Speed, Work, training_tokens
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import DONE, FAILED, STATES, StepState, plan, read_runs, read_states
 from worldrep.tracking import Store, StoredRun
-from worldrep.training.progress import duration_in_words
 
 
 @dataclass(frozen=True)

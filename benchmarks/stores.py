@@ -25,12 +25,12 @@ from worldrep.digests import random_stream
 from worldrep.evaluation.representations import Request, save_representations
 from worldrep.executors.jobs import Job
 from worldrep.names import FINETUNINGS, PRETRAININGS, TASK_NAMES
+from worldrep.progress import Progress, ProgressCallback
 from worldrep.settings import Settings
 from worldrep.stages.provenance import downstream_tags
 from worldrep.studies import Definition, Graph, expand
 from worldrep.tracking import CITIES, OpenRun, RunSpec, Store
 from worldrep.training.checkpoint import folder_name
-from worldrep.training.progress import Progress, ProgressCallback
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS, STOP_SECONDS = 120, 30

@@ -10,7 +10,7 @@ from worldrep.errors import InputError
 from worldrep.text_files import MEGABYTE, read_text
 
 
-@cli.command("ask")
+@cli.command("ask", recorded=False)
 @click.argument("questions", nargs=-1)
 @click.option("--file", type=click.Path(path_type=Path), help="File with one question a line.")
 @cli.model_options

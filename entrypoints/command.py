@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from functools import reduce, wraps
+from functools import partial, reduce, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,13 +20,24 @@ if TYPE_CHECKING:
     from worldrep.tracking import Store, StoredRun
 
 Decorator = Callable[[Any], Any]
+EXPERIMENT = "worldrep.experiment"  # of the store that the command is connected to
 NOT_GIVEN = "none"  # what MLproject passes for an option without a default
 
 
-def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Decorate a function as a command whose errors are one sentence with the right exit code."""
+def command(name: str, *, recorded: bool = True) -> Callable[[Callable[..., None]], click.Command]:
+    """Decorate a function as a command whose errors are one sentence with the right exit code.
+
+    recorded: its work is in the store and goes on after an interrupt.
+    """
     decorate = click.command(name, context_settings={"max_content_width": 100})
-    return lambda function: decorate(one_sentence(function))
+
+    def goes_on() -> str:
+        kept = "finished work and the last checkpoint of a training are kept; it goes on with"
+        experiment = click.get_current_context().meta.get(EXPERIMENT)
+        return f"{kept} {typed(name, experiment) if experiment else 'the same command'}"
+
+    sentence = partial(one_sentence, goes_on=goes_on) if recorded else one_sentence
+    return lambda function: decorate(sentence(function))
 
 
 def positional(name: str) -> Decorator:
@@ -150,7 +161,9 @@ def connect(options: dict[str, Any]) -> Store:
     from worldrep.training.processes import check_environment
 
     check_environment()
-    return Store.connect(options["experiment"])
+    store = Store.connect(options["experiment"])
+    click.get_current_context().meta[EXPERIMENT] = store.experiment_name
+    return store
 
 
 def announce(store: Store, run_id: str) -> None:

@@ -15,7 +15,7 @@ def poisoned(store, job, report):
     """As a real step; one of them raises in the middle of its run."""
 
     def report_and_raise(progress):
-        if progress.done > 1:
+        if progress.unit == "step" and progress.done > 1:
             raise ZeroDivisionError("poison")
 
     return perform_step(store, job, report_and_raise if job.title == POISONED else report)

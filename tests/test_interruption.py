@@ -97,11 +97,35 @@ main()
 """
 
 
+# A pool that does not know its thread cannot end it, and the process waits for it at exit.
+IN_A_THREAD_POOL = """
+import os, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from worldrep.errors import one_sentence
+
+POOL = ThreadPoolExecutor(1)  # as MLflow keeps one for each store of artifacts
+
+def profile(frame, event, _):
+    if event == "call" and frame.f_code is threading.Event.wait.__code__:
+        if frame.f_back.f_code is threading.Thread.start.__code__:
+            sys.setprofile(None)
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+
+@one_sentence
+def main():
+    sys.setprofile(profile)
+    POOL.submit(time.sleep, 0)
+    time.sleep(60)
+
+main()
+"""
+
+
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize(
     "code",
-    [CUT_OFF, IN_A_DESTRUCTOR, WHEN_A_RUN_IS_CREATED, TWICE, BEFORE_CLEANING_UP],
-    ids=["query", "destructor", "creation of a run", "twice in it", "cleaning up"],
+    [CUT_OFF, IN_A_DESTRUCTOR, WHEN_A_RUN_IS_CREATED, TWICE, BEFORE_CLEANING_UP, IN_A_THREAD_POOL],
+    ids=["query", "destructor", "creation of a run", "twice in it", "cleaning up", "pool"],
 )
 def test_a_stop_at_an_awkward_moment_is_one_sentence(store_uri, tmp_path, code, number):
     """During a query, in a destructor, while a run is created, before an error in cleaning up."""
@@ -117,4 +141,4 @@ def test_a_stop_at_an_awkward_moment_is_one_sentence(store_uri, tmp_path, code, 
     created = code == WHEN_A_RUN_IS_CREATED or (code == TWICE and number == "SIGTERM")
     if code != TWICE or created:
         assert [run.status for run in Store.connect().find()] == ["KILLED"] * created
-    assert done.stderr == "Interrupted: the same command goes on from the last checkpoint.\n"
+    assert done.stderr == "Interrupted: the same command begins anew\n"

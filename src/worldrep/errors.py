@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from worldrep.text import clean_streams, line, masked
@@ -69,11 +71,15 @@ def reason_of(fault: BaseException) -> str:
     return getattr(fault, "strerror", None) or first_line(fault)
 
 
-def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
+def one_sentence(
+    function: Callable[..., None],
+    goes_on: Callable[[], str] = lambda: "the same command begins anew",
+) -> Callable[..., None]:
     """Decorate a command so that expected errors print one sentence instead of a traceback.
 
     The exit codes are 2 for wrong input, 1 for a problem with the store or a file, and 130 for
-    Ctrl-C or SIGTERM. Any other exception is a bug and keeps its traceback.
+    Ctrl-C or SIGTERM, which says how the command goes on. Any other exception is a bug and keeps
+    its traceback.
     """
 
     @functools.wraps(function)
@@ -85,7 +91,7 @@ def one_sentence(function: Callable[..., None]) -> Callable[..., None]:
         except (InputError, StateError) as fault:
             _exit(f"Error: {first_line(fault)}", 2 if isinstance(fault, InputError) else 1)
         except KeyboardInterrupt:
-            _exit("Interrupted: the same command goes on from the last checkpoint.", 130)
+            _exit(f"Interrupted: {goes_on()}", 130)
         except OSError as fault:
             _exit(f"Error: a file could not be read or written: {first_line(fault)}", 1)
         except Exception as fault:
@@ -167,9 +173,19 @@ def raise_delayed() -> None:
         raise KeyboardInterrupt
 
 
-def _interrupt(signum: int, frame: object) -> None:
+def _starts_a_thread(frame: FrameType | None) -> bool:
+    """Whether a thread pool is starting a thread: one cut off there is waited for at exit."""
+    while frame is not None and frame.f_code is not ThreadPoolExecutor.submit.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
     if _delayed and (signum != signal.SIGINT or not any(_delayed)):
         _delayed[-1].append(signum)
+        return
+    if _starts_a_thread(frame):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
         return
     if signum == signal.SIGTERM:
         signal.signal(signum, signal.SIG_IGN)  # a second one must not disturb closing the run

@@ -14,6 +14,7 @@ from worldrep.data.tokens import Tokens, encode, encode_rows, row_length
 from worldrep.data.world import World
 from worldrep.digests import digest, random_stream
 from worldrep.errors import InputError
+from worldrep.progress import Counter
 from worldrep.settings import Settings
 
 VERSION = 1  # increase it when the same settings give other rows
@@ -69,15 +70,20 @@ class RowMaker:
         task = TASKS[rowset.task]
         ids = self._city_tokens
         width = row_length(task, max(task.sizes), ids)
-        parts = [encode_rows(task, ids, *drawn, width) for drawn in self.questions(rowset)]
+        title = f"rows of {rowset.task} ({rowset.pool}, {rowset.split})"
+        counter = Counter(title, rowset.rows, unit="row")
+        drawn = self.questions(rowset, counter)
+        parts = [encode_rows(task, ids, *questions, width) for questions in drawn]
         rng = random_stream(self.seed, "order", rowset.task, rowset.pool, rowset.split)
         return np.concatenate(parts)[rng.permutation(rowset.rows)]
 
-    def questions(self, rowset: RowSet) -> list[tuple[Cities, NDArray[np.int64]]]:
+    def questions(
+        self, rowset: RowSet, counter: Counter | None = None
+    ) -> list[tuple[Cities, NDArray[np.int64]]]:
         """Return cities (n, k) and integer answers (n,) for each number of cities and answer."""
         rng = random_stream(self.seed, "rows", rowset.task, rowset.pool, rowset.split)
         cells, taken = _cells(TASKS[rowset.task], rowset.rows), self._excluded(rowset)
-        return [self._draw(rng, rowset, cell, taken) for cell in cells]
+        return [self._draw(rng, rowset, cell, taken, counter) for cell in cells]
 
     def _keys(self, rowset: RowSet) -> Keys:
         return np.concatenate([question_keys(cities) for cities, _ in self.questions(rowset)])
@@ -99,7 +105,12 @@ class RowMaker:
         return self._held_out_keys[task]
 
     def _draw(
-        self, rng: np.random.Generator, rowset: RowSet, cell: _Cell, taken: Keys
+        self,
+        rng: np.random.Generator,
+        rowset: RowSet,
+        cell: _Cell,
+        taken: Keys,
+        counter: Counter | None,
     ) -> tuple[Cities, NDArray[np.int64]]:
         """Draw exactly `cell.rows` questions (n, k), none in `taken`, and their answers (n,).
 
@@ -120,6 +131,8 @@ class RowMaker:
             if held_out:
                 taken = np.union1d(taken, question_keys(cities[chosen]))
             missing -= len(chosen)
+            if counter:
+                counter.add(len(chosen))
             fruitless = 0 if len(chosen) else fruitless + 1
             if fruitless == _MAX_FRUITLESS:
                 raise _too_few(task, rowset, cell, cell.rows - missing)

@@ -22,6 +22,7 @@ from worldrep.model.packed import (
     on_device,
     prefix_order,
 )
+from worldrep.progress import Counter
 from worldrep.settings import Settings
 
 VAL = "val/"  # prefix of the metrics of validations during training
@@ -43,12 +44,16 @@ def generate(model: Qwen2ForCausalLM, prompts: list[str], max_new_tokens: int) -
 
 
 def generate_tokens(
-    model: Qwen2ForCausalLM, prompts: Sequence[Tokens], max_new_tokens: int, plain: bool = False
+    model: Qwen2ForCausalLM,
+    prompts: Sequence[Tokens],
+    max_new_tokens: int,
+    plain: bool = False,
+    counter: Counter | None = None,
 ) -> Tokens:
     """Return token rows (n, max_new_tokens) that follow each prompt: text, <eos>, then <pad>.
 
     Prompts of equal length are decoded together, without padding, and sorted, so that neighbours
-    share a prefix. plain: use the forward pass of `transformers`.
+    share a prefix. plain: use the forward pass of `transformers`; counter: of the prompts.
     """
     lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
     limit = model.config.max_position_embeddings
@@ -67,6 +72,8 @@ def generate_tokens(
         for start in range(0, len(members), size):
             batch = order[start : start + size]
             result[members[batch]] = decode(model, rows[batch], max_new_tokens)
+            if counter:
+                counter.add(len(batch))
     return result
 
 
@@ -131,7 +138,7 @@ def build_suites(maker: RowMaker, settings: Settings) -> list[Suite]:
 
 
 def evaluate(
-    model: Qwen2ForCausalLM, maker: RowMaker, settings: Settings
+    model: Qwen2ForCausalLM, maker: RowMaker, settings: Settings, counter: Counter | None = None
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Evaluate a model in all 21 suites `standard/`, `atlantis/` and `multi/<task>`.
 
@@ -139,11 +146,13 @@ def evaluate(
         model: A model in evaluation mode, on any device.
         maker: The row maker of the model's world.
         settings: Sizes of the suites, and the forward pass to use.
+        counter: Counts the questions that are answered.
 
     Returns:
         The metrics, as `summarize` names them, and the answers, as `answer_suites` returns them.
     """
-    answers = answer_suites(model, build_suites(maker, settings), plain=settings.is_plain)
+    suites, plain = build_suites(maker, settings), settings.is_plain
+    answers = answer_suites(model, suites, plain=plain, counter=counter)
     answers = pd.concat([answers, multi_rows(answers, settings)], ignore_index=True)
     return summarize(answers), answers
 
@@ -157,12 +166,15 @@ def validation_metrics(
 
 
 def answer_suites(
-    model: Qwen2ForCausalLM, suites: Iterable[Suite], plain: bool = False
+    model: Qwen2ForCausalLM,
+    suites: Iterable[Suite],
+    plain: bool = False,
+    counter: Counter | None = None,
 ) -> pd.DataFrame:
     """Return one row per question: suite, task, prompt, expected, generated, score, valid."""
     suites = list(suites)
     prompts = [prompt for suite in suites for prompt in suite.prompts]
-    generated = decode_rows(generate_tokens(model, prompts, MAX_NEW_TOKENS, plain=plain))
+    generated = decode_rows(generate_tokens(model, prompts, MAX_NEW_TOKENS, plain, counter))
     tables, remaining = [], iter(generated)
     for suite in suites:
         task, texts = TASKS[suite.task], list(islice(remaining, len(suite.prompts)))

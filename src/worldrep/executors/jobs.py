@@ -15,11 +15,11 @@ from pkgutil import resolve_name
 
 from worldrep.disk import FullError, fault_text
 from worldrep.errors import InputError, StateError, first_line, interrupt_preserved
+from worldrep.progress import Progress, reporting
 from worldrep.settings import NO_CITIES, Settings
 from worldrep.text import masked
 from worldrep.tracking import AwayError, Store, StoreFault, TakenError
 from worldrep.tracking.liveness import Owner
-from worldrep.training.progress import Progress
 
 Message = Progress | str  # a worker's progress, or a line that it prints
 Report = Callable[[int, Message], None]  # callback: number of the worker (from 1), its message
@@ -90,11 +90,12 @@ def perform_step(store: Store, job: Job, report: Send) -> str:
     from worldrep.stages.measure import evaluate_model, extract_model
     from worldrep.stages.train import train_model
 
-    if job.kind == "train":
-        base, settings = job.model_run or None, with_cities(store, job)
-        return train_model(store, settings, base_run=base, parent=job.parent, progress=report)
-    stage = evaluate_model if job.kind == "evaluate" else extract_model
-    return stage(store, store.get(job.model_run), parent=job.parent)
+    with reporting(report):
+        if job.kind == "train":
+            base, settings = job.model_run or None, with_cities(store, job)
+            return train_model(store, settings, base_run=base, parent=job.parent)
+        stage = evaluate_model if job.kind == "evaluate" else extract_model
+        return stage(store, store.get(job.model_run), parent=job.parent)
 
 
 def with_cities(store: Store, job: Job) -> Settings:

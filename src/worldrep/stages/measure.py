@@ -23,6 +23,7 @@ from worldrep.evaluation.representations import (
 )
 from worldrep.evaluation.suites import evaluate
 from worldrep.names import TASK_NAMES
+from worldrep.progress import Counter, recorded_in, shown
 from worldrep.settings import Settings
 from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.models import TrainedModel
@@ -72,13 +73,16 @@ def evaluate_model(
     tags = model.tags | {"configuration": configuration}
     name = model.run_name("evaluate", checkpoints)
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
-    with store.run(spec, launched=launched) as run:
+    sets = suite_sets(settings).values()
+    n_questions = len(model.steps) * sum(rowset.rows for rowset in sets)
+    counter = Counter(name, n_questions, unit="question")
+    with store.run(spec, launched=launched) as run, shown(), recorded_in(run):
         suites = evaluation_datasets(maker, settings)
         run.inputs("test", [world_dataset(maker.world), *suites.values()], [model_run.model_id])
         run.link_metrics(model_run.model_id, model.last_step, suites)
         answers: list[pd.DataFrame] = []
         for step, weights in model.weights():
-            metrics, rows = evaluate(weights, maker, settings)
+            metrics, rows = evaluate(weights, maker, settings, counter)
             run.metrics(step, metrics)
             answers.append(rows.assign(step=step))
         if keep_answers:
@@ -128,16 +132,17 @@ def extract_model(
     name = model.run_name("extract", layers, task, positions, checkpoints)
     params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
     spec = RunSpec("extract", name, fingerprint, model.tags, params, parent)
-    with store.run(spec, launched=launched) as run:
+    counter = Counter(name, len(model.steps) * len(request.layers), unit="table")
+    with store.run(spec, launched=launched) as run, shown(), recorded_in(run):
         run.inputs("extraction", [world_dataset(model.maker.world)], [model_run.model_id])
         for step, weights in model.weights():
             tables = extract(weights, model.maker.world, request, model.settings.is_plain)
-            _log_step(run, step, tables, request, model)
+            _log_step(run, step, tables, request, model, counter)
     return run.id
 
 
 def _log_step(
-    run: OpenRun, step: int, tables: Tables, request: Request, model: TrainedModel
+    run: OpenRun, step: int, tables: Tables, request: Request, model: TrainedModel, counter: Counter
 ) -> None:
     """Log the tables of a step, and for each layer a map and the errors of a linear probe."""
     world, settings = model.maker.world, model.settings
@@ -159,6 +164,7 @@ def _log_step(
             title = f"{settings.model_name} seed {settings.seed}, layer {layer}, step {step:,}"
             with run.new_artifact(f"step-{step}_layer-{layer}.png", MAPS) as path:
                 draw_map(world, probe, title).savefig(path, dpi=130)
+            counter.add()
 
 
 def draw_map(world: World, probe: ProbeResult, title: str) -> Figure:

@@ -17,6 +17,7 @@ from worldrep.disk import temporary_folder
 from worldrep.errors import StateError
 from worldrep.evaluation.suites import MAX_NEW_TOKENS, VAL, suite_of, validation_metrics
 from worldrep.model.qwen2 import build_model, save_model
+from worldrep.progress import ProgressCallback, recorded_in, shown
 from worldrep.scales import base_settings
 from worldrep.settings import Settings
 from worldrep.stages.commands import describe
@@ -37,7 +38,6 @@ from worldrep.tracking import (
 )
 from worldrep.training.checkpoint import Checkpoint, folder_name, read_checkpoint, write_manifest
 from worldrep.training.loop import TrainingInputs, Validate, train
-from worldrep.training.progress import Bar, ProgressCallback
 from worldrep.training.state import CheckpointError, make_accelerator
 
 
@@ -60,7 +60,7 @@ def train_model(
         parent: Run id of the study that this training belongs to.
         launched: This is the work that `mlflow run` was called for.
         confirmed: It may take longer than a day.
-        progress: Progress callback; default: a progress bar.
+        progress: Progress callback of the training; default: a bar or lines.
 
     Raises:
         InputError: The base does not fit the fine-tuning, the world has too few questions, or the
@@ -69,11 +69,12 @@ def train_model(
     """
     accelerator = make_accelerator(settings)
     plan = TrainingPlan.of(settings, check_base(store, base_run, settings) if base_run else None)
-    trainer = _Trainer(store, accelerator, parent, progress or Bar())
+    trainer = _Trainer(store, accelerator, parent, progress)
     if done := trainer.find(plan):
         return done
     check_needs(store, trainer.works(plan), confirmed=confirmed)
-    return trainer.train(plan, launched=launched)
+    with nullcontext() if progress or not accelerator.is_main_process else shown():
+        return trainer.train(plan, launched=launched)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class _Trainer:
     store: Store
     accelerator: Accelerator
     parent: str | None
-    progress: ProgressCallback
+    progress: ProgressCallback | None
 
     def find(self, plan: TrainingPlan) -> str | None:
         return self._from_main(lambda: self.store.reuse(plan.fingerprint, self.parent))
@@ -138,7 +139,8 @@ class _Trainer:
                 run.link_metrics(run.model_id, plan.steps, suites)
                 with run.new_artifact(CITIES) as path:
                     plan.maker.world.cities.to_csv(path, index=False)
-            model = self._train(plan, data, base_id, run, run_id)
+            with recorded_in(run) if run else nullcontext():
+                model = self._train(plan, data, base_id, run, run_id)
             if run:
                 _store_model(run, model, plan.maker.world)
         return run_id
@@ -155,7 +157,7 @@ class _Trainer:
             model = initial_model(self.store, settings, base_id)
             inputs = TrainingInputs(model, data.rows, settings, accelerator, data.base_rows, title)
             try:
-                return train(inputs, run, data.validate, self.progress if run else None, checkpoint)
+                return train(inputs, run, data.validate, self.progress, checkpoint)
             except CheckpointError as fault:
                 assert checkpoint is not None
                 before = checkpoint.step

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from worldrep.errors import StateError, interrupts_delayed
 from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
+from worldrep.progress import Bar, Progress
 from worldrep.stages.estimate import Work, check_needs
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import (
@@ -26,7 +27,6 @@ from worldrep.studies.scheduler import (
 from worldrep.studies.study_run import StudyRun, Summaries
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
-from worldrep.training.progress import Bar, Progress
 
 WAIT_SECONDS = 1.0
 ELSEWHERE_SECONDS = 3.0  # between two checks of steps that other drivers do
@@ -162,6 +162,10 @@ class StudyDriver:
         for fingerprint in self._scheduler.in_flight:
             self._close_dead(fingerprint, ended)
         self._read_finished()
+        if self.interrupted:
+            counts = self._scheduler.counts()
+            text = f"{counts[DONE]} of {sum(counts.values())} steps are done and kept"
+            self._display.say(f"{self._display.title}: interrupted; {text}")
         while True:
             if not self.interrupted:
                 self._summaries.update()

@@ -14,6 +14,7 @@ import pandas as pd
 from worldrep.digests import digest
 from worldrep.evaluation.improvement import headlines, spread_of
 from worldrep.names import TASK_NAMES
+from worldrep.progress import LINE_SECONDS, NOTE, SHARE
 from worldrep.settings import SHARED_GROUPS, Settings
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
@@ -57,7 +58,7 @@ class StudyRun:
             with ended_on_error(self._run):
                 keep_cities(self._run, graph.definition.resolved[0])
         self._begun = store.get(self.run_id).started
-        self._written = self._tried = time.monotonic()
+        self._written = self._tried = self._noted = time.monotonic()
 
     def _claim(self, launched: bool = False) -> str:
         """Become the owner of the run, or return the ID of the run that another driver owns."""
@@ -80,11 +81,16 @@ class StudyRun:
             return
         self._written = now
         values = {f"study/{state}": float(n) for state, n in counts.items()}
-        values["study/total"] = float(sum(counts.values()))
+        total = sum(counts.values())
+        values |= {"study/total": float(total), SHARE: counts[DONE] / max(1, total)}
         try:
             # Another driver may have ended within this second: these counts must come after its.
             after = self._run.last_step("study/total") + 1
             self._run.metrics(max(int(time.time() - self._begun), after), values)
+            if now - self._noted >= LINE_SECONDS:
+                self._noted = now
+                states = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+                self._run.tags({NOTE: f"{total} steps: {states} ({time.strftime('%H:%M:%S')})"})
         except TakenError:  # this machine slept, and another driver owns the run now
             self._run = None
 
@@ -100,7 +106,7 @@ class StudyRun:
         for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
             for run in self.store.find(fingerprint=fingerprint)[:1]:  # a failed step's
                 scheduler.run_ids[fingerprint] = run.id
-        self._run.tags({"mlflow.note.content": _note(self.store, scheduler)})
+        self._run.tags({NOTE: _note(self.store, scheduler)})
         try:
             with self._run.new_artifact(STEPS_TABLE) as path:
                 write_csv(steps_table(scheduler), path, index=False)
@@ -258,7 +264,8 @@ def over_seeds(evaluations: Iterable[Mapping[str, float]]) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for metrics in evaluations:
         for name, value in metrics.items():
-            values.setdefault(name, []).append(value)
+            if name != SHARE:
+                values.setdefault(name, []).append(value)
     return {
         f"{name}/{fact}_over_seeds": float(number)
         for name, found in sorted(values.items())

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import optuna
 
+from worldrep.data.sets import suite_sets
 from worldrep.errors import StateError
 from worldrep.evaluation.suites import VAL, evaluate
 from worldrep.executors.jobs import Job, with_cities
+from worldrep.progress import Counter, ProgressCallback, recorded_in, reporting
 from worldrep.settings import Settings
 from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.plan import TrainingPlan
@@ -18,7 +20,6 @@ from worldrep.stages.train import TrainingData, initial_model
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.tracking import OpenRun, RunSpec, Store
 from worldrep.training.loop import TrainingInputs, train
-from worldrep.training.progress import ProgressCallback
 from worldrep.training.state import make_accelerator
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
@@ -54,12 +55,12 @@ def perform(store: Store, job: TrialJob, progress: ProgressCallback) -> str:
 
     The run of a pruned trial is FINISHED. Weights are not stored.
     """
-    with store.run(job.spec) as run:
+    with store.run(job.spec) as run, reporting(progress), recorded_in(run):
         job.trial.set_user_attr(RUN_ID, run.id)
         state = FAILED
         try:
             settings = replace(with_cities(store, job), **job.trial.params)
-            run.metrics(*_train_and_evaluate(store, job, settings, run, progress))
+            run.metrics(*_train_and_evaluate(store, job, settings, run))
             state = COMPLETE
         except optuna.TrialPruned:
             state = PRUNED
@@ -69,7 +70,7 @@ def perform(store: Store, job: TrialJob, progress: ProgressCallback) -> str:
 
 
 def _train_and_evaluate(
-    store: Store, job: TrialJob, settings: Settings, run: OpenRun, progress: ProgressCallback
+    store: Store, job: TrialJob, settings: Settings, run: OpenRun
 ) -> tuple[int, dict[str, float]]:
     """Return the number of steps and the metrics of the trained model. Raises TrialPruned."""
     check_needs(store, [Work("train", settings, begun=True)])  # sizes may be searched
@@ -77,8 +78,10 @@ def _train_and_evaluate(
     data = TrainingData.load(plan, accelerator)
     start = initial_model(store, settings, job.model_run or None)
     inputs = TrainingInputs(start, data.rows, settings, accelerator, data.base_rows, job.title)
-    model = train(inputs, TrialRecorder(run, job, plan.steps), data.validate, progress)
-    metrics, _ = evaluate(model.to(accelerator.device), plan.maker, settings)
+    model = train(inputs, TrialRecorder(run, job, plan.steps), data.validate)
+    questions = sum(rowset.rows for rowset in suite_sets(settings).values())
+    counter = Counter(f"{job.title}, evaluation", questions, unit="question")
+    metrics, _ = evaluate(model.to(accelerator.device), plan.maker, settings, counter)
     for goal in job.sweep.objectives:
         value = goal.value(metrics, job.base_metrics, settings)
         if not math.isfinite(value):

@@ -4,7 +4,8 @@ It runs on `accelerate` (any device, several processes, mixed precision). On the
 that is interrupted and resumed any number of times ends with the same weights as one that is not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from accelerate import Accelerator
@@ -12,10 +13,10 @@ from transformers import Qwen2ForCausalLM
 
 from worldrep.data.tokens import Tokens
 from worldrep.disk import temporary_folder
+from worldrep.progress import Meter, ProgressCallback, Recorder
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint, write_checkpoint
 from worldrep.training.feed import RowFeed
-from worldrep.training.progress import Meter, ProgressCallback, Recorder
 from worldrep.training.state import Training
 from worldrep.training.steps import steps_of
 
@@ -58,7 +59,8 @@ def train(
         inputs: What to train, on which rows.
         recorder: Receives metrics and checkpoints; None on all processes but the main one.
         validate: Returns metrics of a model; called at step 0 and at the validation steps.
-        progress: Called several times a second with the progress of the training.
+        progress: Called several times a second with the progress of the training, beside the
+            callbacks of `worldrep.progress.reporting`.
         checkpoint: Where to continue an interrupted training.
 
     Raises:
@@ -79,25 +81,42 @@ def train(
     meter = Meter(schedule.steps, training.step, inputs.title, progress)
     if recorder and validate and checkpoint is None:
         _validate(training, validate, recorder, meter)
-    while training.step < schedule.steps:
-        meter.add(stepper.take())
-        saving, validating = training.step in checkpoint_steps, training.step in validation_steps
-        # Reading the loss synchronises with the device and raises before a bad model is used.
-        if saving or validating or training.step % log_every == 0:
-            numbers = stepper.read()
-            numbers |= meter.flush(numbers["train/loss"])
-            if recorder:
-                recorder.metrics(training.step, numbers)
-        if recorder and validate and validating:
-            _validate(training, validate, recorder, meter)
-        if recorder and saving:
-            _save_checkpoint(training, recorder, meter)
+    kept = [checkpoint.step] if checkpoint else []
+    with _kept_is_told(inputs.title, kept):
+        while training.step < schedule.steps:
+            meter.step(stepper.take())
+            saving, validating = (
+                training.step in checkpoint_steps,
+                training.step in validation_steps,
+            )
+            # Reading the loss synchronises with the device and raises before a bad model is used.
+            if saving or validating or training.step % log_every == 0:
+                numbers = stepper.read()
+                numbers |= meter.flush(numbers["train/loss"])
+                if recorder:
+                    recorder.metrics(training.step, numbers)
+            if recorder and validate and validating:
+                _validate(training, validate, recorder, meter)
+            if recorder and saving:
+                _save_checkpoint(training, recorder, meter)
+                kept.append(training.step)
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
     if accelerator.device.type == "cuda":
         del stepper  # it holds a CUDA graph and buffers on the device
         accelerator.free_memory()  # collects garbage, which takes a quarter of a second
     return training.result().eval()
+
+
+@contextmanager
+def _kept_is_told(title: str, kept: list[int]) -> Iterator[None]:
+    """Say after an interrupt from where the training can go on. kept: steps with a checkpoint."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        last = f"the checkpoint after step {kept[-1]:,} is kept" if kept else "no checkpoint yet"
+        print(f"{title}: interrupted; {last}")
+        raise
 
 
 def _validate(training: Training, validate: Validate, recorder: Recorder, meter: Meter) -> None:

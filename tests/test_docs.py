@@ -16,7 +16,9 @@ from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    page for kind in ("*.md", "docs/**/*.md", "docs/*.ipynb") for page in ROOT.glob(kind)
+)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PYTHON = [

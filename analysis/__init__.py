@@ -11,6 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 _EXPORTS = {
+    "load_evaluations": "analysis.store.evaluations",
     "linear_cka": "analysis.statistics.similarity",
     "normalized_improvement": "worldrep.evaluation.improvement",
 }

@@ -1,6 +1,6 @@
 """Options that all analyses share: which models one is about, and where its files go."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Options:
     nothing.
     """
 
-    out: Path
+    out: Path = Path("figures")
     experiment: str | None = None
     scale: str = "mini"
     width: str = "base"
@@ -50,8 +50,12 @@ class Options:
 
     @property
     def in_words(self) -> str:
-        names = self.names if self.strategy == PLAIN else self.all_names
-        return ", ".join(f"{name} {value}" for name, value in names.items())
+        return in_words(self.names if self.strategy == PLAIN else self.all_names)
+
+
+def in_words(names: Mapping[str, str]) -> str:
+    """Return names as text, such as `scale mini, width base`."""
+    return ", ".join(f"{name} {value}" for name, value in names.items())
 
 
 def listed(numbers: Iterable[int]) -> str:

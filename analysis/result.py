@@ -60,6 +60,17 @@ class Result:
         return [unit for own in found for unit in own]
 
     @property
+    def figures(self) -> dict[str, Part]:
+        """The parts by the names of their figures' files."""
+        return {part.name: part for part in self.parts}
+
+    @property
+    def all_tables(self) -> dict[str, pd.DataFrame]:
+        """The tables of the parts, and the further ones, by the names of their CSV files."""
+        of_units = {name: table for unit in self.units for name, table in unit.tables.items()}
+        return self.tables | of_units
+
+    @property
     def all_statistics(self) -> dict[str, Any]:
         """The statistics of the parts, and the further ones."""
         return {k: v for unit in self.units for k, v in unit.statistics.items()} | self.statistics
@@ -111,8 +122,7 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
     for part in result.parts:
         save_figure(part.draw(about), folder, part.name)
         gc.collect(0)  # figures are large reference cycles
-    of_units = {name: table for unit in result.units for name, table in unit.tables.items()}
-    for name, table in (result.tables | of_units).items():
+    for name, table in result.all_tables.items():
         write_csv(table, folder / f"{name}.csv", index=table.index.name is not None)
     for name, text in result.pages.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -16,12 +16,14 @@ from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    page for kind in ("*.md", "docs/**/*.md", "docs/*.ipynb") for page in ROOT.glob(kind)
+)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PYTHON = [
     pytest.param(page, number, id=f"{page.stem}-{number}")
-    for page in sorted(ROOT.glob("docs/api/*.md"))
+    for page in sorted([*ROOT.glob("docs/api/*.md"), ROOT / "docs/analysis.md"])
     for number, (language, _) in enumerate(BLOCK.findall(page.read_text()))
     if language == "python"
 ]
@@ -109,17 +111,20 @@ def test_every_public_object_has_a_page():
 
 
 @pytest.fixture(scope="module")
-def folder_with_model(tmp_path_factory):
-    """A working folder with an untrained model in `model`, as the API pages assume."""
+def working_folder(new_store):
+    """A folder with an untrained model in `model`, and a filled store, as the pages assume."""
+    from synthetic import SyntheticStore
+
     from worldrep.model.qwen2 import build_model, save_model
 
-    folder = tmp_path_factory.mktemp("docs")
-    save_model(build_model(resolve(parse_model("pt1"), scale="mini")), folder / "model")
-    return folder
+    with new_store("docs") as (uri, _):
+        synthetic = SyntheticStore(uri)
+        synthetic.tuned("ftwb1-1", synthetic.base(42), 0.5, 42)
+        save_model(build_model(resolve(parse_model("pt1"), scale="mini")), Path("model"))
+        yield
 
 
 @pytest.mark.parametrize("page, number", PYTHON)
-def test_examples_of_the_api_pages_run(page, number, folder_with_model, monkeypatch):
-    monkeypatch.chdir(folder_with_model)
+def test_python_examples_run(page, number, working_folder):
     code = BLOCK.findall(page.read_text())[number][1]
     exec(compile(code, page.name, "exec"), {"__name__": "__main__"})

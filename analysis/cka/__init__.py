@@ -88,7 +88,7 @@ def compare_families(
         raise faults[0]
     kinds = ", ".join(f"{FAMILIES[name]} ({name}-X)" for name in names)
     kind = f"representations of models pretrained on {kinds}"
-    raise nothing_of(kind, options, source, "extract")
+    raise nothing_of(kind, options.in_words, source, "extract")
 
 
 ONE_TASK = Kind(

@@ -54,7 +54,7 @@ def dynamics(
     asked = selection.named_models(models, options)
     trained = selection.Trained.read(source, options)
     if not trained.runs:
-        raise selection.nothing_of("finished training", options, source, *TRAINING_STAGES)
+        raise selection.nothing_of("finished training", options.in_words, source, *TRAINING_STAGES)
     kept, seeds, strangers = selection.choose_models(
         [*trained.runs.values()], asked, "training", options, source
     )

@@ -76,7 +76,7 @@ def _read_extracted(
     trained = Trained.read(source, options, pretrain=PRETRAIN)
     runs = source.runs(stage="extract", **names)
     if not runs:
-        raise nothing_of("representations", options, source, "extract")
+        raise nothing_of("representations", options.in_words, source, "extract")
     extractions.check_depth(layer, runs)
     held = {
         int(run.tag("seed"))

@@ -10,14 +10,23 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from analysis.options import Options
+from analysis.options import ALL, Options, in_words
 from analysis.statistics.matrices import to_matrix
 from analysis.store import missing, selection
 from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.evaluation.improvement import HIGHEST, LOWEST, normalized_improvement
-from worldrep.names import NO_FT, PRETRAININGS, TASK_NAMES, ModelName, parse_model
-from worldrep.tracking import StoredRun
+from worldrep.names import (
+    NO_FT,
+    PRETRAININGS,
+    STRATEGIES,
+    TASK_NAMES,
+    WIDTHS,
+    ModelName,
+    parse_model,
+)
+from worldrep.settings import VARIANTS
+from worldrep.tracking import Store, StoredRun
 
 PRETRAIN = "pt1"
 VALUE_COLUMNS = ["model", "ft", "seed", "split", "task", "value", "run_id"]
@@ -27,14 +36,16 @@ CELL_COLUMNS = [
     "base_evaluation_id", "reason", "command",
 ]  # fmt: skip
 SCORE_COLUMNS = ["model", "family", "seed", "quantity", "value", "run_id"]
-METRICS = pd.DataFrame(
-    product(("standard", "atlantis", "multi"), TASK_NAMES, ("mean", "valid_ratio")),
-    columns=["split", "task", "fact"],
-)
-METRICS["quantity"] = METRICS.agg("/".join, axis=1)  # such as atlantis/angle/mean
+SUITES = ("standard", "atlantis", "multi")
+FACTS = ("mean", "valid_ratio", "median", "std", "min", "max", "n")  # of a suite, as evaluated
+COMPARED_FACTS = FACTS[:2]
 MEANS = ("improvement/trained", "improvement/transfer")
 IMPROVEMENTS = (*(f"improvement/{task}" for task in TASK_NAMES), *MEANS)
-QUANTITIES = (*METRICS["quantity"], *IMPROVEMENTS)
+QUANTITIES = (*map("/".join, product(SUITES, TASK_NAMES, COMPARED_FACTS)), *IMPROVEMENTS)
+TIDY_COLUMNS = [
+    "model", "seed", "width", "world", "strategy", "suite", "task", "metric", "value", "run_id",
+    "model_id",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,10 +116,16 @@ def read_evaluations(
         columns="training"
     )
     chosen = runs[runs["chosen"]].reset_index()
-    values = _with_numbers(METRICS[METRICS["fact"] == "mean"].merge(chosen, how="cross"), found)
+    values = _with_numbers(_metrics(["mean"]).merge(chosen, how="cross"), found)
     return Evaluations(
         values.dropna(subset="value")[VALUE_COLUMNS], _with_bases(runs), found, trained
     )
+
+
+def _metrics(facts: Iterable[str]) -> pd.DataFrame:
+    """Return one row for each suite, task and fact; quantity: such as `atlantis/angle/mean`."""
+    table = pd.DataFrame(product(SUITES, TASK_NAMES, facts), columns=["split", "task", "fact"])
+    return table.assign(quantity=table.agg("/".join, axis=1))
 
 
 def _with_numbers(metrics: pd.DataFrame, runs: Mapping[str, StoredRun]) -> pd.DataFrame:
@@ -235,7 +252,7 @@ def _choose_seeds(
     based, tuned = set(evaluations.bases["seed"]), set(evaluations.finetuned["seed"])
     asked = set(options.seeds) or tuned
     if evaluations.runs.empty:
-        raise selection.nothing_of("finished evaluation", options, source, "evaluate")
+        raise selection.nothing_of("finished evaluation", options.in_words, source, "evaluate")
     if not asked & based & tuned:
         listed = [", ".join(map(str, sorted(own))) or "none" for own in (asked, based, tuned)]
         raise selection.NothingThere(
@@ -268,12 +285,17 @@ class Scores:
     caveats: list[str]
 
 
-def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = ()) -> Scores:
-    """Read the numbers of these models, or of all. Raises NothingThere if none is evaluated."""
+def read_scores(
+    source: Source,
+    options: Options,
+    asked: Sequence[ModelName] = (),
+    facts: Sequence[str] = COMPARED_FACTS,
+) -> Scores:
+    """Read these facts of these models, or of all. Raises NothingThere if none is evaluated."""
     every = source.runs(stage="evaluate", **options.names)
     found = [run for run in every if run.tag("checkpoints") == selection.LAST]
     if not found:
-        raise selection.nothing_of("finished evaluation", options, source, "evaluate")
+        raise selection.nothing_of("finished evaluation", options.in_words, source, "evaluate")
     models, seeds, caveats = selection.choose_models(found, asked, "evaluation", options, source)
     trained = selection.Trained.read(source, options)
     evaluations = read_evaluations(source, trained, models, **options.names).of_seeds(seeds)
@@ -282,7 +304,7 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     chosen = chosen[["model", "seed", "run_id"]].drop_duplicates(["model", "seed"])
     shown = pd.DataFrame(pairs, columns=["model", "family", "seed"]).merge(chosen, how="left")
     shown = shown.fillna({"run_id": ""})
-    metrics = _with_numbers(shown.merge(METRICS, how="cross"), evaluations.sources)
+    metrics = _with_numbers(shown.merge(_metrics(facts), how="cross"), evaluations.sources)
     tuned = [model for model in models if model.ft != NO_FT and model.pretrain == PRETRAIN]
     cells = improvement_cells(evaluations, tuned, seeds)
     cells = cells[cells["run_id"] != ""]  # the others are missing as a whole
@@ -297,6 +319,81 @@ def read_scores(source: Source, options: Options, asked: Sequence[ModelName] = (
     absent = _missing_scores(metrics, cells, evaluations)
     values = values[SCORE_COLUMNS].reset_index(drop=True)
     return Scores(values, models, seeds, runs, absent, caveats + evaluations.caveats)
+
+
+def load_evaluations(
+    scale: str = "mini",
+    *,
+    width: str = ALL,
+    world: str = ALL,
+    strategy: str = ALL,
+    seeds: Iterable[int] = (),
+    experiment: str | None = None,
+) -> pd.DataFrame:
+    """Load the numbers of the evaluated models of a scale as a tidy frame.
+
+    Args:
+        scale: Scale of the models, such as `mini`.
+        width: Their width, or `all`.
+        world: Their world, or `all`.
+        strategy: The strategy that they were fine-tuned by, or `all`; a base counts as `plain`.
+        seeds: Their seeds; empty for all.
+        experiment: MLflow experiment; None for the active one, or `worldrep`.
+
+    Returns:
+        One row for each number of the evaluation that stands for a model and seed, with
+        TIDY_COLUMNS; `attrs["caveats"]` has sentences that a reader of the numbers has to know.
+
+    Raises:
+        InputError: There is no such name or experiment.
+        StateError: The store cannot be read, or has no such evaluation.
+    """
+    names = {"width": width, "world": world, "strategy": strategy}
+    named: dict[str, Any] = {"scale": scale}
+    named |= {key: value for key, value in names.items() if value != ALL}
+    options = Options(experiment=experiment, seeds=tuple(seeds), **named)
+    source = Source(Store.connect(experiment, create=False))
+    tables, caveats, faults = [], [], []
+    for own in _kinds(source, options, named):
+        try:
+            found = read_scores(source.tuned_by(own.strategy), own, facts=FACTS)
+        except selection.NothingThere as fault:  # of these seeds
+            faults.append(fault)
+        else:
+            tables.append(_tidy(found, own))
+            caveats += found.caveats
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        kind = "finished evaluation", in_words(named)
+        raise (faults or [selection.nothing_of(*kind, source, "evaluate")])[0]
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs["caveats"] = list(dict.fromkeys(source.caveats + caveats))
+    return table
+
+
+def _kinds(source: Source, options: Options, named: Mapping[str, str]) -> list[Options]:
+    """Return the options with each width, world and strategy of the store that fits the names."""
+    keys = ("width", "world", "strategy")
+    found = {
+        tuple(run.tag(key) for key in keys)
+        for strategy in STRATEGIES
+        for run in source.tuned_by(strategy).runs(stage="evaluate", scale=options.scale)
+    }
+    known = [kind for kind in product(WIDTHS, VARIANTS, STRATEGIES) if kind in found]
+    kinds: list[dict[str, Any]] = [dict(zip(keys, kind, strict=True)) for kind in known]
+    every = [replace(options, **kind) for kind in kinds]
+    return [own for own in every if named.items() <= own.all_names.items()]
+
+
+def _tidy(found: Scores, options: Options) -> pd.DataFrame:
+    """Return the scores with TIDY_COLUMNS; those of bases if the strategy is plain."""
+    values = found.values.join(found.runs["model_id"], on="run_id").assign(**options.all_names)
+    strategies = values["model"].map(lambda name: parse_model(name).strategy)
+    values = values[strategies == options.strategy]
+    improvement = r"^improvement/(.*)", r"atlantis/\1/improvement"
+    quantities = values["quantity"].astype("str").str.replace(*improvement, regex=True)
+    parts = quantities.str.extract("(?P<suite>.*)/(?P<task>.*)/(?P<metric>.*)")
+    return values.join(parts)[TIDY_COLUMNS]
 
 
 def _improvements(cells: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,8 @@ from worldrep.tracking import StoredRun
 KEYS = ["model", "seed"]
 _USUAL = {"strategy": PLAIN, "width": "base", "world": "standard"}  # not written in commands
 COLUMNS = [
-    "run_id", "run_name", "model", "ft", "seed", "ended", "model_run_id", "base_run_id", "current",
+    "run_id", "run_name", "model", "ft", "seed", "ended", "model_run_id", "base_run_id",
+    "model_id", "current",
 ]  # fmt: skip
 USED_COLUMNS = [
     "run_name", "model", "seed", "why", "ended", "model_run_id", "base_run_id", "current",
@@ -41,11 +42,11 @@ class NothingThere(StateError):
     """The store can be read, but has nothing of the kind that is asked for."""
 
 
-def nothing_of(kind: str, options: Options, source: Source, *stages: str) -> NothingThere:
+def nothing_of(kind: str, of: str, source: Source, *stages: str) -> NothingThere:
     """Return an error that says what the store has of some stages instead of a kind of runs."""
     known = "; ".join(filter(None, map(source.held, stages)))
     has = f"it has {known}" if known else "it has none at all; `mlflow run .` makes some"
-    return NothingThere(f"{source.place} has no {kind} of {options.in_words}: {has}")
+    return NothingThere(f"{source.place} has no {kind} of {of}: {has}")
 
 
 def named_models(text: str, options: Options) -> tuple[ModelName, ...]:
@@ -129,7 +130,7 @@ def run_table(runs: Iterable[StoredRun], current: Collection[str]) -> pd.DataFra
     rows = [
         (run.id, run.name, run.tag("model"), run.tag("ft"), int(run.tag("seed")),
          pd.Timestamp(run.ended, unit="s", tz="UTC").floor("s"), training_id(run),
-         run.tag("base_run_id"), training_id(run) in current)
+         run.tag("base_run_id"), run.model_id, training_id(run) in current)
         for run in runs
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=COLUMNS).set_index("run_id")

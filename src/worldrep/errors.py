@@ -18,11 +18,18 @@ MOST_SHOWN = 80  # characters of a value in a message
 LONGEST, LONGEST_OWN = 300, 4000  # characters of the message of an error, and of one of ours
 
 
-class InputError(ValueError):
+class _Sentence:
+    """An error that a command, and a notebook (IPython), shows as one sentence."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Error: {first_line(self)}"]  # type: ignore[arg-type]
+
+
+class InputError(_Sentence, ValueError):
     """The user gave a wrong value; the message says what is allowed. Exit code 2."""
 
 
-class StateError(RuntimeError):
+class StateError(_Sentence, RuntimeError):
     """The store, a file or another process is not as the command needs it. Exit code 1."""
 
 

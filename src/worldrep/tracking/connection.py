@@ -115,7 +115,8 @@ def _experiment_id(client: Client, name: str | None, create: bool) -> str:
             if found is None:
                 raise
     if found is None and not named:
-        raise StateError(f"the store has no experiment {name!r}: nothing was recorded yet")
+        place = f"the store at {client.address} has no experiment {name!r}"
+        raise StateError(f"{place}: nothing was recorded yet; `mlflow run .` runs a first study")
     if found is None:
         names = [experiment.name for experiment in client.search_experiments()]
         raise unknown("experiment", name, names)

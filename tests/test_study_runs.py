@@ -1,6 +1,7 @@
 """Studies that really run, in this process: results, reuse, failures, status, wrong input."""
 
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -160,7 +161,9 @@ def test_a_single_shard_borrows_its_base_and_leaves_the_rest(two):
 def test_status_and_plan_tell_the_truth_and_write_nothing(two, monkeypatch):
     ended = run("--name", "two.yaml", "--seeds", "1")
     (parent,) = runs(stage="study")
-    assert "its 6 steps took about" in ended and f"/runs/{parent.id}" in ended
+    assert (
+        re.search("its 6 steps took [0-9]+ seconds in all", ended) and f"/runs/{parent.id}" in ended
+    )
     before = [(r.id, r.status) for r in runs()]
     status = run(*two, "--seeds", "1,2", "--action", "status")
     assert "pt1_ftwb1-1  1     standard  done     done      done" in status

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from itertools import product
 from pathlib import Path
@@ -69,10 +69,21 @@ def mlflow_server(backend_uri: str, folder: Path, port: int = 0) -> Iterator[str
     # fmt: on
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment.pop("MLFLOW_TRACKING_URI", None)
+    with served(command, address, log, environment):
+        yield address
+
+
+@contextmanager
+def served(
+    command: list[str], address: str, log: Path, environment: Mapping[str, str]
+) -> Iterator[None]:
+    """Run a server of MLflow in the folder of its log, until the block ends.
+
+    Raises RuntimeError if it does not answer at its address.
+    """
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=out, stderr=out, start_new_session=True
-        )
+        options = {"env": environment, "cwd": log.parent, "stdout": out, "stderr": out}
+        process = subprocess.Popen(command, start_new_session=True, **options)
 
     def is_healthy() -> bool:
         with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
@@ -81,7 +92,7 @@ def mlflow_server(backend_uri: str, folder: Path, port: int = 0) -> Iterator[str
 
     try:
         wait_for(process, log, is_healthy)
-        yield address
+        yield
     finally:  # it leads a group of processes
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):

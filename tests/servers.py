@@ -16,6 +16,7 @@ from benchmarks.stores import free_port, wait_for
 
 STOP_SECONDS = 30
 UNPRIVILEGED = "nobody"
+READS_ALL = "+dac_read_search"  # a capability
 
 
 @contextmanager
@@ -91,6 +92,18 @@ def unprivileged_account(folder: Path) -> dict[str, object]:
     for path in (folder, *folder.iterdir()):
         os.chown(path, entry.pw_uid, entry.pw_gid)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def unprivileged_prefix(folder: Path) -> list[str]:
+    """The beginning of a command that nobody runs, as `unprivileged_account` does for others.
+
+    For Python: its interpreter may lie in a folder of root's, so that nobody may read all files.
+    """
+    account = unprivileged_account(folder)
+    if not account:
+        return []
+    user = [f"--reuid={account['user']}", f"--regid={account['group']}", "--clear-groups"]
+    return ["setpriv", *user, f"--inh-caps={READS_ALL}", f"--ambient-caps={READS_ALL}"]
 
 
 def accepts_connections(uri: str) -> bool:

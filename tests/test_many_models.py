@@ -5,6 +5,7 @@ import sys
 import tempfile
 import textwrap
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,13 @@ def test_of_claims_that_start_together_on_a_server_one_gets_the_work(claimers):
         assert closed.id == held.id and closed.status == "FINISHED"
     tell(claimers, "")
     assert [claimer.wait() for claimer in claimers] == [0] * 4
+
+
+def test_a_tag_that_several_make_at_once_on_a_server_is_set_by_all(server_uri):
+    store = Store.connect("tags")
+    with ThreadPoolExecutor(4) as makers:
+        for number in range(20):
+            tag = store.experiment_id, f"tag{number}", "1"
+            list(makers.map(lambda tag: store.client.set_experiment_tag(*tag), [tag] * 4))
+    tags = store.client.get_experiment(store.experiment_id).tags
+    assert {f"tag{number}" for number in range(20)} <= set(tags)

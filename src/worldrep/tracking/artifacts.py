@@ -103,7 +103,7 @@ class Artifacts:
 
         def attempt(_: bool) -> Path:
             target.mkdir(exist_ok=True)
-            with own_errors():
+            with own_errors("READ"):
                 return Path(repository.download_artifacts(inside, str(target)))
 
         try:

@@ -20,12 +20,14 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.utils.credentials import read_mlflow_creds
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError as UrllibError
 
 from worldrep import errors
-from worldrep.errors import StateError, first_line, raise_delayed, was_interrupted
+from worldrep.errors import StateError, first_line, raise_delayed, shown, was_interrupted
 from worldrep.settings import number
 from worldrep.text import duration_in_words, line, masked
 
@@ -46,10 +48,12 @@ _AWAY_TYPES = (
 _NOT_BY_WAITING = re.compile(r"authentication failed|does not exist|No space left")
 # MLflow reports odd statuses, and the errors of downloads, as text alone.
 _STATUS = re.compile(r"API request to endpoint \S+ failed with error code (\d+)")
+_SAME_TAG = re.compile(r"(UniqueViolation\)|UNIQUE constraint failed).*tag")  # as IntegrityError
 _DOWNLOAD = re.compile(
     r"The following failures(?s:.)*?(failed with (timeout )?exception|Max retries exceeded"
     r"|timed out|Connection (aborted|broken|refused|reset)|\n(408|425|429|5\d\d) )"
 )
+RIGHTS = {"READ": "read", "EDIT": "write", "MANAGE": "delete"}  # permissions on an experiment
 _PURPOSES = {
     "get_experiment_by_name": "to open the experiment",
     "search_runs": "to look for runs",
@@ -116,22 +120,53 @@ def _is_away(fault: BaseException) -> bool:
     if isinstance(fault, requests.HTTPError):
         return fault.response is not None and fault.response.status_code in _AWAY_STATUS
     if isinstance(fault, MlflowException):
-        status = _STATUS.match(str(fault))
-        return int(status[1]) in _AWAY_STATUS if status else bool(_DOWNLOAD.match(str(fault)))
+        if status := _STATUS.match(str(fault)):
+            return int(status[1]) in _AWAY_STATUS
+        return bool(_DOWNLOAD.match(str(fault)) or _SAME_TAG.search(str(fault)))
     if isinstance(fault, requests.exceptions.SSLError):
         return False
     return isinstance(fault, _AWAY_TYPES)
 
 
 @contextmanager
-def own_errors() -> Iterator[None]:
-    """Raise the errors of libraries below MLflow as its own."""
+def own_errors(right: str = "EDIT") -> Iterator[None]:
+    """Raise the errors of libraries below MLflow as its own.
+
+    A refusal by its accounts becomes PERMISSION_DENIED with a remedy: to ask for the right, a name
+    of MLflow's permissions.
+    """
     try:
         yield
-    except (requests.RequestException, UrllibError, SQLAlchemyError) as fault:
+    except (MlflowException, requests.RequestException, UrllibError, SQLAlchemyError) as fault:
+        if refused := _refusal(str(fault), right):
+            raise MlflowException(refused, PERMISSION_DENIED) from fault
+        if isinstance(fault, MlflowException):
+            raise
         foreign = isinstance(fault, requests.exceptions.JSONDecodeError)
         text = "its answer is not that of an MLflow server" if foreign else first_line(fault)
         raise MlflowException(text) from fault
+
+
+def _refusal(text: str, right: str) -> str:
+    """Return in words what MLflow's accounts refused; nothing for any other error."""
+    user = read_mlflow_creds().username
+    if re.search(r"\b401\b(?s:.)*You are not authenticated", text):
+        return (
+            "the server does not accept the account (HTTP 401): set MLFLOW_TRACKING_USERNAME "
+            f"({shown(user) if user else 'not set'}) and MLFLOW_TRACKING_PASSWORD"
+        )
+    if re.search(r"\b403\b(?s:.)*Permission denied", text):
+        who = f"the account {shown(user)}" if user else "this account"
+        ask = f"ask for {right} permission on the experiment"
+        return f"{who} may not {RIGHTS[right]} (HTTP 403): {ask}"
+    return ""
+
+
+def _right_for(method: str) -> str:
+    """Return the permission on an experiment that a method of MlflowClient needs."""
+    if method.startswith(("get_", "search_", "list_")):
+        return "READ"
+    return "MANAGE" if method == "delete_run" else "EDIT"
 
 
 class Client:
@@ -156,7 +191,7 @@ class Client:
 
     def once(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method without waiting."""
-        with own_errors():
+        with own_errors(_right_for(name)):
             return getattr(self._client, name)(*args, **kwargs)
 
     def once_with(self, function: Callable[..., Any], *args: Any) -> Any:

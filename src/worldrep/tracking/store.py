@@ -40,6 +40,7 @@ from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
 ATTEMPTS = 20  # to create a run while other processes create the same one
+DENIED = "PERMISSION_DENIED"  # error code
 LONGEST_WAIT = 1.0  # seconds between two attempts
 
 
@@ -204,10 +205,10 @@ class Store:
                 run.close("FINISHED")
             run.drop_states()  # not above: Ctrl-C here must not end the finished run as KILLED
         except MlflowException as fault:
-            raise StateError(
-                f"the MLflow store at {self.address} failed: {fault_text(fault)}; "
-                "when it answers again, the same command goes on from the last checkpoint"
-            ) from None
+            text = f"the MLflow store at {self.address} failed: {fault_text(fault)}"
+            if fault.error_code != DENIED:
+                text += "; when it answers again, the same command goes on from the last checkpoint"
+            raise StateError(text) from None
 
     def claim(self, spec: RunSpec, *, launched: bool = False) -> OpenRun:
         """Make this process the owner of the run; TakenError if another is, or has finished it."""
@@ -275,7 +276,7 @@ class Store:
             made, mark = self._create(spec, launched)
             found = self.find(fingerprint=spec.fingerprint)
             for double in (run for run in found if run.tags.get(OWNER) == mark and run.id != made):
-                self.client.delete_run(double.id)  # made by a request whose answer was lost
+                self._withdraw(double.id)  # made by a request whose answer was lost
             if all(run.tags.get(OWNER) == mark for run in found):
                 return made, 0
             self._withdraw(made)
@@ -324,8 +325,14 @@ class Store:
     def _withdraw(self, run_id: str) -> None:
         """Undo `_create`, so that no process finds the run."""
         self.client.delete_tag(run_id, f"{TAG}fingerprint")
-        if not self.launch.take_back(run_id):
+        if self.launch.take_back(run_id):
+            return
+        try:
             self.client.delete_run(run_id)
+        except MlflowException as fault:
+            if fault.error_code != DENIED:
+                raise
+            self.client.set_terminated(run_id, "KILLED")  # EDIT permission is enough for this
 
 
 def _finished(spec: RunSpec, run: StoredRun) -> TakenError:

@@ -78,8 +78,10 @@ class Result:
     @cached_property
     def commands(self) -> dict[str, list[str]]:
         """What to type in place of each command of `missing`, see `fewest_commands`."""
-        runs = self.runs_used[self.runs_used["current"].astype(bool)]
-        present = {*zip(runs["model"], runs["seed"], strict=True)}
+        runs, present = self.runs_used, set()
+        if "current" in runs:
+            runs = runs[runs["current"].astype(bool)]
+            present = {*zip(runs["model"], runs["seed"], strict=True)}
         return fewest_commands(filter(None, self.missing["command"].dropna().unique()), present)
 
     @property

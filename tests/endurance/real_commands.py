@@ -77,7 +77,7 @@ def weights(store, run):
 
 def curves(store, run):
     """Every point of every metric but those that depend on the time."""
-    depends = ("tokens_per_second", "study/", "trials/", "best/")
+    depends = ("tokens_per_second", "progress", "study/", "trials/", "best/")
     names = [name for name in run.metrics if not any(word in name for word in depends)]
     found = {name: store.client.get_metric_history(run.id, name) for name in sorted(names)}
     return {name: [(p.step, repr(p.value)) for p in points] for name, points in found.items()}

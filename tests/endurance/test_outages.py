@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -45,6 +46,7 @@ BEGINS = {  # an outage begins at the n-th request that contains a text
     "evaluate": ("runs/create", 1),
 }
 KILL = "kill"  # the server is killed and started again
+LONG_ONLY = partial(pytest.param, marks=pytest.mark.endure)
 MEANS = (REFUSE, HANG, BAD_GATEWAY, KILL)
 
 
@@ -124,13 +126,13 @@ def disturb(command, means, seconds, found, server):
     return finish(process)
 
 
-@pytest.mark.parametrize("means", [REFUSE, HANG])
+@pytest.mark.parametrize("means", [REFUSE, LONG_ONLY(HANG)])
 def test_a_training_goes_on_through_a_short_outage(means, through, server, direct, undisturbed):
     disturb("pretrain", means, 8, through, server)
     assert_same(results(direct), undisturbed("pretrain"))
 
 
-@pytest.mark.parametrize("command", ["study", "evaluate"])
+@pytest.mark.parametrize("command", [LONG_ONLY("study"), "evaluate"])
 def test_other_commands_wait_as_well(command, through, server, direct, undisturbed):
     output = disturb(command, REFUSE, 12, through, server)
     assert "has not answered since" in output and "(Connection refused)" in output
@@ -159,6 +161,7 @@ def test_a_slow_server_is_only_slow(command, through, server, direct, undisturbe
     assert_same(results(direct), undisturbed(command))
 
 
+@pytest.mark.endure
 def test_after_the_patience_the_same_command_goes_on(through, direct, undisturbed, monkeypatch):
     """All of the training is computed while the server is away, and sent by the next command."""
     monkeypatch.setenv("WORLDREP_STORE_PATIENCE", "6")
@@ -205,7 +208,7 @@ def test_a_stop_during_an_outage_is_not_held_up(through, direct, undisturbed):
     assert_same(results(direct), undisturbed("pretrain"))
 
 
-@pytest.mark.parametrize("means", [FORBIDDEN, LOGIN])
+@pytest.mark.parametrize("means", [FORBIDDEN, LONG_ONLY(LOGIN)])
 def test_what_waiting_cannot_mend_ends_at_once(means, through, direct, undisturbed):
     process = begin("pretrain")
     seen(through, "manifest.json", 2, process)
@@ -257,7 +260,7 @@ REQUESTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize("times", [1, LONG_ONLY(4)])
 @pytest.mark.parametrize("request_name", REQUESTS)
 def test_a_lost_answer_repeats_nothing(request_name, times, through, direct, monkeypatch):
     monkeypatch.setenv("WORLDREP_STORE_PATIENCE", "60")
@@ -430,6 +433,7 @@ def test_what_is_deleted_after_the_end_is_not_waited_for(through, direct):
     assert direct.get(run.id).status == "FINISHED" and time.monotonic() - begun < 600
 
 
+@pytest.mark.endure
 def test_a_locked_database_is_waited_for(store_uri, undisturbed):
     """MLflow itself gives up after 20 seconds."""
     process = begin("pretrain")

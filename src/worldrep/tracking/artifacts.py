@@ -57,7 +57,7 @@ class Artifacts:
 
     def _place_to_read(self, path: str) -> tuple[ArtifactRepository, str]:
         own = _folder_of(self._own)
-        is_linked = own is not None and (own / MODEL).is_dir()
+        is_linked = own is not None and os.path.isdir(own / MODEL)
         return (self._own, path) if is_linked else self._place_of(path)
 
     def _of_model(self, model_id: str) -> ArtifactRepository:

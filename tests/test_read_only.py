@@ -100,7 +100,7 @@ def test_a_read_only_store_without_the_experiment(store_uri, tmp_path):
     with read_only(tmp_path):
         code, output = bound(COMMANDS, "entrypoints.study --action status")
     assert code == 0 and output.startswith("== 1"), output
-    assert "the store has no experiment 'worldrep': nothing was recorded yet" in output
+    assert "has no experiment 'worldrep': nothing was recorded yet" in output
 
 
 def test_a_store_that_others_write_is_read_as_it_is_now(store_uri, tmp_path):

@@ -119,12 +119,12 @@ def write_python_function(
     """
     shutil.copyfile(Path(__file__).with_name(CODE), folder / CODE)
     requirements = [f"{name}=={version(name).partition('+')[0]}" for name in LIBRARIES]
-    (folder / _REQUIREMENTS).write_text("\n".join(requirements) + "\n")
+    (folder / _REQUIREMENTS).write_text("\n".join(requirements) + "\n", encoding="utf-8")
     python = platform.python_version()
     environment = {"python": python, "dependencies": [f"-r {_REQUIREMENTS}"]}
-    (folder / _ENVIRONMENT).write_text(yaml.safe_dump(environment))
-    (folder / _EXAMPLE).write_text(json.dumps(list(example)))
-    (folder / _SERVED_EXAMPLE).write_text(json.dumps({"inputs": list(example)}))
+    (folder / _ENVIRONMENT).write_text(yaml.safe_dump(environment), encoding="utf-8")
+    (folder / _EXAMPLE).write_text(json.dumps(list(example)), encoding="utf-8")
+    (folder / _SERVED_EXAMPLE).write_text(json.dumps({"inputs": list(example)}), encoding="utf-8")
     texts = Schema([ColSpec("string")])
     saved = {
         "type": "json_object",

@@ -132,7 +132,8 @@ def test_a_training_goes_on_through_a_short_outage(means, through, server, direc
     assert_same(results(direct), undisturbed("pretrain"))
 
 
-@pytest.mark.parametrize("command", [LONG_ONLY("study"), "evaluate"])
+@pytest.mark.endure
+@pytest.mark.parametrize("command", ["study", "evaluate"])
 def test_other_commands_wait_as_well(command, through, server, direct, undisturbed):
     output = disturb(command, REFUSE, 12, through, server)
     assert "has not answered since" in output and "(Connection refused)" in output
@@ -193,6 +194,7 @@ def test_a_kill_during_an_outage_loses_nothing(through, direct, undisturbed):
     assert_same(results(direct), undisturbed("pretrain"))
 
 
+@pytest.mark.endure
 def test_a_stop_during_an_outage_is_not_held_up(through, direct, undisturbed):
     process = begin("pretrain")
     seen(through, "manifest.json", 1, process)
@@ -208,7 +210,8 @@ def test_a_stop_during_an_outage_is_not_held_up(through, direct, undisturbed):
     assert_same(results(direct), undisturbed("pretrain"))
 
 
-@pytest.mark.parametrize("means", [FORBIDDEN, LONG_ONLY(LOGIN)])
+@pytest.mark.endure
+@pytest.mark.parametrize("means", [FORBIDDEN, LOGIN])
 def test_what_waiting_cannot_mend_ends_at_once(means, through, direct, undisturbed):
     process = begin("pretrain")
     seen(through, "manifest.json", 2, process)
@@ -221,6 +224,7 @@ def test_what_waiting_cannot_mend_ends_at_once(means, through, direct, undisturb
     assert_same(results(direct), undisturbed("pretrain"))
 
 
+@pytest.mark.endure
 def test_a_living_training_is_not_taken_over_during_its_outage(through, server, direct):
     process = begin("pretrain")
     seen(through, "manifest.json", 1, process)

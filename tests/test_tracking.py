@@ -473,8 +473,13 @@ def test_the_experiment_says_what_its_runs_are(store):
     tags = client.get_experiment(store.experiment_id).tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     assert tags["mlflow.note.content"] == "mine"  # a user's own stays
-    Store.connect("another").claim(spec()).close("FINISHED")
-    note = client.get_experiment_by_name("another").tags["mlflow.note.content"]
+    another = Store.connect("another")
+    another.claim(spec()).close("FINISHED")
+    client.set_experiment_tag(another.experiment_id, "mlflow.note.content", "edited")
+    another.claim(spec(fingerprint="f2")).close("FINISHED")  # by the same process
+    assert client.get_experiment_by_name("another").tags["mlflow.note.content"] == "edited"
+    Store.connect("third").claim(spec()).close("FINISHED")
+    note = client.get_experiment_by_name("third").tags["mlflow.note.content"]
     assert all(f": {query}" in note for query in [SUMMARIES, *LISTS.values()])
     for query in [SUMMARIES, *LISTS.values()]:  # each is a filter
         client.search_runs([store.experiment_id], query)

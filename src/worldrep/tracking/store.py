@@ -215,6 +215,7 @@ class Store:
         self._refuse_read_only()
         if KIND not in self._experiment.tags:
             describe(self.client, self._experiment)
+            self._experiment = self.client.get_experiment(self.experiment_id)
         with ExitStack() as ended:
             with interrupts_delayed():
                 run = OpenRun(self.client, *self._claim(spec, launched))

@@ -183,12 +183,17 @@ class Settings:
     def training_stage(self) -> str:
         return "finetune" if self.is_finetuning else "pretrain"
 
-    def run_name(self, stage: str) -> str:
-        """Return the name of a run of a stage, such as `ftwb2-13 s1 evaluate`.
+    @property
+    def short_name(self) -> str:
+        """The name of the model in names of runs, of which MLflow's UI shows 16 characters or so.
 
-        Tables of MLflow's UI show 16 characters or so, and nearly all bases are `pt1`.
+        Nearly all bases are `pt1`, which is left out.
         """
-        return f"{str(self.model_name).removeprefix('pt1_')} s{self.seed} {stage}"
+        return str(self.model_name).removeprefix("pt1_")
+
+    def run_name(self, stage: str) -> str:
+        """Return the name of a run of a stage, such as `ftwb2-13 s1 evaluate`."""
+        return f"{self.short_name} s{self.seed} {stage}"
 
     def group(self, *names: str) -> dict[str, Any]:
         specs = dataclasses.fields(self)

@@ -205,8 +205,8 @@ class Summaries:
         # No study's child: MLflow's table shows a child only when its parent is unfolded.
         tags = settings.labels | {"configuration": configuration}
         facts = {key: value for key, value in settings.as_dict().items() if key != "seed"}
-        name = str(settings.model_name).removeprefix("pt1_")
-        title, fingerprint = f"{name} summary over seeds", ["summary", configuration]
+        title = f"{settings.short_name} summary over seeds"
+        fingerprint = ["summary", configuration]
         spec = RunSpec("summary", title, digest(fingerprint), tags, facts, repeatable=True)
         for _ in range(SUMMARY_ATTEMPTS):
             try:

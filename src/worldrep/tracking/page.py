@@ -45,10 +45,10 @@ def runs_page(experiment_id: str, **query: str) -> str:
 def describe(client: Client, experiment: Experiment) -> None:
     """Give an experiment its kind, description and saved view, unless it has some already."""
     own = experiment.experiment_id
-    links = {"compare models over their seeds": runs_page(own, viewStateShareKey=VIEW_NAME)}
-    links |= {name: runs_page(own, searchFilter=query) for name, query in LISTS.items()}
-    queries = {"compare models over their seeds": SUMMARIES} | LISTS
-    lines = [f"- [{name}]({link}): {queries[name]}" for name, link in links.items()]
+    view = runs_page(own, viewStateShareKey=VIEW_NAME)
+    lines = [f"- [compare models over their seeds]({view}): {SUMMARIES}"]
+    for name, query in LISTS.items():
+        lines.append(f"- [{name}]({runs_page(own, searchFilter=query)}): {query}")
     wanted = {
         NOTE: "\n".join([_NOTE, *lines]),
         VIEW + VIEW_NAME: _view("Models over seeds", SUMMARIES, COLUMNS),

@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import gc
 import os
 import pickle
 import shutil
@@ -18,6 +19,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from worldrep.data.sets import _maker
 from worldrep.data.world import build_world
 
+gc.set_threshold(10_000)  # as commands do
 hypothesis.settings.register_profile("worldrep", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("worldrep")
 

@@ -135,7 +135,7 @@ def test_a_terminal_shows_bars_and_no_lines(store_uri):
 
 @pytest.mark.slow
 def test_an_interrupt_says_what_is_kept_and_the_command_that_goes_on(store_uri):
-    longer = ["--epochs", "120", "--n_checkpoints", "40"]
+    longer = ["--epochs", "24", "--n_checkpoints", "12"]
     process = subprocess.Popen(
         [sys.executable, "-m", "entrypoints.pretrain", "--seed", "3", *SMOKE, *longer],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

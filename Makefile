@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv
 # One more than the two cores of CI, because slow tests also wait for processes that they start.
 TEST_PROCESSES := 3
+# Tests of outages wait most of the time.
+ENDURANCE_PROCESSES := 6
 PYTEST := pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -39,7 +41,7 @@ slow-test: $(VENV)/development
 	$(PYTEST) -m "slow and not endure"
 
 endure: $(VENV)/development
-	pytest -m endure
+	pytest -n $(ENDURANCE_PROCESSES) --dist worksteal -m endure
 
 test: lint
 	$(PYTEST) -m "not endure"

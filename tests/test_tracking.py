@@ -505,7 +505,7 @@ def test_a_tag_that_another_process_makes_at_once_is_set_again(store, monkeypatc
 
 
 def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
-    monkeypatch.setattr("worldrep.tracking.runs.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("worldrep.tracking.open_run.HEARTBEAT_SECONDS", 0.05)
     run = store.claim(spec())
     run.metrics(1, {"train/loss": 1.0})
     wait_for_heartbeat(store, run.id)
@@ -521,7 +521,7 @@ def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):
 
 
 def test_a_process_that_lost_its_run_does_not_mark_it(store, monkeypatch):
-    monkeypatch.setattr("worldrep.tracking.runs.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("worldrep.tracking.open_run.HEARTBEAT_SECONDS", 0.05)
     with pytest.raises(TakenError, match="taken over"), store.run(spec()) as run:
         wait_for_heartbeat(store, run.id)
         elsewhere(store, run.id, number=1)

@@ -14,7 +14,7 @@ from real_commands import undisturbed as undisturbed  # a fixture
 
 from worldrep.tracking import Store
 
-LIVES = int(os.environ.get("WORLDREP_LIVES", "20"))
+LIVES = int(os.environ.get("WORLDREP_LIVES", "12"))
 MOST_KILLS = 4  # of one work; what is left after them is done undisturbed
 
 

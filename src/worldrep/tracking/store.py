@@ -34,9 +34,10 @@ from worldrep.tracking.artifacts import Artifacts
 from worldrep.tracking.connection import Launch, is_read_only, open_client
 from worldrep.tracking.liveness import CLAIM, CLOSED, Owner, TakenError, claim_text, silence
 from worldrep.tracking.logged_models import MODELS, run_of_model
+from worldrep.tracking.open_run import OpenRun
 from worldrep.tracking.page import KIND, describe
 from worldrep.tracking.patience import OWNER, AwayError, Client
-from worldrep.tracking.runs import ERROR, TAG, OpenRun, RunSpec, StoredRun
+from worldrep.tracking.runs import ERROR, TAG, RunSpec, StoredRun
 
 PAGE_RUNS = 500  # runs per search request, few enough for a server to answer in time
 ATTEMPTS = 20  # to create a run while other processes create the same one

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from worldrep.scales import changed_settings
 from worldrep.settings import Settings
-from worldrep.tracking import DEFAULT_EXPERIMENT, Store, sqlite_file
+from worldrep.tracking import DEFAULT_EXPERIMENT, Store, run_page, sqlite_file
 
 
 def command_line(entry: str, parameters: Mapping[str, object], experiment: str) -> str:
@@ -21,7 +21,7 @@ def command_line(entry: str, parameters: Mapping[str, object], experiment: str) 
 
 def to_look(store: Store, run_id: str) -> str:
     """Return how to open a run in the MLflow UI."""
-    page = f"/#/experiments/{store.experiment_id}/runs/{run_id}?workflowType=machine_learning"
+    page = "/" + run_page(store.experiment_id, run_id)
     if store.uri.startswith("http"):
         return f"{store.address}{page}"
     is_usual = sqlite_file(store.uri) == Path("mlflow.db").resolve()

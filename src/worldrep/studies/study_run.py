@@ -20,7 +20,16 @@ from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
 from worldrep.text import write_csv
-from worldrep.tracking import OpenRun, RunSpec, Store, StoredRun, TakenError, ended_on_error, listed
+from worldrep.tracking import (
+    OpenRun,
+    RunSpec,
+    Store,
+    StoredRun,
+    TakenError,
+    ended_on_error,
+    listed,
+    run_page,
+)
 
 WRITE_SECONDS = 5.0  # between two points of the metrics
 CLAIM_SECONDS = 30.0  # between two attempts to take the run over
@@ -142,7 +151,7 @@ def _note(store: Store, scheduler: Scheduler) -> str:
     for step in failed[:SHOWN_FAILURES]:
         run_id, link = scheduler.run_ids.get(step.fingerprint), step.title
         if run_id:
-            link = f"[{link}](#/experiments/{store.experiment_id}/runs/{run_id})"
+            link = f"[{link}]({run_page(store.experiment_id, run_id)})"
         lines.append(f"- failed: {link}: {scheduler.messages[step.fingerprint][:200]}")
     if len(failed) > SHOWN_FAILURES:
         lines.append(f"- and {len(failed) - SHOWN_FAILURES} more")

@@ -10,6 +10,7 @@ from worldrep.tracking.connection import DEFAULT_EXPERIMENT, sqlite_file
 from worldrep.tracking.liveness import Owner, TakenError
 from worldrep.tracking.logged_models import write_python_function
 from worldrep.tracking.open_run import OpenRun
+from worldrep.tracking.page import run_page
 from worldrep.tracking.patience import AwayError
 from worldrep.tracking.runs import CITIES, DELETED, SETTINGS, Dataset, RunSpec, StoredRun, listed
 from worldrep.tracking.store import Store, damage_named, ended_on_error, gc_disabled

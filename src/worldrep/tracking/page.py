@@ -16,6 +16,7 @@ from worldrep.names import TASK_NAMES
 from worldrep.tracking.patience import Client
 
 KIND, NOTE = "mlflow.experimentKind", "mlflow.note.content"
+TRAINING_VIEW = {"workflowType": "machine_learning"}  # part of an address
 VIEW = "mlflow.sharedViewState."  # begins the tags of saved views
 VIEW_NAME = "seeds"
 COLUMNS = ("trained", "transfer", "retention", *TASK_NAMES)  # metrics of summaries
@@ -38,8 +39,12 @@ Atlantis. `study` plans and counts the others, `analysis` has figures and tables
 
 def runs_page(experiment_id: str, **query: str) -> str:
     """Return the address of the experiment's runs, after that of the server."""
-    query = {"workflowType": "machine_learning"} | query
-    return f"#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+    return f"#/experiments/{experiment_id}/runs?{urlencode(TRAINING_VIEW | query, quote_via=quote)}"
+
+
+def run_page(experiment_id: str, run_id: str) -> str:
+    """Return the address of a run, after that of the server."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{urlencode(TRAINING_VIEW)}"
 
 
 def describe(client: Client, experiment: Experiment) -> None:

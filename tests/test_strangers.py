@@ -210,7 +210,7 @@ def test_commands_work_where_the_locale_knows_ascii_alone(store_uri, tmp_path):
         assert done.returncode == 0, (done.stdout + done.stderr).decode()
         return done.stdout
 
-    run("entrypoints.study", "--name", "one.yaml", "--executor", "processes", "--workers", "1")
+    run("entrypoints.study", "--name", "one.yaml", "--executor", "inline")
     run("analysis.report", "--scale", "smoke", "--out", "out")
     run("analysis.probes", "--scale", "smoke", "--out", "probes")
     assert "Zürich" in Path("out/report.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +71,8 @@ def analysis_command(
     for key, (default, text) in reversed(shown.items()):
         value = default.format(name=name) if isinstance(default, str) else default
         command = click.option(f"--{key}", default=value, show_default=True, help=text)(command)
-    return click.command(name, context_settings={"max_content_width": 100})(command)
+    about = sys.modules[analyse.__module__].__doc__
+    return click.command(name, help=about, context_settings={"max_content_width": 100})(command)
 
 
 def with_most_runs(source: Source, options: Options, names: Collection[str]) -> Options:

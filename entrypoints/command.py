@@ -176,18 +176,35 @@ def announce(store: Store, run_id: str) -> None:
     click.echo(f"{run.name}: {word}, run {run.id}")
 
 
-def chosen_model(store: Store, options: dict[str, Any]) -> StoredRun:
-    """Return the trained model that `run_id`, or `model` with the other names, stands for."""
-    from worldrep.stages.models import find_model, model_by_run_id
+def model_named(options: dict[str, Any]) -> Callable[[Store], StoredRun]:
+    """Check how a model is named, and return the function that finds it in a store.
 
+    It is named by `run_id`, or by `model` together with the other names.
+    """
     run_id, model = options["run_id"], options["model"]
     if run_id is None and model and model.startswith("models:/"):
         run_id, model = model, None
     if run_id is None and model is not None:
-        return find_model(store, settings_from(parse_model(model), options), options["base_run"])
+        settings = settings_from(parse_model(model), options)
+
+        def by_name(store: Store) -> StoredRun:
+            from worldrep.stages.models import find_model
+
+            return find_model(store, settings, options["base_run"])
+
+        return by_name
     if run_id is None or model is not None:
-        raise InputError("name one model: either model=pt1_ftwb1-3 (with seed) or run_id=ID")
+        raise InputError(
+            "name one model: --model pt1_ftwb1-3 (with --seed), or --run_id ID; with mlflow run: "
+            "-P model=pt1_ftwb1-3"
+        )
     overrides = [*overrides_from(options), *(["base_run"] if options["base_run"] else [])]
     if overrides:
         raise InputError(f"run_id has settings of its own; leave out {', '.join(overrides)}")
-    return model_by_run_id(store, run_id)
+
+    def by_run(store: Store) -> StoredRun:
+        from worldrep.stages.models import model_by_run_id
+
+        return model_by_run_id(store, str(run_id))
+
+    return by_run

@@ -14,10 +14,11 @@ from entrypoints import command as cli
 @cli.positional("model")
 def main(checkpoints: str, layers: str, task: str, positions: str, **options: Any) -> None:
     """Extract hidden states of all cities, and draw where a linear probe puts them."""
+    find = cli.model_named(options)
     store = cli.connect(options)
     from worldrep.stages.measure import extract_model
 
-    run = cli.chosen_model(store, options)
+    run = find(store)
     choices: dict[str, Any] = {"checkpoints": checkpoints, "layers": layers, "task": task}
     choices |= {"positions": positions}
     cli.announce(store, extract_model(store, run, **choices, **cli.asked(options)))

@@ -165,6 +165,7 @@ def new_store(empty_database, tmp_path_factory):
 def use_store(patch, database, folder):
     """Work in a folder with a copy of a database as store; return its URI."""
     shutil.copy(database, folder / "mlflow.db")
+    (folder / "MLproject").touch()  # messages advise `mlflow run` in the folder of a project
     uri = f"sqlite:///{folder}/mlflow.db"
     patch.chdir(folder)
     patch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -100,8 +100,11 @@ def test_a_trained_model_is_asked(store_uri, tmp_path):
     assert own.count("the model was trained on all") == 1
     tuned = asked("--model", "pt1_ftwb1-1", "dist(Tokyo,Atlantis 1)")
     assert "the model was trained on all" in tuned and tuned.count("\n") == 3
+    assert asked("pt1_ftwb1-1", "dist(Tokyo,Atlantis 1)") == tuned
     both = asked("--model", "pt1_ftwb1-1", "--checkpoints", "all", "dist(Tokyo,Lagos)")
     assert both.count("step ") > 1
     assert "ask a question" in asked("--model", "pt1", code=2)
-    assert "is not in the store" in asked("--model", "pt1-3", "dist(Tokyo,Lagos)", code=1)
+    assert "name one model" in asked("dist(Tokyo,Lagos)", code=2)
+    absent = asked("--model", "pt1-3", "dist(Tokyo,Lagos)", code=1)
+    assert f"is not in the store {store_uri}" in absent
     assert "cannot read file=none.txt" in asked("--model", "pt1", "--file", "none.txt", code=2)

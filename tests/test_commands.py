@@ -65,6 +65,18 @@ def test_a_study_of_the_library_is_named_if_it_does_nothing_else():
     assert fewest(wide, present) == [of_width]
 
 
+def test_outside_of_the_project_the_program_is_advised(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = single("evaluate", "pt1_ftwb1-1", 1)
+    assert one == "worldrep evaluate --model=pt1_ftwb1-1 --seed=1 --scale=smoke"
+    assert single("main", "pt1", 1, experiment="mine out").endswith("'--experiment=mine out'")
+    lacking = [single("evaluate", model, 1) for model in EXP1]
+    assert fewest(lacking) == ["worldrep study --name=exp1 --seeds=1 --scale=smoke"]
+    lacking = [single("extract", "pt1", seed, epochs=3) for seed in (1, 2)]
+    named = "--models=pt1 --seeds=1,2 --scale=smoke --steps=extract --epochs=3"
+    assert fewest(lacking) == [f"worldrep study {named}"]
+
+
 def test_one_study_takes_the_place_of_a_chain_and_a_single_command_stays():
     train, evaluate = single("finetune", "pt1_ftwb1-3", 1), single("evaluate", "pt1_ftwb1-3", 1)
     assert fewest([evaluate]) == [evaluate] and fewest([]) == []

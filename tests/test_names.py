@@ -126,6 +126,11 @@ def test_malformed_names_are_refused(text):
         parse_model(text)
 
 
+def test_a_finetuning_without_its_base_is_told():
+    with pytest.raises(InputError, match="'ftwb1-3' has no base: .* as in pt1_ftwb1-3"):
+        parse_model("ftwb1-3")
+
+
 @given(st.text(alphabet="ptfwb123-_@ide", max_size=20))
 def test_any_text_is_a_model_or_an_input_error(text):
     try:

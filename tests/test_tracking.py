@@ -206,6 +206,17 @@ def test_a_new_sqlite_store_has_a_write_ahead_log(store_uri):
 
 
 @pytest.mark.slow
+def test_a_new_store_is_told_and_reading_makes_none(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new.db")
+    with pytest.raises(StateError, match="there is no store at .*new.db"):
+        Store.connect(create=False)
+    assert not [*tmp_path.iterdir()]
+    for told in (1, 0):
+        Store.connect()
+        said = f"a new store is made: {tmp_path / 'new.db'} (MLFLOW_TRACKING_URI names another)"
+        assert capfd.readouterr().err.count(said) == told
+
+
 def test_of_processes_that_start_together_on_a_new_store_one_gets_the_work(store_uri):
     claimers = [python(CLAIMER, stdin=subprocess.PIPE) for _ in range(4)]
     assert [claimer.stdout.readline() for claimer in claimers] == ["ready\n"] * 4

@@ -126,6 +126,10 @@ def parse_model(text: str) -> ModelName:
     name, _, strategy = text.partition("+")
     base, _, ft = name.partition("_")
     pretrain, _, width = base.partition("@")
+    if pretrain in FINETUNINGS:
+        raise InputError(
+            f"model {text!r} has no base: write it before the fine-tuning, as in pt1_{text}"
+        )
     if text.endswith("+") or name.endswith("_") or base.endswith("@"):
         forms = "pt1, pt1_ftwb2-13, pt1@wide_ft1-2 or pt1_ftwb2-13+lora"
         raise InputError(f"model {text!r} is not of the form {forms}")

@@ -142,7 +142,7 @@ def find_model(store: Store, settings: Settings, base_run: str | None = None) ->
     ids = [run.id for run in runs if run.status == "FINISHED" and run.stage in TRAINING_STAGES]
     others = f" with these settings (with others: run_id {', '.join(ids)})" if ids else ""
     raise StateError(
-        f"{describe(settings)} is not in the store{others}; "
+        f"{describe(settings)} is not in the store {store.address}{others}; "
         f"train it with: {training_command(settings, base_run, store.experiment_name)}"
     )
 

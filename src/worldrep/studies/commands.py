@@ -4,14 +4,13 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import groupby, pairwise, product
+from itertools import groupby, product
 from typing import NamedTuple
 
 from worldrep.names import NO_FT, PLAIN, WIDTHS, ModelName, parse_model
 from worldrep.settings import OVERRIDABLE
-from worldrep.stages.commands import command_line
+from worldrep.stages.commands import command_line, parsed_command
 from worldrep.studies.definition import STEPS, Definition, builtin_names, in_ranges, load_definition
-from worldrep.tracking import DEFAULT_EXPERIMENT
 
 Member = tuple[str, int]  # model, seed
 _NAMES = {"ft", "pretrain", "width", "strategy", "model", "seed", "scale", "world"}
@@ -73,18 +72,14 @@ def _split(text: str) -> Iterator[list[str]]:
 
 def _work_of(command: str) -> tuple[_Group, str, Member] | None:
     """Return the group, the kind and the model of a command; None if no study does its work."""
-    words = shlex.split(command)
-    if words[:4] != ["mlflow", "run", ".", "-e"]:
+    parsed = parsed_command(command)
+    if parsed is None or not parsed[1].keys() <= _NAMES | set(OVERRIDABLE):
         return None
-    after = dict(pairwise(words))
-    given = dict(word.split("=", 1) for option, word in pairwise(words) if option == "-P")
-    if not given.keys() <= _NAMES | set(OVERRIDABLE):
-        return None
-    kind = {"pretrain": "train", "finetune": "train"}.get(words[4], words[4])
+    entry, given, experiment = parsed
+    kind = {"pretrain": "train", "finetune": "train"}.get(entry, entry)
     model = str(_model_of(given)) if kind == "train" else given["model"]
     overrides = tuple(sorted((k, v) for k, v in given.items() if k not in _NAMES))
     are_bases = parse_model(model).ft == NO_FT if overrides else None
-    experiment = after.get("--experiment-name", DEFAULT_EXPERIMENT)
     place = given["scale"], given.get("world", "standard")
     return _Group(experiment, *place, overrides, are_bases), kind, (model, int(given["seed"]))
 

@@ -31,7 +31,15 @@ from worldrep.digests import digest
 from worldrep.disk import fault_text, remove_abandoned, remove_old, writable_cache
 from worldrep.errors import InputError, StateError, unknown
 from worldrep.text import remember, without_passwords, without_user
-from worldrep.tracking.patience import CONTACT_SECONDS, OWNER, VARIABLE, AwayError, Client, patience
+from worldrep.tracking.patience import (
+    CONTACT_SECONDS,
+    OWNER,
+    VARIABLE,
+    AwayError,
+    Client,
+    patience,
+    say,
+)
 from worldrep.tracking.runs import TAG, RunSpec, StoredRun
 
 DEFAULT_EXPERIMENT = "worldrep"
@@ -52,11 +60,20 @@ def open_client(
     remove_old("heartbeats")
     _check_address(uri)
     patience()  # checks the variable
+    file = sqlite_file(uri)
+    is_absent = file is not None and not file.exists()
+    if is_absent and not create:
+        raise StateError(
+            f"there is no store at {file}: `mlflow run .` runs a first study, and "
+            "MLFLOW_TRACKING_URI names another store"
+        )
     # A wrong address is to be told at once, unless the user says how long to wait.
     waits = patient or bool(os.environ.get(VARIABLE))
     client = Client(uri, without_user(uri), None if waits else CONTACT_SECONDS)
     try:
         with _creation_lock(uri):  # one process creates the database
+            if is_absent:
+                say(f"a new store is made: {file} (MLFLOW_TRACKING_URI names another)")
             experiment_id = _experiment_id(client, experiment, create and not is_read_only(uri))
             _check_place(client, experiment_id, uri)
             client.wait(lambda _: _use_write_ahead_log(uri), "to open the database")

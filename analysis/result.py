@@ -122,6 +122,8 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
     about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
     about += f"; caveats: {len(result.caveats)}, see {STATISTICS}" if result.caveats else ""
     for part in result.parts:
+        if isinstance(part, Panel) and part.is_empty:
+            continue  # its table says so
         save_figure(part.draw(about), folder, part.name)
         gc.collect(0)  # figures are large reference cycles
     for name, table in result.all_tables.items():

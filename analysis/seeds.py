@@ -215,7 +215,7 @@ def _pair_label(row: Any, against: str) -> str:
 def _difference_notes(
     n_seeds: int, improved: bool, facts: pd.DataFrame, difference: float
 ) -> list[str]:
-    notes = [f"pairs of {n_seeds} seeds at most; comparisons.csv has all quantities"]
+    notes = [f"paired by seed; most seeds of a pair: {n_seeds}; comparisons.csv has all quantities"]
     if improved:
         notes.append("tasks trained on: each model's own; the improvement of a base is 0")
     if n_seeds < 2:

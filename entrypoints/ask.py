@@ -19,6 +19,8 @@ def main(questions: tuple[str, ...], file: Path | None, checkpoints: str, **opti
     """Ask a trained MODEL QUESTIONS such as "dist(Paris,Tokyo)=" or "compass(c_12,Atlantis 1)=".
 
     Cities are given by name or id. The answers are shown beside the right ones, with their scores.
+    "where(Tokyo)" shows the longitude and latitude that a linear probe reads from the model's
+    hidden states, as `extract` draws them.
     """
     if options["model"] is options["run_id"] is None and questions and "(" not in questions[0]:
         options["model"], *rest = questions
@@ -31,22 +33,36 @@ def main(questions: tuple[str, ...], file: Path | None, checkpoints: str, **opti
     find = cli.model_named(options)
     store = cli.connect(options)
     from worldrep.data.sets import learns_atlantis
-    from worldrep.evaluation.questions import Question
+    from worldrep.data.world import ATLANTIS
+    from worldrep.evaluation.questions import Question, cities_in_words, parse_question
+    from worldrep.evaluation.representations import Request, extract, probe_positions
     from worldrep.evaluation.suites import generate
     from worldrep.stages.models import TrainedModel
 
     run = find(store)
     model = TrainedModel.load(store, run, checkpoints)
-    asked = [Question.parse(text, model.maker.world) for text in questions]
-    longest = max(question.task.longest for question in asked) + 1  # with <eos>
+    world, settings = model.maker.world, model.settings
+    asked = [parse_question(text, world) for text in questions]
+    request = Request.parse(settings)
+    of_tasks = [question for question in asked if isinstance(question, Question)]
+    longest = max((question.task.longest for question in of_tasks), default=0) + 1  # with <eos>
     for step, weights in model.weights():
         click.echo(f"{run.name}, step {step:,}, run {run.id}")
-        answers = generate(weights, [question.text for question in asked], longest)
-        for question, answer in zip(asked, answers, strict=True):
-            click.echo(f"{question.text}{answer}  {question.judged(answer)}")
-            new = "" if learns_atlantis(model.settings) else question.atlantis_in_words
-            known = f"the model was not trained on {new}" if new else "the model was trained on all"
-            click.echo(f"  {question.in_words}: {known}")
+        answers = iter(generate(weights, [question.text for question in of_tasks], longest))
+        if len(of_tasks) < len(asked):
+            (states,) = extract(weights, world, request, settings.is_plain).values()
+            probe = probe_positions(states, world)
+        for question in asked:
+            if isinstance(question, Question):
+                answer = next(answers)
+                judged = question.judged(answer)
+            else:
+                answer, judged = question.judged(probe)
+            click.echo(f"{question.text}{answer}  {judged}")
+            unknown = question.cities[question.cities["region"] == ATLANTIS]
+            known = learns_atlantis(settings) or unknown.empty
+            trained = "trained on all" if known else f"not trained on {cities_in_words(unknown)}"
+            click.echo(f"  {cities_in_words(question.cities)}: the model was {trained}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """Questions with names of cities, and the command that asks a model."""
 
+import re
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -8,7 +12,8 @@ from entrypoints import ask, finetune
 from worldrep.data.tasks import TASKS
 from worldrep.data.world import World
 from worldrep.errors import InputError
-from worldrep.evaluation.questions import Question
+from worldrep.evaluation.questions import Question, cities_in_words, parse_question
+from worldrep.evaluation.representations import ProbeResult
 
 ROWS = [
     ("01", "São Paulo", 0, 0, "South America"),
@@ -27,8 +32,7 @@ WORLD = World("standard", pd.DataFrame(ROWS, columns=["city_id", "name", "x", "y
 def test_cities_are_named_by_name_or_id(typed):
     question = Question.parse(typed, WORLD)
     assert question.text == "dist(c_01,c_02)=" and question.answer == "50"
-    assert question.in_words == "São Paulo (c_01), Tokyo (c_02)"
-    assert question.atlantis_in_words == ""
+    assert cities_in_words(question.cities) == "São Paulo (c_01), Tokyo (c_02)"
 
 
 def test_every_task_can_be_asked_and_has_its_answer(mini_world):
@@ -39,11 +43,6 @@ def test_every_task_can_be_asked_and_has_its_answer(mini_world):
             question = Question.parse(text, mini_world)
             assert question.text == text
             assert [question.answer] == task.answers(mini_world.positions[:k][None])
-
-
-def test_cities_of_atlantis_are_named():
-    question = Question.parse("compass(Tokyo,atlantis 1)", WORLD)
-    assert question.atlantis_in_words == "Atlantis 1 (c_06)"
 
 
 @pytest.mark.parametrize(
@@ -86,6 +85,27 @@ def test_answers_are_judged(typed, generated, said):
     assert Question.parse(typed, WORLD).judged(generated) == said
 
 
+@pytest.mark.parametrize("typed", ["where()", "where(Tokyo,Lima)", "where(Tokio)", "where(Tokyo"])
+def test_a_position_is_asked_of_one_city(typed):
+    with pytest.raises(InputError):
+        parse_question(typed, WORLD)
+
+
+def test_the_position_of_a_probe_is_judged():
+    question = parse_question(" where(Lima) ", WORLD)
+    place = question.place
+    assert WORLD.cities["name"][place] == "Lima" and question.text == "where(c_05)="
+    predicted = WORLD.positions + [[30.0, 40.0]]
+    trained = np.zeros(len(predicted), bool)
+    probe = ProbeResult(predicted, np.full(len(predicted), 50.0), trained, trained, trained)
+    x, y = predicted[place] / 10
+    true_x, true_y = WORLD.positions[place] / 10
+    right = f"off by 5.0 degrees; right is ({true_x},{true_y})"
+    assert question.judged(probe) == (f"({x},{y})", right)
+    _, fitted = question.judged(replace(probe, trained=~trained))
+    assert fitted == f"{right}, and the probe was fitted on this city"
+
+
 def asked(*arguments, code=0):
     result = CliRunner().invoke(ask.main, ["--scale", "smoke", *arguments])
     assert result.exit_code == code, result.output
@@ -101,6 +121,10 @@ def test_a_trained_model_is_asked(store_uri, tmp_path):
     tuned = asked("--model", "pt1_ftwb1-1", "dist(Tokyo,Atlantis 1)")
     assert "the model was trained on all" in tuned and tuned.count("\n") == 3
     assert asked("pt1_ftwb1-1", "dist(Tokyo,Atlantis 1)") == tuned
+    where = asked("pt1_ftwb1-1", "where(Atlantis 1)", "dist(Tokyo,Atlantis 1)", "where(Tokyo)")
+    lines = where.splitlines()
+    assert len(lines) == 7 and lines[3:5] == tuned.splitlines()[1:]
+    assert re.fullmatch(r"where\(c_\d+\)=\(.+,.+\)  off by .+ degrees; right is .*", lines[1])
     both = asked("--model", "pt1_ftwb1-1", "--checkpoints", "all", "dist(Tokyo,Lagos)")
     assert both.count("step ") > 1
     assert "ask a question" in asked("--model", "pt1", code=2)

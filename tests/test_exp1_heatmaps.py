@@ -372,7 +372,10 @@ def test_files_figures_and_run_of_a_drawn_store(synthetic, tmp_path):
     stems = ["ftwb1", "ftwb2", "ftwb2_expected", "ftwb2_difference"]
     names = {f"{stem}_{which}" for stem in stems for which in ("seed1", "aggregate")}
     files = {path.name for path in out.iterdir()}
-    assert {f"{name}.{kind}" for name in names for kind in ("csv", "png", "svg")} < files
+    assert {f"{name}.csv" for name in names} < files
+    drawn = {"ftwb1_seed1", *(f"{stem}_aggregate" for stem in stems)}  # ftwb2 has no values
+    assert {path.stem for path in out.glob("*.png")} == drawn
+    assert {path.stem for path in out.glob("*.svg")} == drawn
     statistics = json.loads((out / "statistics.json").read_text())
     assert set(statistics["files"]) == files and set(statistics["statistics"]) == names
     assert statistics["runs_used"] == 2 and statistics["seeds"] == [1]
@@ -432,6 +435,13 @@ def test_the_command_says_what_came_out(synthetic, tmp_path):
         "mlflow run . -e study -P name=exp1 -P seeds=1 --env-manager local"
     ]
     assert str(tmp_path / "f") in text
+
+
+def test_a_seed_without_any_value_has_a_table_and_no_figure(synthetic, tmp_path):
+    synthetic.tuned("ftwb1-1", synthetic.base(1), 0.25, 1)
+    out = draw(exp1_heatmaps, Options(tmp_path / "figures", seeds=(1, 2), log=False))
+    assert (out / "ftwb1_seed1.png").exists() and (out / "ftwb1_seed2.csv").exists()
+    assert not [*out.glob("*_seed2.png"), *out.glob("*_seed2.svg")]
 
 
 def test_a_store_of_another_scale_says_so(synthetic):

@@ -103,7 +103,7 @@ def test_a_poisoned_step_fails_alone_and_is_retried_alone(store_uri, capsys):
     (parent,) = runs(stage="study")
     assert parent.status == "FAILED" and "poison" in parent.tags["mlflow.note.content"]
     (poison,) = [r for r in runs() if r.status == "FAILED" and r.id != parent.id]
-    assert f"runs/{poison.id})" in parent.tags["mlflow.note.content"]
+    assert f"runs/{poison.id}?workflowType=" in parent.tags["mlflow.note.content"]
     assert poison.tag("error") == "ZeroDivisionError: poison"
     states = read_states(store, graph)
     assert sorted(s.state for s in states.values()) == ["done"] * 6 + ["failed"] + ["missing"] * 2

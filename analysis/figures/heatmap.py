@@ -57,6 +57,11 @@ class Panel:
         return self.matrix.mean if isinstance(self.matrix, Aggregate) else self.matrix
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it is of one seed, which has no value at all."""
+        return self.seed is not None and bool(self.values.isna().all(axis=None))
+
+    @property
     def several(self) -> Aggregate | None:
         """The matrix if it is a mean over two seeds or more."""
         matrix = self.matrix

@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 
 from worldrep.data.tasks import TASKS, Task
-from worldrep.data.world import ATLANTIS, World
+from worldrep.data.world import World
 from worldrep.errors import InputError
+from worldrep.evaluation.representations import ProbeResult
 
 NEAREST = 3  # names that an error suggests
+WHERE = "where"  # begins a question about a position
+_FORM = re.compile(r"(\w+)\s*\((.*)\)\s*=?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,12 @@ class Question:
             InputError: There is no such task or city, a city recurs, or there are too few or many.
         """
         typed = typed.strip()
-        match = re.fullmatch(r"(\w+)\s*\((.*)\)\s*=?", typed, re.DOTALL)
+        match = _FORM.fullmatch(typed)
         if match is None:
             example = next(iter(TASKS.values())).question(world.cities["city_id"][:2].tolist())
             raise InputError(f"{typed!r} is no question; a question is, for example, {example}")
         task = _task(match[1])
-        places = [_place(part.strip(), world) for part in re.split("[,;]", match[2])]
+        places = _places(match[2], world)
         if len(set(places)) < len(places):
             raise InputError(f"{typed!r} has a city twice; the cities of a question differ")
         cities = world.cities.iloc[places]
@@ -55,16 +58,6 @@ class Question:
             raise InputError(f"{typed!r}: {fault}") from None
         (answer,) = task.answers(world.positions[places][None])
         return cls(task, cities, text, answer)
-
-    @property
-    def in_words(self) -> str:
-        """The cities with their ids."""
-        return _listed(self.cities)
-
-    @property
-    def atlantis_in_words(self) -> str:
-        """Those cities that are of Atlantis, with their ids; empty if none is."""
-        return _listed(self.cities[self.cities["region"] == ATLANTIS])
 
     def judged(self, generated: str) -> str:
         """Say how a generated answer compares with the right one."""
@@ -77,12 +70,61 @@ class Question:
         return f"wrong{error}; right is {self.answer}"
 
 
+@dataclass(frozen=True)
+class PositionQuestion:
+    """`where(city)`: the position that a linear probe reads from the hidden states.
+
+    Attributes:
+        place: The row of the city in `World.cities`.
+        cities: The city, one row of it.
+        text: The question with the city's id.
+    """
+
+    place: int
+    cities: pd.DataFrame
+    text: str
+
+    @classmethod
+    def parse(cls, typed: str, world: World) -> Self:
+        """Parse `where(city)`. Raises InputError if it does not name one city."""
+        match = _FORM.fullmatch(typed.strip())
+        places = _places(match[2], world) if match else []
+        if len(places) != 1:
+            raise InputError(f"{typed.strip()!r} asks for one city, as where(Tokyo)")
+        cities = world.cities.iloc[places]
+        return cls(places[0], cities, f"where(c_{cities['city_id'].iloc[0]})=")
+
+    def judged(self, probe: ProbeResult) -> tuple[str, str]:
+        """Return the position that the probe predicts, and how it compares with the true one."""
+        x, y = probe.predicted[self.place] / 10
+        true_x, true_y = self.cities[["x", "y"]].iloc[0] / 10
+        off = f"off by {probe.errors[self.place] / 10:.1f} degrees"
+        fitted = ", and the probe was fitted on this city" if probe.trained[self.place] else ""
+        return f"({x:.1f},{y:.1f})", f"{off}; right is ({true_x:.1f},{true_y:.1f}){fitted}"
+
+
+def parse_question(typed: str, world: World) -> Question | PositionQuestion:
+    """Parse a question about positions or of a task. Raises InputError if it is neither."""
+    is_position = typed.strip().startswith(f"{WHERE}(")
+    return (PositionQuestion if is_position else Question).parse(typed, world)
+
+
+def cities_in_words(cities: pd.DataFrame) -> str:
+    """Return the names of cities with their ids."""
+    names = zip(cities["name"], cities["city_id"], strict=True)
+    return ", ".join(f"{name} (c_{city_id})" for name, city_id in names)
+
+
 def _task(label: str) -> Task:
     known = {key: task for task in TASKS.values() for key in (task.label, task.name)}
     if label not in known:
-        labels = ", ".join(task.label for task in TASKS.values())
+        labels = ", ".join([*(task.label for task in TASKS.values()), WHERE])
         raise InputError(f"unknown task {label!r}; allowed: {labels}")
     return known[label]
+
+
+def _places(typed: str, world: World) -> list[int]:
+    return [_place(part.strip(), world) for part in re.split("[,;]", typed)]
 
 
 def _place(typed: str, world: World) -> int:
@@ -116,8 +158,3 @@ def _plain(name: str) -> str:
 
 def _described(city: pd.Series) -> str:
     return f"c_{city['city_id']} (longitude {city['x'] / 10}, latitude {city['y'] / 10})"
-
-
-def _listed(cities: pd.DataFrame) -> str:
-    names = zip(cities["name"], cities["city_id"], strict=True)
-    return ", ".join(f"{name} (c_{city_id})" for name, city_id in names)

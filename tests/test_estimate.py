@@ -1,7 +1,9 @@
 """What work needs, compared with the machine before anything starts."""
 
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -71,11 +73,26 @@ def test_work_of_days_asks_to_be_confirmed(store_uri, command):
     long = ["--epochs", "1000000", "--pretrain_rows", "2000000"]
     long += ["--name", "long", "--objective", "standard/angle/mean"] if command is sweep else []
     output = invoke(command, *long, code=2)
-    assert (
-        "(or more, from the arithmetic alone), and more than 24 hours are to be confirmed" in output
-    )
+    basis = "(estimated from the speed of a matrix product)"
+    assert f"{basis}, and more than 24 hours are to be confirmed" in output
     assert "add --yes (with mlflow run: -P yes=true)" in output and output.count("\n") == 1
     assert Store.connect().find() == [] and not Path("sweeps").exists()
+
+
+def test_the_paper_scale_asks_on_a_cpu_also_with_several_workers(monkeypatch):
+    monkeypatch.setattr(estimate, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(estimate, "_measured_flops", lambda: 2e11)
+    base = work(scale="paper")
+    assert 20 < base.seconds_here / 3600 < 40  # measured: 0.28 s for each of 328,128 steps
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    store = SimpleNamespace(recent=lambda *_, **__: [])
+    for workers in (1, 2):
+        with pytest.raises(InputError, match="takes about 5[0-9] hours .* a matrix product"):
+            estimate._check_time(store, [base, base], workers)
+
+
+def test_the_speed_of_a_product_is_that_of_a_processor():
+    assert 1e9 < estimate._measured_flops() < 1e14
 
 
 def test_finished_runs_of_the_store_tell_the_time(store_uri, tmp_path):

@@ -6,7 +6,7 @@ Work reports to the callbacks of `reporting`, wherever it runs; without one, not
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,11 @@ class Progress:
     def share(self) -> float:
         return self.done / self.total if self.total else 1.0
 
+    @property
+    def in_words(self) -> str:
+        details = f", {self.text}" if self.text else ""
+        return f"{self.unit} {self.done:,} of {self.total:,} ({self.share:.0%}){details}"
+
 
 ProgressCallback = Callable[[Progress], None]
 _callbacks: list[ProgressCallback] = []
@@ -97,8 +102,14 @@ def recorded_in(run: Described) -> Iterator[None]:
         run.metrics(progress.done, {SHARE: progress.share})
         run.tags({NOTE: f"{line} ({time.strftime('%H:%M:%S')})"})
 
-    with reporting(Lines(write)):
-        yield
+    try:
+        with reporting(Lines(write)):
+            yield
+    except BaseException:
+        if last.title:
+            with suppress(Exception):  # the error that ends the work is the one to raise
+                run.tags({NOTE: f"{last.title}: ended after {last.in_words}"})
+        raise
     if last.title:
         took = duration_in_words(time.monotonic() - begun)
         run.metrics(last.total, {SHARE: 1.0})
@@ -126,8 +137,7 @@ class Lines:
 
     def _line(self, progress: Progress, now: float) -> str:
         done, left = progress.done - self._from, progress.total - progress.done
-        parts = [f"{progress.unit} {progress.done:,} of {progress.total:,} ({progress.share:.0%})"]
-        parts += [progress.text] if progress.text else []
+        parts = [progress.in_words]
         if done > 0 and left:
             parts.append(f"{duration_in_words((now - self._since) / done * left)} left")
         return f"{progress.title}: {', '.join(parts)}"

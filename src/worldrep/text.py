@@ -106,7 +106,8 @@ def duration_in_words(seconds: float) -> str:
     for unit, size in (("hours", 3600), ("minutes", 60)):
         if seconds > 1.5 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{max(1, round(seconds))} seconds"
+    whole = max(1, round(seconds))
+    return f"{whole} second{'' if whole == 1 else 's'}"
 
 
 def size_in_words(count: float) -> str:

@@ -1,12 +1,14 @@
 """Compare the memory, disk space and time that work needs with this machine, before it starts.
 
 Memory and disk space are computed from the settings. The time is estimated from finished runs of
-the same scale and width; without any, a lower bound is computed from the arithmetic.
+the same scale and width; without any, from the arithmetic and the speed of a matrix product.
 """
 
 import itertools
+import os
 import shutil
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +38,9 @@ SAMPLE_ROWS = 256
 FORWARD_SHARE = 1 / 3  # of a training step's arithmetic
 ANSWER_TOKENS = 6  # rough number of tokens generated for a question
 FLOPS = {False: 1e12, True: 1e14}  # a second, hardly ever exceeded without and with a GPU
+PRODUCT = 1024, 512, 2048  # sizes of the matrix product whose speed is measured
+REPEATS = 5
+USED_SHARE = 0.6  # of that speed, in a training on a CPU
 STEP_SECONDS = 5e-4  # at least, for any training step
 ROW_BYTES = 300  # of a question with its answer and score as text
 STAGES = {"train": TRAINING_STAGES, "evaluate": ("evaluate",), "extract": ("extract",)}
@@ -82,10 +87,31 @@ class Work:
     @property
     def seconds_at_least(self) -> float:
         """A lower bound of the time, from the arithmetic alone."""
+        return self._seconds(FLOPS[visible_gpus() > 0])
+
+    @property
+    def seconds_here(self) -> float:
+        """The time that this machine probably needs, alone. On a GPU it is the lower bound."""
+        return self._seconds(FLOPS[True] if visible_gpus() else USED_SHARE * _measured_flops())
+
+    def _seconds(self, flops: float) -> float:
         length, steps = _longest_row(self.settings.id_digits) / 2, 0
         if self.kind == "train":
             steps = Schedule.of(self.settings, _n_rows(self.settings)).steps
-        return max(6 * length * self.cost / FLOPS[visible_gpus() > 0], steps * STEP_SECONDS)
+        return max(6 * length * self.cost / flops, steps * STEP_SECONDS)
+
+
+@lru_cache(maxsize=1)
+def _measured_flops() -> float:
+    """Return the speed of a float32 matrix product, in operations a second, on all cores."""
+    rows, inner, columns = PRODUCT
+    left, right = np.ones((rows, inner), np.float32), np.ones((inner, columns), np.float32)
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - began)
+    return 2 * rows * inner * columns / min(seconds)
 
 
 def layer_weights(settings: Settings) -> int:
@@ -133,13 +159,15 @@ def _check_time(store: Store, works: Sequence[Work], workers: int) -> None:
     stages = {(stage, w.settings.scale) for w in works for stage in STAGES[w.kind]}
     found = [store.recent(MOST_RUNS, stage=stage, scale=scale) for stage, scale in stages]
     speed = Speed.of(itertools.chain(*found))
-    known = [speed.seconds(work) or work.seconds_at_least for work in works]
+    # Workers on a CPU share the speed of the machine; those beyond its cores are on others.
+    share = 1 if visible_gpus() else min(workers, os.cpu_count() or 1)
+    known = [speed.seconds(work) or share * work.seconds_here for work in works]
     seconds = max(least, sum(known) / workers)
     if seconds > LONGEST:
         basis = (
             f"estimated from {speed.n} finished runs"
             if speed.n
-            else "or more, from the arithmetic alone"
+            else "estimated from the speed of a matrix product"
         )
         raise InputError(
             f"this takes about {duration_in_words(seconds)} ({basis}), and more than "

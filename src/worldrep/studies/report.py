@@ -17,11 +17,11 @@ from worldrep.tracking import Store, StoredRun
 
 @dataclass(frozen=True)
 class Left:
-    """Work that is not done. tokens: read by trainings; seconds: of one worker, None if unknown."""
+    """Work that is not done. tokens: read by trainings; seconds: of one step after another."""
 
     steps: int
     tokens: int
-    seconds: float | None
+    seconds: float
     unknown: int
     basis: str
 
@@ -35,16 +35,16 @@ class Left:
             tokens += training_tokens(step.settings) if step.kind == "train" else 0
             if found := speed.seconds(Work(step.kind, step.settings)):
                 seconds.append(found)
+        if not seconds:
+            total = sum(Work(step.kind, step.settings).seconds_here for step in steps)
+            return cls(len(steps), tokens, total, 0, "the speed of a matrix product")
         basis = f"the medians of {speed.n} finished steps of the same scale, by width"
-        total = sum(seconds) if seconds or not steps else None
-        return cls(len(steps), tokens, total, len(steps) - len(seconds), basis)
+        return cls(len(steps), tokens, sum(seconds), len(steps) - len(seconds), basis)
 
     def __str__(self) -> str:
         if self.steps == 0:
             return "nothing is left to do"
         text = f"left: {self.steps} steps, {self.tokens:,} tokens of training"
-        if self.seconds is None:
-            return f"{text}; no run like them is finished to tell the time"
         unknown = f", without {self.unknown} steps of kinds not seen yet" if self.unknown else ""
         return (
             f"{text}, about {duration_in_words(self.seconds)} one after another{unknown} "

@@ -115,7 +115,7 @@ class StudyRun:
         for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
             for run in self.store.find(fingerprint=fingerprint)[:1]:  # a failed step's
                 scheduler.run_ids[fingerprint] = run.id
-        self._run.tags({NOTE: _note(self.store, scheduler)})
+        self._run.tags({NOTE: _note(self.store, scheduler, interrupted)})
         try:
             with self._run.new_artifact(STEPS_TABLE) as path:
                 write_csv(steps_table(scheduler), path, index=False)
@@ -141,11 +141,12 @@ def steps_table(scheduler: Scheduler) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _note(store: Store, scheduler: Scheduler) -> str:
+def _note(store: Store, scheduler: Scheduler, interrupted: bool) -> str:
     """Return the run's description in the UI: counts, failures, and where the runs are listed."""
     definition = scheduler.graph.definition
     counts = ", ".join(f"{n} {state}" for state, n in scheduler.counts().items() if n)
-    lines = [f"**{definition.name}**: {definition.about}", "", f"Steps: {counts}."]
+    when = " when it was interrupted" if interrupted else ""
+    lines = [f"**{definition.name}**: {definition.about}", "", f"Steps{when}: {counts}."]
     lines += [f"Every step with its run: artifact `{STEPS_TABLE}`.", ""]
     failed = [step for f, step in scheduler.graph.steps.items() if f in scheduler.messages]
     for step in failed[:SHOWN_FAILURES]:

@@ -29,6 +29,7 @@ from analysis.reciprocity import reciprocity
 from analysis.result import Part, Result
 from analysis.seeds import seeds
 from analysis.store.missing import missing_table
+from analysis.store.selection import NothingThere
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.text import plain
@@ -40,11 +41,17 @@ MANY_REASONS = 3
 
 
 class Chapter(NamedTuple):
-    """One analysis of the report."""
+    """One analysis of the report.
+
+    compares, figure: what it compares, and the figure that it has if the store has more than one of
+    them; without that figure it repeats other chapters, and is left out.
+    """
 
     analyse: Callable[[Source, Options], Result]
     title: str
     about: str
+    compares: str = ""
+    figure: str = ""
 
 
 _CHAPTERS = (
@@ -53,8 +60,20 @@ _CHAPTERS = (
         reciprocity, "Transfer by task", "Which tasks improve the others, and which are improved."
     ),
     Chapter(predictors, "Predicting several tasks", "How well models of one predict those of two."),
-    Chapter(exp3_heatmaps, "Width", "The matrices of each width, and side by side."),
-    Chapter(ft_heatmaps, "Every fine-tuning", "With warm-up rows (ftwb) and without (ft)."),
+    Chapter(
+        exp3_heatmaps,
+        "Width",
+        "The matrices of each width, and side by side.",
+        "widths of the same seed",
+        "ftwb1_widths",
+    ),
+    Chapter(
+        ft_heatmaps,
+        "Every fine-tuning",
+        "With warm-up rows (ftwb) and without (ft).",
+        "fine-tunings with warm-up rows and without",
+        "warm_up",
+    ),
     Chapter(forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."),
     Chapter(probes, "Linear probe", "City positions predicted from the hidden states."),
     Chapter(cka, "Similarity", "CKA between representations of models with 1 to 3 tasks."),
@@ -139,6 +158,9 @@ def _section(name: str, source: Source, options: Options, drawings: Drawings) ->
         result = CHAPTERS[name].analyse(source, options)
     except (StateError, InputError) as fault:  # other analyses may still be possible
         return {"fault": fault}
+    chapter = CHAPTERS[name]
+    if chapter.compares and chapter.figure not in result.figures:
+        return {"fault": NothingThere(f"the store has no {chapter.compares} to compare")}
     return {"result": result, "drawings": [*drawings.of(result.parts)]}
 
 

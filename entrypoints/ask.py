@@ -7,21 +7,33 @@ import click
 
 from entrypoints import command as cli
 from worldrep.errors import InputError
+from worldrep.names import ModelName
+from worldrep.settings import Settings
 from worldrep.text_files import MEGABYTE, read_text
 
 
 @cli.command("ask", recorded=False)
 @click.argument("questions", nargs=-1, metavar="[MODEL] QUESTIONS...")
 @click.option("--file", type=click.Path(path_type=Path), help="File with one question a line.")
+@click.option("--list-cities", is_flag=True, help="List the cities of the world, and ask nothing.")
 @cli.model_options
 @cli.name_options
-def main(questions: tuple[str, ...], file: Path | None, checkpoints: str, **options: Any) -> None:
-    """Ask a trained MODEL QUESTIONS such as "dist(Paris,Tokyo)=" or "compass(c_12,Atlantis 1)=".
+def main(
+    questions: tuple[str, ...],
+    file: Path | None,
+    list_cities: bool,
+    checkpoints: str,
+    **options: Any,
+) -> None:
+    """Ask a trained MODEL QUESTIONS such as "dist(Tokyo,Lagos)=" or "compass(c_12,Atlantis 1)=".
 
     Cities are given by name or id. The answers are shown beside the right ones, with their scores.
     "where(Tokyo)" shows the longitude and latitude that a linear probe reads from the model's
     hidden states, as `extract` draws them.
     """
+    if list_cities:
+        show_cities(cli.settings_from(ModelName("pt1"), options))
+        return
     if options["model"] is options["run_id"] is None and questions and "(" not in questions[0]:
         options["model"], *rest = questions
         questions = tuple(rest)
@@ -29,7 +41,7 @@ def main(questions: tuple[str, ...], file: Path | None, checkpoints: str, **opti
         lines = read_text(file, "file=", MEGABYTE).splitlines()
         questions += tuple(line for line in lines if line.strip())
     if not questions:
-        raise InputError('ask a question, such as "dist(Paris,Tokyo)=", or name a file of them')
+        raise InputError('ask a question, such as "dist(Tokyo,Lagos)=", or name a file of them')
     find = cli.model_named(options)
     store = cli.connect(options)
     from worldrep.data.sets import learns_atlantis
@@ -63,6 +75,17 @@ def main(questions: tuple[str, ...], file: Path | None, checkpoints: str, **opti
             known = learns_atlantis(settings) or unknown.empty
             trained = "trained on all" if known else f"not trained on {cities_in_words(unknown)}"
             click.echo(f"  {cities_in_words(question.cities)}: the model was {trained}")
+
+
+def show_cities(settings: Settings) -> None:
+    """Print id, name, longitude, latitude and region of each city."""
+    from worldrep.data.sets import maker_of
+
+    world = maker_of(settings).world.cities
+    table = world.assign(
+        longitude=world["x"] / 10, latitude=world["y"] / 10, id="c_" + world["city_id"]
+    )
+    click.echo(table[["id", "name", "longitude", "latitude", "region"]].to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,10 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in COMMANDS:
             from worldrep.errors import unknown
+            from worldrep.studies.definition import builtin_names
 
+            if cmd_name in builtin_names():
+                raise Unknown(f"{cmd_name} is a study: worldrep study {cmd_name}")
             raise Unknown(str(unknown("command", cmd_name, COMMANDS)))
         command: click.Command = import_module(COMMANDS[cmd_name][0]).main
         return of_action(command, cmd_name) if cmd_name in ("status", "plan") else command

@@ -51,7 +51,7 @@ def test_every_task_can_be_asked_and_has_its_answer(mini_world):
         ("hello", "'hello' is no question; a question is, for example, dist(c_01,c_02)="),
         ("dist(Tokyo", "is no question"),
         ("area(Tokyo,Lima)", "unknown task 'area'; allowed: dist, triarea, angle"),
-        ("dist(Tokio,Lima)", "this world has no city 'Tokio'; nearest names: Tokyo"),
+        ("dist(Tokio,Lima)", "this world has no city 'Tokio'; similar names: Tokyo"),
         ("dist(c_9,Lima)", "there is no city c_9; ids are c_01 to c_06, not all"),
         ("dist(Tokyo)", "distance takes 2 cities, not 1"),
         ("dist(Tokyo,tokyo)", "has a city twice"),
@@ -128,6 +128,15 @@ def test_a_trained_model_is_asked(store_uri, tmp_path):
     both = asked("--model", "pt1_ftwb1-1", "--checkpoints", "all", "dist(Tokyo,Lagos)")
     assert both.count("step ") > 1
     assert "ask a question" in asked("--model", "pt1", code=2)
+    listed = asked("--list-cities").splitlines()
+    assert len(listed) == 29 and listed[21].split() == [
+        "c_09",
+        "Atlantis",
+        "1",
+        "-34.9",
+        "39.1",
+        "Atlantis",
+    ]
     assert "name one model" in asked("dist(Tokyo,Lagos)", code=2)
     absent = asked("--model", "pt1-3", "dist(Tokyo,Lagos)", code=1)
     assert f"is not in the store {store_uri}" in absent

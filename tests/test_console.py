@@ -89,6 +89,7 @@ def test_the_program_does_the_work_that_the_other_forms_find_done(store_uri, pro
     ("arguments", "sentence"),
     [
         (["studdy"], "unknown command 'studdy' (did you mean 'study'?)"),
+        (["exp1", "--seeds", "1"], "exp1 is a study: worldrep study exp1"),
         (["study", "exp9"], "unknown study 'exp9'"),
         (["study", "exp1", "--name", "demo"], "name is given twice: demo and exp1"),
         (["study", "exp1", "--models", "pt1"], "name one study"),

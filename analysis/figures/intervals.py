@@ -13,6 +13,7 @@ from analysis.figures.chart import GREY, Chart, Style, log_scale
 LETTER = 0.068  # width of a letter of a label, inches
 LOG_MARGIN = 1.5  # factor by which a logarithmic axis exceeds the values
 WIDEST = 0.75  # part of the values' range by which intervals may exceed it
+SMALLEST_RANGE = 0.01  # of an axis, relative to the value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ class Intervals(Chart):
         if self.log:
             axes.set_xlim(least / LOG_MARGIN, most * LOG_MARGIN)
             return
-        reach = WIDEST * max(most - least, 1e-9)
+        # A single value keeps a range in which its digits can be told.
+        reach = WIDEST * max(most - least, SMALLEST_RANGE * abs(most), 1e-9)
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, least - reach), min(high, most + reach))

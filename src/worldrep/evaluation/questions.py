@@ -1,4 +1,4 @@
-"""Questions that users type, with names or ids of cities, such as `dist(Paris,c_12)=`."""
+"""Questions that users type, with names or ids of cities, such as `dist(Tokyo,c_12)=`."""
 
 import difflib
 import re
@@ -145,7 +145,9 @@ def _place(typed: str, world: World) -> int:
     if not len(places):
         nearest = difflib.get_close_matches(_plain(typed), plain, n=NEAREST, cutoff=0.0)
         names = ", ".join(dict.fromkeys(cities["name"][plain.index(name)] for name in nearest))
-        raise InputError(f"this world has no city {typed!r}; nearest names: {names}")
+        raise InputError(
+            f"this world has no city {typed!r}; similar names: {names}; all: ask --list-cities"
+        )
     listed = ", ".join(_described(cities.iloc[place]) for place in places)
     raise InputError(f"{len(places)} cities are called {typed!r}; name one by its id: {listed}")
 

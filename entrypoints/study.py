@@ -17,6 +17,7 @@ from worldrep.errors import InputError
 @cli.option("worlds", None, "Worlds such as standard,scattered.")
 @cli.option("scale", None, "paper, small, mini, smoke.")
 @cli.option("steps", None, "evaluate,extract (default), or one of them; train: no more.")
+@cli.option("checkpoints", None, "That are evaluated and extracted: last (default) or all.")
 @cli.option("action", "run", "run; status: what is done; plan: what would run.")
 @cli.option("format", "table", "Of status and plan: table or json.")
 @cli.option("shard", "1/1", "Do the second of seven parts: 2/7.")
@@ -37,7 +38,8 @@ def main(
     if name and models:
         raise InputError("name one study: either name=exp1 or models=pt1,pt1_ftwb1-1..7")
     study = named_study(models) if models else load_definition(name or "demo")
-    names = {key: options[key] for key in ("seeds", "widths", "worlds", "steps", "scale")}
+    keys = ("seeds", "widths", "worlds", "steps", "scale", "checkpoints")
+    names = {key: options[key] for key in keys}
     graph = expand(study.asked_for(**names, settings=cli.overrides_from(options)))
     mine = Shard.parse(shard).steps_of(graph)
     executor = ExecutorOptions.parse(options)

@@ -85,6 +85,17 @@ def test_one_study_takes_the_place_of_a_chain_and_a_single_command_stays():
     assert fewest([train, single("extract", "pt1_ftwb1-3", 1), evaluate]) == [study(*named)]
 
 
+def test_checkpoints_of_many_models_are_one_study():
+    every = [single("evaluate", model, 1, checkpoints="all") for model in EXP1[1:8]]
+    named = "models=pt1_ftwb1-1..7", "seeds=1", "scale=smoke", "steps=evaluate", "checkpoints=all"
+    whole = study(*named)
+    assert fewest(every, [(model, 1) for model in EXP1]) == [whole]
+    last = single("evaluate", "pt1_ftwb1-1", 1)
+    assert fewest([*every, last]) == [whole, last]
+    chosen = [single("evaluate", model, 1, checkpoints="3,6") for model in EXP1[1:3]]
+    assert fewest(chosen) == chosen  # of which no study does the work
+
+
 def test_seeds_that_lack_other_models_have_studies_of_their_own():
     lacking = [("pt1_ftwb1-1", 1), ("pt1_ftwb1-1", 2), ("pt1_ftwb1-2", 2), ("pt1_ftwb1-4", 2)]
     commands = [single("evaluate", model, seed) for model, seed in lacking]

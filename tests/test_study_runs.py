@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from entrypoints import finetune, study
+from entrypoints import evaluate, finetune, study
 from worldrep.errors import StateError
 from worldrep.executors import ExecutorOptions
 from worldrep.names import TASK_NAMES, parse_model
@@ -47,6 +47,20 @@ def runs(**tags):
 
 def graph_of(path, **changes):
     return expand(load_definition(path).changed(**changes))
+
+
+def test_all_checkpoints_are_evaluated_by_a_study_as_by_single_commands(two):
+    run(*two)
+    output = run(*two, "--checkpoints", "all", "--steps", "evaluate")
+    assert "2 of 4 steps are done already" in output  # the trainings
+    for model in ("pt1", "pt1_ftwb1-1"):
+        every = "--model", model, "--scale", "smoke", "--checkpoints", "all"
+        assert "already done" in run(*every, command=evaluate)
+    (both, last), _ = (runs(stage="evaluate", model=m) for m in ("pt1", "pt1_ftwb1-1"))
+    history = [Store.connect().history(r.id, "standard/angle/mean") for r in (both, last)]
+    assert len(history[0]) == 3 and history[0][-1:] == history[1]
+    assert len(runs(stage="summary")) == 2
+    assert "unknown checkpoints 'some'" in run(*two, "--checkpoints", "some", code=2)
 
 
 def test_a_study_leaves_one_finished_run_for_every_step(two):

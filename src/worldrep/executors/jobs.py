@@ -56,7 +56,8 @@ class WorkerContext:
 class Job:
     """A unit of work for the study with run ID `parent`.
 
-    model_run: the training that it needs; cpus: cores for this job, 0 for those of its worker.
+    model_run: the training that it needs; checkpoints: of it, last or all; cpus: cores for this
+    job, 0 for those of its worker.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class Job:
     model_run: str
     parent: str
     cpus: int = field(default=0, kw_only=True)
+    checkpoints: str = field(default="last", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def perform_step(store: Store, job: Job, report: Send) -> str:
             base, settings = job.model_run or None, with_cities(store, job)
             return train_model(store, settings, base_run=base, parent=job.parent)
         stage = evaluate_model if job.kind == "evaluate" else extract_model
-        return stage(store, store.get(job.model_run), parent=job.parent)
+        model_run = store.get(job.model_run)
+        return stage(store, model_run, checkpoints=job.checkpoints, parent=job.parent)
 
 
 def with_cities(store: Store, job: Job) -> Settings:

@@ -55,8 +55,17 @@ class TrainingPlan:
         return cls(settings, maker, base, rows, base_rows, validation, fingerprint, configuration)
 
     @property
+    def schedule(self) -> Schedule:
+        return Schedule.of(self.settings, sum(rowset.rows for rowset in self.rows))
+
+    @property
     def steps(self) -> int:
-        return Schedule.of(self.settings, sum(rowset.rows for rowset in self.rows)).steps
+        return self.schedule.steps
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps after which a checkpoint is kept."""
+        return sorted(self.schedule.marks(self.settings.n_checkpoints))
 
 
 def _fingerprint(settings: Settings, rows: Sequence[str], base: str | None) -> str:

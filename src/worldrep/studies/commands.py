@@ -10,7 +10,15 @@ from typing import NamedTuple
 from worldrep.names import NO_FT, PLAIN, WIDTHS, ModelName, parse_model
 from worldrep.settings import OVERRIDABLE
 from worldrep.stages.commands import command_line, parsed_command
-from worldrep.studies.definition import STEPS, Definition, builtin_names, in_ranges, load_definition
+from worldrep.stages.plan import LAST
+from worldrep.studies.definition import (
+    CHECKPOINTS,
+    STEPS,
+    Definition,
+    builtin_names,
+    in_ranges,
+    load_definition,
+)
 
 Member = tuple[str, int]  # model, seed
 _NAMES = {"ft", "pretrain", "width", "strategy", "model", "seed", "scale", "world"}
@@ -23,6 +31,7 @@ class _Group(NamedTuple):
     scale: str
     world: str
     overrides: tuple[tuple[str, str], ...]
+    checkpoints: str
     are_bases: bool | None  # None without overrides: else a base of the study would have them, too
 
 
@@ -73,15 +82,19 @@ def _split(text: str) -> Iterator[list[str]]:
 def _work_of(command: str) -> tuple[_Group, str, Member] | None:
     """Return the group, the kind and the model of a command; None if no study does its work."""
     parsed = parsed_command(command)
-    if parsed is None or not parsed[1].keys() <= _NAMES | set(OVERRIDABLE):
+    if parsed is None:
         return None
     entry, given, experiment = parsed
+    checkpoints = given.pop("checkpoints", LAST)
+    if not given.keys() <= _NAMES | set(OVERRIDABLE) or checkpoints not in CHECKPOINTS:
+        return None
     kind = {"pretrain": "train", "finetune": "train"}.get(entry, entry)
     model = str(_model_of(given)) if kind == "train" else given["model"]
     overrides = tuple(sorted((k, v) for k, v in given.items() if k not in _NAMES))
     are_bases = parse_model(model).ft == NO_FT if overrides else None
     place = given["scale"], given.get("world", "standard")
-    return _Group(experiment, *place, overrides, are_bases), kind, (model, int(given["seed"]))
+    group = _Group(experiment, *place, overrides, checkpoints, are_bases)
+    return group, kind, (model, int(given["seed"]))
 
 
 def _model_of(given: Mapping[str, str]) -> ModelName:
@@ -94,9 +107,9 @@ def _studies(
 ) -> dict[Member, str]:
     """Return the study that does the work of each model, as few as possible."""
     every = set().union(*kinds.values())
-    allowed = kinds.keys() | present
+    allowed = kinds.keys() | (present if group.checkpoints == LAST else set())
     models, seeds = {model for model, _ in kinds}, sorted({seed for _, seed in kinds})
-    if not group.overrides:
+    if not group.overrides and group.checkpoints == LAST:
         for definition in _library():
             if parameters := _covering(definition, group, models, seeds, every, allowed):
                 return dict.fromkeys(kinds, command_line("study", parameters, group.experiment))
@@ -145,6 +158,7 @@ def _named(group: _Group, models: set[str], seeds: Iterable[int], kinds: set[str
     parameters |= {} if group.world == "standard" else {"worlds": group.world}
     steps = [kind for kind in STEPS[1:] if kind in kinds] or ["train"]
     parameters |= {} if steps == [*STEPS[1:]] else {"steps": ",".join(steps)}
+    parameters |= {} if group.checkpoints == LAST else {"checkpoints": group.checkpoints}
     return command_line("study", parameters | dict(group.overrides), group.experiment)
 
 

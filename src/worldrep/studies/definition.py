@@ -23,11 +23,13 @@ from worldrep.settings import (
     parse_seeds,
     parse_value,
 )
+from worldrep.stages.plan import ALL, LAST
 from worldrep.text_files import read_yaml
 
 LIBRARY = Path(__file__).parent / "library"
 SUFFIXES = (".yaml", ".yml")
 STEPS = ("train", "evaluate", "extract")
+CHECKPOINTS = (LAST, ALL)
 _ALLOWED = (WIDTHS, STRATEGIES, VARIANTS, STEPS, SCALES)
 
 MOST_MODELS = 20_000
@@ -41,7 +43,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 class Definition:
     """The names that define a study. InputError for an unknown name, or if there is nothing to do.
 
-    widths, strategies: empty for those in the models' names; settings: overrides for every listed
+    widths, strategies: empty for those in the models' names; checkpoints: evaluated and extracted,
+    last or all; settings: overrides for every listed
     model; a setting that one strategy reads is for that strategy's models alone.
     """
 
@@ -54,6 +57,7 @@ class Definition:
     worlds: tuple[str, ...] = ("standard",)
     scale: str = "mini"
     steps: tuple[str, ...] = STEPS
+    checkpoints: str = LAST
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -65,15 +69,18 @@ class Definition:
         for (kind, values), names in zip(found.items(), _ALLOWED, strict=True):
             for value in values:
                 check_name(kind, value, names)
+        check_name("checkpoints", self.checkpoints, CHECKPOINTS)
         _ = self.resolved  # checks the models' names and settings
 
     def asked_for(
-        self, *, settings: Mapping[str, Any], scale: str | None = None, **lists: str | None
-    ) -> Self:
+        self, *, settings: Mapping[str, Any], scale: str | None = None,
+        checkpoints: str | None = None, **lists: str | None,
+    ) -> Self:  # fmt: skip
         """Return the study with other seeds, widths, worlds and steps, as typed, unless None."""
         typed = {key: text for key, text in lists.items() if text is not None}
         found = {k: parse_seeds(v) if k == "seeds" else parse_names(v) for k, v in typed.items()}
-        return self.changed(scale=scale, settings={**self.settings, **settings}, **found)
+        own = {"scale": scale, "checkpoints": checkpoints}
+        return self.changed(**own, settings={**self.settings, **settings}, **found)
 
     def changed(self, **values: Any) -> Self:
         """Return the study with other seeds, widths, worlds, scale or settings."""
@@ -188,7 +195,7 @@ def _text(key: str, value: Any) -> str:
 
 
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(("about", "scale"), _text),
+    **dict.fromkeys(("about", "scale", "checkpoints"), _text),
     "seeds": lambda key, value: parse_seeds(",".join(_items(key, value))),
     "settings": lambda key, value: parse_settings(value),
     **dict.fromkeys(("models", "widths", "strategies", "worlds", "steps"), _items),

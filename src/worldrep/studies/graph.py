@@ -12,7 +12,7 @@ from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings, whole_number
 from worldrep.stages.estimate import Work
-from worldrep.stages.plan import TrainingPlan, evaluation_fingerprint, extraction_fingerprint
+from worldrep.stages.plan import LAST, TrainingPlan, evaluation_fingerprint, extraction_fingerprint
 from worldrep.studies.definition import Definition
 
 MOST_SHARDS = 10_000
@@ -23,7 +23,8 @@ class Step:
     """One step of a study: train, evaluate or extract.
 
     needs: fingerprint of the training that it starts from, or empty; listed: the study names the
-    model, rather than only needing it; cost: rows times parameters.
+    model, rather than only needing it; cost: rows times parameters; checkpoints: that are
+    evaluated or extracted, last or all.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Step:
     configuration: str
     listed: bool
     cost: float
+    checkpoints: str = LAST
 
     @property
     def stage(self) -> str:
@@ -40,7 +42,8 @@ class Step:
 
     @property
     def title(self) -> str:
-        return self.settings.run_name(self.stage)
+        name = self.settings.run_name(self.stage)
+        return name if self.checkpoints == LAST else f"{name} {self.checkpoints}"
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,14 @@ def expand(definition: Definition) -> Graph:
         if settings.is_finetuning:
             key = settings.model_name.base, settings.world, settings.seed
             base = add(listed.get(key, base_settings(settings)), key in listed, ())
-        identities = _identities(settings, base)
+        identities = _identities(settings, base, definition.checkpoints)
         trained, _ = identities["train"]
         for kind in ("train", *kinds):
             fingerprint, configuration = identities[kind]
             needs = trained if kind != "train" else base.fingerprint if base else ""
             facts = needs, configuration, is_listed, Work(kind, settings).cost
-            steps.setdefault(fingerprint, Step(kind, settings, fingerprint, *facts))
+            own = LAST if kind == "train" else definition.checkpoints
+            steps.setdefault(fingerprint, Step(kind, settings, fingerprint, *facts, own))
         trainings[settings] = steps[trained]
         return steps[trained]
 
@@ -118,13 +122,16 @@ def expand(definition: Definition) -> Graph:
     return Graph(definition, steps)
 
 
-def _identities(settings: Settings, base: Step | None) -> dict[str, Sequence[str]]:
+def _identities(
+    settings: Settings, base: Step | None, checkpoints: str
+) -> dict[str, Sequence[str]]:
     """Return the fingerprint and configuration of a model's steps by kind."""
     maker, plan = maker_of(settings), TrainingPlan.of(settings, base)
+    choice = LAST if checkpoints == LAST else plan.checkpoints
     request = Request.parse(settings, "default", "default", "default").as_dict()
     trained = plan.fingerprint, plan.configuration
-    evaluated = [evaluation_fingerprint(maker, settings, model) for model in trained]
-    extracted = [extraction_fingerprint(maker, model, request) for model in trained]
+    evaluated = [evaluation_fingerprint(maker, settings, model, choice) for model in trained]
+    extracted = [extraction_fingerprint(maker, model, request, choice) for model in trained]
     return {"train": trained, "evaluate": evaluated, "extract": extracted}
 
 

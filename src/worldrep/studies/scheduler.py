@@ -128,7 +128,8 @@ class Scheduler:
             self.in_flight.add(fingerprint)
             step = self.graph.steps[fingerprint]
             model_run = self.run_ids.get(step.needs, "")
-            return Job(step.kind, step.settings, step.title, fingerprint, model_run, self._parent)
+            facts = fingerprint, model_run, self._parent
+            return Job(step.kind, step.settings, step.title, *facts, checkpoints=step.checkpoints)
         return None
 
     def job_ended(self, outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ from worldrep.evaluation.improvement import headlines, spread_of
 from worldrep.names import TASK_NAMES
 from worldrep.progress import LINE_SECONDS, NOTE, SHARE
 from worldrep.settings import SHARED_GROUPS, Settings
+from worldrep.stages.plan import LAST
 from worldrep.stages.provenance import keep_cities
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import BLOCKED, DONE, FAILED, KEYS, Scheduler, read_runs
@@ -166,7 +167,7 @@ class Summaries:
         self._store, self._scheduler = store, scheduler
         self._evaluations: dict[str, list[Step]] = {}  # by configuration
         for step in scheduler.graph.steps.values():
-            if step.kind == "evaluate":
+            if step.kind == "evaluate" and step.checkpoints == LAST:
                 self._evaluations.setdefault(step.configuration, []).append(step)
         self._known: dict[str, str] | None = None  # by configuration: tag `evaluations`
 

@@ -139,8 +139,8 @@ def _caveats(own: Finetuned) -> list[str]:
         said.append(
             f"the curves of {n} of {points['run_id'].nunique()} models and seeds are of the "
             f"validations while training ({rows} questions a point, others than those of the "
-            "evaluation), as only their last checkpoint is evaluated; `-e evaluate -P "
-            "checkpoints=all` measures them, missing.csv (course) has the commands"
+            "evaluation), as only their last checkpoint is evaluated; an evaluation with "
+            "checkpoints=all measures them, missing.csv (course) has the commands"
         )
     return said
 

@@ -193,7 +193,8 @@ def test_an_analysis_that_the_store_cannot_support_says_why(made, visit):
     page = visit(made.pages["report.html"])
     assert "Nothing to show" in page.query_selector("#cka").inner_text()
     missing = page.query_selector("#missing").inner_text()
-    assert missing.count("-e study") == 1
+    assert missing.count("-e study") == 2  # one of them evaluates all checkpoints
+    assert missing.count("-P steps=evaluate -P checkpoints=all") == 1
     assert "mlflow run . -e study -P name=exp1 -P seeds=1,2 --env-manager local" in missing
 
 

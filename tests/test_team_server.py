@@ -196,6 +196,8 @@ def check_reading(log_in):
     before = everything(MlflowClient())
     code, output = run("entrypoints.study --name one.yaml --action status")
     assert code == 0 and "2 done" in output
+    code, output = run("entrypoints.ask --scale smoke pt1 dist(Tokyo,Lagos) where(Tokyo)")
+    assert code == 0 and output.count("c_36") == 4, output
     summary = "analysis.seeds --scale smoke --out out"
     code, output = run(f"{summary} --no-log")
     assert code == 0 and list(Path("out").iterdir()), output

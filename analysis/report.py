@@ -16,6 +16,7 @@ from analysis.cka import cka
 from analysis.cka_generalization import cka_generalization
 from analysis.command import AUTO, NAMES, analysis_command
 from analysis.dynamics import dynamics
+from analysis.exp1_heatmaps import FAMILIES as exp1_families
 from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.exp3_heatmaps import exp3_heatmaps
 from analysis.figures.heatmap import Panel, Strip, draw_seeds
@@ -43,15 +44,22 @@ MANY_REASONS = 3
 class Chapter(NamedTuple):
     """One analysis of the report.
 
-    compares, figure: what it compares, and the figure that it has if the store has more than one of
-    them; without that figure it repeats other chapters, and is left out.
+    repeats: whether the first chapter, at the report's width, has all that the result has.
     """
 
     analyse: Callable[[Source, Options], Result]
     title: str
     about: str
-    compares: str = ""
-    figure: str = ""
+    repeats: Callable[[Result, str], bool] = lambda result, width: False
+
+
+def _has_one_width(result: Result, width: str) -> bool:
+    return set(result.tables["values"]["width"]) == {width}
+
+
+def _has_families_of_exp1(result: Result, width: str) -> bool:
+    found = result.tables["values"].dropna(subset="value")["ft"]
+    return set(found.str.partition("-")[0]) <= set(exp1_families)
 
 
 _CHAPTERS = (
@@ -61,18 +69,13 @@ _CHAPTERS = (
     ),
     Chapter(predictors, "Predicting several tasks", "How well models of one predict those of two."),
     Chapter(
-        exp3_heatmaps,
-        "Width",
-        "The matrices of each width, and side by side.",
-        "two widths with the same seed",
-        "ftwb1_widths",
+        exp3_heatmaps, "Width", "The matrices of each width, and side by side.", _has_one_width
     ),
     Chapter(
         ft_heatmaps,
         "Every fine-tuning",
         "With warm-up rows (ftwb) and without (ft).",
-        "families both with and without warm-up rows",
-        "warm_up",
+        _has_families_of_exp1,
     ),
     Chapter(forgetting, "Forgetting", "What fine-tuning costs on the cities that the base knew."),
     Chapter(probes, "Linear probe", "City positions predicted from the hidden states."),
@@ -152,15 +155,15 @@ def _shown(value: Any) -> Any:
 
 def _section(name: str, source: Source, options: Options, drawings: Drawings) -> dict[str, Any]:
     """The result of an analysis and its drawings, or the fault that prevents it."""
+    width = options.width
     if name == "exp3_heatmaps":
         options = replace(options, width=ALL)
     try:
         result = CHAPTERS[name].analyse(source, options)
     except (StateError, InputError) as fault:  # other analyses may still be possible
         return {"fault": fault}
-    chapter = CHAPTERS[name]
-    if chapter.compares and chapter.figure not in result.figures:
-        return {"fault": NothingThere(f"the store has no {chapter.compares} to compare")}
+    if CHAPTERS[name].repeats(result, width):
+        return {"fault": NothingThere(f"the chapter {_CHAPTERS[0].title!r} has all of it")}
     return {"result": result, "drawings": [*drawings.of(result.parts)]}
 
 

@@ -155,13 +155,13 @@ def asked(options: dict[str, Any]) -> dict[str, Any]:
     return {"launched": True, "confirmed": parse_flag("yes", options["yes"])}
 
 
-def connect(options: dict[str, Any]) -> Store:
-    """Connect to the store that the command works on."""
+def connect(options: dict[str, Any], *, create: bool = True) -> Store:
+    """Connect to the store that the command works on. create: make it if there is none."""
     from worldrep.tracking import Store
     from worldrep.training.processes import check_environment
 
     check_environment()
-    store = Store.connect(options["experiment"])
+    store = Store.connect(options["experiment"], create=create)
     click.get_current_context().meta[EXPERIMENT] = store.experiment_name
     return store
 

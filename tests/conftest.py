@@ -164,6 +164,9 @@ def new_store(empty_database, tmp_path_factory):
 
 def use_store(patch, database, folder):
     """Work in a folder with a copy of a database as store; return its URI."""
+    import mlflow
+
+    mlflow.set_tracking_uri(None)  # an address that an earlier test named outlasts that test
     shutil.copy(database, folder / "mlflow.db")
     (folder / "MLproject").touch()  # messages advise `mlflow run` in the folder of a project
     uri = f"sqlite:///{folder}/mlflow.db"

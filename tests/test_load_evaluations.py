@@ -110,7 +110,7 @@ def test_nothing_and_wrong_names_are_one_sentence(store_uri):
     with pytest.raises(StateError, match=r"no experiment 'worldrep'.*`mlflow run \.`"):
         load_evaluations()
     Store.connect()
-    with pytest.raises(NothingThere, match=r"none at all; `mlflow run \.` makes some"):
+    with pytest.raises(NothingThere, match=r"none at all; `worldrep demo` makes some"):
         load_evaluations()
     for names in ({"scale": "all"}, {"scale": "minni"}, {"world": "flat"}, {"seeds": [-1]}):
         with pytest.raises(InputError):

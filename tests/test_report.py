@@ -189,6 +189,16 @@ def test_the_search_finds_a_model_in_figures_and_runs(made, visit):
     assert page.query_selector(".hit") is None
 
 
+def test_a_chapter_that_repeats_the_first_is_left_out(synthetic):
+    base = synthetic.base()
+    synthetic.tuned("ftwb1-1", base, 0.5)
+    page = of_store().pages["report.html"]
+    assert page.count("Nothing to show: the chapter &#39;Transfer&#39; has all of it") == 2
+    synthetic.tuned("ftwb3-1", base, 0.5)
+    page = of_store().pages["report.html"]
+    assert page.count("has all of it") == 1 and "Fine-tuned on three tasks" in page
+
+
 def test_an_analysis_that_the_store_cannot_support_says_why(made, visit):
     page = visit(made.pages["report.html"])
     assert "Nothing to show" in page.query_selector("#cka").inner_text()

@@ -205,7 +205,6 @@ def test_a_new_sqlite_store_has_a_write_ahead_log(store_uri):
         assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
-@pytest.mark.slow
 def test_a_new_store_is_told_and_reading_makes_none(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new.db")
     with pytest.raises(StateError, match="there is no store at .*new.db"):
@@ -217,6 +216,7 @@ def test_a_new_store_is_told_and_reading_makes_none(tmp_path, monkeypatch, capfd
         assert capfd.readouterr().err.count(said) == told
 
 
+@pytest.mark.slow
 def test_of_processes_that_start_together_on_a_new_store_one_gets_the_work(store_uri):
     claimers = [python(CLAIMER, stdin=subprocess.PIPE) for _ in range(4)]
     assert [claimer.stdout.readline() for claimer in claimers] == ["ready\n"] * 4

@@ -45,7 +45,7 @@ class NothingThere(StateError):
 def nothing_of(kind: str, of: str, source: Source, *stages: str) -> NothingThere:
     """Return an error that says what the store has of some stages instead of a kind of runs."""
     known = "; ".join(filter(None, map(source.held, stages)))
-    has = f"it has {known}" if known else "it has none at all; `mlflow run .` makes some"
+    has = f"it has {known}" if known else "it has none at all; `worldrep demo` makes some"
     return NothingThere(f"{source.place} has no {kind} of {of}: {has}")
 
 

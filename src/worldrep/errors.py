@@ -92,7 +92,7 @@ def one_sentence(
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        # With Python's threshold, looking for garbage takes a sixth of the time of all imports.
+        # With Python's threshold, looking for garbage takes a fifth of the time of all imports.
         gc.set_threshold(10_000)
         interrupt_on_sigterm()
         try:

@@ -126,7 +126,7 @@ def parse_model(text: str) -> ModelName:
     name, _, strategy = text.partition("+")
     base, _, ft = name.partition("_")
     pretrain, _, width = base.partition("@")
-    if pretrain in FINETUNINGS:
+    if pretrain in FINETUNINGS and base == name == pretrain:
         raise InputError(
             f"model {text!r} has no base: write it before the fine-tuning, as in pt1_{text}"
         )

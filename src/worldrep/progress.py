@@ -33,7 +33,9 @@ class Recorder(Protocol):
 
 
 class Described(Protocol):
-    """A run with metrics and a description."""
+    """A run with metrics and a description. resumed: an earlier process worked on it."""
+
+    resumed: bool
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -92,25 +94,32 @@ def shown() -> Iterator[None]:
 def recorded_in(run: Described) -> Iterator[None]:
     """Log the progress of the work in this block as a metric and the description of a run.
 
-    Work that ends before the first line would be due leaves neither.
+    Work that ends before the first line would be due leaves neither, unless it was resumed.
     """
-    begun, last = time.monotonic(), Progress("", 0, 1)
+    begun, last, described = time.monotonic(), Progress("", 0, 1), run.resumed
 
     def write(progress: Progress, line: str) -> None:
-        nonlocal last
-        last = progress
+        nonlocal described
+        described = True
         run.metrics(progress.done, {SHARE: progress.share})
         run.tags({NOTE: f"{line} ({time.strftime('%H:%M:%S')})"})
 
+    lines = Lines(write)
+
+    def follow(progress: Progress) -> None:
+        nonlocal last
+        last = progress
+        lines(progress)
+
     try:
-        with reporting(Lines(write)):
+        with reporting(follow):
             yield
     except BaseException:
-        if last.title:
+        if described and last.title:
             with suppress(Exception):  # the error that ends the work is the one to raise
                 run.tags({NOTE: f"{last.title}: ended after {last.in_words}"})
         raise
-    if last.title:
+    if described and last.title:
         took = duration_in_words(time.monotonic() - begun)
         run.metrics(last.total, {SHARE: 1.0})
         details = f", {last.text}" if last.text else ""

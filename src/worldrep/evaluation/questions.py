@@ -105,7 +105,8 @@ class PositionQuestion:
 
 def parse_question(typed: str, world: World) -> Question | PositionQuestion:
     """Parse a question about positions or of a task. Raises InputError if it is neither."""
-    is_position = typed.strip().startswith(f"{WHERE}(")
+    match = _FORM.fullmatch(typed.strip())
+    is_position = match is not None and match[1] == WHERE
     return (PositionQuestion if is_position else Question).parse(typed, world)
 
 

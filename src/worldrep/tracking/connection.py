@@ -61,10 +61,9 @@ def open_client(
     _check_address(uri)
     patience()  # checks the variable
     file = sqlite_file(uri)
-    is_absent = file is not None and not file.exists()
-    if is_absent and not create:
+    if file and not file.exists() and not create:
         raise StateError(
-            f"there is no store at {file}: `mlflow run .` runs a first study, and "
+            f"there is no store at {file}: `worldrep demo` runs a first study, and "
             "MLFLOW_TRACKING_URI names another store"
         )
     # A wrong address is to be told at once, unless the user says how long to wait.
@@ -72,7 +71,7 @@ def open_client(
     client = Client(uri, without_user(uri), None if waits else CONTACT_SECONDS)
     try:
         with _creation_lock(uri):  # one process creates the database
-            if is_absent:
+            if file and not file.exists():
                 say(f"a new store is made: {file} (MLFLOW_TRACKING_URI names another)")
             experiment_id = _experiment_id(client, experiment, create and not is_read_only(uri))
             _check_place(client, experiment_id, uri)
@@ -133,7 +132,7 @@ def _experiment_id(client: Client, name: str | None, create: bool) -> str:
                 raise
     if found is None and not named:
         place = f"the store at {client.address} has no experiment {name!r}"
-        raise StateError(f"{place}: nothing was recorded yet; `mlflow run .` runs a first study")
+        raise StateError(f"{place}: nothing was recorded yet; `worldrep demo` runs a first study")
     if found is None:
         names = [experiment.name for experiment in client.search_experiments()]
         raise unknown("experiment", name, names)

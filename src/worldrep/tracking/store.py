@@ -69,8 +69,8 @@ class Store:
         experiment: its name, by default the one that `mlflow run` or the environment names, else
         "worldrep"; uri: tracking URI, which becomes MLflow's own, by default MLflow's; patient:
         an absent store is waited for from the first contact on, not only after it. Raises
-        StateError if the store cannot be read, InputError if `create` is false and the experiment
-        does not exist.
+        StateError if the store cannot be read, or `create` is false and there is none; InputError
+        if `create` is false and the named experiment does not exist.
         """
         if uri is not None:
             mlflow.set_tracking_uri(uri)

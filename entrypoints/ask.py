@@ -8,14 +8,17 @@ import click
 from entrypoints import command as cli
 from worldrep.errors import InputError
 from worldrep.names import ModelName
-from worldrep.settings import Settings
 from worldrep.text_files import MEGABYTE, read_text
 
 
 @cli.command("ask", recorded=False)
 @click.argument("questions", nargs=-1, metavar="[MODEL] QUESTIONS...")
 @click.option("--file", type=click.Path(path_type=Path), help="File with one question a line.")
-@click.option("--list-cities", is_flag=True, help="List the cities of the world, and ask nothing.")
+@click.option(
+    "--list-cities",
+    is_flag=True,
+    help="List the cities of the model's world, or of a scale's; ask nothing.",
+)
 @cli.model_options
 @cli.name_options
 def main(
@@ -31,19 +34,19 @@ def main(
     "where(Tokyo)" shows the longitude and latitude that a linear probe reads from the model's
     hidden states, as `extract` draws them.
     """
-    if list_cities:
-        show_cities(cli.settings_from(ModelName("pt1"), options))
-        return
     if options["model"] is options["run_id"] is None and questions and "(" not in questions[0]:
         options["model"], *rest = questions
         questions = tuple(rest)
+    if list_cities:
+        show_cities(questions, options)
+        return
     if file:
         lines = read_text(file, "file=", MEGABYTE).splitlines()
         questions += tuple(line for line in lines if line.strip())
     if not questions:
         raise InputError('ask a question, such as "dist(Tokyo,Lagos)=", or name a file of them')
     find = cli.model_named(options)
-    store = cli.connect(options)
+    store = cli.connect(options, create=False)
     from worldrep.data.sets import learns_atlantis
     from worldrep.data.world import ATLANTIS
     from worldrep.evaluation.questions import Question, cities_in_words, parse_question
@@ -77,14 +80,26 @@ def main(
             click.echo(f"  {cities_in_words(question.cities)}: the model was {trained}")
 
 
-def show_cities(settings: Settings) -> None:
-    """Print id, name, longitude, latitude and region of each city."""
+def show_cities(questions: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Print id, name, longitude, latitude and region of each city of a model's world, or a scale's.
+
+    Raises InputError if there is a question, too.
+    """
     from worldrep.data.sets import maker_of
 
-    world = maker_of(settings).world.cities
-    table = world.assign(
-        longitude=world["x"] / 10, latitude=world["y"] / 10, id="c_" + world["city_id"]
-    )
+    if questions:
+        raise InputError("ask a question or list the cities, not both")
+    if options["model"] or options["run_id"]:
+        from worldrep.stages.models import LAST, TrainedModel
+
+        find = cli.model_named(options)
+        store = cli.connect(options, create=False)
+        maker = TrainedModel.load(store, find(store), LAST).maker
+    else:
+        maker = maker_of(cli.settings_from(ModelName("pt1"), options))
+    table = maker.world.cities.copy()
+    table["id"] = "c_" + table["city_id"]
+    table["longitude"], table["latitude"] = table["x"] / 10, table["y"] / 10
     click.echo(table[["id", "name", "longitude", "latitude", "region"]].to_string(index=False))
 
 

@@ -14,7 +14,7 @@ def main(checkpoints: str, answers: str, **options: Any) -> None:
     """Evaluate a trained model on standard, Atlantis and multi-task rows."""
     keep_answers = cli.parse_flag("answers", answers)
     find = cli.model_named(options)
-    store = cli.connect(options, create=False)
+    store = cli.connect(options)
     from worldrep.stages.measure import evaluate_model
 
     run = find(store)

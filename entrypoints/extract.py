@@ -15,7 +15,7 @@ from entrypoints import command as cli
 def main(checkpoints: str, layers: str, task: str, positions: str, **options: Any) -> None:
     """Extract hidden states of all cities, and draw where a linear probe puts them."""
     find = cli.model_named(options)
-    store = cli.connect(options, create=False)
+    store = cli.connect(options)
     from worldrep.stages.measure import extract_model
 
     run = find(store)

@@ -85,10 +85,19 @@ def test_answers_are_judged(typed, generated, said):
     assert Question.parse(typed, WORLD).judged(generated) == said
 
 
-@pytest.mark.parametrize("typed", ["where()", "where(Tokyo,Lima)", "where(Tokio)", "where(Tokyo"])
-def test_a_position_is_asked_of_one_city(typed):
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("where()", "this world has no city ''"),
+        ("where (Tokyo,Lima)", "asks for one city, as where(Tokyo)"),
+        ("where(Tokio)", "similar names: Tokyo"),
+        ("where(Tokyo", "is no question"),
+    ],
+)
+def test_a_position_is_asked_of_one_city(typed, message):
+    with pytest.raises(InputError) as fault:
         parse_question(typed, WORLD)
+    assert message in str(fault.value)
 
 
 def test_the_position_of_a_probe_is_judged():
@@ -128,6 +137,9 @@ def test_a_trained_model_is_asked(store_uri, tmp_path):
     both = asked("--model", "pt1_ftwb1-1", "--checkpoints", "all", "dist(Tokyo,Lagos)")
     assert both.count("step ") > 1
     assert "ask a question" in asked("--model", "pt1", code=2)
+    own = asked("--list-cities", "--model", "pt1_ftwb1-1")
+    assert own == asked("--list-cities", "pt1_ftwb1-1") == asked("--list-cities")
+    assert "not both" in asked("--list-cities", "dist(Tokyo,Lagos)", code=2)
     listed = asked("--list-cities").splitlines()
     assert len(listed) == 29 and listed[21].split() == [
         "c_09",

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from worldrep.model.qwen2 import build_model
 from worldrep.names import parse_model
 from worldrep.scales import resolve
 from worldrep.stages import estimate
-from worldrep.stages.estimate import Work, check_needs, weights
+from worldrep.stages.estimate import Speed, Work, check_needs, weights
 from worldrep.tracking import Store
 
 
@@ -73,7 +74,7 @@ def test_work_of_days_asks_to_be_confirmed(store_uri, command):
     long = ["--epochs", "1000000", "--pretrain_rows", "2000000"]
     long += ["--name", "long", "--objective", "standard/angle/mean"] if command is sweep else []
     output = invoke(command, *long, code=2)
-    basis = "(estimated from the speed of a matrix product)"
+    basis = "(from the speed of a matrix product)"
     assert f"{basis}, and more than 24 hours are to be confirmed" in output
     assert "add --yes (with mlflow run: -P yes=true)" in output and output.count("\n") == 1
     assert Store.connect().find() == [] and not Path("sweeps").exists()
@@ -84,11 +85,20 @@ def test_the_paper_scale_asks_on_a_cpu_also_with_several_workers(monkeypatch):
     monkeypatch.setattr(estimate, "_measured_flops", lambda: 2e11)
     base = work(scale="paper")
     assert 20 < base.seconds_here / 3600 < 40  # measured: 0.28 s for each of 328,128 steps
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     store = SimpleNamespace(recent=lambda *_, **__: [])
     for workers in (1, 2):
         with pytest.raises(InputError, match="takes about 5[0-9] hours .* a matrix product"):
             estimate._check_time(store, [base, base], workers)
+
+
+def test_every_checkpoint_counts_and_what_is_not_known_is_told():
+    one, three = (work("evaluate"), replace(work("evaluate"), checkpoints=3))
+    assert three.cost == 3 * one.cost
+    speed = Speed({("train", "base"): 1e9}, 2)
+    (times, basis), (alone, product) = speed.times([work(), three]), speed.times([three])
+    assert basis == "2 finished runs, and the speed of a matrix product for 1 steps"
+    assert times[1:] == alone == [three.seconds_here] and product == "the speed of a matrix product"
 
 
 def test_the_speed_of_a_product_is_that_of_a_processor():
@@ -99,9 +109,7 @@ def test_finished_runs_of_the_store_tell_the_time(store_uri, tmp_path):
     invoke(pretrain)
     long = ["--epochs", "900000"]  # hours by the arithmetic alone
     store, works = Store.connect(), [work(epochs=900_000)]
-    with pytest.raises(
-        InputError, match=r"takes about \d+ hours \(estimated from 1 finished runs\)"
-    ):
+    with pytest.raises(InputError, match=r"takes about \d+ hours \(from 1 finished run\)"):
         check_needs(store, works, confirmed=False)
     check_needs(store, works, confirmed=True)
     check_needs(store, works, workers=10_000, confirmed=False)

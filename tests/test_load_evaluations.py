@@ -107,7 +107,7 @@ def test_what_a_reader_has_to_know_is_beside_the_numbers(synthetic):
 
 
 def test_nothing_and_wrong_names_are_one_sentence(store_uri):
-    with pytest.raises(StateError, match=r"no experiment 'worldrep'.*`mlflow run \.`"):
+    with pytest.raises(StateError, match=r"no experiment 'worldrep'.*`worldrep demo`"):
         load_evaluations()
     Store.connect()
     with pytest.raises(NothingThere, match=r"none at all; `worldrep demo` makes some"):

@@ -20,6 +20,7 @@ from worldrep.executors import ExecutorOptions
 from worldrep.names import ModelName
 from worldrep.progress import Lines, Progress, reporting
 from worldrep.scales import resolve
+from worldrep.stages.train import train_model
 from worldrep.studies import expand, named_study
 from worldrep.studies.driver import run_study
 from worldrep.studies.study_run import over_seeds
@@ -64,6 +65,23 @@ def test_without_a_terminal_work_writes_lines_and_its_run_has_them(store_uri, of
             )
             history = Store.connect().history(found.id, "progress")
             assert history == [(step, step / 28) for step in range(1, 29)]
+
+
+def test_a_run_says_where_its_work_ended_and_later_that_it_is_done(store_uri, often, monkeypatch):
+    def interrupt(found):
+        if found.done == 10:
+            raise KeyboardInterrupt
+
+    store, settings = Store.connect(), resolve(ModelName("pt1"), scale="smoke")
+    with pytest.raises(KeyboardInterrupt):
+        train_model(store, settings, progress=interrupt)
+    (killed,) = store.find(stage="pretrain")
+    ended = killed.tags["mlflow.note.content"]
+    assert ended.startswith("pt1 s42 pretrain: ended after step 10 of 28 (36%), loss "), ended
+    monkeypatch.setattr(progress, "LINE_SECONDS", 30.0)  # no line is due any more
+    train_model(store, settings)
+    note = store.get(killed.id).tags["mlflow.note.content"]
+    assert note.startswith("pt1 s42 pretrain: 28 steps in "), note
 
 
 def test_work_that_ends_before_the_first_line_leaves_no_trace(store_uri):

@@ -48,11 +48,15 @@ STAGES = {"train": TRAINING_STAGES, "evaluate": ("evaluate",), "extract": ("extr
 
 @dataclass(frozen=True)
 class Work:
-    """A training, an evaluation or an extraction that is to be done. begun: it has a run."""
+    """A training, an evaluation or an extraction that is to be done.
+
+    begun: it has a run; checkpoints: how many are evaluated or extracted.
+    """
 
     kind: str
     settings: Settings
     begun: bool = False
+    checkpoints: int = 1
 
     @property
     def title(self) -> str:
@@ -66,10 +70,11 @@ class Work:
         if self.kind == "train":
             return float(settings.epochs * _n_rows(settings) * size)
         if self.kind == "evaluate":
-            rows = sum(rowset.rows for rowset in suite_sets(settings).values())
-            return rows * (1 + ANSWER_TOKENS / 10) * (FORWARD_SHARE * size)
-        # The user's own cities, which are perhaps not here, are counted as those of the scale.
-        return (settings.n_cities + settings.n_atlantis) * (FORWARD_SHARE * size)
+            questions = sum(rowset.rows for rowset in suite_sets(settings).values())
+            rows = questions * (1 + ANSWER_TOKENS / 10)
+        else:  # the user's own cities, which are perhaps not here, count as those of the scale
+            rows = settings.n_cities + settings.n_atlantis
+        return self.checkpoints * rows * FORWARD_SHARE * size
 
     @property
     def memory(self) -> int:
@@ -159,18 +164,11 @@ def _check_time(store: Store, works: Sequence[Work], workers: int) -> None:
     stages = {(stage, w.settings.scale) for w in works for stage in STAGES[w.kind]}
     found = [store.recent(MOST_RUNS, stage=stage, scale=scale) for stage, scale in stages]
     speed = Speed.of(itertools.chain(*found))
-    # Workers on a CPU share the speed of the machine; those beyond its cores are on others.
-    share = 1 if visible_gpus() else min(workers, os.cpu_count() or 1)
-    known = [speed.seconds(work) or share * work.seconds_here for work in works]
-    seconds = max(least, sum(known) / workers)
+    times, basis = speed.times(works, workers)
+    seconds = max(least, sum(times) / workers)
     if seconds > LONGEST:
-        basis = (
-            f"estimated from {speed.n} finished runs"
-            if speed.n
-            else "estimated from the speed of a matrix product"
-        )
         raise InputError(
-            f"this takes about {duration_in_words(seconds)} ({basis}), and more than "
+            f"this takes about {duration_in_words(seconds)} (from {basis}), and more than "
             f"{LONGEST // 3600} hours are to be confirmed: add --yes (with mlflow run: -P yes=true)"
         )
 
@@ -239,6 +237,21 @@ class Speed:
         if work.kind == "train":
             return training_tokens(work.settings) * layer_weights(work.settings) / rate
         return work.cost / rate
+
+    def times(self, works: Sequence[Work], workers: int = 1) -> tuple[list[float], str]:
+        """Return how long each work takes a worker, and what that is estimated from.
+
+        Workers on a CPU share the speed of the machine; those beyond its cores are on others.
+        """
+        share = 1 if visible_gpus() else min(workers, len(os.sched_getaffinity(0)))
+        known = [self.seconds(work) for work in works]
+        unknown = known.count(None)
+        arithmetic = "the arithmetic" if visible_gpus() else "the speed of a matrix product"
+        runs = f"{self.n} finished run{'' if self.n == 1 else 's'}"
+        basis = f"{runs}, and {arithmetic} for {unknown} steps" if unknown else runs
+        basis = arithmetic if unknown == len(works) else basis
+        times = zip(works, known, strict=True)
+        return [share * work.seconds_here if t is None else t for work, t in times], basis
 
 
 def _rates_of(run: StoredRun) -> Iterator[tuple[str, float]]:

@@ -69,7 +69,8 @@ def evaluate_model(
     )
     if done := store.reuse(fingerprint, parent):
         return done
-    check_needs(store, [Work("evaluate", settings)] * len(model.steps), confirmed=confirmed)
+    work = Work("evaluate", settings, checkpoints=len(model.steps))
+    check_needs(store, [work], confirmed=confirmed)
     tags = model.tags | {"configuration": configuration}
     name = model.run_name("evaluate", checkpoints)
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
@@ -128,7 +129,8 @@ def extract_model(
     fingerprint = extraction_fingerprint(model.maker, model_run.fingerprint, asked, model.choice)
     if done := store.reuse(fingerprint, parent):
         return done
-    check_needs(store, [Work("extract", model.settings)] * len(model.steps), confirmed=confirmed)
+    work = Work("extract", model.settings, checkpoints=len(model.steps))
+    check_needs(store, [work], confirmed=confirmed)
     name = model.run_name("extract", layers, task, positions, checkpoints)
     params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
     spec = RunSpec("extract", name, fingerprint, model.tags, params, parent)

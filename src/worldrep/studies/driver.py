@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from worldrep.errors import StateError, interrupts_delayed
 from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
+from worldrep.executors.executor import cores
 from worldrep.progress import Bar, Progress
-from worldrep.stages.estimate import Work, check_needs
+from worldrep.stages.estimate import check_needs
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import (
     BLOCKED,
@@ -72,11 +73,12 @@ def run_study(
     states = read_states(store, graph)
     left = [f for f, found in states.items() if found.state not in (DONE, RUNNING)]
     works = [
-        Work(step.kind, step.settings, states[f].state != MISSING)
+        replace(step.work, begun=states[f].state != MISSING)
         for f in left
         if (mine is None or f in mine) and (step := graph.steps[f])
     ]
-    check_needs(store, works, workers=options.workers, confirmed=confirmed)
+    at_once = options.workers if options.executor == "ray" else min(options.workers, cores())
+    check_needs(store, works, workers=at_once, confirmed=confirmed)
     for found in states.values():
         if found.run:
             store.close_dead(found.run)

@@ -23,8 +23,7 @@ class Step:
     """One step of a study: train, evaluate or extract.
 
     needs: fingerprint of the training that it starts from, or empty; listed: the study names the
-    model, rather than only needing it; cost: rows times parameters; checkpoints: that are
-    evaluated or extracted, last or all.
+    model, rather than only needing it; checkpoints: that are evaluated or extracted, last or all.
     """
 
     kind: str
@@ -33,8 +32,17 @@ class Step:
     needs: str
     configuration: str
     listed: bool
-    cost: float
     checkpoints: str = LAST
+
+    @cached_property
+    def work(self) -> Work:
+        count = 1 if self.checkpoints == LAST else self.settings.n_checkpoints
+        return Work(self.kind, self.settings, checkpoints=count)
+
+    @cached_property
+    def cost(self) -> float:
+        """Rows times weights."""
+        return self.work.cost
 
     @property
     def stage(self) -> str:
@@ -110,9 +118,9 @@ def expand(definition: Definition) -> Graph:
         for kind in ("train", *kinds):
             fingerprint, configuration = identities[kind]
             needs = trained if kind != "train" else base.fingerprint if base else ""
-            facts = needs, configuration, is_listed, Work(kind, settings).cost
             own = LAST if kind == "train" else definition.checkpoints
-            steps.setdefault(fingerprint, Step(kind, settings, fingerprint, *facts, own))
+            step = Step(kind, settings, fingerprint, needs, configuration, is_listed, own)
+            steps.setdefault(fingerprint, step)
         trainings[settings] = steps[trained]
         return steps[trained]
 

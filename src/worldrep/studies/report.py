@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from worldrep.stages.commands import to_look
-from worldrep.stages.estimate import Speed, Work, training_tokens
+from worldrep.stages.estimate import Speed, training_tokens
 from worldrep.studies.definition import STEPS
 from worldrep.studies.graph import Graph, Step
 from worldrep.studies.scheduler import DONE, FAILED, STATES, StepState, plan, read_runs, read_states
@@ -22,34 +22,21 @@ class Left:
     steps: int
     tokens: int
     seconds: float
-    unknown: int
     basis: str
 
     @classmethod
     def of(cls, states: Mapping[str, StepState], runs: Iterable[StoredRun]) -> Self:
         """Estimate what is left. runs: of the same scale; the finished ones tell the speed."""
-        speed = Speed.of(runs)
         steps = [state.step for state in states.values() if state.state != DONE]
-        tokens, seconds = 0, []
-        for step in steps:
-            tokens += training_tokens(step.settings) if step.kind == "train" else 0
-            if found := speed.seconds(Work(step.kind, step.settings)):
-                seconds.append(found)
-        if not seconds:
-            total = sum(Work(step.kind, step.settings).seconds_here for step in steps)
-            return cls(len(steps), tokens, total, 0, "the speed of a matrix product")
-        basis = f"the medians of {speed.n} finished steps of the same scale, by width"
-        return cls(len(steps), tokens, sum(seconds), len(steps) - len(seconds), basis)
+        tokens = sum(training_tokens(step.settings) for step in steps if step.kind == "train")
+        times, basis = Speed.of(runs).times([step.work for step in steps])
+        return cls(len(steps), tokens, sum(times), basis if steps else "")
 
     def __str__(self) -> str:
         if self.steps == 0:
             return "nothing is left to do"
         text = f"left: {self.steps} steps, {self.tokens:,} tokens of training"
-        unknown = f", without {self.unknown} steps of kinds not seen yet" if self.unknown else ""
-        return (
-            f"{text}, about {duration_in_words(self.seconds)} one after another{unknown} "
-            f"(from {self.basis})"
-        )
+        return f"{text}, about {duration_in_words(self.seconds)} one after another ({self.basis})"
 
 
 @dataclass(frozen=True)

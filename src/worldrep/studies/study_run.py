@@ -51,9 +51,11 @@ def study_spec(graph: Graph) -> RunSpec:
     same_width = len({settings.width for settings in models}) == 1
     groups = SHARED_GROUPS if same_width else ("world", "rows")
     facts = {"study": definition.name, "n_models": len(models), "n_steps": len(graph.steps)}
+    facts |= {} if definition.checkpoints == LAST else {"checkpoints": definition.checkpoints}
     facts |= models[0].group(*groups, "ft_rows")
     fingerprint = digest(["study", definition.name, sorted(graph.steps)])
     title = f"study {definition.name} {definition.scale}"
+    title += "" if definition.checkpoints == LAST else f" {definition.checkpoints} checkpoints"
     return RunSpec("study", title, fingerprint, tags, facts, repeatable=True)
 
 

@@ -43,9 +43,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 class Definition:
     """The names that define a study. InputError for an unknown name, or if there is nothing to do.
 
-    widths, strategies: empty for those in the models' names; checkpoints: evaluated and extracted,
-    last or all; settings: overrides for every listed
-    model; a setting that one strategy reads is for that strategy's models alone.
+    widths, strategies: empty for those in the models' names; checkpoints: last or all, of which
+    those are evaluated and extracted; settings: overrides for every listed model; a setting that
+    one strategy reads is for that strategy's models alone.
     """
 
     name: str
@@ -76,14 +76,14 @@ class Definition:
         self, *, settings: Mapping[str, Any], scale: str | None = None,
         checkpoints: str | None = None, **lists: str | None,
     ) -> Self:  # fmt: skip
-        """Return the study with other seeds, widths, worlds and steps, as typed, unless None."""
+        """Return the study with those values that are not None. lists: as they are typed."""
         typed = {key: text for key, text in lists.items() if text is not None}
         found = {k: parse_seeds(v) if k == "seeds" else parse_names(v) for k, v in typed.items()}
         own = {"scale": scale, "checkpoints": checkpoints}
         return self.changed(**own, settings={**self.settings, **settings}, **found)
 
     def changed(self, **values: Any) -> Self:
-        """Return the study with other seeds, widths, worlds, scale or settings."""
+        """Return the study with those values that are not None."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
 
     @cached_property

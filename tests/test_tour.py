@@ -55,7 +55,7 @@ def test_without_models_its_first_cell_ends_with_one_sentence(execute):
     assert output.output_type == "error"
     (sentence,) = output.traceback
     assert sentence.startswith("Error: the store at sqlite:///../mlflow.db has no experiment")
-    assert "`mlflow run .`" in sentence and "\n" not in sentence
+    assert "`worldrep demo`" in sentence and "\n" not in sentence
 
 
 def test_its_stored_outputs_are_complete_and_of_no_machine():

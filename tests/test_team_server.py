@@ -70,6 +70,15 @@ class Recipe:
             connection.cursor().execute("drop schema public cascade; create schema public")
 
 
+@pytest.fixture(autouse=True)
+def own_umask():
+    """The script sets one, also in this process."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def recipe():
     # Not below pytest's folders: those are closed to the user that the servers run as.

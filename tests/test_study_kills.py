@@ -90,7 +90,10 @@ def test_a_killed_workers_step_goes_on_from_its_checkpoint(long_study, straight)
     assert_equal(weights(long_study), straight)
 
 
-@pytest.mark.parametrize(("stop", "where"), [(signal.SIGTERM, ()), (signal.SIGINT, PROCESSES)])
+@pytest.mark.parametrize(
+    ("stop", "where"),
+    [(signal.SIGTERM, ()), pytest.param(signal.SIGINT, PROCESSES, marks=pytest.mark.endure)],
+)
 def test_a_polite_stop_closes_every_run(long_study, stop, where):
     process = driver(*where)
     store = Store.connect()

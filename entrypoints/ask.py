@@ -1,7 +1,9 @@
 """Ask a trained model questions, and see the right answers."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +11,9 @@ from entrypoints import command as cli
 from worldrep.errors import InputError
 from worldrep.names import ModelName
 from worldrep.text_files import MEGABYTE, read_text
+
+if TYPE_CHECKING:
+    from worldrep.stages.models import TrainedModel
 
 
 @cli.command("ask", recorded=False)
@@ -45,24 +50,20 @@ def main(
         questions += tuple(line for line in lines if line.strip())
     if not questions:
         raise InputError('ask a question, such as "dist(Tokyo,Lagos)=", or name a file of them')
-    find = cli.model_named(options)
-    store = cli.connect(options, create=False)
+    model = trained_model(options, checkpoints)
     from worldrep.data.sets import learns_atlantis
     from worldrep.data.world import ATLANTIS
     from worldrep.evaluation.questions import Question, cities_in_words, parse_question
     from worldrep.evaluation.representations import Request, extract, probe_positions
     from worldrep.evaluation.suites import generate
-    from worldrep.stages.models import TrainedModel
 
-    run = find(store)
-    model = TrainedModel.load(store, run, checkpoints)
     world, settings = model.maker.world, model.settings
     asked = [parse_question(text, world) for text in questions]
     request = Request.parse(settings)
     of_tasks = [question for question in asked if isinstance(question, Question)]
     longest = max((question.task.longest for question in of_tasks), default=0) + 1  # with <eos>
     for step, weights in model.weights():
-        click.echo(f"{run.name}, step {step:,}, run {run.id}")
+        click.echo(f"{model.run.name}, step {step:,}, run {model.run.id}")
         answers = iter(generate(weights, [question.text for question in of_tasks], longest))
         if len(of_tasks) < len(asked):
             (states,) = extract(weights, world, request, settings.is_plain).values()
@@ -80,6 +81,15 @@ def main(
             click.echo(f"  {cities_in_words(question.cities)}: the model was {trained}")
 
 
+def trained_model(options: dict[str, Any], checkpoints: str) -> TrainedModel:
+    """Load the model that the options name."""
+    find = cli.model_named(options)
+    store = cli.connect(options, create=False)
+    from worldrep.stages.models import TrainedModel
+
+    return TrainedModel.load(store, find(store), checkpoints)
+
+
 def show_cities(questions: tuple[str, ...], options: dict[str, Any]) -> None:
     """Print id, name, longitude, latitude and region of each city of a model's world, or a scale's.
 
@@ -90,11 +100,7 @@ def show_cities(questions: tuple[str, ...], options: dict[str, Any]) -> None:
     if questions:
         raise InputError("ask a question or list the cities, not both")
     if options["model"] or options["run_id"]:
-        from worldrep.stages.models import LAST, TrainedModel
-
-        find = cli.model_named(options)
-        store = cli.connect(options, create=False)
-        maker = TrainedModel.load(store, find(store), LAST).maker
+        maker = trained_model(options, "last").maker
     else:
         maker = maker_of(cli.settings_from(ModelName("pt1"), options))
     table = maker.world.cities.copy()

@@ -141,14 +141,8 @@ def test_a_trained_model_is_asked(store_uri, tmp_path):
     assert own == asked("--list-cities", "pt1_ftwb1-1") == asked("--list-cities")
     assert "not both" in asked("--list-cities", "dist(Tokyo,Lagos)", code=2)
     listed = asked("--list-cities").splitlines()
-    assert len(listed) == 29 and listed[21].split() == [
-        "c_09",
-        "Atlantis",
-        "1",
-        "-34.9",
-        "39.1",
-        "Atlantis",
-    ]
+    assert len(listed) == 29
+    assert listed[21].split() == ["c_09", "Atlantis", "1", "-34.9", "39.1", "Atlantis"]
     assert "name one model" in asked("dist(Tokyo,Lagos)", code=2)
     absent = asked("--model", "pt1-3", "dist(Tokyo,Lagos)", code=1)
     assert f"is not in the store {store_uri}" in absent

@@ -96,30 +96,22 @@ def recorded_in(run: Described) -> Iterator[None]:
 
     Work that ends before the first line would be due leaves neither, unless it was resumed.
     """
-    begun, last, described = time.monotonic(), Progress("", 0, 1), run.resumed
+    begun = time.monotonic()
 
     def write(progress: Progress, line: str) -> None:
-        nonlocal described
-        described = True
         run.metrics(progress.done, {SHARE: progress.share})
         run.tags({NOTE: f"{line} ({time.strftime('%H:%M:%S')})"})
 
     lines = Lines(write)
-
-    def follow(progress: Progress) -> None:
-        nonlocal last
-        last = progress
-        lines(progress)
-
     try:
-        with reporting(follow):
+        with reporting(lines):
             yield
     except BaseException:
-        if described and last.title:
+        if (last := lines.last) and (lines.any_written or run.resumed):
             with suppress(Exception):  # the error that ends the work is the one to raise
                 run.tags({NOTE: f"{last.title}: ended after {last.in_words}"})
         raise
-    if described and last.title:
+    if (last := lines.last) and (lines.any_written or run.resumed):
         took = duration_in_words(time.monotonic() - begun)
         run.metrics(last.total, {SHARE: 1.0})
         details = f", {last.text}" if last.text else ""
@@ -127,13 +119,21 @@ def recorded_in(run: Described) -> Iterator[None]:
 
 
 class Lines:
-    """A progress callback that writes a line every LINE_SECONDS, and when a quarter is done."""
+    """A progress callback that writes a line every LINE_SECONDS, and when a quarter is done.
+
+    Attributes:
+        last: What it was called with last.
+        any_written: Whether a line was due.
+    """
 
     def __init__(self, write: Callable[[Progress, str], None]) -> None:
+        self.last: Progress | None = None
+        self.any_written = False
         self._write, self._written = write, time.monotonic()
         self._work: tuple[str, int] | None = None
 
     def __call__(self, progress: Progress) -> None:
+        self.last = progress
         now, quarter = time.monotonic(), int(4 * progress.share)
         if self._work != (progress.title, progress.total):
             self._work = progress.title, progress.total
@@ -141,7 +141,7 @@ class Lines:
         waited = now - self._written
         is_milestone = quarter > self._quarter and waited >= MILESTONE_SECONDS
         if waited >= LINE_SECONDS or is_milestone:
-            self._written, self._quarter = now, quarter
+            self._written, self._quarter, self.any_written = now, quarter, True
             self._write(progress, self._line(progress, now))
 
     def _line(self, progress: Progress, now: float) -> str:

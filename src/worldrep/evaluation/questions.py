@@ -92,7 +92,7 @@ class PositionQuestion:
         if len(places) != 1:
             raise InputError(f"{typed.strip()!r} asks for one city, as where(Tokyo)")
         cities = world.cities.iloc[places]
-        return cls(places[0], cities, f"where(c_{cities['city_id'].iloc[0]})=")
+        return cls(places[0], cities, f"{WHERE}(c_{cities['city_id'].iloc[0]})=")
 
     def judged(self, probe: ProbeResult) -> tuple[str, str]:
         """Return the position that the probe predicts, and how it compares with the true one."""

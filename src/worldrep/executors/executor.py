@@ -23,7 +23,7 @@ from worldrep.settings import check_bounds, number, whole_number
 from worldrep.text import clean_streams
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
-from worldrep.training.processes import visible_gpus
+from worldrep.training.processes import cores, visible_gpus
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
 AUTO = "auto"
@@ -129,11 +129,6 @@ def open_executor(options: ExecutorOptions, store: Store, report: Report) -> Exe
     equal_part = min(1.0, visible_gpus() / options.workers)
     gpus = equal_part if options.gpus is None else options.gpus
     return Processes(context, options.workers, gpus, report)
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def absolute_uri(uri: str) -> str:

@@ -5,7 +5,6 @@ the same scale and width; without any, from the arithmetic and the speed of a ma
 """
 
 import itertools
-import os
 import shutil
 import sys
 import time
@@ -29,7 +28,7 @@ from worldrep.errors import InputError, StateError
 from worldrep.settings import TRAINING_STAGES, Settings, from_params
 from worldrep.text import duration_in_words, size_in_words
 from worldrep.tracking import Store, StoredRun
-from worldrep.training.processes import visible_gpus
+from worldrep.training.processes import cores, visible_gpus
 
 SPEED = "train/tokens_per_second"
 LONGEST = 24 * 3600  # seconds that need no confirmation
@@ -243,7 +242,7 @@ class Speed:
 
         Workers on a CPU share the speed of the machine; those beyond its cores are on others.
         """
-        share = 1 if visible_gpus() else min(workers, len(os.sched_getaffinity(0)))
+        share = 1 if visible_gpus() else min(workers, cores())
         known = [self.seconds(work) for work in works]
         unknown = known.count(None)
         arithmetic = "the arithmetic" if visible_gpus() else "the speed of a matrix product"

@@ -27,7 +27,7 @@ from worldrep.progress import Counter, recorded_in, shown
 from worldrep.settings import Settings
 from worldrep.stages.estimate import Work, check_needs
 from worldrep.stages.models import TrainedModel
-from worldrep.stages.plan import LAST, evaluation_fingerprint, extraction_fingerprint
+from worldrep.stages.plan import LAST, evaluation_fingerprint, extraction_fingerprint, run_name
 from worldrep.stages.provenance import suite_datasets, world_dataset
 from worldrep.tracking import Dataset, OpenRun, RunSpec, Store, StoredRun
 
@@ -72,7 +72,7 @@ def evaluate_model(
     work = Work("evaluate", settings, checkpoints=len(model.steps))
     check_needs(store, [work], confirmed=confirmed)
     tags = model.tags | {"configuration": configuration}
-    name = model.run_name("evaluate", checkpoints)
+    name = run_name(settings, "evaluate", checkpoints)
     spec = RunSpec("evaluate", name, fingerprint, tags, settings.as_dict(), parent)
     sets = suite_sets(settings).values()
     n_questions = len(model.steps) * sum(rowset.rows for rowset in sets)
@@ -131,7 +131,7 @@ def extract_model(
         return done
     work = Work("extract", model.settings, checkpoints=len(model.steps))
     check_needs(store, [work], confirmed=confirmed)
-    name = model.run_name("extract", layers, task, positions, checkpoints)
+    name = run_name(model.settings, "extract", layers, task, positions, checkpoints)
     params = model.settings.as_dict() | {f"extract_{k}": v for k, v in asked.items()}
     spec = RunSpec("extract", name, fingerprint, model.tags, params, parent)
     counter = Counter(name, len(model.steps) * len(request.layers), unit="table")

@@ -67,11 +67,6 @@ class TrainedModel:
         tags = identity_tags(self.settings) | downstream_tags(self.run)
         return tags | {"checkpoints": self.checkpoints}
 
-    def run_name(self, stage: str, *choices: str) -> str:
-        """Return the name of a run, with those choices that are not the default."""
-        chosen = [choice for choice in choices if choice not in ("default", LAST)]
-        return " ".join([self.settings.run_name(stage), *chosen])
-
 
 def _steps(store: Store, run: StoredRun, checkpoints: str, last: int) -> list[int]:
     kept = store.checkpoint_steps(run.id)

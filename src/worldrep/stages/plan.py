@@ -15,6 +15,12 @@ LAST, ALL = "last", "all"  # choices of checkpoints
 SEMANTICS = 4  # raised by hand when the same settings train, evaluate or extract differently
 
 
+def run_name(settings: Settings, stage: str, *choices: str) -> str:
+    """Return the name of a run of a stage, with those choices that are not the default."""
+    chosen = [choice for choice in choices if choice not in ("default", LAST)]
+    return " ".join([settings.run_name(stage), *chosen])
+
+
 class Base(Protocol):
     """The training that a fine-tuning starts from: a plan, a study's step, or a stored run."""
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 from worldrep.names import NO_FT, PLAIN, WIDTHS, ModelName, parse_model
 from worldrep.settings import OVERRIDABLE
 from worldrep.stages.commands import command_line, parsed_command
-from worldrep.stages.plan import LAST
+from worldrep.stages.plan import ALL, LAST
 from worldrep.studies.definition import (
-    CHECKPOINTS,
     STEPS,
     Definition,
     builtin_names,
@@ -86,7 +85,7 @@ def _work_of(command: str) -> tuple[_Group, str, Member] | None:
         return None
     entry, given, experiment = parsed
     checkpoints = given.pop("checkpoints", LAST)
-    if not given.keys() <= _NAMES | set(OVERRIDABLE) or checkpoints not in CHECKPOINTS:
+    if not given.keys() <= _NAMES | set(OVERRIDABLE) or checkpoints not in (LAST, ALL):
         return None
     kind = {"pretrain": "train", "finetune": "train"}.get(entry, entry)
     model = str(_model_of(given)) if kind == "train" else given["model"]

@@ -29,7 +29,6 @@ from worldrep.text_files import read_yaml
 LIBRARY = Path(__file__).parent / "library"
 SUFFIXES = (".yaml", ".yml")
 STEPS = ("train", "evaluate", "extract")
-CHECKPOINTS = (LAST, ALL)
 _ALLOWED = (WIDTHS, STRATEGIES, VARIANTS, STEPS, SCALES)
 
 MOST_MODELS = 20_000
@@ -69,7 +68,7 @@ class Definition:
         for (kind, values), names in zip(found.items(), _ALLOWED, strict=True):
             for value in values:
                 check_name(kind, value, names)
-        check_name("checkpoints", self.checkpoints, CHECKPOINTS)
+        check_name("checkpoints", self.checkpoints, (LAST, ALL))
         _ = self.resolved  # checks the models' names and settings
 
     def asked_for(

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from worldrep.errors import StateError, interrupts_delayed
 from worldrep.executors import Executor, ExecutorOptions, Message, Outcome, open_executor
-from worldrep.executors.executor import cores
 from worldrep.progress import Bar, Progress
 from worldrep.stages.estimate import check_needs
 from worldrep.studies.graph import Graph, Step
@@ -28,6 +27,7 @@ from worldrep.studies.scheduler import (
 from worldrep.studies.study_run import StudyRun, Summaries
 from worldrep.tracking import Store
 from worldrep.tracking.liveness import Owner
+from worldrep.training.processes import cores
 
 WAIT_SECONDS = 1.0
 ELSEWHERE_SECONDS = 3.0  # between two checks of steps that other drivers do

@@ -12,7 +12,13 @@ from worldrep.evaluation.representations import Request
 from worldrep.scales import base_settings
 from worldrep.settings import Settings, whole_number
 from worldrep.stages.estimate import Work
-from worldrep.stages.plan import LAST, TrainingPlan, evaluation_fingerprint, extraction_fingerprint
+from worldrep.stages.plan import (
+    LAST,
+    TrainingPlan,
+    evaluation_fingerprint,
+    extraction_fingerprint,
+    run_name,
+)
 from worldrep.studies.definition import Definition
 
 MOST_SHARDS = 10_000
@@ -32,7 +38,7 @@ class Step:
     needs: str
     configuration: str
     listed: bool
-    checkpoints: str = LAST
+    checkpoints: str
 
     @cached_property
     def work(self) -> Work:
@@ -50,8 +56,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        name = self.settings.run_name(self.stage)
-        return name if self.checkpoints == LAST else f"{name} {self.checkpoints}"
+        return run_name(self.settings, self.stage, self.checkpoints)
 
 
 @dataclass(frozen=True)

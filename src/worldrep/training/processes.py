@@ -57,3 +57,8 @@ def visible_gpus() -> int:
     if visible is not None:
         return sum(name.strip() not in ("", "-1") for name in visible.split(","))
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))

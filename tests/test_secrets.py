@@ -73,7 +73,7 @@ def command(module, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "executor", [pytest.param("inline", marks=pytest.mark.endure), "processes"]
+    "executor", ["inline", pytest.param("processes", marks=pytest.mark.endure)]
 )
 def test_a_fault_of_a_store_with_a_password(store_uri, tmp_path, monkeypatch, executor):
     Path("one.yaml").write_text("models: [pt1]\nscale: smoke\nsettings: {epochs: 2}\n")

@@ -59,6 +59,15 @@ def test_each_family_has_one_figure_of_three_matrices(synthetic):
     assert set(found.missing["matrix"]) == {"ft1", "ftwb1"} | of_pairs
 
 
+def test_a_seed_without_models_of_a_family_has_its_tables_and_no_figure(synthetic, tmp_path):
+    a_few(synthetic)
+    synthetic.tuned("ftwb1-1", synthetic.base(2), 0.8, 2)
+    out = tmp_path / "out"
+    code, *_ = invoke(ft_heatmaps, "--out", str(out))
+    assert code == 0 and (out / "ft2_seed1.png").exists() and (out / "ft2_seed2.csv").exists()
+    assert not (out / "ft2_seed2.png").exists() and not (out / "ft1_seed2.png").exists()
+
+
 def test_warm_up_rows_are_compared_model_by_model(synthetic):
     a_few(synthetic)
     found = ft_heatmaps.ft_heatmaps(source(), Options(out="unused"))

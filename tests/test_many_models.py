@@ -46,6 +46,7 @@ def graph():
     return large_study(MODELS, SEEDS)
 
 
+@pytest.mark.endure
 def test_four_workers_on_a_server_do_every_step_once(server_uri, graph):
     """Every step is done once and summarized over its seeds; the second time nothing is done."""
     store = Store.connect()

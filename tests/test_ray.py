@@ -93,6 +93,7 @@ def test_a_worker_that_fits_nowhere_is_one_sentence(cluster, nodes, long_study):
 
 
 # Last: the nodes are shared, and this test removes one.
+@pytest.mark.endure
 def test_a_node_that_dies_costs_only_the_work_since_its_checkpoint(
     cluster, nodes, long_study, straight
 ):

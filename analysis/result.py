@@ -122,7 +122,7 @@ def _write_files(result: Result, store: Store, folder: Path) -> None:
     about += f"; {len(result.runs_used)} runs, see {RUNS_USED}"
     about += f"; caveats: {len(result.caveats)}, see {STATISTICS}" if result.caveats else ""
     for part in result.parts:
-        if isinstance(part, Panel | Strip) and all(panel.is_empty for panel in part.panels):
+        if part.panels and all(panel.is_empty for panel in part.panels):
             continue  # its table says so
         save_figure(part.draw(about), folder, part.name)
         gc.collect(0)  # figures are large reference cycles

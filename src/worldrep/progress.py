@@ -103,15 +103,19 @@ def recorded_in(run: Described) -> Iterator[None]:
         run.tags({NOTE: f"{line} ({time.strftime('%H:%M:%S')})"})
 
     lines = Lines(write)
+
+    def to_describe() -> Progress | None:
+        return lines.last if lines.any_written or run.resumed else None
+
     try:
         with reporting(lines):
             yield
     except BaseException:
-        if (last := lines.last) and (lines.any_written or run.resumed):
+        if last := to_describe():
             with suppress(Exception):  # the error that ends the work is the one to raise
                 run.tags({NOTE: f"{last.title}: ended after {last.in_words}"})
         raise
-    if (last := lines.last) and (lines.any_written or run.resumed):
+    if last := to_describe():
         took = duration_in_words(time.monotonic() - begun)
         run.metrics(last.total, {SHARE: 1.0})
         details = f", {last.text}" if last.text else ""

@@ -10,18 +10,21 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import IntegrityError
 
 from worldrep.disk import cache_folder
 from worldrep.errors import InputError, StateError
-from worldrep.tracking import Owner, RunSpec, Store, StoreFault, TakenError
+from worldrep.tracking import Dataset, Owner, RunSpec, Store, StoreFault, TakenError
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, place
 from worldrep.tracking.page import LISTS, SUMMARIES
 
@@ -513,6 +516,28 @@ def test_a_tag_that_another_process_makes_at_once_is_set_again(store, monkeypatc
     store.client.set_tag(run.id, "mine", "1")
     assert made == ["mine"] and store.get(run.id).tags["mine"] == "1"
     run.close("FINISHED")
+
+
+def test_runs_that_log_the_same_new_data_set_at_once_both_have_it(store):
+    runs, data = [store.claim(spec(f)) for f in ("f1", "f2")], Dataset("cities", "1a2b", {})
+    both, held = Barrier(2, timeout=30), []
+
+    def hold(connection, cursor, statement, *_):
+        if statement.startswith("INSERT INTO datasets") and len(held) < 2:
+            held.append(statement)
+            both.wait()  # until the other one has looked for the data set, too
+
+    event.listen(Engine, "before_cursor_execute", hold)
+    try:
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda run: run.inputs("training", [data]), runs))
+    finally:
+        event.remove(Engine, "before_cursor_execute", hold)
+    assert len(held) == 2
+    for run in runs:
+        run.close("FINISHED")
+        (logged,) = MlflowClient().get_run(run.id).inputs.dataset_inputs
+        assert logged.dataset.digest == "1a2b"
 
 
 def test_a_process_that_was_taken_for_dead_stops(store, monkeypatch):

@@ -48,7 +48,8 @@ _AWAY_TYPES = (
 _NOT_BY_WAITING = re.compile(r"authentication failed|does not exist|No space left")
 # MLflow reports odd statuses, and the errors of downloads, as text alone.
 _STATUS = re.compile(r"API request to endpoint \S+ failed with error code (\d+)")
-_SAME_TAG = re.compile(r"(UniqueViolation\)|UNIQUE constraint failed).*tag")  # as IntegrityError
+# Another process added the same new tag or data set at once: a repeated call finds it there.
+_SAME_ROW = re.compile(r"(UniqueViolation\)|UNIQUE constraint failed).*(tag|dataset)")
 _DOWNLOAD = re.compile(
     r"The following failures(?s:.)*?(failed with (timeout )?exception|Max retries exceeded"
     r"|timed out|Connection (aborted|broken|refused|reset)|\n(408|425|429|5\d\d) )"
@@ -108,7 +109,7 @@ def _chain(fault: BaseException, outer: BaseException | None) -> list[BaseExcept
 
 def _is_away(fault: BaseException) -> bool:
     if isinstance(fault, IntegrityError):
-        return "tag" in str(fault.orig)  # another process made the same new tag at once
+        return bool(_SAME_ROW.search(str(fault)))
     if isinstance(fault, DBAPIError):
         if isinstance(fault.orig, sqlite3.Error):
             return _is_away(fault.orig)
@@ -122,7 +123,7 @@ def _is_away(fault: BaseException) -> bool:
     if isinstance(fault, MlflowException):
         if status := _STATUS.match(str(fault)):
             return int(status[1]) in _AWAY_STATUS
-        return bool(_DOWNLOAD.match(str(fault)) or _SAME_TAG.search(str(fault)))
+        return bool(_DOWNLOAD.match(str(fault)) or _SAME_ROW.search(str(fault)))
     if isinstance(fault, requests.exceptions.SSLError):
         return False
     return isinstance(fault, _AWAY_TYPES)

@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.cka_generalization import WITHOUT, label_permutation_test
 from worldrep.errors import StateError, one_sentence
 from worldrep.evaluation.improvement import spread_of
+from worldrep.names import TASK_NAMES
 
 NET = {  # published net reciprocity; that of crossing was not
     "perimeter": 2.04, "angle": 1.97, "trianglearea": 1.77,
@@ -45,7 +47,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Finding:
-    """A published finding. claim: the range in which the number lies if the finding holds."""
+    """A published finding.
+
+    claim: the range in which the number lies if the finding holds; analysis, figure: where it is
+    drawn; needs: the analyses whose tables it is computed from, if they are others.
+    """
 
     text: str
     published: str
@@ -53,6 +59,10 @@ class Finding:
     analysis: str
     figure: str
     measure: Callable[["Tables"], Measured]
+    needs: tuple[str, ...] = ()
+
+    def folders(self, folder: Path) -> list[Path]:
+        return [folder / name for name in self.needs or (self.analysis,)]
 
     def verdict(self, found: Measured) -> str:
         """Judge by the whole interval, or by the sign of the number if its p value is small."""
@@ -141,10 +151,22 @@ def same_task(tables: Tables) -> Measured:
 
 
 def alike_and_carried_over(tables: Tables) -> Measured:
-    """Correlation of the CKA of two tasks with their transfer, without crossing."""
-    key = "cka_generalization_without_crossing"
-    own = tables.statistics("cka_generalization")["statistics"][key]
-    return Measured(own["r"], f"{own['n']} pairs of tasks", p=own["permutation_p"])
+    """Correlation of the CKA of two tasks with their transfer, without crossing.
+
+    It is the number of `cka_generalization`, also where CKA and transfer are from two stores.
+    """
+    pairs = tables.table("cka", "pairs")
+    exchanged = pairs.rename(columns={"model": "other_model", "other_model": "model"})
+    between = pd.concat([pairs, exchanged]).groupby(["model", "other_model"])["cka"].mean()
+    seeds = tables.statistics(EXP1)["seeds"]
+    matrices = pd.concat([tables.table(EXP1, f"ftwb1_seed{seed}") for seed in seeds])
+    gains = matrices.groupby("model")[[*TASK_NAMES]].mean()
+    numbers = {task: k for k, task in enumerate(TASK_NAMES, start=1) if task != WITHOUT}
+    single = [f"pt1-{k}" for k in numbers.values()]
+    cka = between.unstack().reindex(index=single, columns=single)
+    tuned = [f"ftwb1-{k}" for k in numbers.values()]
+    found = label_permutation_test(cka, gains.reindex(index=tuned, columns=[*numbers]))
+    return Measured(found.r, f"{found.n} pairs of tasks", p=found.permutation_p)
 
 
 def growth_of_error(task: str) -> Callable[[Tables], Measured]:
@@ -194,7 +216,8 @@ FINDINGS = (
             "reciprocity", "reciprocity", givers),
     Finding("CKA, same task minus different tasks", "above 0", MORE, "cka", "cka_pt1", same_task),
     Finding("CKA against transfer, r without crossing", "0.354, p = 0.055", MORE,
-            "cka_generalization", "cka_generalization_without_crossing", alike_and_carried_over),
+            "cka_generalization", "cka_generalization_without_crossing", alike_and_carried_over,
+            needs=("cka", EXP1)),
     *(
         Finding(f"error in {task} on standard questions, after ftwb1 over before", "100 to 500",
                 (100, math.inf), "forgetting", "change_ftwb1_aggregate", growth_of_error(task))
@@ -217,7 +240,7 @@ def replication_table(folder: Path) -> str:
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for finding in FINDINGS:
         found, verdict = "", "not measured"
-        if (folder / finding.analysis).is_dir():
+        if all(own.is_dir() for own in finding.folders(folder)):
             measured = _measured(finding, tables)
             found, verdict = str(measured), finding.verdict(measured)
         source = f"`{finding.analysis}`, `{finding.figure}`"
@@ -229,9 +252,11 @@ def _measured(finding: Finding, tables: Tables) -> Measured:
     try:
         return finding.measure(tables)
     except (OSError, ValueError, KeyError) as fault:
-        place = tables.folder / finding.analysis
-        again = f"make them again by `python -m analysis.{finding.analysis} --out {place}`"
-        raise StateError(f"the tables in {place} cannot be used ({fault!r}): {again}") from None
+        places = finding.folders(tables.folder)
+        again = " and ".join(f"`python -m analysis.{own.name} --out {own}`" for own in places)
+        where = " and ".join(map(str, places))
+        message = f"the tables in {where} cannot be used ({fault!r}): make them again by {again}"
+        raise StateError(message) from None
 
 
 @click.command()

@@ -10,8 +10,11 @@ import scipy.stats
 from click.testing import CliRunner
 from drawn_text import clashes
 
+from analysis.cka import main as cka_main
 from analysis.cka_generalization import associate, cka_generalization, main
+from analysis.exp1_heatmaps import main as heatmaps_main
 from analysis.options import Options
+from analysis.replication import Tables, alike_and_carried_over
 from analysis.statistics.similarity import linear_cka
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
@@ -102,6 +105,19 @@ def test_both_sides_are_means_over_their_own_seeds(synthetic):
                for c in found.caveats)  # fmt: skip
     assert "seeds 1, 2, 3" in found.parts[0].lines[2] and "seeds 2, 3." in found.parts[0].lines[2]
     assert result(seeds=(2,)).parts[0].table["n_seed_pairs"].sum() == 6
+
+
+def test_the_page_of_replication_computes_the_same_correlation(synthetic, tmp_path):
+    extracted(synthetic, seeds=(1, 2))
+    tuned(synthetic, seeds=(1, 2, 3))
+    for command in (cka_main, heatmaps_main):
+        name = "cka" if command is cka_main else "exp1_heatmaps"
+        arguments = ["--out", str(tmp_path / name), "--no-log"]
+        assert CliRunner().invoke(command, arguments).exit_code == 0
+    found = alike_and_carried_over(Tables(tmp_path))
+    facts = result().parts[1].statistics["cka_generalization_without_crossing"]
+    assert found.value == pytest.approx(facts["r"]) and found.p == facts["permutation_p"]
+    assert found.n == "30 pairs of tasks"
 
 
 def test_missing_points_are_counted_and_listed(synthetic):

@@ -147,7 +147,7 @@ def same_task(tables: Tables) -> Measured:
     (own,) = (v for k, v in tables.statistics("cka")["statistics"].items() if k.endswith("_pairs"))
     means = [own[kind]["mean"] for kind in ("same tasks", "different tasks, different seeds")]
     pairs = f"{own['comparison']['n_first']} and {own['comparison']['n_second']} pairs"
-    return Measured(means[0] - means[1], pairs, p=own["comparison"]["p"])
+    return Measured(means[0] - means[1], pairs, p=own["permutation"]["p"])
 
 
 def alike_and_carried_over(tables: Tables) -> Measured:

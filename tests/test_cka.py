@@ -122,8 +122,47 @@ def test_statistics_of_pairs_compare_different_seeds_with_different_seeds(synthe
         assert facts[kind]["mean"] == pytest.approx(np.mean(values), abs=1e-5), kind
         assert facts[kind]["n"] == len(values) and facts[kind]["missing"] == full - len(values)
     assert facts["comparison"]["u"] == rank_sum(same, other)["u"] == 4
-    assert facts["comparison with all"]["n_second"] == 4
     assert facts["n_cities"] == 44 and facts["n_features"] == [8]
+
+
+def test_the_permutation_of_tasks_equals_all_permutations_counted(synthetic):
+    tasks, seeds = (1, 2, 3), (1, 2, 3)
+    fill(synthetic, tasks=tasks, seeds=seeds)
+    facts = result().all_statistics["cka_pt1_layer2_pairs"]["permutation"]
+    cka = {
+        key: world_cka(*key) for key in itertools.permutations(itertools.product(tasks, seeds), 2)
+    }
+
+    def mean_of_same(orders):
+        pairs = itertools.combinations(range(3), 2)
+        return np.mean([cka[(orders[i][k], seeds[i]), (orders[j][k], seeds[j])]
+                        for i, j in pairs for k in range(3)])  # fmt: skip
+
+    means = [
+        mean_of_same(found) for found in itertools.product(itertools.permutations(tasks), repeat=3)
+    ]
+    distance = np.abs(np.array(means) - np.mean(means))
+    exact = (distance >= distance[0] - 1e-9).mean()
+    assert exact == pytest.approx(1 / 36)
+    assert facts["p"] == pytest.approx(exact, abs=0.01)
+    assert (facts["n_models"], facts["n_seeds"]) == (3, 3)
+
+
+def test_models_that_do_not_depend_on_the_task_are_not_more_alike(synthetic, monkeypatch):
+    def alike(task, seed):
+        return features((1, 1.0), (1000 + 10 * task + seed, 0.5))
+
+    monkeypatch.setitem(globals(), "table_of", alike)
+    fill(synthetic, tasks=range(1, 8))
+    facts = result().all_statistics["cka_pt1_layer2_pairs"]
+    assert facts["permutation"]["p"] > 0.05 and facts["permutation"]["n_models"] == 7
+
+
+def test_a_model_that_one_seed_lacks_is_not_permuted(synthetic):
+    fill(synthetic, tasks=range(1, 8), seeds=(1,))
+    fill(synthetic, tasks=range(1, 6), seeds=(2,))
+    facts = result().all_statistics["cka_pt1_layer2_pairs"]["permutation"]
+    assert facts["n_models"] == 5 and facts["p"] < 0.05
 
 
 def test_statistics_of_cells(synthetic):
@@ -210,8 +249,9 @@ def test_one_seed_has_no_diagonal_and_no_spread(synthetic):
     assert panel.title.endswith("seed 42 only: no spread")
     assert set(found.missing["reason"]) == {"the diagonal compares two seeds, and there is one"}
     assert "-e extract -P model=pt1-7 -P seed=1" in found.missing["command"].iloc[6]
-    comparison = found.all_statistics["cka_pt1_layer2_pairs"]["comparison"]
-    assert comparison["n_first"] == comparison["n_second"] == 0
+    facts = found.all_statistics["cka_pt1_layer2_pairs"]
+    assert facts["comparison"]["n_first"] == facts["comparison"]["n_second"] == 0
+    assert facts["permutation"]["p"] is None or np.isnan(facts["permutation"]["p"])
     assert any("not compared" in line for line in panel.said)
 
 
@@ -354,7 +394,7 @@ def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
     fill(synthetic)
     out = tmp_path / "f"
     code, text, _ = invoke("--out", str(out))
-    assert code == 0 and "cka_pt1_layer2: same task " in text and "Mann-Whitney p = " in text
+    assert code == 0 and "cka_pt1_layer2: same task " in text and "within seeds: p = " in text
     assert "44 world cities, 8 features" in (out / "cka_pt1_layer2.svg").read_text()
     tables = {f"cka_pt1_layer2{end}.csv" for end in ("", "_std", "_n")} | {"pairs.csv"}
     assert tables < {path.name for path in out.iterdir()}

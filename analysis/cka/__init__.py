@@ -131,9 +131,8 @@ def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
     if test["n_first"] and test["n_second"]:
         compared = (
             "Same against different tasks, both of different seeds: one of the same tasks is more "
-            f"alike than one of different tasks with probability {test['effect']:.2f}, "
-            f"Mann-Whitney p = {test['p']:.2g} (too small, as pairs that share a model are not "
-            "independent)."
+            f"alike than one of different tasks with probability {test['effect']:.2f}; permutation "
+            f"of the tasks within seeds: p = {statistics['permutation']['p']:.2g}."
         )
     return (
         f"Pairs of models: same tasks (never one seed) {counted[SAME]}; different tasks, "

@@ -3,10 +3,11 @@
 Only world cities count, as the models have not seen Atlantis.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import combinations, islice, product
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ OTHER, OTHER_SEED = "different tasks", "different tasks, different seeds"
 SHARED_SEED = "different tasks, same seed"
 SHUFFLED = "cities shuffled"
 MOST_DRAWS = 8
+PERMUTATIONS = 9_999
+TIE = 1e-9  # means this close are equal, added in another order
 PAIR_COLUMNS = [
     "model", "seed", "other_model", "other_seed", "layer", "cka", "same_model", "same_seed",
     "run_id", "other_run_id",
@@ -258,9 +261,9 @@ def mean_over_pairs(likeness: Likeness) -> Aggregate:
 def pair_statistics(likeness: Likeness) -> dict[str, Any]:
     """Summarise the pairs of the same tasks and of different ones, and compare them.
 
-    Mean and standard deviation (ddof=0) of each kind; Mann-Whitney of the same tasks against
-    different ones of different seeds, as pairs of the same tasks are never of one seed, and
-    against all. The p values are too small, as pairs that share a model are not independent.
+    Mean and standard deviation (ddof=0) of each kind; the same tasks against different ones of
+    different seeds, as pairs of the same tasks are never of one seed: Mann-Whitney, whose p value
+    is too small, as pairs that share a model are not independent, and `task_permutation_test`.
     """
     same, seed = likeness.pairs["same_model"], likeness.pairs["same_seed"]
     n_models, n_seeds = len(likeness.models), len(likeness.seeds)
@@ -276,11 +279,42 @@ def pair_statistics(likeness: Likeness) -> dict[str, Any]:
     return {
         **{kind: summary(cka[kind]) | counts[kind] for kind in kinds},
         "comparison": rank_sum(cka[SAME], cka[OTHER_SEED]),
-        "comparison with all": rank_sum(cka[SAME], cka[OTHER]),
+        "permutation": task_permutation_test(likeness),
         SHUFFLED: likeness.chance,
         "n_cities": likeness.n_cities,
         "n_features": list(likeness.n_features),
     }
+
+
+def task_permutation_test(likeness: Likeness) -> dict[str, Any]:
+    """Test whether models of the same tasks, of different seeds, are more alike than others.
+
+    Which model of a seed was trained on which tasks is permuted, in each seed on its own, in
+    PERMUTATIONS random ways. p: two-sided, the share of them, the observed one included, whose mean
+    CKA of the same tasks is at least as far from the mean over all pairs of different seeds;
+    n_models: those that every seed has. p is NaN with fewer than two models or two seeds.
+    """
+    pairs, seeds = likeness.pairs, likeness.seeds
+    exchanged = {"model": "other_model", "other_model": "model"}
+    exchanged |= {"seed": "other_seed", "other_seed": "seed"}
+    both = pd.concat([pairs, pairs.rename(columns=exchanged)])
+    table = both.set_index(["seed", "model", "other_seed", "other_model"])["cka"]
+    found = {*zip(both["seed"], both["model"], strict=True)}
+    models = [str(own) for own in likeness.models if all((s, str(own)) in found for s in seeds)]
+    n = len(models)
+    if n < 2 or len(seeds) < 2:
+        return {"p": math.nan, "n_models": n, "n_seeds": len(seeds)}
+    stream = random_stream(0, "cka", "permutations")
+    orders = np.tile(np.arange(n), (PERMUTATIONS + 1, len(seeds), 1))  # the first: as observed
+    orders[1:] = stream.permuted(orders[1:], axis=-1)
+    means, every = np.zeros(len(orders)), []
+    for (i, one), (j, other) in combinations(enumerate(seeds), 2):
+        cka = table.loc[one, :, other].unstack().reindex(index=models, columns=models).to_numpy()
+        means += cka[orders[:, i], orders[:, j]].mean(axis=1)
+        every.append(cka.mean())
+    distance = abs(means / len(every) - np.mean(every))
+    p = float((distance >= distance[0] * (1 - TIE)).mean())
+    return {"p": p, "n_models": n, "n_seeds": len(seeds)}
 
 
 def mixture_masks(matrix: pd.DataFrame) -> Masks:

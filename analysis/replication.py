@@ -85,8 +85,8 @@ class Tables:
     folder: Path
 
     def statistics(self, analysis: str) -> dict[str, Any]:
-        path = self.folder / analysis / "statistics.json"
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = (self.folder / analysis / "statistics.json").read_text(encoding="utf-8")
+        return json.loads(text, object_hook=_with_nan)
 
     def table(self, analysis: str, name: str) -> pd.DataFrame:
         return pd.read_csv(self.folder / analysis / f"{name}.csv")
@@ -96,6 +96,11 @@ class Tables:
         facts = self.statistics(analysis)
         named = {seed: facts["statistics"].get(f"{matrix}_seed{seed}") for seed in facts["seeds"]}
         return {seed: own[cells]["mean"] for seed, own in named.items() if own}
+
+
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """Undo what JSON makes of NaN."""
+    return {key: math.nan if value is None else value for key, value in values.items()}
 
 
 def over_seeds(values: Sequence[float]) -> Measured:
@@ -145,17 +150,20 @@ def givers(tables: Tables) -> Measured:
 def same_task(tables: Tables) -> Measured:
     """CKA between models of the same task minus that between models of different tasks."""
     (own,) = (v for k, v in tables.statistics("cka")["statistics"].items() if k.endswith("_pairs"))
-    means = [own[kind]["mean"] for kind in ("same tasks", "different tasks, different seeds")]
-    pairs = f"{own['comparison']['n_first']} and {own['comparison']['n_second']} pairs"
-    return Measured(means[0] - means[1], pairs, p=own["permutation"]["p"])
+    numbers = [own[kind]["n"] for kind in ("same tasks", "different tasks, different seeds")]
+    test = own["comparison"]
+    return Measured(test["difference"], "{} and {} pairs".format(*numbers), p=test["p"])
 
 
 def alike_and_carried_over(tables: Tables) -> Measured:
     """Correlation of the CKA of two tasks with their transfer, without crossing.
 
     It is the number of `cka_generalization`, also where CKA and transfer are from two stores.
+    Raises ValueError if the table of CKA has several layers.
     """
     pairs = tables.table("cka", "pairs")
+    if pairs["layer"].nunique() != 1:
+        raise ValueError(f"layers {sorted(pairs['layer'].unique())} instead of one")
     exchanged = pairs.rename(columns={"model": "other_model", "other_model": "model"})
     between = pd.concat([pairs, exchanged]).groupby(["model", "other_model"])["cka"].mean()
     seeds = tables.statistics(EXP1)["seeds"]
@@ -166,7 +174,9 @@ def alike_and_carried_over(tables: Tables) -> Measured:
     cka = between.unstack().reindex(index=single, columns=single)
     tuned = [f"ftwb1-{k}" for k in numbers.values()]
     found = label_permutation_test(cka, gains.reindex(index=tuned, columns=[*numbers]))
-    return Measured(found.r, f"{found.n} pairs of tasks", p=found.permutation_p)
+    own = {*pairs["seed"], *pairs["other_seed"]}
+    counted = f"{found.n} pairs of tasks, {len(own)} seeds of CKA, {len(seeds)} of transfer"
+    return Measured(found.r, counted, p=found.permutation_p)
 
 
 def growth_of_error(task: str) -> Callable[[Tables], Measured]:

@@ -13,7 +13,6 @@ from synthetic import part
 from analysis.cka import cka, main
 from analysis.cka.families import pair_table
 from analysis.options import Options
-from analysis.statistics.comparison import rank_sum
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
 from worldrep.names import TASK_NAMES
@@ -121,48 +120,55 @@ def test_statistics_of_pairs_compare_different_seeds_with_different_seeds(synthe
     ):
         assert facts[kind]["mean"] == pytest.approx(np.mean(values), abs=1e-5), kind
         assert facts[kind]["n"] == len(values) and facts[kind]["missing"] == full - len(values)
-    assert facts["comparison"]["u"] == rank_sum(same, other)["u"] == 4
+    difference = np.mean(same) - np.mean(other)
+    assert facts["comparison"]["difference"] == pytest.approx(difference, abs=1e-5)
+    assert facts["comparison"]["p"] == 1  # two models of two seeds: both orders are as far
     assert facts["n_cities"] == 44 and facts["n_features"] == [8]
 
 
-def test_the_permutation_of_tasks_equals_all_permutations_counted(synthetic):
+@pytest.mark.parametrize("shared", [1.0, 0.0, -1.0], ids=["same", "independent", "different"])
+def test_the_permutation_of_tasks_equals_all_permutations_counted(synthetic, monkeypatch, shared):
+    def table_of(task, seed):  # -1: pairs of the same task are less alike than others
+        mixed = task if shared >= 0 else (task + seed) % 3
+        return features((mixed, abs(shared)), (1000 + 10 * task + seed, 0.5))
+
+    monkeypatch.setitem(globals(), "table_of", table_of)
     tasks, seeds = (1, 2, 3), (1, 2, 3)
     fill(synthetic, tasks=tasks, seeds=seeds)
-    facts = result().all_statistics["cka_pt1_layer2_pairs"]["permutation"]
-    cka = {
-        key: world_cka(*key) for key in itertools.permutations(itertools.product(tasks, seeds), 2)
-    }
+    found = result().all_statistics["cka_pt1_layer2_pairs"]["comparison"]
+    keys = [*itertools.product(tasks, seeds)]
+    cka = {key: world_cka(*key) for key in itertools.permutations(keys, 2)}
 
     def mean_of_same(orders):
-        pairs = itertools.combinations(range(3), 2)
-        return np.mean([cka[(orders[i][k], seeds[i]), (orders[j][k], seeds[j])]
-                        for i, j in pairs for k in range(3)])  # fmt: skip
+        return np.mean([
+            cka[(orders[i][k], seeds[i]), (orders[j][k], seeds[j])]
+            for i, j in itertools.combinations(range(3), 2) for k in range(3)
+        ])  # fmt: skip
 
-    means = [
-        mean_of_same(found) for found in itertools.product(itertools.permutations(tasks), repeat=3)
-    ]
+    orders = [*itertools.permutations(tasks)]
+    means = [mean_of_same(own) for own in itertools.product(orders, repeat=3)]
     distance = np.abs(np.array(means) - np.mean(means))
     exact = (distance >= distance[0] - 1e-9).mean()
-    assert exact == pytest.approx(1 / 36)
-    assert facts["p"] == pytest.approx(exact, abs=0.01)
-    assert (facts["n_models"], facts["n_seeds"]) == (3, 3)
+    assert found["p"] == pytest.approx(exact, abs=0.02)
+    assert np.sign(found["difference"]) == np.sign(means[0] - np.mean(means))
 
 
-def test_models_that_do_not_depend_on_the_task_are_not_more_alike(synthetic, monkeypatch):
-    def alike(task, seed):
-        return features((1, 1.0), (1000 + 10 * task + seed, 0.5))
+def test_pairs_that_share_one_odd_model_are_not_counted_as_independent(synthetic, monkeypatch):
+    def table_of(task, seed):
+        return features((1 if (task, seed) != (7, 2) else 2, 1.0), (1000 + 10 * task + seed, 0.5))
 
-    monkeypatch.setitem(globals(), "table_of", alike)
-    fill(synthetic, tasks=range(1, 8))
-    facts = result().all_statistics["cka_pt1_layer2_pairs"]
-    assert facts["permutation"]["p"] > 0.05 and facts["permutation"]["n_models"] == 7
+    monkeypatch.setitem(globals(), "table_of", table_of)
+    fill(synthetic, tasks=range(1, 8), seeds=(1, 2, 3))
+    found = result().all_statistics["cka_pt1_layer2_pairs"]["comparison"]
+    assert found["p"] > 0.05
 
 
-def test_a_model_that_one_seed_lacks_is_not_permuted(synthetic):
+def test_seeds_that_lack_models_are_permuted_among_those_they_have(synthetic):
     fill(synthetic, tasks=range(1, 8), seeds=(1,))
     fill(synthetic, tasks=range(1, 6), seeds=(2,))
-    facts = result().all_statistics["cka_pt1_layer2_pairs"]["permutation"]
-    assert facts["n_models"] == 5 and facts["p"] < 0.05
+    fill(synthetic, tasks=(3,), seeds=(3,))
+    found = result(seeds=(1, 2, 3, 42)).all_statistics["cka_pt1_layer2_pairs"]["comparison"]
+    assert found["difference"] > 0 and 0 < found["p"] < 0.05
 
 
 def test_statistics_of_cells(synthetic):
@@ -250,8 +256,7 @@ def test_one_seed_has_no_diagonal_and_no_spread(synthetic):
     assert set(found.missing["reason"]) == {"the diagonal compares two seeds, and there is one"}
     assert "-e extract -P model=pt1-7 -P seed=1" in found.missing["command"].iloc[6]
     facts = found.all_statistics["cka_pt1_layer2_pairs"]
-    assert facts["comparison"]["n_first"] == facts["comparison"]["n_second"] == 0
-    assert facts["permutation"]["p"] is None or np.isnan(facts["permutation"]["p"])
+    assert facts["comparison"] == {"difference": None, "p": None}
     assert any("not compared" in line for line in panel.said)
 
 
@@ -394,7 +399,11 @@ def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
     fill(synthetic)
     out = tmp_path / "f"
     code, text, _ = invoke("--out", str(out))
-    assert code == 0 and "cka_pt1_layer2: same task " in text and "within seeds: p = " in text
+    assert (
+        code == 0
+        and "cka_pt1_layer2: same task " in text
+        and "by permutation of the tasks within seeds" in text
+    )
     assert "44 world cities, 8 features" in (out / "cka_pt1_layer2.svg").read_text()
     tables = {f"cka_pt1_layer2{end}.csv" for end in ("", "_std", "_n")} | {"pairs.csv"}
     assert tables < {path.name for path in out.iterdir()}

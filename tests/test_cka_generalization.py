@@ -117,7 +117,7 @@ def test_the_page_of_replication_computes_the_same_correlation(synthetic, tmp_pa
     found = alike_and_carried_over(Tables(tmp_path))
     facts = result().parts[1].statistics["cka_generalization_without_crossing"]
     assert found.value == pytest.approx(facts["r"]) and found.p == facts["permutation_p"]
-    assert found.n == "30 pairs of tasks"
+    assert found.n == "30 pairs of tasks, 2 seeds of CKA, 3 of transfer"
 
 
 def test_missing_points_are_counted_and_listed(synthetic):

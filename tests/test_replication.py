@@ -70,6 +70,19 @@ def test_errors_are_compared_with_those_of_the_base(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("difference", "p", "told"),
+    [(0.25, 0.01, "0.250, p = 0.01, 21 and 126 pairs | replicated"),
+     (None, None, "nan [nan, nan], 21 and 126 pairs | cannot be told")],
+)  # fmt: skip
+def test_cka_of_one_seed_cannot_be_told(tmp_path, difference, p, told):
+    write(tmp_path, "cka", {"cka_pt1_layer4_pairs": {
+        "same tasks": {"n": 21}, "different tasks, different seeds": {"n": 126},
+        "comparison": {"difference": difference, "p": p},
+    }})  # fmt: skip
+    assert told in row(tmp_path, "CKA, same task minus different tasks")
+
+
+@pytest.mark.parametrize(
     ("found", "verdict"),
     [
         (Measured(1.0, "", 0.5, 1.5), "replicated"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Barrier
 
 import mlflow
+import psycopg2.errors
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -27,6 +28,7 @@ from worldrep.errors import InputError, StateError
 from worldrep.tracking import Dataset, Owner, RunSpec, Store, StoreFault, TakenError
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, place
 from worldrep.tracking.page import LISTS, SUMMARIES
+from worldrep.tracking.patience import waiting_helps
 
 
 @pytest.fixture
@@ -516,6 +518,24 @@ def test_a_tag_that_another_process_makes_at_once_is_set_again(store, monkeypatc
     store.client.set_tag(run.id, "mine", "1")
     assert made == ["mine"] and store.get(run.id).tags["mine"] == "1"
     run.close("FINISHED")
+
+
+@pytest.mark.parametrize(
+    ("text", "helps"),
+    [
+        ("UNIQUE constraint failed: tags.key, tags.run_uuid", True),
+        ("UNIQUE constraint failed: datasets.experiment_id, datasets.name", True),
+        ('duplicate key value violates unique constraint "tag_pk"', True),
+        ('duplicate key value violates unique constraint "dataset_pk"', True),
+        ("UNIQUE constraint failed: webhooks.stage", False),
+        ('duplicate key value violates unique constraint "experiments_name_key"', False),
+        ("FOREIGN KEY constraint failed", False),
+    ],
+)
+def test_of_rows_that_are_there_already_only_tags_and_data_sets_are_written_again(text, helps):
+    kind = psycopg2.errors.UniqueViolation if "duplicate" in text else sqlite3.IntegrityError
+    fault = IntegrityError("INSERT INTO tags", {}, kind(text))
+    assert waiting_helps(fault) == waiting_helps(MlflowException(str(fault))) == helps
 
 
 def test_runs_that_log_the_same_new_data_set_at_once_both_have_it(store):

@@ -128,11 +128,10 @@ def notes_of(statistics: dict[str, Any]) -> tuple[str, ...]:
         some = found["mean"] is not None
         counted[kind] = "{mean:.2f} ± {std:.2f} (n = {n})".format(**found) if some else "none"
     compared = "Same against different tasks: not compared, which needs pairs of both, two seeds."
-    if test["n_first"] and test["n_second"]:
+    if test["difference"] is not None:
         compared = (
-            "Same against different tasks, both of different seeds: one of the same tasks is more "
-            f"alike than one of different tasks with probability {test['effect']:.2f}; permutation "
-            f"of the tasks within seeds: p = {statistics['permutation']['p']:.2g}."
+            f"Same minus different tasks, both of different seeds: {test['difference']:+.2f}, "
+            f"p = {test['p']:.2g} by permutation of the tasks within seeds."
         )
     return (
         f"Pairs of models: same tasks (never one seed) {counted[SAME]}; different tasks, "

@@ -3,7 +3,6 @@
 Only world cities count, as the models have not seen Atlantis.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.options import ALL, Options
-from analysis.statistics.comparison import rank_sum
 from analysis.statistics.matrices import Aggregate, Masks, Summary, diagonal_masks, summary
 from analysis.statistics.similarity import cka_table, linear_cka
 from analysis.store.extractions import (
@@ -39,7 +37,7 @@ SHARED_SEED = "different tasks, same seed"
 SHUFFLED = "cities shuffled"
 MOST_DRAWS = 8
 PERMUTATIONS = 9_999
-TIE = 1e-9  # means this close are equal, added in another order
+TIE = 1e-9  # means of CKA this close are equal, added in another order
 PAIR_COLUMNS = [
     "model", "seed", "other_model", "other_seed", "layer", "cka", "same_model", "same_seed",
     "run_id", "other_run_id",
@@ -261,9 +259,8 @@ def mean_over_pairs(likeness: Likeness) -> Aggregate:
 def pair_statistics(likeness: Likeness) -> dict[str, Any]:
     """Summarise the pairs of the same tasks and of different ones, and compare them.
 
-    Mean and standard deviation (ddof=0) of each kind; the same tasks against different ones of
-    different seeds, as pairs of the same tasks are never of one seed: Mann-Whitney, whose p value
-    is too small, as pairs that share a model are not independent, and `task_permutation_test`.
+    Mean and standard deviation (ddof=0) of each kind. Compared are pairs of different seeds, as
+    those of the same tasks are never of one seed.
     """
     same, seed = likeness.pairs["same_model"], likeness.pairs["same_seed"]
     n_models, n_seeds = len(likeness.models), len(likeness.seeds)
@@ -278,43 +275,50 @@ def pair_statistics(likeness: Likeness) -> dict[str, Any]:
     counts = {kind: {"missing": full - len(cka[kind])} for kind, (_, full) in kinds.items()}
     return {
         **{kind: summary(cka[kind]) | counts[kind] for kind in kinds},
-        "comparison": rank_sum(cka[SAME], cka[OTHER_SEED]),
-        "permutation": task_permutation_test(likeness),
+        "comparison": task_permutation_test(likeness),
         SHUFFLED: likeness.chance,
         "n_cities": likeness.n_cities,
         "n_features": list(likeness.n_features),
     }
 
 
-def task_permutation_test(likeness: Likeness) -> dict[str, Any]:
-    """Test whether models of the same tasks, of different seeds, are more alike than others.
+def task_permutation_test(likeness: Likeness) -> dict[str, float | None]:
+    """Test whether pairs of the same tasks are more alike than pairs of different tasks.
 
-    Which model of a seed was trained on which tasks is permuted, in each seed on its own, in
-    PERMUTATIONS random ways. p: two-sided, the share of them, the observed one included, whose mean
-    CKA of the same tasks is at least as far from the mean over all pairs of different seeds;
-    n_models: those that every seed has. p is NaN with fewer than two models or two seeds.
+    All pairs are of different seeds. difference: mean CKA of the first minus that of the second.
+    The labels (tasks) of the models of each seed are permuted within it, PERMUTATIONS times at
+    random. p: two-sided, the share of permutations, the observed one included, whose mean of the
+    same tasks is at least as far from its expectation as the observed one. It is at least
+    1 / n!^(k - 1) for n models of k seeds, so two tasks are too few. Both are None if pairs of one
+    kind are missing.
     """
-    pairs, seeds = likeness.pairs, likeness.seeds
+    pairs = likeness.pairs[~likeness.pairs["same_seed"]]
+    of_kind = pairs.groupby("same_model")["cka"].mean()
+    if len(of_kind) < 2 or pairs["cka"].isna().any():
+        return {"difference": None, "p": None}
     exchanged = {"model": "other_model", "other_model": "model"}
     exchanged |= {"seed": "other_seed", "other_seed": "seed"}
     both = pd.concat([pairs, pairs.rename(columns=exchanged)])
-    table = both.set_index(["seed", "model", "other_seed", "other_model"])["cka"]
-    found = {*zip(both["seed"], both["model"], strict=True)}
-    models = [str(own) for own in likeness.models if all((s, str(own)) in found for s in seeds)]
-    n = len(models)
-    if n < 2 or len(seeds) < 2:
-        return {"p": math.nan, "n_models": n, "n_seeds": len(seeds)}
+    table = both.set_index(["seed", "other_seed", "model", "other_model"])["cka"].sort_index()
     stream = random_stream(0, "cka", "permutations")
-    orders = np.tile(np.arange(n), (PERMUTATIONS + 1, len(seeds), 1))  # the first: as observed
-    orders[1:] = stream.permuted(orders[1:], axis=-1)
-    means, every = np.zeros(len(orders)), []
-    for (i, one), (j, other) in combinations(enumerate(seeds), 2):
-        cka = table.loc[one, :, other].unstack().reindex(index=models, columns=models).to_numpy()
-        means += cka[orders[:, i], orders[:, j]].mean(axis=1)
-        every.append(cka.mean())
-    distance = abs(means / len(every) - np.mean(every))
-    p = float((distance >= distance[0] * (1 - TIE)).mean())
-    return {"p": p, "n_models": n, "n_seeds": len(seeds)}
+    models = {seed: np.unique(own) for seed, own in both.groupby("seed")["model"]}
+    orders = {
+        seed: np.tile(np.arange(len(own)), (PERMUTATIONS + 1, 1)) for seed, own in models.items()
+    }
+    for order in orders.values():
+        order[1:] = stream.permuted(order[1:], axis=1)  # the first: as observed
+    sums, expected, n = np.zeros(PERMUTATIONS + 1), 0.0, 0
+    for one, other in combinations(models, 2):
+        block = table.loc[one, other].unstack().reindex(index=models[one], columns=models[other])
+        cka = block.to_numpy()
+        _, *places = np.intersect1d(models[one], models[other], return_indices=True)
+        rows, columns = (orders[s][:, own] for s, own in zip((one, other), places, strict=True))
+        sums += cka[rows, columns].sum(axis=1)
+        expected += len(places[0]) * cka.mean()
+        n += len(places[0])
+    distance = abs(sums - expected) / n
+    p = float((distance >= distance[0] - TIE).mean())
+    return {"difference": float(of_kind[True] - of_kind[False]), "p": p}
 
 
 def mixture_masks(matrix: pd.DataFrame) -> Masks:

@@ -49,7 +49,10 @@ _NOT_BY_WAITING = re.compile(r"authentication failed|does not exist|No space lef
 # MLflow reports odd statuses, and the errors of downloads, as text alone.
 _STATUS = re.compile(r"API request to endpoint \S+ failed with error code (\d+)")
 # Another process added the same new tag or data set at once: a repeated call finds it there.
-_SAME_ROW = re.compile(r"(UniqueViolation\)|UNIQUE constraint failed).*(tag|dataset)")
+_SAME_ROW = re.compile(
+    r'UniqueViolation\) .*"(experiment_tag|tag|dataset)_pk"'
+    r"|UNIQUE constraint failed: (experiment_tags|tags|datasets)\."
+)
 _DOWNLOAD = re.compile(
     r"The following failures(?s:.)*?(failed with (timeout )?exception|Max retries exceeded"
     r"|timed out|Connection (aborted|broken|refused|reset)|\n(408|425|429|5\d\d) )"

@@ -11,11 +11,13 @@ from drawn_text import clashes
 from synthetic import part
 
 from analysis.cka import cka, main
-from analysis.cka.families import pair_table
+from analysis.cka.families import Likeness, pair_table, task_permutation_test
 from analysis.options import Options
+from analysis.statistics.matrices import summary
+from analysis.statistics.similarity import linear_cka
 from analysis.store.source import Source
 from worldrep.errors import InputError, StateError
-from worldrep.names import TASK_NAMES
+from worldrep.names import TASK_NAMES, parse_model
 from worldrep.tracking import Store
 
 CITIES, ATLANTIS = 44, 12  # of scale mini
@@ -126,18 +128,34 @@ def test_statistics_of_pairs_compare_different_seeds_with_different_seeds(synthe
     assert facts["n_cities"] == 44 and facts["n_features"] == [8]
 
 
-@pytest.mark.parametrize("shared", [1.0, 0.0, -1.0], ids=["same", "independent", "different"])
-def test_the_permutation_of_tasks_equals_all_permutations_counted(synthetic, monkeypatch, shared):
-    def table_of(task, seed):  # -1: pairs of the same task are less alike than others
-        mixed = task if shared >= 0 else (task + seed) % 3
-        return features((mixed, abs(shared)), (1000 + 10 * task + seed, 0.5))
+def permutation_test(tables):
+    """The permutation test of tables of world cities: (task, seed) -> table."""
+    names = {f"{task}/{seed}": (f"pt1-{task}", seed) for task, seed in tables}
+    runs = pd.DataFrame.from_dict(names, orient="index", columns=["model", "seed"])
+    pairs = pair_table(runs.rename_axis("run_id"), [*tables.values()], 2)
+    seeds = tuple(sorted(set(runs["seed"])))
+    models = tuple(parse_model(name) for name in sorted(set(runs["model"])))
+    none = summary(np.array([]))
+    return task_permutation_test(Likeness("pt1", 2, models, seeds, pairs, CITIES, (8,), none))
 
-    monkeypatch.setitem(globals(), "table_of", table_of)
+
+def tables_of(models, shared):
+    """Tables whose common part is that of shared(task, seed)."""
+    return {
+        (task, seed): features((shared(task, seed), 1.0), (1000 + 10 * task + seed, 0.5))
+        for task, seed in models
+    }
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [lambda task, seed: task, lambda task, seed: 1, lambda task, seed: (task + seed) % 3],
+    ids=["of the task", "the same everywhere", "of other tasks"],
+)
+def test_the_permutation_of_tasks_equals_all_permutations_counted(shared):
     tasks, seeds = (1, 2, 3), (1, 2, 3)
-    fill(synthetic, tasks=tasks, seeds=seeds)
-    found = result().all_statistics["cka_pt1_layer2_pairs"]["comparison"]
-    keys = [*itertools.product(tasks, seeds)]
-    cka = {key: world_cka(*key) for key in itertools.permutations(keys, 2)}
+    tables = tables_of(itertools.product(tasks, seeds), shared)
+    cka = {pair: linear_cka(*map(tables.get, pair)) for pair in itertools.permutations(tables, 2)}
 
     def mean_of_same(orders):
         return np.mean([
@@ -149,26 +167,21 @@ def test_the_permutation_of_tasks_equals_all_permutations_counted(synthetic, mon
     means = [mean_of_same(own) for own in itertools.product(orders, repeat=3)]
     distance = np.abs(np.array(means) - np.mean(means))
     exact = (distance >= distance[0] - 1e-9).mean()
+    found = permutation_test(tables)
     assert found["p"] == pytest.approx(exact, abs=0.02)
     assert np.sign(found["difference"]) == np.sign(means[0] - np.mean(means))
 
 
-def test_pairs_that_share_one_odd_model_are_not_counted_as_independent(synthetic, monkeypatch):
-    def table_of(task, seed):
-        return features((1 if (task, seed) != (7, 2) else 2, 1.0), (1000 + 10 * task + seed, 0.5))
-
-    monkeypatch.setitem(globals(), "table_of", table_of)
-    fill(synthetic, tasks=range(1, 8), seeds=(1, 2, 3))
-    found = result().all_statistics["cka_pt1_layer2_pairs"]["comparison"]
-    assert found["p"] > 0.05
-
-
-def test_seeds_that_lack_models_are_permuted_among_those_they_have(synthetic):
-    fill(synthetic, tasks=range(1, 8), seeds=(1,))
-    fill(synthetic, tasks=range(1, 6), seeds=(2,))
-    fill(synthetic, tasks=(3,), seeds=(3,))
-    found = result(seeds=(1, 2, 3, 42)).all_statistics["cka_pt1_layer2_pairs"]["comparison"]
+def test_seeds_that_lack_models_are_permuted_among_those_they_have():
+    models = [*itertools.product(range(1, 8), (1,)), *itertools.product(range(1, 6), (2,)), (3, 3)]
+    found = permutation_test(tables_of(models, lambda task, seed: task))
     assert found["difference"] > 0 and 0 < found["p"] < 0.05
+    found = permutation_test(tables_of(models, lambda task, seed: 1))
+    assert found["p"] > 0.05
+    assert permutation_test(tables_of(models[:7], lambda task, seed: task)) == {
+        "difference": None,
+        "p": None,
+    }
 
 
 def test_statistics_of_cells(synthetic):

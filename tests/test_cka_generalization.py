@@ -10,9 +10,9 @@ import scipy.stats
 from click.testing import CliRunner
 from drawn_text import clashes
 
-from analysis.cka import main as cka_main
+from analysis.cka import cka
 from analysis.cka_generalization import associate, cka_generalization, main
-from analysis.exp1_heatmaps import main as heatmaps_main
+from analysis.exp1_heatmaps import exp1_heatmaps
 from analysis.options import Options
 from analysis.replication import Tables, alike_and_carried_over
 from analysis.statistics.similarity import linear_cka
@@ -108,16 +108,19 @@ def test_both_sides_are_means_over_their_own_seeds(synthetic):
 
 
 def test_the_page_of_replication_computes_the_same_correlation(synthetic, tmp_path):
-    extracted(synthetic, seeds=(1, 2))
-    tuned(synthetic, seeds=(1, 2, 3))
-    for command in (cka_main, heatmaps_main):
-        name = "cka" if command is cka_main else "exp1_heatmaps"
-        arguments = ["--out", str(tmp_path / name), "--no-log"]
-        assert CliRunner().invoke(command, arguments).exit_code == 0
+    extracted(synthetic, tasks=range(1, 5))
+    tuned(synthetic, tasks=range(1, 5), seeds=(1, 2))
+    source, options = Source(Store.connect()), Options(out="unused")
+    (tmp_path / "cka").mkdir()
+    cka(source, options).tables["pairs"].to_csv(tmp_path / "cka/pairs.csv")
+    (tmp_path / "exp1_heatmaps").mkdir()
+    (tmp_path / "exp1_heatmaps/statistics.json").write_text('{"seeds": [1, 2]}')
+    for panel in exp1_heatmaps(source, options).parts:
+        panel.values.to_csv(tmp_path / f"exp1_heatmaps/{panel.name}.csv", index_label="model")
     found = alike_and_carried_over(Tables(tmp_path))
     facts = result().parts[1].statistics["cka_generalization_without_crossing"]
     assert found.value == pytest.approx(facts["r"]) and found.p == facts["permutation_p"]
-    assert found.n == "30 pairs of tasks, 2 seeds of CKA, 3 of transfer"
+    assert found.n == "12 pairs of tasks, 1 seed of CKA, 2 of transfer"
 
 
 def test_missing_points_are_counted_and_listed(synthetic):

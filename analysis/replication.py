@@ -103,14 +103,14 @@ def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
     return {key: math.nan if value is None else value for key, value in values.items()}
 
 
-def in_seeds(n: int) -> str:
+def _in_seeds(n: int) -> str:
     return f"{n} seed{'s' * (n != 1)}"
 
 
 def over_seeds(values: Sequence[float]) -> Measured:
     """Average the values of seeds, with Student's 95% interval; none from one seed."""
     found = spread_of([*values])
-    return Measured(found.mean, in_seeds(found.n), found.low, found.high)
+    return Measured(found.mean, _in_seeds(found.n), found.low, found.high)
 
 
 def mean_of(analysis: str, matrix: str, cells: str) -> Callable[[Tables], Measured]:
@@ -130,7 +130,7 @@ def warm_up(cells: str) -> Callable[[Tables], Measured]:
     def measure(tables: Tables) -> Measured:
         own = tables.statistics("ft_heatmaps")["statistics"]["warm_up"][f"ftwb3 - ft3: {cells}"]
         seeds = len(own["seeds"].split())
-        words = f"{own['n']} models, {in_seeds(seeds)}"
+        words = f"{own['n']} models, {_in_seeds(seeds)}"
         return Measured(own["difference"], words, own["low"], own["high"])
 
     return measure
@@ -178,7 +178,7 @@ def alike_and_carried_over(tables: Tables) -> Measured:
     tuned = [f"ftwb1-{k}" for k in numbers.values()]
     found = label_permutation_test(cka, gains.reindex(index=tuned, columns=[*numbers]))
     own = {*pairs["seed"], *pairs["other_seed"]}
-    counted = f"{found.n} pairs of tasks, {in_seeds(len(own))} of CKA, {len(seeds)} of transfer"
+    counted = f"{found.n} pairs of tasks, {_in_seeds(len(own))} of CKA, {len(seeds)} of transfer"
     return Measured(found.r, counted, p=found.permutation_p)
 
 

@@ -29,7 +29,7 @@ from analysis.store.source import Source
 from worldrep.data.tasks import TASKS
 from worldrep.errors import InputError
 from worldrep.evaluation.improvement import HIGHEST, spread_of
-from worldrep.names import FINETUNINGS, TASK_NAMES, finetunings
+from worldrep.names import FINETUNINGS, TASK_NAMES, finetunings, parse_model
 
 NAME = "cka_generalization"
 FTS = finetunings("ftwb1")
@@ -53,7 +53,7 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
     (family,), _ = compare_families(source, options, at, ["pt1"])
     likeness = family.layers[0]
     found = read_improvements(source, options, FTS)
-    points = point_table(likeness, found.cells)
+    points = point_table(likeness.pairs, found.cells)
     if points[["cka", "normalised"]].isna().any(axis=1).all():
         raise NothingThere(
             f"{source.place} has no pair of tasks with both the CKA of their models (pt1-X) and "
@@ -80,20 +80,23 @@ def cka_generalization(source: Source, options: Options, layer: str = DEFAULT) -
     )  # fmt: skip
 
 
-def point_table(likeness: Likeness, cells: pd.DataFrame) -> pd.DataFrame:
+def point_table(pairs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Return a point for each ordered pair of different tasks, with POINT_COLUMNS; NaN: missing.
 
-    cells: of ftwb1 models, as `improvement_cells` gives them. Standard deviations (ddof=1) are over
+    pairs: of pt1-X models, as `pair_table` gives them; cells: of ftwb1 models, with ft, task and
+    normalised, as `improvement_cells` gives them. Standard deviations (ddof=1) are over
     pairs of seeds for CKA, over seeds for the improvement.
     """
-    tasks = {str(model): model.tasks[0] for model in likeness.models}
-    one, other = (likeness.pairs[name].map(tasks) for name in ("model", "other_model"))
+    one, other = (
+        pairs[column].map(lambda name: parse_model(name).tasks[0])
+        for column in ("model", "other_model")
+    )
     tuned_on = cells["ft"].map(lambda ft: FINETUNINGS[ft][0])
     rows = []
     for first, second in itertools.permutations(TASK_NAMES, 2):
         of_both = (one == first) & (other == second) | (one == second) & (other == first)
         gains = cells["normalised"][(tuned_on == first) & (cells["task"] == second)]
-        x, y = spread_of(likeness.pairs["cka"][of_both]), spread_of(gains.dropna())
+        x, y = spread_of(pairs["cka"][of_both]), spread_of(gains.dropna())
         label = f"{LETTERS[first]}->{LETTERS[second]}"
         kind = "accuracy task" if TASKS[second].accuracy else "error task"
         rows.append((label, first, second, kind, x.mean, x.std, x.n, y.mean, y.std, y.n))

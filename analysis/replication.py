@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.cka_generalization import WITHOUT, label_permutation_test
+from analysis.cka_generalization import WITHOUT, associate, point_table
 from worldrep.errors import StateError, one_sentence
 from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES
@@ -167,16 +167,15 @@ def alike_and_carried_over(tables: Tables) -> Measured:
     pairs = tables.table("cka", "pairs")
     if pairs["layer"].nunique() != 1:
         raise ValueError(f"layers {sorted(pairs['layer'].unique())} instead of one")
-    exchanged = pairs.rename(columns={"model": "other_model", "other_model": "model"})
-    between = pd.concat([pairs, exchanged]).groupby(["model", "other_model"])["cka"].mean()
+    of_one_task = pairs[["model", "other_model"]].isin(
+        [f"pt1-{k}" for k in range(1, len(TASK_NAMES) + 1)]
+    )
+    pairs = pairs[of_one_task.all(axis=1)]
     seeds = tables.statistics(EXP1)["seeds"]
     matrices = pd.concat([tables.table(EXP1, f"ftwb1_seed{seed}") for seed in seeds])
-    gains = matrices.groupby("model")[[*TASK_NAMES]].mean()
-    numbers = {task: k for k, task in enumerate(TASK_NAMES, start=1) if task != WITHOUT}
-    single = [f"pt1-{k}" for k in numbers.values()]
-    cka = between.unstack().reindex(index=single, columns=single)
-    tuned = [f"ftwb1-{k}" for k in numbers.values()]
-    found = label_permutation_test(cka, gains.reindex(index=tuned, columns=[*numbers]))
+    cells = matrices.rename(columns={"model": "ft"}).melt("ft", None, "task", "normalised")
+    others = [task for task in TASK_NAMES if task != WITHOUT]
+    found = associate(point_table(pairs, cells), others)
     own = {*pairs["seed"], *pairs["other_seed"]}
     counted = f"{found.n} pairs of tasks, {_in_seeds(len(own))} of CKA, {len(seeds)} of transfer"
     return Measured(found.r, counted, p=found.permutation_p)

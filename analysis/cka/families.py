@@ -222,6 +222,12 @@ def pair_table(
     )[PAIR_COLUMNS]
 
 
+def mirrored(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of `pair_table` with their two models exchanged."""
+    names = {name: f"other_{name}" for name in ("model", "seed", "run_id")}
+    return pairs.rename(columns=names | {other: name for name, other in names.items()})
+
+
 def chance_of(tables: Sequence[NDArray[np.floating]]) -> Summary:
     """Return the CKA of a table with the next, whose cities are shuffled: at most MOST_DRAWS draws.
 
@@ -240,8 +246,7 @@ def mean_over_pairs(likeness: Likeness) -> Aggregate:
     Off the diagonal all pairs of seeds count; on it (a model with itself) different seeds only.
     """
     pairs, models, n_seeds = likeness.pairs, [*map(str, likeness.models)], len(likeness.seeds)
-    exchanged = {"model": "other_model", "other_model": "model"}
-    both = pd.concat([pairs, pairs[~pairs["same_model"]].rename(columns=exchanged)])
+    both = pd.concat([pairs, mirrored(pairs[~pairs["same_model"]])])
     groups = both.groupby(["model", "other_model"])["cka"]
 
     def framed(values: pd.Series) -> pd.DataFrame:
@@ -296,10 +301,7 @@ def task_permutation_test(likeness: Likeness) -> dict[str, float | None]:
     of_kind = pairs.groupby("same_model")["cka"].mean()
     if len(of_kind) < 2 or pairs["cka"].isna().any():
         return {"difference": None, "p": None}
-    exchanged = {"model": "other_model", "other_model": "model"}
-    exchanged |= {"seed": "other_seed", "other_seed": "seed"}
-    both = pd.concat([pairs, pairs.rename(columns=exchanged)])
-    table = both.set_index(["seed", "other_seed", "model", "other_model"])["cka"].sort_index()
+    both = pd.concat([pairs, mirrored(pairs)])
     stream = random_stream(0, "cka", "permutations")
     models = {seed: np.unique(own) for seed, own in both.groupby("seed")["model"]}
     orders = {
@@ -309,8 +311,8 @@ def task_permutation_test(likeness: Likeness) -> dict[str, float | None]:
         order[1:] = stream.permuted(order[1:], axis=1)  # the first: as observed
     sums, expected, n = np.zeros(PERMUTATIONS + 1), 0.0, 0
     for one, other in combinations(models, 2):
-        block = table.loc[one, other].unstack().reindex(index=models[one], columns=models[other])
-        cka = block.to_numpy()
+        of_both = both[(both["seed"] == one) & (both["other_seed"] == other)]
+        cka = of_both.pivot(index="model", columns="other_model", values="cka").to_numpy()
         _, *places = np.intersect1d(models[one], models[other], return_indices=True)
         rows, columns = (orders[s][:, own] for s, own in zip((one, other), places, strict=True))
         sums += cka[rows, columns].sum(axis=1)

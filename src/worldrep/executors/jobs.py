@@ -122,10 +122,8 @@ def run_job(store: Store, job: Job, context: WorkerContext, report: Send) -> Out
     try:
         with interrupt_preserved():
             perform: Callable[[Store, Job, Send], str] = resolve_name(context.perform)
-            report(Progress(job.title, 0, 1))
             with redirect_stdout(LineWriter(report)):
                 run_id = perform(store, job, report)
-            report(Progress(job.title, 1, 1))
             result = store.get(run_id)
             if result.fingerprint != job.fingerprint:
                 raise StateError(

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.cka_generalization import WITHOUT, associate, point_table
+from analysis.statistics.matrices import trained_masks
 from worldrep.errors import StateError, one_sentence
 from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES
@@ -197,11 +198,15 @@ def growth_of_error(task: str) -> Callable[[Tables], Measured]:
 
 
 def wider(tables: Tables) -> Measured:
-    """Transfer of ftwb2 at width wide minus that at base, of the models that both have."""
-    of_width = [
-        tables.by_seed("exp3_heatmaps", f"{width}_ftwb2", "transfer") for width in ("base", "wide")
-    ]
-    return over_seeds([of_width[1][seed] - of_width[0][seed] for seed in of_width[1]])
+    """Transfer of ftwb2 at width wide minus that at base, over the cells that both have."""
+    differences = []
+    for seed in tables.statistics("exp3_heatmaps")["seeds"]:
+        base, wide = (
+            tables.table("exp3_heatmaps", f"{width}_ftwb2_seed{seed}").set_index("model")
+            for width in ("base", "wide")
+        )
+        differences.append((wide - base).where(trained_masks(base)["transfer"]).stack().mean())
+    return over_seeds(differences)
 
 
 EXP1, MORE, LESS = "exp1_heatmaps", (0.0, math.inf), (-math.inf, 0.0)

@@ -4,12 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from analysis.replication import FINDINGS, NET, Finding, Measured, main, replication_table
 from worldrep.errors import StateError
-from worldrep.names import TASK_NAMES
+from worldrep.names import FINETUNINGS, TASK_NAMES
 
 ROOT = Path(__file__).parent.parent
 SCALES = sorted(path.name for path in (ROOT / "docs/results").iterdir() if path.is_dir())
@@ -51,6 +52,20 @@ def test_givers_in_the_published_order_are_one_order_of_720(tmp_path):
     write(tmp_path, "reciprocity", {"net": {t: {"mean": NET.get(t, 9.0)} for t in TASK_NAMES}})
     own = row(tmp_path, "givers and takers: rank correlation with the published net order")
     assert f"1.000, p = {1 / 720:.3g}, 6 tasks, 2 seeds | replicated" in own
+
+
+def test_widths_are_compared_in_the_transfer_cells_that_both_have(tmp_path):
+    write(tmp_path, "exp3_heatmaps", {})
+    for seed, gain in ((1, 0.1), (2, 0.3)):
+        for width, more, missing in (("base", 0.0, ()), ("wide", gain, ("ftwb2-2",))):
+            table = pd.DataFrame(0.5 + more, index=["ftwb2-2", "ftwb2-4"], columns=TASK_NAMES)
+            table.loc["ftwb2-4", [*FINETUNINGS["ftwb2-4"]]] = 9 * more  # trained: does not count
+            table.loc[[*missing]] = math.nan
+            path = tmp_path / f"exp3_heatmaps/{width}_ftwb2_seed{seed}.csv"
+            table.rename_axis("model").to_csv(path)
+    reach = 12.7062 * math.sqrt(0.02) / math.sqrt(2)
+    own = row(tmp_path, "ftwb2, wide minus base, transfer")
+    assert f"0.200 [{0.2 - reach:.3f}, {0.2 + reach:.3f}], 2 seeds | cannot be told" in own
 
 
 def test_errors_are_compared_with_those_of_the_base(tmp_path):

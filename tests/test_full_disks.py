@@ -79,7 +79,8 @@ def test_a_training_goes_on_from_the_checkpoint_that_a_full_artifact_store_did_n
     folder = small_disk("mlruns", "220k")
     *progress, error = refused(pretrain).splitlines()
     assert f"no space is left in the artifact store {folder}" in error
-    assert "82.0 kB needed" in error and all("step" in line for line in progress)
+    assert "82.0 kB needed" in error
+    assert all(line.startswith("pt1 s42 pretrain: step ") for line in progress)
     stopped = only_run("pretrain")
     assert stopped.status == "FAILED" and "no space is left" in stopped.tag("error")
     (manifest,) = folder.glob("*/*/artifacts/checkpoints/*/manifest.json")

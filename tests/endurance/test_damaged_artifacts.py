@@ -23,7 +23,7 @@ from worldrep.training.checkpoint import MANIFEST, write_manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("damaged_artifacts")]
 
-FEW = 6  # damages of each kind in CI
+FEW = 12  # damages of each kind in CI
 MANY = int(os.environ.get("WORLDREP_DAMAGES", "700"))
 SMOKE = ["--scale", "smoke"]
 MODEL = [f"model/{name}" for name in ("config.json", MANIFEST, "model.safetensors")]

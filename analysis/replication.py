@@ -4,11 +4,11 @@ The tables are those that the analyses write. Published figures: arXiv 2602.0053
 earlier system, at the scale `paper`.
 """
 
-import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,24 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Measured:
-    """A number with its 95% interval, or with a p value. n: what was counted, in words."""
+    """A number with its 95% interval, or with a two-sided p value.
+
+    n: what was counted, in words; missing: cells that a complete store has and this one lacks.
+    """
 
     value: float
     n: str
     low: float = math.nan
     high: float = math.nan
     p: float = math.nan
+    missing: int = 0
 
     def __str__(self) -> str:
-        if math.isnan(self.p):
-            return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], {self.n}"
-        return f"{self.value:.3f}, p = {self.p:.3g}, {self.n}"
+        spread = (
+            f" [{self.low:.3f}, {self.high:.3f}]" if math.isnan(self.p) else f", p = {self.p:.3g}"
+        )
+        lacking = f", {self.missing} cells missing" if self.missing else ""
+        return f"{self.value:.3f}{spread}, {self.n}{lacking}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class Finding:
     """A published finding.
 
     claim: the range in which the number lies if the finding holds; analysis, figure: where it is
-    drawn; needs: the analyses whose tables it is computed from, if they are others.
+    drawn; measure: returns None if its tables do not have the number; needs: the analyses whose
+    tables it is computed from, if they are others.
     """
 
     text: str
@@ -59,15 +66,29 @@ class Finding:
     claim: tuple[float, float]
     analysis: str
     figure: str
-    measure: Callable[["Tables"], Measured]
+    measure: Callable[["Tables"], "Measured | None"]
     needs: tuple[str, ...] = ()
 
     def folders(self, folder: Path) -> list[Path]:
         return [folder / name for name in self.needs or (self.analysis,)]
 
-    def verdict(self, found: Measured) -> str:
-        """Judge by the whole interval, or by the sign of the number if its p value is small."""
+    @property
+    def holds_if(self) -> str:
         low, high = self.claim
+        if math.isinf(low):
+            return f"below {high:g}"
+        if math.isinf(high):
+            return f"above {low:g}"
+        return f"{low:g} to {high:g}"
+
+    def verdict(self, found: Measured) -> str:
+        """Judge by the whole interval, or by the number if its p value is small.
+
+        Nothing can be told if cells are missing.
+        """
+        low, high = self.claim
+        if found.missing or math.isnan(found.value):
+            return "cannot be told"
         if math.isnan(found.p):
             inside = low <= found.low and found.high <= high
             outside = found.high < low or found.low > high
@@ -90,13 +111,19 @@ class Tables:
         return json.loads(text, object_hook=_with_nan)
 
     def table(self, analysis: str, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / analysis / f"{name}.csv")
+        return pd.read_csv(self._path(analysis, name))
 
-    def by_seed(self, analysis: str, matrix: str, cells: str) -> dict[int, float]:
-        """Return seed -> mean of the trained or transfer cells of a matrix."""
+    def has(self, analysis: str, name: str) -> bool:
+        return self._path(analysis, name).is_file()
+
+    def _path(self, analysis: str, name: str) -> Path:
+        return self.folder / analysis / f"{name}.csv"
+
+    def by_seed(self, analysis: str, matrix: str, cells: str) -> dict[int, dict[str, Any]]:
+        """Return seed -> mean and number of missing ones of the trained or transfer cells."""
         facts = self.statistics(analysis)
         named = {seed: facts["statistics"].get(f"{matrix}_seed{seed}") for seed in facts["seeds"]}
-        return {seed: own[cells]["mean"] for seed, own in named.items() if own}
+        return {seed: own[cells] for seed, own in named.items() if own}
 
 
 def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
@@ -108,28 +135,40 @@ def _in_seeds(n: int) -> str:
     return f"{n} seed{'s' * (n != 1)}"
 
 
-def over_seeds(values: Sequence[float]) -> Measured:
-    """Average the values of seeds, with Student's 95% interval; none from one seed."""
+def over_seeds(values: Sequence[float], missing: int = 0) -> Measured | None:
+    """Average the values of seeds, with Student's 95% interval; no interval from one seed."""
+    if not values:
+        return None
     found = spread_of([*values])
-    return Measured(found.mean, _in_seeds(found.n), found.low, found.high)
+    return Measured(found.mean, _in_seeds(found.n), found.low, found.high, missing=missing)
 
 
-def mean_of(analysis: str, matrix: str, cells: str) -> Callable[[Tables], Measured]:
+def mean_of(analysis: str, matrix: str, cells: str) -> Callable[[Tables], Measured | None]:
     """Measure the mean over seeds of the trained or transfer cells of a matrix."""
-    return lambda tables: over_seeds([*tables.by_seed(analysis, matrix, cells).values()])
+
+    def measure(tables: Tables) -> Measured | None:
+        own = tables.by_seed(analysis, matrix, cells).values()
+        return over_seeds([one["mean"] for one in own], sum(one["missing"] for one in own))
+
+    return measure
 
 
-def gain_of_pairs(tables: Tables) -> Measured:
+def gain_of_pairs(tables: Tables) -> Measured | None:
     """Transfer of ftwb2 minus that of ftwb1, of the same seed."""
-    one, two = (tables.by_seed("exp1_heatmaps", f"ftwb{n}", "transfer") for n in (1, 2))
-    return over_seeds([two[seed] - one[seed] for seed in one if seed in two])
+    one, two = (tables.by_seed(EXP1, f"ftwb{n}", "transfer") for n in (1, 2))
+    both = [(one[seed], two[seed]) for seed in one if seed in two]
+    missing = sum(first["missing"] + second["missing"] for first, second in both)
+    return over_seeds([second["mean"] - first["mean"] for first, second in both], missing)
 
 
-def warm_up(cells: str) -> Callable[[Tables], Measured]:
+def warm_up(cells: str) -> Callable[[Tables], Measured | None]:
     """Measure what warm-up rows add to models of three tasks, in trained or transfer cells."""
 
-    def measure(tables: Tables) -> Measured:
-        own = tables.statistics("ft_heatmaps")["statistics"]["warm_up"][f"ftwb3 - ft3: {cells}"]
+    def measure(tables: Tables) -> Measured | None:
+        compared = tables.statistics("ft_heatmaps")["statistics"].get("warm_up", {})
+        own = compared.get(f"ftwb3 - ft3: {cells}")
+        if own is None:
+            return None
         seeds = len(own["seeds"].split())
         words = f"{own['n']} models, {_in_seeds(seeds)}"
         return Measured(own["difference"], words, own["low"], own["high"])
@@ -138,40 +177,48 @@ def warm_up(cells: str) -> Callable[[Tables], Measured]:
 
 
 def givers(tables: Tables) -> Measured:
-    """Rank correlation of net reciprocity with the published one; exact, one-sided p value."""
+    """Rank correlation of net reciprocity with the published one; exact, two-sided p value."""
     facts = tables.statistics("reciprocity")
     own = [facts["statistics"]["net"][task]["mean"] for task in NET]
-    found = float(stats.spearmanr(own, [*NET.values()]).statistic)
-    published = np.argsort(np.argsort([*NET.values()]))
-    orders = np.array([*itertools.permutations(range(len(NET)))])
-    distance = ((orders - published) ** 2).sum(axis=1)
-    n = len(NET)
-    possible = 1 - 6 * distance / (n * (n**2 - 1))  # Spearman's formula, without ties
-    p = float((possible >= found - 1e-9).mean())
-    return Measured(found, f"{n} tasks, {len(facts['seeds'])} seeds", p=p)
+    counted = f"{len(NET)} tasks, {_in_seeds(len(facts['seeds']))}"
+    if not np.isfinite(own).all():
+        return Measured(math.nan, counted)
+
+    def correlation(order: Sequence[float]) -> float:
+        return float(stats.spearmanr(order, [*NET.values()]).statistic)
+
+    test = stats.permutation_test(
+        (own,), correlation, permutation_type="pairings", n_resamples=math.factorial(len(NET))
+    )
+    return Measured(float(test.statistic), counted, p=float(test.pvalue))
 
 
-def same_task(tables: Tables) -> Measured:
+def same_task(tables: Tables) -> Measured | None:
     """CKA between models of the same task minus that between models of different tasks."""
-    (own,) = (v for k, v in tables.statistics("cka")["statistics"].items() if k.endswith("_pairs"))
-    numbers = [own[kind]["n"] for kind in ("same tasks", "different tasks, different seeds")]
-    test = own["comparison"]
+    found = tables.statistics("cka")["statistics"]
+    layers = [own for name, own in found.items() if re.fullmatch(r"cka_pt1_.*_pairs", name)]
+    if not layers:
+        return None
+    _one_layer(range(len(layers)))
+    numbers = [layers[0][kind]["n"] for kind in ("same tasks", "different tasks, different seeds")]
+    test = layers[0]["comparison"]
     return Measured(test["difference"], "{} and {} pairs".format(*numbers), p=test["p"])
 
 
-def alike_and_carried_over(tables: Tables) -> Measured:
+def alike_and_carried_over(tables: Tables) -> Measured | None:
     """Correlation of the CKA of two tasks with their transfer, without crossing.
 
     It is the number of `cka_generalization`, also where CKA and transfer are from two stores.
     Raises ValueError if the table of CKA has several layers.
     """
     pairs = tables.table("cka", "pairs")
-    if pairs["layer"].nunique() != 1:
-        raise ValueError(f"layers {sorted(pairs['layer'].unique())} instead of one")
     of_one_task = pairs[["model", "other_model"]].isin(
         [f"pt1-{k}" for k in range(1, len(TASK_NAMES) + 1)]
     )
     pairs = pairs[of_one_task.all(axis=1)]
+    if pairs.empty:
+        return None
+    _one_layer(pairs["layer"].unique())
     seeds = tables.statistics(EXP1)["seeds"]
     matrices = pd.concat([tables.table(EXP1, f"ftwb1_seed{seed}") for seed in seeds])
     cells = matrices.rename(columns={"model": "ft"}).melt("ft", None, "task", "normalised")
@@ -182,31 +229,40 @@ def alike_and_carried_over(tables: Tables) -> Measured:
     return Measured(found.r, counted, p=found.permutation_p)
 
 
-def growth_of_error(task: str) -> Callable[[Tables], Measured]:
+def _one_layer(layers: Sized) -> None:
+    if len(layers) != 1:
+        raise ValueError(f"{len(layers)} layers instead of one")
+
+
+def growth_of_error(task: str) -> Callable[[Tables], Measured | None]:
     """Measure the error on standard questions after ftwb1 over that before: geometric mean."""
 
-    def measure(tables: Tables) -> Measured:
+    def measure(tables: Tables) -> Measured | None:
         values = tables.table("reciprocity", "values")
         before = values[values["task"] == task].set_index(["model", "seed"])["base_standard"]
         change = tables.table("forgetting", "raw_change").set_index(["model", "seed"])
         change.columns = change.columns.str.split().str[0]  # without units
         ratio = np.log(1 + change[task].loc[before.index] / before)
-        found = over_seeds([*ratio.groupby("seed").mean()])
-        return Measured(math.exp(found.value), found.n, math.exp(found.low), math.exp(found.high))
+        found = over_seeds([*ratio.groupby("seed").mean()], int(ratio.isna().sum()))
+        if found is None:
+            return None
+        value, low, high = (math.exp(end) for end in (found.value, found.low, found.high))
+        return replace(found, value=value, low=low, high=high)
 
     return measure
 
 
-def wider(tables: Tables) -> Measured:
-    """Transfer of ftwb2 at width wide minus that at base, over the cells that both have."""
-    differences = []
+def wider(tables: Tables) -> Measured | None:
+    """Transfer of ftwb2 at width wide minus that at base, over the seeds and cells of both."""
+    differences, missing = [], 0
     for seed in tables.statistics("exp3_heatmaps")["seeds"]:
-        base, wide = (
-            tables.table("exp3_heatmaps", f"{width}_ftwb2_seed{seed}").set_index("model")
-            for width in ("base", "wide")
-        )
-        differences.append((wide - base).where(trained_masks(base)["transfer"]).stack().mean())
-    return over_seeds(differences)
+        names = [f"{width}_ftwb2_seed{seed}" for width in ("base", "wide")]
+        if all(tables.has("exp3_heatmaps", name) for name in names):
+            base, wide = (tables.table("exp3_heatmaps", name).set_index("model") for name in names)
+            cells = (wide - base).to_numpy()[trained_masks(base)["transfer"]]
+            differences.append(float(np.nanmean(cells)))
+            missing += int(np.isnan(cells).sum())
+    return over_seeds(differences, missing)
 
 
 EXP1, MORE, LESS = "exp1_heatmaps", (0.0, math.inf), (-math.inf, 0.0)
@@ -237,7 +293,8 @@ FINDINGS = (
             needs=("cka", EXP1)),
     *(
         Finding(f"error in {task} on standard questions, after ftwb1 over before", "100 to 500",
-                (100, math.inf), "forgetting", "change_ftwb1_aggregate", growth_of_error(task))
+                (100, math.inf), "forgetting", "change_ftwb1_aggregate", growth_of_error(task),
+                needs=("forgetting", "reciprocity"))
         for task in ("distance", "trianglearea", "angle", "perimeter")
     ),
     Finding("ftwb2, wide minus base, transfer", "0.496 and 0.607", LESS, "exp3_heatmaps",
@@ -248,24 +305,31 @@ FINDINGS = (
 def replication_table(folder: Path) -> str:
     """Return the findings as a Markdown table, from the tables of one scale in a folder.
 
-    A finding whose tables are not there is "not measured". Raises StateError if none is there.
+    A finding whose tables, or whose models in them, are not there is "not measured". Raises
+    StateError if no table is there.
     """
     if not any((folder / finding.analysis).is_dir() for finding in FINDINGS):
         raise StateError(f"{folder} has no tables of an analysis, such as {folder / EXP1}")
     tables = Tables(folder)
-    names = ("finding", "published", "here, 95% interval", "verdict", "analysis, figure")
+    names = (
+        "finding", "published", "holds if", "here, 95% interval", "verdict", "analysis, figure",
+    )  # fmt: skip
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for finding in FINDINGS:
-        found, verdict = "", "not measured"
+        measured = None
         if all(own.is_dir() for own in finding.folders(folder)):
             measured = _measured(finding, tables)
-            found, verdict = str(measured), finding.verdict(measured)
-        source = f"`{finding.analysis}`, `{finding.figure}`"
-        lines.append(f"| {finding.text} | {finding.published} | {found} | {verdict} | {source} |")
+        cells = (
+            finding.text, finding.published, finding.holds_if,
+            "" if measured is None else str(measured),
+            "not measured" if measured is None else finding.verdict(measured),
+            f"`{finding.analysis}`, `{finding.figure}`",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _measured(finding: Finding, tables: Tables) -> Measured:
+def _measured(finding: Finding, tables: Tables) -> Measured | None:
     try:
         return finding.measure(tables)
     except (OSError, ValueError, KeyError) as fault:

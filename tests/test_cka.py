@@ -11,7 +11,7 @@ from drawn_text import clashes
 from synthetic import part
 
 from analysis.cka import cka, main
-from analysis.cka.families import Likeness, pair_table, task_permutation_test
+from analysis.cka.families import Likeness, chance_of, pair_table, task_permutation_test
 from analysis.options import Options
 from analysis.statistics.matrices import summary
 from analysis.statistics.similarity import linear_cka
@@ -201,6 +201,15 @@ def test_shuffled_cities_show_the_bias_of_few_cities(synthetic):
     assert chance["n"] == 3 and 0.6 < chance["mean"] < 0.85
     assert any("44 cities are fewer than 128 features" in caveat for caveat in found.caveats)
     assert result().all_statistics == found.all_statistics  # the same draws each time
+
+
+def test_cka_by_chance_is_drawn_over_all_models():
+    """Unrelated tables of one feature are near 0, those with more features than cities far."""
+    rng = np.random.default_rng(0)
+    tables = [rng.normal(size=(30, 1 if k < 7 else 60)) for k in range(21)]
+    of_one_feature, of_all = chance_of(tables[:7]), chance_of(tables)
+    assert of_all["n"] == 8
+    assert of_one_feature["mean"] < 0.1 < 0.3 < of_all["mean"]
 
 
 def test_no_caveat_about_bias_with_more_cities_than_features(synthetic):

@@ -92,18 +92,21 @@ def test_errors_are_the_distances_that_atlantis_was_moved(synthetic):
     assert first["tasks"].startswith("distance,trianglearea") and first["with_distance"] is None
 
 
-def test_groups_are_compared_by_rank_for_models_and_for_their_means(synthetic):
+def test_groups_are_compared_by_rank_of_the_means_over_seeds(synthetic):
     extracted(synthetic, {"ftwb1-1": 50.0, "ftwb2-13": 80.0, "ftwb1-2": 10.0, "ftwb1-3": 60.0})
     extracted(synthetic, {"ftwb1-1": 70.0, "ftwb2-13": 90.0, "ftwb1-2": 20.0, "ftwb1-3": 40.0}, 2)
-    facts = result().all_statistics["atlantis_error"]
+    found = result().all_statistics
+    facts = found["atlantis_error"]
     each = facts["each model and seed"]
-    # 50, 70, 80, 90 against 10, 20, 40, 60: only 50 < 60 is the other way round.
-    assert each["mann_whitney"]["u"] == 15 and each["mann_whitney"]["n_first"] == 4
-    assert each["mann_whitney"]["p"] == pytest.approx(4 / 70)
+    assert "mann_whitney" not in each  # seeds of one model are not independent
     assert each[WITH]["median"] == pytest.approx(75, rel=0.02) and each[WITH]["n"] == 4
     assert each[BASE]["n"] == 2
     means = facts["each model, mean over its seeds"]
+    # 60 and 85 against 15 and 50: the most extreme of the six ways to divide four models.
     assert means["mann_whitney"]["u"] == 4 and means["mann_whitney"]["n_second"] == 2
+    assert means["mann_whitney"]["p"] == pytest.approx(2 / 6)
+    on_world = found["world_error"]["each model, mean over its seeds"]
+    assert on_world["mann_whitney"]["n_first"] == 2
     assert means[WITHOUT]["median"] == pytest.approx(32.5, rel=0.02)
 
 
@@ -235,7 +238,7 @@ def test_the_best_and_the_worst_of_both_groups_are_shown_once_each():
 
 def test_a_group_that_is_empty_has_no_test():
     table = pd.DataFrame({"fine_tuned": [WITH, WITH], "atlantis_error": [1.0, 2.0]})
-    facts = comparison(table)
+    facts = comparison(table, "atlantis_error")
     assert np.isnan(facts["mann_whitney"]["u"]) and facts[WITHOUT]["mean"] is None
 
 
@@ -396,10 +399,15 @@ def test_the_command_writes_figures_tables_and_statistics(synthetic, tmp_path):
     out = tmp_path / "figures"
     ended = CliRunner().invoke(main, ["--out", str(out)])
     assert ended.exit_code == 0, ended.output
-    assert "Mann-Whitney U = 4" in ended.output
+    assert "Mann-Whitney U = 1" in ended.output
     facts = json.loads((out / "statistics.json").read_text())
     assert facts["runs_used"] == 6 and facts["missing"] == 0
-    assert facts["statistics"]["atlantis_error"]["each model and seed"]["mann_whitney"]["u"] == 4
+    assert (
+        facts["statistics"]["atlantis_error"]["each model, mean over its seeds"]["mann_whitney"][
+            "u"
+        ]
+        == 1
+    )
     table = pd.read_csv(out / "probes.csv")
     assert {"model", "seed", "tasks", "with_distance", "run_id", "n_baseline"} <= set(table.columns)
 

@@ -36,10 +36,12 @@ def row(folder, text):
 def test_means_over_seeds_and_their_interval_equal_hand_computed_ones(tmp_path):
     means = {1: 0.9, 2: 1.1}
     write(tmp_path, "exp1_heatmaps", {
-        f"ftwb1_seed{seed}": {"trained": {"mean": mean}, "transfer": {"mean": mean / 2}}
-        for seed, mean in means.items()
-    } | {f"ftwb2_seed{seed}": {"trained": {"mean": mean}, "transfer": {"mean": mean / 2 + 0.1}}
-         for seed, mean in means.items()})  # fmt: skip
+        f"ftwb{n}_seed{seed}": {
+            "trained": {"mean": mean, "missing": 0},
+            "transfer": {"mean": mean / 2 + 0.1 * n, "missing": 0},
+        }
+        for n in (1, 2) for seed, mean in means.items()
+    })  # fmt: skip
     reach = 12.7062 * math.sqrt(0.02) / math.sqrt(2)
     assert f"1.000 [{1 - reach:.3f}, {1 + reach:.3f}], 2 seeds" in row(tmp_path, "ftwb1, trained")
     assert "cannot be told" in row(tmp_path, "ftwb1, trained")
@@ -48,16 +50,37 @@ def test_means_over_seeds_and_their_interval_equal_hand_computed_ones(tmp_path):
     assert "not measured" in row(tmp_path, "CKA, same task minus different tasks")
 
 
-def test_givers_in_the_published_order_are_one_order_of_720(tmp_path):
-    write(tmp_path, "reciprocity", {"net": {t: {"mean": NET.get(t, 9.0)} for t in TASK_NAMES}})
+def test_missing_cells_are_counted_and_nothing_is_told(tmp_path):
+    cells = {"trained": {"mean": 0.95, "missing": 0}, "transfer": {"mean": 0.9, "missing": 4}}
+    own = {f"ftwb{n}_seed{seed}": cells for n in (1, 2) for seed in (1, 2)}
+    write(tmp_path, "exp1_heatmaps", own)
+    assert "2 seeds | replicated" in row(tmp_path, "ftwb2, trained")
+    assert "2 seeds, 8 cells missing | cannot be told" in row(tmp_path, "ftwb2, transfer")
+    told = row(tmp_path, "ftwb2 minus ftwb1, transfer")
+    assert "2 seeds, 16 cells missing | cannot be told" in told
+
+
+@pytest.mark.parametrize(
+    ("sign", "missing", "told"),
+    [(1, None, f"1.000, p = {2 / 720:.3g}, 6 tasks, 2 seeds | replicated"),
+     (-1, None, f"-1.000, p = {2 / 720:.3g}, 6 tasks, 2 seeds | not replicated"),
+     (1, "angle", "nan [nan, nan], 6 tasks, 2 seeds | cannot be told")],
+)  # fmt: skip
+def test_the_published_order_and_its_reverse_are_two_orders_of_720(tmp_path, sign, missing, told):
+    net = {t: {"mean": None if t == missing else sign * NET.get(t, 9.0)} for t in TASK_NAMES}
+    write(tmp_path, "reciprocity", {"net": net})
     own = row(tmp_path, "givers and takers: rank correlation with the published net order")
-    assert f"1.000, p = {1 / 720:.3g}, 6 tasks, 2 seeds | replicated" in own
+    assert told in own
 
 
-def test_widths_are_compared_in_the_transfer_cells_that_both_have(tmp_path):
-    write(tmp_path, "exp3_heatmaps", {})
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [((), "2 seeds | cannot be told"), (["ftwb2-2"], "2 seeds, 10 cells missing | cannot be told")],
+)
+def test_widths_are_compared_in_transfer_cells_of_the_seeds_of_both(tmp_path, lacking, told):
+    write(tmp_path, "exp3_heatmaps", {}, seeds=(1, 2, 3))  # seed 3: narrow only
     for seed, gain in ((1, 0.1), (2, 0.3)):
-        for width, more, missing in (("base", 0.0, ()), ("wide", gain, ("ftwb2-2",))):
+        for width, more, missing in (("base", 0.0, ()), ("wide", gain, lacking)):
             table = pd.DataFrame(0.5 + more, index=["ftwb2-2", "ftwb2-4"], columns=TASK_NAMES)
             table.loc["ftwb2-4", [*FINETUNINGS["ftwb2-4"]]] = 9 * more  # trained: does not count
             table.loc[[*missing]] = math.nan
@@ -65,12 +88,12 @@ def test_widths_are_compared_in_the_transfer_cells_that_both_have(tmp_path):
             table.rename_axis("model").to_csv(path)
     reach = 12.7062 * math.sqrt(0.02) / math.sqrt(2)
     own = row(tmp_path, "ftwb2, wide minus base, transfer")
-    assert f"0.200 [{0.2 - reach:.3f}, {0.2 + reach:.3f}], 2 seeds | cannot be told" in own
+    assert f"0.200 [{0.2 - reach:.3f}, {0.2 + reach:.3f}], {told}" in own
 
 
 def test_errors_are_compared_with_those_of_the_base(tmp_path):
     write(tmp_path, "forgetting", {})
-    write(tmp_path, "reciprocity", {"net": dict.fromkeys(TASK_NAMES, {"mean": 0.0})})
+    write(tmp_path, "reciprocity", {"net": {t: {"mean": NET.get(t, 9.0)} for t in TASK_NAMES}})
     (tmp_path / "forgetting/raw_change.csv").write_text(
         "model,seed,distance (0.1 degree),trianglearea (x),angle (degree),perimeter (0.1 degree)\n"
         "m,1,9.0,1.0,999.0,1.0\nm,2,9.0,1.0,999.0,1.0\n"
@@ -107,6 +130,8 @@ def test_cka_of_one_seed_cannot_be_told(tmp_path, difference, p, told):
         (Measured(0.5, "", p=0.01), "replicated"),
         (Measured(0.5, "", p=0.06), "cannot be told"),
         (Measured(-0.5, "", p=0.01), "not replicated"),
+        (Measured(1.0, "", 0.5, 1.5, missing=1), "cannot be told"),
+        (Measured(math.nan, "", p=0.0), "cannot be told"),
     ],
 )
 def test_the_whole_interval_or_the_p_value_decides(found, verdict):
@@ -122,10 +147,22 @@ def test_every_analysis_that_is_named_exists():
         assert package.is_dir() or package.with_suffix(".py").is_file()
 
 
+@pytest.mark.parametrize(
+    ("analysis", "statistics", "finding"),
+    [("cka", {"cka_pt2_layer4_pairs": {}}, "CKA, same task minus different tasks"),
+     ("ft_heatmaps", {}, "ftwb3 minus ft3, transfer"),
+     ("exp3_heatmaps", {}, "ftwb2, wide minus base, transfer"),
+     ("forgetting", {}, "error in angle on standard questions, after ftwb1 over before")],
+)  # fmt: skip
+def test_what_a_store_does_not_have_is_not_measured(tmp_path, analysis, statistics, finding):
+    write(tmp_path, analysis, statistics)
+    assert "|  | not measured |" in row(tmp_path, finding)
+
+
 def test_missing_and_damaged_tables_are_one_sentence(tmp_path):
     with pytest.raises(StateError, match="has no tables of an analysis"):
         replication_table(tmp_path)
-    write(tmp_path, "cka", {})
+    write(tmp_path, "cka", {"cka_pt1_layer4_pairs": {}})
     result = CliRunner().invoke(main, [str(tmp_path)])
     assert result.exit_code == 1
     assert "make them again by `python -m analysis.cka" in result.output

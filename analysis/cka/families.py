@@ -6,7 +6,7 @@ Only world cities count, as the models have not seen Atlantis.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice, product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -229,14 +229,15 @@ def mirrored(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def chance_of(tables: Sequence[NDArray[np.floating]]) -> Summary:
-    """Return the CKA of a table with the next, whose cities are shuffled: at most MOST_DRAWS draws.
+    """Return the CKA of a table with another, whose cities are shuffled: at most MOST_DRAWS draws.
 
-    It is above 0, the more so the fewer cities there are for the features. The draws are the same
-    in every process.
+    The draws are spread evenly over the tables; the other is half of the tables further on. CKA by
+    chance is above 0, the more so the fewer cities there are for the features. The draws are the
+    same in every process.
     """
-    stream = random_stream(0, "cka", "chance")
-    pairs = zip(tables, [*tables[1:], *tables[:1]], strict=True) if len(tables) > 1 else ()
-    draws = [linear_cka(one, stream.permutation(other)) for one, other in islice(pairs, MOST_DRAWS)]
+    stream, n = random_stream(0, "cka", "chance"), len(tables)
+    chosen = np.linspace(0, n, min(n, MOST_DRAWS), endpoint=False).astype(int) if n > 1 else ()
+    draws = [linear_cka(tables[k], stream.permutation(tables[(k + n // 2) % n])) for k in chosen]
     return summary(np.array(draws, dtype=float))
 
 

@@ -42,7 +42,7 @@ def probes(source: Source, options: Options, layer: str = extractions.DEFAULT) -
     shown = shown_models(table[table["seed"] == seed])
     parts: list[Part] = [
         charts.histogram(table, models, guessed["atlantis_error"]),
-        charts.error_scatter(table, guessed),
+        charts.error_scatter(table, models, guessed),
         charts.model_intervals(table, models, guessed["atlantis_error"], seeds),
         charts.position_map(found, shown, seed),
         charts.component_map(found, shown, seed),

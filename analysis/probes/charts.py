@@ -16,6 +16,7 @@ from analysis.panels import seeds_in_words
 from analysis.probes.models import (
     GROUPS,
     Probed,
+    by_group,
     comparison,
     component_table,
     map_limits,
@@ -50,8 +51,9 @@ DISPARITY = Kind(
 
 def histogram(table: pd.DataFrame, models: pd.DataFrame, guess: float) -> Histogram:
     """Chart Atlantis errors with and without distance. models: of `by_model`."""
-    units = {EACH: table} | ({MEANS: models} if table["seed"].nunique() > 1 else {})
-    facts = {unit: comparison(rows) for unit, rows in units.items()}
+    facts, units = _facts(table, models, "atlantis_error"), {EACH: table}
+    if MEANS in facts:
+        units[MEANS] = models
     table = pd.concat([rows.assign(unit=unit) for unit, rows in units.items()], ignore_index=True)
     is_log = _spans_decades(table["atlantis_error"])
     return Histogram(
@@ -69,12 +71,24 @@ def histogram(table: pd.DataFrame, models: pd.DataFrame, guess: float) -> Histog
     )  # fmt: skip
 
 
+def _facts(table: pd.DataFrame, models: pd.DataFrame, column: str) -> dict[str, Any]:
+    """Summarise a column by model and seed; the means over seeds, if there are several, are tested.
+
+    models: of `by_model`.
+    """
+    if table["seed"].nunique() == 1:
+        return {EACH: comparison(models, column)}
+    return {EACH: by_group(table, column), MEANS: comparison(models, column)}
+
+
 def _in_words(facts: dict[str, Any]) -> str:
     parts = [
         f"{group}: median {facts[group]['median']:.0f} (n = {facts[group]['n']})"
         for group in GROUPS.categories
         if facts[group]["n"]
     ]
+    if "mann_whitney" not in facts:
+        return "; ".join(parts)
     u, p = facts["mann_whitney"]["u"], facts["mann_whitney"]["p"]
     test = f"Mann-Whitney U = {u:g}, p = {p:.2g}"
     return "; ".join([*parts, "no test, as one group is empty" if np.isnan(u) else test])
@@ -84,8 +98,8 @@ def _spans_decades(values: pd.Series) -> bool:
     return bool(values.min() > 0 and values.max() / values.min() >= 10)
 
 
-def error_scatter(table: pd.DataFrame, guess: Mapping[str, float]) -> Scatter:
-    """Chart errors on Atlantis against those on held-out world cities."""
+def error_scatter(table: pd.DataFrame, models: pd.DataFrame, guess: Mapping[str, float]) -> Scatter:
+    """Chart errors on Atlantis against those on held-out world cities. models: of `by_model`."""
     first = table.iloc[0]
     is_log = _spans_decades(table[["world_error", "atlantis_error"]].stack())
     names = table["ft"].where(table["ft"] != NO_FT, "pt1")
@@ -106,7 +120,7 @@ def error_scatter(table: pd.DataFrame, guess: Mapping[str, float]) -> Scatter:
             f"an error of {guess['world_error']:.0f} on held-out cities and of "
             f"{guess['atlantis_error']:.0f} on Atlantis.",
         ),
-        statistics={"world_error": {EACH: comparison(table, "world_error")}},
+        statistics={"world_error": _facts(table, models, "world_error")},
     )  # fmt: skip
 
 

@@ -120,15 +120,23 @@ def by_model(table: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("atlantis_error", kind="stable", ignore_index=True)
 
 
-def comparison(table: pd.DataFrame, column: str = "atlantis_error") -> dict[str, Any]:
-    """Summarise a column for each group of `fine_tuned`, and compare with and without distance."""
+def by_group(table: pd.DataFrame, column: str) -> dict[str, Any]:
+    """Summarise a column for each group of `fine_tuned`."""
     groups = {group: table.loc[table["fine_tuned"] == group, column] for group in GROUPS.categories}
-    facts: dict[str, Any] = {
+    return {
         group: summary(values.to_numpy(dtype=float)) | {"median": float(values.median())}
         for group, values in groups.items()
     }
-    test = rank_sum(groups[WITH].to_list(), groups[WITHOUT].to_list())
-    return facts | {"mann_whitney": test}
+
+
+def comparison(models: pd.DataFrame, column: str) -> dict[str, Any]:
+    """Return `by_group` and compare with and without distance (`mann_whitney`).
+
+    models: of `by_model`, as seeds of one model are not independent.
+    """
+    own = models.set_index("fine_tuned")[column]
+    groups = [[*own[own.index == group]] for group in (WITH, WITHOUT)]
+    return by_group(models, column) | {"mann_whitney": rank_sum(*groups)}
 
 
 def shown_models(table: pd.DataFrame) -> dict[str, str]:

@@ -176,6 +176,14 @@ def announce(store: Store, run_id: str) -> None:
     click.echo(f"{run.name}: {word}, run {run.id}")
 
 
+def settings_named(options: dict[str, Any]) -> Settings | None:
+    """Return the settings of a model that is named by `model`, None if by a run or a URI."""
+    model = options["model"]
+    if options["run_id"] is not None or model is None or model.startswith("models:/"):
+        return None
+    return settings_from(parse_model(model), options)
+
+
 def model_named(options: dict[str, Any]) -> Callable[[Store], StoredRun]:
     """Check how a model is named, and return the function that finds it in a store.
 
@@ -184,8 +192,7 @@ def model_named(options: dict[str, Any]) -> Callable[[Store], StoredRun]:
     run_id, model = options["run_id"], options["model"]
     if run_id is None and model and model.startswith("models:/"):
         run_id, model = model, None
-    if run_id is None and model is not None:
-        settings = settings_from(parse_model(model), options)
+    if settings := settings_named(options):
 
         def by_name(store: Store) -> StoredRun:
             from worldrep.stages.models import find_model

@@ -13,12 +13,13 @@ from entrypoints import command as cli
 def main(checkpoints: str, answers: str, **options: Any) -> None:
     """Evaluate a trained model on standard, Atlantis and multi-task rows."""
     keep_answers = cli.parse_flag("answers", answers)
-    find = cli.model_named(options)
+    find, settings = cli.model_named(options), cli.settings_named(options)
     store = cli.connect(options)
     from worldrep.stages.measure import evaluate_model
 
     run = find(store)
     choices: dict[str, Any] = {"checkpoints": checkpoints, "keep_answers": keep_answers}
+    choices["multi_rows"] = settings.multi_rows if settings else None
     cli.announce(store, evaluate_model(store, run, **choices, **cli.asked(options)))
 
 

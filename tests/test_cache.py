@@ -15,7 +15,7 @@ import pytest
 
 from worldrep import disk
 from worldrep.data.sets import cached
-from worldrep.disk import FullError, cache_folder
+from worldrep.disk import FullError, cache_folder, cached_file
 
 ROWS = (np.arange(4000) % 98).astype(np.uint8).reshape(100, 40)
 
@@ -275,6 +275,20 @@ def test_processes_that_make_the_same_rows_at_once_both_get_them(folder, tmp_pat
     assert [process.communicate(timeout=60)[0] for process in processes] == ["True\n"] * 2
     assert files(folder) == [only_file(folder).name]
     assert (cached("a", never) == ROWS).all()
+
+
+def test_of_two_contents_that_are_made_at_once_all_use_the_first(folder, next_process):
+    """Such as the faster of two libraries, which each process measures."""
+
+    for name, first, second in (("a.txt", b"1", b"2"), ("b.txt", b"2", b"1")):
+
+        def make_late(name=name, first=first, second=second):
+            assert cached_file(name, lambda: first).read_bytes() == first
+            return second
+
+        assert cached_file(name, make_late).read_bytes() == first
+        next_process()
+        assert cached_file(name, never).read_bytes() == first
 
 
 def test_a_process_that_finds_the_file_damaged_while_another_mends_it(folder, next_process):

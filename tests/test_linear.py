@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from worldrep.model import linear as linear_module
-from worldrep.model.linear import DEFAULT, ONEDNN, linear, linear_library
+from worldrep.model.linear import DEFAULT, ONEDNN, _library_for, linear, linear_library
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
@@ -14,9 +14,9 @@ needs_onednn = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def fresh_choice(on_cpu):
-    linear_library.cache_clear()
+    _library_for.cache_clear()
     yield
-    linear_library.cache_clear()
+    _library_for.cache_clear()
 
 
 def choose(monkeypatch, library):
@@ -64,13 +64,27 @@ def test_the_choice_is_measured_once_and_kept(monkeypatch, tmp_path, measured):
     calls = []
     monkeypatch.setattr(linear_module, "_measured", lambda: calls.append(1) or measured)
     for _ in range(2):
-        linear_library.cache_clear()  # as in another process
+        _library_for.cache_clear()  # as in another process
         assert linear_library() == measured
     assert calls == [1]
     (kept,) = tmp_path.glob("linear-*.txt")
     kept.write_text("onednm")
-    linear_library.cache_clear()
+    _library_for.cache_clear()
     assert linear_library() == measured and calls == [1, 1]
+
+
+def test_the_choice_is_that_of_the_number_of_threads(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLDREP_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        linear_module, "_measured", lambda: (DEFAULT, ONEDNN)[torch.get_num_threads() == 1]
+    )
+    usual = torch.get_num_threads()
+    try:
+        for threads, library in ((1, ONEDNN), (2, DEFAULT), (1, ONEDNN)):
+            torch.set_num_threads(threads)
+            assert linear_library() == library
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_a_library_that_rounds_is_not_chosen(monkeypatch):

@@ -125,6 +125,20 @@ def test_the_files_load_with_transformers_and_are_stored_once(trained, tmp_path)
     assert not list(Path("mlruns").rglob("*.pkl"))
 
 
+def test_a_model_that_cannot_be_linked_whole_is_read_where_it_is(own_store, tmp_path, monkeypatch):
+    def link(source, target, **options):
+        if Path(target).parent.name == "model" and not refused:
+            refused.append(target)
+            raise OSError("too many links")
+        usual(source, target, **options)
+
+    usual, refused = os.link, []
+    monkeypatch.setattr("os.link", link)
+    run_id = train_model(own_store, resolve(ModelName("pt1"), scale="smoke"))
+    names = {path.name for path in own_store.artifact(run_id, "model", tmp_path).iterdir()}
+    assert {"manifest.json", "model.safetensors", Path(refused[0]).name} <= names
+
+
 def test_a_python_function_answers_as_in_the_evaluation(trained):
     (evaluation,), (model,) = trained.find(stage="evaluate"), models(name=NAME)
     with trained.download(evaluation.id, "answers.parquet") as path:

@@ -68,6 +68,17 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(scheduler):
     assert list(scheduler.messages.values()) == ["poison"]
 
 
+def test_a_step_that_another_driver_repairs_is_done_and_blocks_nothing(graph, scheduler):
+    base = scheduler.next_job()
+    scheduler.job_ended(Outcome(base.fingerprint, "failed", message="poison"))
+    assert scheduler.counts()["blocked"] == 29 and not scheduler.unfinished
+    missing = {f: StepState(step, "missing", None) for f, step in graph.steps.items()}
+    repaired = {base.fingerprint: all_done(graph)[base.fingerprint]}
+    scheduler.add_finished(missing | repaired)
+    assert scheduler.counts() == dict(done=1, running=0, waiting=29, failed=0, blocked=0)
+    assert not scheduler.messages and len(work_through(scheduler)) == 29
+
+
 def test_a_failed_base_blocks_everything(scheduler):
     work_through(scheduler, lambda task: Outcome(task.fingerprint, "failed", message="poison"))
     assert scheduler.counts() == dict(done=0, running=0, waiting=0, failed=1, blocked=29)

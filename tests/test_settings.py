@@ -1,6 +1,7 @@
 """Settings: every scale and width is complete, has the sizes of the study, and is checked."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -96,7 +97,6 @@ def test_rows_of_the_paper():
         "pretrain_rows": 1_000_000,
         "val_rows": 128,
         "test_rows": 10_000,
-        "multi_rows": 10_000,
         "ft_atlantis_rows": 100_000,
         "ft_world_rows": 20_000,
         "ft_warmup_rows": 256,
@@ -359,7 +359,15 @@ def test_every_setting_is_read_by_code(name):
     assert any(read.search(path.read_text(encoding="utf-8")) for path in sources)
 
 
+def test_equal_numbers_are_equal_settings():
+    kinds = ({"weight_decay": 0}, {"weight_decay": 0.0}, {"weight_decay": -0.0})
+    texts = {json.dumps(settings_of("pt1", overrides=own).as_dict()) for own in kinds}
+    assert len(texts) == 1
+    with pytest.raises(InputError, match="trained_part='last-01' is not one of"):
+        settings_of("pt1_ftwb1-1+freeze", overrides={"trained_part": "last-01"})
+
+
 def test_every_setting_has_a_group_and_a_description():
-    groups = {"name", "world", "rows", "ft_rows", "model", "training", "strategy"}
+    groups = {"name", "world", "rows", "ft_rows", "evaluation", "model", "training", "strategy"}
     assert {spec.metadata["group"] for spec in FIELDS.values()} == groups
     assert all(spec.metadata["help"] for spec in FIELDS.values())

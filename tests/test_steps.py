@@ -172,6 +172,20 @@ def test_a_static_step_with_a_bad_loss_is_named_and_not_taken(optimizer):
     assert all(torch.equal(before[n], after[n]) for n in before if n != "lm_head.weight")
 
 
+def test_a_static_step_with_a_bad_gradient_is_named_and_not_taken():
+    steps, training, feed = static()
+    take_all(steps, feed, 2)
+    before = weights(training)
+    hook = training.plain.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    steps.take()
+    hook.remove()
+    steps.take()
+    with pytest.raises(StateError, match=r"the gradient norm is (nan|inf) at step 3"):
+        steps.read()
+    after = weights(training)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_static_training_goes_on_from_a_saved_state(tmp_path, optimizer):
     steps, training, feed = static(optimizer=optimizer)

@@ -17,11 +17,11 @@ from worldrep.scales import resolve
 from worldrep.stages.commands import to_look
 from worldrep.studies import Shard, expand, load_definition
 from worldrep.studies.driver import run_study
-from worldrep.studies.scheduler import read_states
+from worldrep.studies.scheduler import Scheduler, read_states
 from worldrep.studies.study_run import StudyRun
 from worldrep.sweeps.search import Objective
 from worldrep.text import duration_in_words
-from worldrep.tracking import Store
+from worldrep.tracking import Store, TakenError
 
 TWO = "models: [pt1, pt1_ftwb1-1]\nscale: smoke\n"
 THREE = "models: [pt1, pt1_ftwb1-1..2]\nscale: smoke\n"
@@ -220,6 +220,11 @@ def test_tokens_left_are_those_that_training_counts(store_uri):
         rows = training_sets(settings, maker.world)
         exact = settings.epochs * sum(int((load_rows(maker, r) != PAD).sum()) for r in rows)
         assert training_tokens(settings) == pytest.approx(exact, rel=0.01)
+    plain, replay = (
+        resolve(parse_model("pt1_ftwb1-1"), scale="mini", overrides=own)
+        for own in ({}, {"strategy": "replay", "replay_share": 0.75})
+    )
+    assert training_tokens(replay) == pytest.approx(4 * training_tokens(plain), rel=0.01)
 
 
 def test_summaries_hold_all_seeds_and_are_kept_up_to_date(two):
@@ -265,8 +270,51 @@ def test_a_summary_has_few_numbers_under_short_names(two):
     for task in TASK_NAMES:
         values = [tuned[seed][f"atlantis/{task}/mean"] for seed in (1, 2)]
         assert summary.metrics[task] == pytest.approx(statistics.mean(values))
+    base_run = runs(stage="pretrain", seed="1")[0].id
+    early = str(Store.connect().checkpoint_steps(base_run)[0])
+    run("--run_id", base_run, "--checkpoints", early, command=evaluate)
+    (other,) = runs(stage="evaluate", checkpoints=early)
+    for name in other.metrics:
+        value = 1e6 if name.startswith("atlantis/") else 1.0
+        Store.connect().client.log_metric(other.id, name, value, step=99)
+    Store.connect().client.delete_run(summary.id)
+    run("--name", "tuned.yaml", "--executor", "inline", "--seeds", "1,2")
+    (again,) = runs(stage="summary", model="pt1_ftwb1-1")
+    assert {goal.name: again.metrics[goal.name] for goal in goals} == {
+        goal.name: summary.metrics[goal.name] for goal in goals
+    }
     (plain,) = runs(stage="summary", model="pt1")
     assert plain.metrics["distance"] and "trained" not in plain.metrics
+
+
+def test_rows_of_the_multi_task_suite_are_those_that_are_asked_for(two):
+    run(*two, "--multi_rows", "20", "--steps", "evaluate")
+    assert "2 of 4 steps are done already" in run(*two, "--multi_rows", "30", "--steps", "evaluate")
+    named = "--model", "pt1", "--scale", "smoke", "--multi_rows"
+    for rows in ("20", "30"):
+        assert "already done" in run(*named, rows, command=evaluate)
+    run("--run_id", runs(stage="pretrain")[0].id, command=evaluate)  # as when it was trained
+    counts = [
+        sum(found.metrics[f"multi/{task}/n"] for task in TASK_NAMES)
+        for found in runs(stage="evaluate", model="pt1")
+    ]
+    assert sorted(counts) == [20, 30]
+    tuned = "ftwb1-2", "--scale", "smoke", "--multi_rows", "30"
+    base = "--base_run", runs(stage="pretrain")[0].id
+    assert "done" in run(*tuned, *base, command=finetune)
+
+
+def test_a_study_whose_run_another_driver_took_closes_without_an_error(two, monkeypatch):
+    graph, store = graph_of("two.yaml"), Store.connect()
+    scheduler, study_run = Scheduler(graph, {}, ""), StudyRun(store, graph)
+
+    def taken(*_):
+        raise TakenError("it was taken over", study_run.run_id)
+
+    for name in ("metrics", "tags"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"worldrep.tracking.OpenRun.{name}", taken)
+            study_run.close(scheduler, interrupted=True)
 
 
 def test_a_summary_loses_the_seeds_whose_runs_are_deleted(two):

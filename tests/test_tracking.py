@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import IntegrityError
 
 from worldrep.disk import cache_folder
-from worldrep.errors import InputError, StateError
+from worldrep.errors import InputError, StateError, interrupt_on_sigterm
 from worldrep.tracking import Dataset, Owner, RunSpec, Store, StoreFault, TakenError
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, OWNER, place
 from worldrep.tracking.page import LISTS, SUMMARIES
@@ -117,6 +118,45 @@ def test_a_resumed_run_does_not_log_a_step_again(store):
     history = store.client.get_metric_history(run.id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.9), (3, 0.8)]
     assert len(store.client.get_metric_history(run.id, "val/x")) == 2
+
+
+def test_a_resumed_run_keeps_the_settings_that_it_began_with(store, tmp_path):
+    """Those that are not in the fingerprint may differ, such as the path of a CSV."""
+    for path, rows in (("a.csv", 20), ("b.csv", 30)):
+        own = dataclasses.replace(spec(), settings={"cities": path, "rows": rows, "rate": 0.5})
+        with contextlib.suppress(ZeroDivisionError), store.run(own) as run:
+            assert 1 / (path == "b.csv") > 0
+    settings = json.loads(store.artifact(run.id, "settings.json", tmp_path).read_text())
+    assert settings == {"cities": "a.csv", "rows": 20, "rate": 0.5}
+    assert store.get(run.id).params["cfg.cities"] == "a.csv"
+
+
+def test_metrics_are_replaced_also_after_a_clock_that_was_ahead(store, monkeypatch):
+    summary = dataclasses.replace(spec(), stage="summary", repeatable=True)
+    for value, ahead in ((0.5, 60), (0.9, 0)):
+        clock = time.time() + ahead
+        with store.run(summary) as run, monkeypatch.context() as patched:
+            patched.setattr("worldrep.tracking.open_run.time.time", lambda now=clock: now)
+            run.replace_metrics({"transfer": value})
+    assert store.get(run.id).metrics["transfer"] == 0.9
+
+
+def test_an_interrupt_while_a_finished_run_is_closed_leaves_it_finished(store, monkeypatch):
+    def set_terminated(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return usual(self, *arguments)
+
+    usual = MlflowClient.set_terminated
+    monkeypatch.setattr(MlflowClient, "set_terminated", set_terminated)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        interrupt_on_sigterm()
+        with pytest.raises(KeyboardInterrupt), store.run(spec()) as run:
+            run.metrics(1, {"x": 1.0})
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert store.get(run.id).status == "FINISHED" and store.finished("f1").id == run.id
 
 
 def test_the_history_of_a_metric_has_the_last_value_of_each_step(store):

@@ -172,6 +172,21 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step(tmp_pat
         train_smoke(tmp_path, learning_rate=1e30)
 
 
+def test_a_gradient_that_is_not_finite_stops_the_training_and_names_the_step(tmp_path, monkeypatch):
+    def norm_of(self, parameters, most):
+        return torch.tensor(float("inf"))
+
+    monkeypatch.setattr("accelerate.Accelerator.clip_grad_norm_", norm_of)
+    with pytest.raises(StateError, match="the gradient norm is inf at step 1; the step was not"):
+        train_smoke(tmp_path)
+
+
+def test_a_last_step_that_ruins_the_weights_fails(tmp_path):
+    one_step = {"batch_size": 448, "epochs": 1, "warmup_steps": 0, "n_checkpoints": 1}
+    with pytest.raises(StateError, match="weights are not finite after step 1: try a lower"):
+        train_smoke(tmp_path, learning_rate=1e300, **one_step)
+
+
 def test_the_learning_rate_warms_up_and_decays_linearly():
     steps, warmup, peak = 328_128, 50, 3e-4
     middle = warmup + (steps - warmup) // 2

@@ -201,7 +201,8 @@ def cached_file(name: str, make: Callable[[], bytes]) -> Path:
 
     The SHA-256 of the content is a part of the file's own name: `rows.npy` is kept as
     `rows.DIGEST.npy`. Each process verifies a file once. A new one is written under a temporary
-    name and renamed, so that processes can share the cache.
+    name and renamed, so that processes can share the cache. If two processes write different
+    contents at once, all use the one that came first.
 
     Args:
         name: Name without digest, with a suffix.
@@ -213,13 +214,11 @@ def cached_file(name: str, make: Callable[[], bytes]) -> Path:
     stem, suffix = os.path.splitext(name)
     pattern = re.compile(f"{re.escape(stem)}\\.([0-9a-f]{{64}}){re.escape(suffix)}")
     damaged = []
-    folders, like = cache_folders(), f"{glob.escape(stem)}.*{suffix}"
-    for path in (path for folder in folders for path in sorted(folder.glob(like))):
-        if found := pattern.fullmatch(path.name):
-            if _is_intact(path, found[1]):
-                return path
-            damaged.append(path)
-            print(f"cached file {path} is damaged: it is made anew", file=sys.stderr)
+    for path in _oldest_first(pattern, cache_folders()):
+        if _is_intact(path):
+            return path
+        damaged.append(path)
+        print(f"cached file {path} is damaged: it is made anew", file=sys.stderr)
     content = make()
     digest = hashlib.sha256(content).hexdigest()
     folder = writable_cache()
@@ -235,11 +234,23 @@ def cached_file(name: str, make: Callable[[], bytes]) -> Path:
     for path in {*damaged, folder / name} - {final}:  # without a digest: of an earlier version
         with suppress(OSError):
             path.unlink()
-    return final
+    return next(filter(_is_intact, _oldest_first(pattern, [folder])), final)
 
 
-def _is_intact(path: Path, digest: str) -> bool:
-    """Return whether a file can be read and has the digest; it is read once in each process."""
+def _oldest_first(pattern: re.Pattern[str], folders: list[Path]) -> list[Path]:
+    """Return the files whose names fit, by folder, then by the time at which they got the name."""
+    found = []
+    for i, folder in enumerate(folders):
+        for path in folder.glob("*") if folder.is_dir() else ():
+            with suppress(OSError):  # it was removed meanwhile
+                if pattern.fullmatch(path.name):
+                    found.append((i, path.stat().st_ctime_ns, path))
+    return [path for _, _, path in sorted(found)]
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether a file can be read and has its name's digest; each process reads it once."""
+    digest = path.stem.rpartition(".")[2]
     try:
         facts = path.stat()
         known = str(path), facts.st_ino, facts.st_mtime_ns, facts.st_size

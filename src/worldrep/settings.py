@@ -1,7 +1,7 @@
 """The settings of a model: one frozen object, checked when it is built.
 
-Each setting belongs to a group: world, rows, ft_rows (rows of fine-tuning), model, training or
-strategy (of fine-tuning). The group "name" identifies the model and is not overridden.
+Each setting belongs to a group: world, rows, ft_rows (rows of fine-tuning), evaluation, model,
+training or strategy (of fine-tuning). The group "name" identifies the model and is not overridden.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class Settings:
     pretrain_rows: int = _setting("rows", "pretraining rows per task", least=1)
     val_rows: int = _setting("rows", "validation rows per task", least=1, most=10**7)
     test_rows: int = _setting("rows", "test rows per task", least=1, most=10**7)
-    multi_rows: int = _setting("rows", "rows of the multi-task suite", least=1)
     ft_atlantis_rows: int = _setting("ft_rows", "fine-tuning rows per task with Atlantis", least=1)
     ft_world_rows: int = _setting("ft_rows", "fine-tuning rows per task without Atlantis", least=0)
     ft_warmup_rows: int = _setting("ft_rows", "rows of every task that ftwb adds", least=0)
+    multi_rows: int = _setting("evaluation", "rows of the multi-task suite", least=1)
 
     hidden_size: int = _setting("model", "width of the residual stream", least=2, most=2**16)
     intermediate_size: int = _setting("model", "width of the feed-forward layer", least=1)
@@ -115,8 +115,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         _ = self.model_name
-        for name in FIELDS:
+        for name, spec in FIELDS.items():
             check_value(name, getattr(self, name))
+            if spec.type == "float":  # 0, 0.0 and -0.0 are one setting, with one fingerprint
+                object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         for sentence in self._contradictions():
             raise InputError(sentence)
 
@@ -126,8 +128,8 @@ class Settings:
                 f"replay_share={self.replay_share} leaves no place for anything else in a batch "
                 f"of {self.batch_size} rows"
             )
-        part = re.fullmatch(r"embeddings|body|(?:last|first)-([0-9]{1,9})", self.trained_part)
-        fits = part and (not part[1] or 1 <= int(part[1]) <= self.n_layers)
+        part = re.fullmatch(r"embeddings|body|(?:last|first)-([1-9][0-9]{0,8})", self.trained_part)
+        fits = part and (not part[1] or int(part[1]) <= self.n_layers)
         if self.strategy == "freeze" and not fits:
             yield (
                 f"trained_part={self.trained_part!r} is not one of: embeddings, body, last-K, "

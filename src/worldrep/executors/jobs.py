@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -96,7 +97,9 @@ def perform_step(store: Store, job: Job, report: Send) -> str:
         if job.kind == "train":
             base, settings = job.model_run or None, with_cities(store, job)
             return train_model(store, settings, base_run=base, parent=job.parent)
-        stage = evaluate_model if job.kind == "evaluate" else extract_model
+        stage = extract_model
+        if job.kind == "evaluate":
+            stage = partial(evaluate_model, multi_rows=job.settings.multi_rows)
         model_run = store.get(job.model_run)
         return stage(store, model_run, checkpoints=job.checkpoints, parent=job.parent)
 

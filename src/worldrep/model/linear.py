@@ -67,17 +67,19 @@ class _OneDnnLinear(torch.autograd.Function):
         return of_x, of_weight, gradient.sum(0) if ctx.has_bias and needed[2] else None
 
 
-@lru_cache(maxsize=1)
 def linear_library() -> str:
     """Return `onednn` if its products are right and faster here, else `default`.
 
     It is measured once for each processor, version of torch and number of threads, and cached on
     disk, so that a training that is resumed computes as before.
     """
-    if torch.cuda.is_available():
-        return DEFAULT
+    return DEFAULT if torch.cuda.is_available() else _library_for(torch.get_num_threads())
+
+
+@lru_cache
+def _library_for(threads: int) -> str:
     machine = [torch.backends.cpu.get_cpu_capability(), torch.__config__.show(), _processor()]
-    key = digest([*machine, torch.get_num_threads(), LEAST_GAIN, SHAPES])
+    key = digest([*machine, threads, LEAST_GAIN, SHAPES])
     path = cached_file(f"linear-{key}.txt", lambda: _measured().encode())
     return path.read_text(encoding="utf-8")
 

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from worldrep.data.rows import RowMaker, RowSet
-from worldrep.data.sets import Schedule, maker_of, suite_sets, training_sets
+from worldrep.data.sets import Schedule, maker_of, replayed_rows, suite_sets, training_sets
 from worldrep.data.tasks import TASKS
 from worldrep.data.tokens import PAD, VOCABULARY_SIZE, row_length
 from worldrep.disk import cache_folders, writable_cache
@@ -67,7 +67,7 @@ class Work:
         """Rows times the weights in the decoder's layers."""
         size, settings = layer_weights(self.settings), self.settings
         if self.kind == "train":
-            return float(settings.epochs * _n_rows(settings) * size)
+            return float(settings.epochs * _n_rows(settings) * size) * _replays(settings)
         if self.kind == "evaluate":
             questions = sum(rowset.rows for rowset in suite_sets(settings).values())
             rows = questions * (1 + ANSWER_TOKENS / 10)
@@ -127,6 +127,11 @@ def layer_weights(settings: Settings) -> int:
 def weights(settings: Settings) -> int:
     """Return the number of weights of a model, biases and norms apart."""
     return layer_weights(settings) + 2 * VOCABULARY_SIZE * settings.hidden_size
+
+
+def _replays(settings: Settings) -> float:
+    """Return the rows that a training reads, replayed ones included, over those of its epochs."""
+    return settings.batch_size / (settings.batch_size - replayed_rows(settings))
 
 
 def _n_rows(settings: Settings) -> int:
@@ -270,12 +275,13 @@ def _rates_of(run: StoredRun) -> Iterator[tuple[str, float]]:
 def training_tokens(settings: Settings, maker: RowMaker | None = None) -> int:
     """Return the real tokens that a training reads in all epochs; about 1% off.
 
-    maker: of the training's world, by default that of its settings.
+    Replayed rows count as rows of the training's own. maker: of the training's world, by default
+    that of its settings.
     """
     maker = maker or maker_of(settings)
     sets = training_sets(settings, maker.world)
     read = sum(rows.rows * _tokens_per_row(maker, rows.task, rows.pool) for rows in sets)
-    return round(read * settings.epochs)
+    return round(read * settings.epochs * _replays(settings))
 
 
 @lru_cache(maxsize=256)

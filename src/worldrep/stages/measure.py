@@ -46,6 +46,7 @@ def evaluate_model(
     *,
     checkpoints: str = LAST,
     keep_answers: bool = False,
+    multi_rows: int | None = None,
     parent: str | None = None,
     launched: bool = False,
     confirmed: bool = True,
@@ -57,11 +58,12 @@ def evaluate_model(
         model_run: The finished training.
         checkpoints: `last`, `all` or steps such as `100,200`; metrics are logged with their step.
         keep_answers: Store every question with its generation as answers.parquet.
+        multi_rows: Rows of the multi-task suite; default: as the training's settings say.
         parent: Run id of the study that this evaluation belongs to.
         launched: This is the work that `mlflow run` was called for.
         confirmed: It may take longer than a day.
     """
-    model = TrainedModel.load(store, model_run, checkpoints)
+    model = TrainedModel.load(store, model_run, checkpoints, multi_rows)
     settings, maker = model.settings, model.maker
     fingerprint, configuration = (
         evaluation_fingerprint(maker, settings, trained, model.choice, keep_answers)

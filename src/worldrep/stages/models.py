@@ -1,7 +1,7 @@
 """Trained models in the store: found by name or run id, with their settings and weights."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from transformers import Qwen2ForCausalLM
@@ -36,12 +36,17 @@ class TrainedModel:
     last_step: int
 
     @classmethod
-    def load(cls, store: Store, run: StoredRun, checkpoints: str) -> Self:
-        """Read what a training stored. checkpoints: `last`, `all` or steps such as `100,200`.
+    def load(
+        cls, store: Store, run: StoredRun, checkpoints: str, multi_rows: int | None = None
+    ) -> Self:
+        """Read what a training stored.
 
-        Raises StateError when a file is damaged, InputError for an unknown checkpoint.
+        checkpoints: `last`, `all` or steps such as `100,200`; multi_rows: in place of the stored
+        setting. Raises StateError when a file is damaged, InputError for an unknown checkpoint.
         """
         settings = stored_settings(store, run)
+        if multi_rows is not None:
+            settings = replace(settings, multi_rows=multi_rows)
         maker = stored_maker(store, run, settings)
         rowsets = training_sets(settings, maker.world)
         last = Schedule.of(settings, sum(rowset.rows for rowset in rowsets)).steps

@@ -18,7 +18,8 @@ from worldrep.tracking import CITIES, Dataset, OpenRun, StoredRun
 
 def identity_tags(settings: Settings) -> dict[str, str]:
     """Return the tags, without prefix, that name a run's model, code and machine."""
-    return settings.labels | {"seed": str(settings.seed)} | _code_and_machine()
+    own = {"seed": str(settings.seed), "linear_library": linear_library()}
+    return settings.labels | own | _code_and_machine()
 
 
 def downstream_tags(model_run: StoredRun) -> dict[str, str]:
@@ -33,7 +34,6 @@ def _code_and_machine() -> dict[str, str]:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     facts = {"version": __version__, "device": device, "torch": torch.__version__}
-    facts |= {"linear_library": linear_library()}
     try:
         commit, status = (
             subprocess.run(

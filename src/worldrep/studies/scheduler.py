@@ -164,8 +164,9 @@ class Scheduler:
         return ended
 
     def add_finished(self, states: Mapping[str, StepState]) -> None:
-        """Mark steps as done that other drivers have finished."""
-        unknown = {f for f, state in self.state.items() if state == WAITING} | self.elsewhere
+        """Mark steps as done that other drivers have finished, also those that failed here."""
+        open_states = (WAITING, FAILED, BLOCKED)
+        unknown = {f for f, state in self.state.items() if state in open_states} | self.elsewhere
         for fingerprint in unknown:
             found = states[fingerprint]
             if found.state == DONE and found.run:
@@ -181,18 +182,21 @@ class Scheduler:
 
     def _finish(self, fingerprint: str, run_id: str) -> None:
         self.state[fingerprint], self.run_ids[fingerprint] = DONE, run_id
+        self.messages.pop(fingerprint, None)
+        self._change_dependants(fingerprint, BLOCKED, WAITING)
         for dependant in self.graph.dependants[fingerprint]:
             self._push_if_ready(dependant)
 
     def _fail(self, fingerprint: str, message: str) -> None:
         self.state[fingerprint], self.messages[fingerprint] = FAILED, message
-        self._block(fingerprint)
+        self._change_dependants(fingerprint, WAITING, BLOCKED)
 
-    def _block(self, fingerprint: str) -> None:
+    def _change_dependants(self, fingerprint: str, old: str, new: str) -> None:
+        """Change the state of all steps in state `old` that depend on this one."""
         for dependant in self.graph.dependants[fingerprint]:
-            if self.state[dependant.fingerprint] == WAITING:
-                self.state[dependant.fingerprint] = BLOCKED
-                self._block(dependant.fingerprint)
+            if self.state[dependant.fingerprint] == old:
+                self.state[dependant.fingerprint] = new
+                self._change_dependants(dependant.fingerprint, old, new)
 
     def _retry(self, outcome: Outcome) -> None:
         """Make a lost step wait again, unless it has lost too many workers."""

@@ -6,6 +6,7 @@ summary holds `<metric>/mean_over_seeds`, `std_`, `n_`, `low_` and `high_over_se
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from statistics import fmean
 
@@ -35,7 +36,7 @@ from worldrep.tracking import (
 WRITE_SECONDS = 5.0  # between two points of the metrics
 CLAIM_SECONDS = 30.0  # between two attempts to take the run over
 SETTLE_SECONDS, CLOSE_ATTEMPTS = 1.0, 3
-SHOWN_FAILURES, LONGEST_TAG = 20, 4000
+SHOWN_FAILURES = 20
 STEPS_TABLE = "steps.csv"
 COLUMNS = ["step", "kind", "model", "seed", "world", "state", "run_id", "error", "fingerprint"]
 SUMMARY_ATTEMPTS, SUMMARY_SECONDS = 10, 0.5
@@ -52,7 +53,7 @@ def study_spec(graph: Graph) -> RunSpec:
     groups = SHARED_GROUPS if same_width else ("world", "rows")
     facts = {"study": definition.name, "n_models": len(models), "n_steps": len(graph.steps)}
     facts |= {} if definition.checkpoints == LAST else {"checkpoints": definition.checkpoints}
-    facts |= models[0].group(*groups, "ft_rows")
+    facts |= models[0].group(*groups, "ft_rows", "evaluation")
     fingerprint = digest(["study", definition.name, sorted(graph.steps)])
     title = f"study {definition.name} {definition.scale}"
     title += "" if definition.checkpoints == LAST else f" {definition.checkpoints} checkpoints"
@@ -115,16 +116,19 @@ class StudyRun:
             return
         counts = scheduler.counts()
         self.write(counts, at_once=True)
+        if self._run is None:  # another driver took it over
+            return
         for fingerprint in scheduler.messages.keys() - scheduler.run_ids.keys():
             for run in self.store.find(fingerprint=fingerprint)[:1]:  # a failed step's
                 scheduler.run_ids[fingerprint] = run.id
-        self._run.tags({NOTE: _note(self.store, scheduler, interrupted)})
-        try:
-            with self._run.new_artifact(STEPS_TABLE) as path:
-                write_csv(steps_table(scheduler), path, index=False)
-        finally:  # also when there is no space for the table
-            self._run.close(_status(counts, interrupted))
-            self._run = None
+        own, self._run = self._run, None
+        with suppress(TakenError):
+            try:
+                own.tags({NOTE: _note(self.store, scheduler, interrupted)})
+                with own.new_artifact(STEPS_TABLE) as path:
+                    write_csv(steps_table(scheduler), path, index=False)
+            finally:  # also when there is no space for the table
+                own.close(_status(counts, interrupted))
 
 
 def _status(counts: Mapping[str, int], interrupted: bool) -> str:
@@ -176,7 +180,7 @@ class Summaries:
     def update(self, configurations: Iterable[str] | None = None) -> None:
         """Write the summaries of those models that are evaluated for every seed; default: all.
 
-        By default also those whose evaluations are not there any more, all or in part.
+        By default also those of other evaluations than the store has now.
         """
         state, run_ids = self._scheduler.state, self._scheduler.run_ids
         stale = self._stale() if configurations is None else set()
@@ -253,7 +257,7 @@ class Summaries:
         for evaluation in evaluations:
             facts = {task: evaluation.metrics.get(f"atlantis/{task}/mean") for task in TASK_NAMES}
             if base_run := evaluation.tag("base_run_id"):
-                bases = self._store.find(stage="evaluate", model_run_id=base_run)
+                bases = self._store.find(stage="evaluate", model_run_id=base_run, checkpoints=LAST)
                 for base in [run for run in bases if run.status == "FINISHED"][:1]:
                     tasks = evaluation.tag("tasks").split(",")
                     facts |= headlines(evaluation.metrics, base.metrics, tasks)

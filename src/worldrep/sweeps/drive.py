@@ -132,7 +132,8 @@ class SweepDriver:
             return None
         base, parent = base_settings(self.sweep.settings), self.run.id
         base_run = self.store.get(train_model(self.store, base, parent=parent))
-        return self.store.get(evaluate_model(self.store, base_run, parent=parent))
+        rows = base.multi_rows
+        return self.store.get(evaluate_model(self.store, base_run, multi_rows=rows, parent=parent))
 
     def _running(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])

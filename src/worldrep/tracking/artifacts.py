@@ -34,6 +34,7 @@ class Artifacts:
     def __init__(self, client: Client, run_id: str) -> None:
         self._client, self._run_id = client, run_id
         self._model: ArtifactRepository | None = None
+        self._has_links = True
 
     @cached_property
     def _own(self) -> ArtifactRepository:
@@ -78,7 +79,7 @@ class Artifacts:
         place = "the artifact store" + ("" if local else f" {repository.artifact_uri}")
         with writing_to(place, local, path.stat().st_size, _FAULTS), own_errors():
             repository.log_artifact(str(path), inside or None)
-        if local and repository is not self._own:
+        if local and repository is not self._own and self._has_links:
             self._link(local / path.name)
 
     def _link(self, path: Path) -> None:
@@ -90,6 +91,7 @@ class Artifacts:
                 (folder / path.name).unlink(missing_ok=True)
                 os.link(path, folder / path.name)
             except OSError:
+                self._has_links = False  # a folder with a part of the files would be read
                 shutil.rmtree(folder, ignore_errors=True)
 
     def get(self, path: str, folder: Path) -> Path:

@@ -22,7 +22,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from worldrep.disk import FullError, temporary_folder
-from worldrep.errors import raise_delayed
+from worldrep.errors import interrupts_delayed, raise_delayed
 from worldrep.text import without_passwords
 from worldrep.tracking.artifacts import CHECKPOINTS, Artifacts
 from worldrep.tracking.liveness import CLOSED, HEARTBEAT, HEARTBEAT_SECONDS, Claim, TakenError
@@ -53,9 +53,10 @@ class OpenRun:
         self._suites: Mapping[str, Dataset] = {}
         self._points: list[tuple] = []  # arguments of Metric
         self._last_steps: dict[str, int] = {}
+        self._last_time = 0  # ms, of the points of earlier processes
         self._outbox, self._outage = Outbox(run_id, claim), Outage(client.address)
         self._fault: Exception | None = None
-        self._flushing = self._closing = False
+        self._flushing = self._closing = self._closed = False
         self._changed = threading.Condition()
         self._put_at = self._beat_at = time.monotonic()
         self._sender = threading.Thread(target=self._send_all, daemon=True)
@@ -157,14 +158,20 @@ class OpenRun:
         self.flush()
         stored = self._client.get_run(self.id).data._metric_objs  # the last point of each metric
         self._last_steps = {point.key: point.step for point in stored}
+        self._last_time = max((point.timestamp for point in stored), default=0)
 
     def settings(self, settings: Mapping[str, Any]) -> None:
-        """Log settings as settings.json, and as params `cfg.*` unless an earlier process did."""
+        """Log settings as settings.json and as params `cfg.*`.
+
+        Those that an earlier process logged stay: the fingerprint leaves out settings without an
+        effect on the run, such as the path of a CSV, and MLflow does not change a param.
+        """
         known = self._client.get_run(self.id).data.params
         params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
         self._client.log_batch(self.id, params=params)
+        values = {k: _like(v, known.get(f"cfg.{k}", str(v))) for k, v in settings.items()}
         with self.new_artifact(SETTINGS) as path:
-            path.write_text(json.dumps(dict(settings), indent=1), encoding="utf-8")
+            path.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
     def begin_model(self, spec: RunSpec, experiment_id: str) -> None:
         """Give the run its LoggedModel, new or of an earlier process."""
@@ -214,7 +221,8 @@ class OpenRun:
 
     def replace_metrics(self, values: Mapping[str, float]) -> None:
         """Buffer metrics of step 0 that replace earlier values of the same names."""
-        now = int(time.time() * 1000)
+        # Of points of one step MLflow keeps the newest, and another machine's clock may be ahead.
+        now = max(int(time.time() * 1000), self._last_time + 1)
         self._points += [(key, float(value), now, 0) for key, value in values.items()]
 
     def last_step(self, key: str) -> int:
@@ -284,7 +292,12 @@ class OpenRun:
             self._artifacts.keep_states(self._states, 0)
 
     def close(self, status: str, error: str = "") -> None:
-        """Send what is left, then set the status. After an interrupt no absent store is awaited."""
+        """Send what is left, then set the status. After an interrupt no absent store is awaited.
+
+        A run that is closed stays as it is.
+        """
+        if self._closed:
+            return
         try:
             try:
                 self.flush(patient=status != "KILLED")
@@ -300,11 +313,13 @@ class OpenRun:
         if self.lost:
             self._outbox.remove()
             self._check()
-        end_model(self._client, run, status == "FINISHED")
-        if error:
-            self._client.set_tag(self.id, ERROR, error)
-        self._client.set_terminated(self.id, status)
-        self._client.set_tag(self.id, CLOSED, str(self._claim))
+        with interrupts_delayed():  # Ctrl-C here must not end a finished run as KILLED
+            end_model(self._client, run, status == "FINISHED")
+            if error:
+                self._client.set_tag(self.id, ERROR, error)
+            self._client.set_terminated(self.id, status)
+            self._client.set_tag(self.id, CLOSED, str(self._claim))
+            self._closed = True
         if not self._outbox:
             self._outbox.remove()
 
@@ -314,3 +329,11 @@ class OpenRun:
             self._closing = True
             self._changed.notify_all()
         self._sender.join(JOIN_SECONDS)
+
+
+def _like(value: Any, text: str) -> Any:
+    """Convert the text of a param to the type of the setting; the setting if it is not one."""
+    try:
+        return type(value)(text)
+    except ValueError:
+        return value

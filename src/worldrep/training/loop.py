@@ -13,6 +13,7 @@ from transformers import Qwen2ForCausalLM
 
 from worldrep.data.tokens import Tokens
 from worldrep.disk import temporary_folder
+from worldrep.errors import StateError
 from worldrep.progress import Meter, ProgressCallback, Recorder
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint, write_checkpoint
@@ -65,7 +66,8 @@ def train(
 
     Raises:
         CheckpointError: The checkpoint is not one of this training; no step was taken.
-        StateError: The loss is not finite; the message names the step, which was not taken.
+        StateError: The loss or the gradient norm is not finite, and the message names the step,
+            which was not taken; or weights are not finite after the last step.
     """
     settings, accelerator = inputs.settings, inputs.accelerator
     training = Training(inputs.model, settings, accelerator, inputs.base_rows)
@@ -100,6 +102,11 @@ def train(
             if recorder and saving:
                 _save_checkpoint(training, recorder, meter)
                 kept.append(training.step)
+    if not all(bool(weight.isfinite().all()) for weight in training.plain.parameters()):
+        raise StateError(
+            f"weights are not finite after step {training.step:,}: "
+            "try a lower learning_rate or more warmup_steps"
+        )
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
     if accelerator.device.type == "cuda":

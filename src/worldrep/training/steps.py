@@ -22,9 +22,10 @@ CAPACITY_UNIT = 128  # tokens; matrix products are fastest at multiples
 GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs need
 
 
-def _not_finite(loss: float, step: int) -> StateError:
+def _not_finite(loss: float, norm: float, step: int) -> StateError:
+    fault = f"gradient norm is {norm}" if np.isfinite(loss) else f"loss is {loss}"
     return StateError(
-        f"the loss is {loss} at step {step + 1}; the step was not taken: "
+        f"the {fault} at step {step + 1}; the step was not taken: "
         "try a lower learning_rate or more warmup_steps"
     )
 
@@ -46,16 +47,16 @@ class EagerSteps:
     def take(self) -> int:
         """Take one optimizer step and return the number of tokens in its rows.
 
-        Raises StateError, without taking the step, if the loss is not finite.
+        Raises StateError, without taking the step, if the loss or the gradient norm is not finite.
         """
         training = self._training
         accelerator, settings = training.accelerator, training.settings
         batch = self._feed.batch(training.step)
         loss = self._accumulate_gradients(batch)
-        if not np.isfinite(loss):
-            raise _not_finite(loss, training.step)
         parameters = training.model.parameters()
-        norm = accelerator.clip_grad_norm_(parameters, settings.clip_norm or float("inf"))
+        norm = float(accelerator.clip_grad_norm_(parameters, settings.clip_norm or float("inf")))
+        if not np.isfinite([loss, norm]).all():
+            raise _not_finite(loss, norm, training.step)
         rate, *_ = rates = _rates(training, self._feed)
         for group, value in zip(training.groups, rates, strict=True):
             group["lr"] = value
@@ -66,7 +67,7 @@ class EagerSteps:
             training.pull.apply(rate)
         training.step += 1
         self._losses.append(loss)
-        self._numbers = {"train/lr": rate, "train/grad_norm": float(norm)}
+        self._numbers = {"train/lr": rate, "train/grad_norm": norm}
         return self._feed.token_count(batch)
 
     def read(self) -> dict[str, float]:
@@ -104,8 +105,9 @@ class StaticSteps:
     """Steps of constant shapes that run on the device alone; the host never waits for them.
 
     All rows are kept and packed on the device. On CUDA a whole step, from packing to AdamW, is
-    captured as a graph and replayed; elsewhere its operations run as they are. After a loss that is
-    not finite, neither that step nor later ones change anything, and `read` raises the error.
+    captured as a graph and replayed; in tests on CPUs its operations run as they are. After a loss
+    or gradient norm that is not finite, neither that step nor later ones change anything, and
+    `read` raises the error.
     """
 
     def __init__(self, training: Training, feed: RowFeed) -> None:
@@ -145,7 +147,7 @@ class StaticSteps:
         loss, taken, stopped, norm, rate = numbers.tolist()
         if stopped:
             self._training.step = self._read_at + int(taken)
-            raise _not_finite(loss, self._training.step)
+            raise _not_finite(loss, norm, self._training.step)
         self._clear()
         return {"train/loss": loss / taken, "train/lr": rate, "train/grad_norm": norm}
 
@@ -182,8 +184,9 @@ class StaticSteps:
         norm = clip_grad_norm_(training.plain.parameters(), settings.clip_norm or float("inf"))
         loss = loss.detach()
         self._loss.add_(torch.where(self._stopped > 0, 0.0, loss))
-        self._stopped.copy_(torch.maximum(self._stopped, (~loss.isfinite()).float()))
-        self._norm.copy_(norm)
+        self._norm.copy_(torch.where(self._stopped > 0, self._norm, norm))
+        is_finite = loss.isfinite() & norm.isfinite()
+        self._stopped.copy_(torch.maximum(self._stopped, (~is_finite).float()))
         for optimizer in self._optimizers:
             optimizer.step()
         if training.pull:

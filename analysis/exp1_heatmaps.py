@@ -1,4 +1,4 @@
-"""Which tasks carry new cities over to which others: heatmaps of the ftwb1 and ftwb2 models.
+"""Which fine-tuning tasks improve answers about Atlantis: heatmaps of the ftwb1 and ftwb2 models.
 
 For every seed and for their mean: the normalised improvement of each model on each task, what is
 expected of ftwb2 models from the ftwb1 models of their tasks, and the difference.

@@ -39,7 +39,7 @@ def main(
 def of_size(scale: str, size: int) -> Settings:
     """Return the settings of a scale with all row sets resized like the training set."""
     settings = resolve(ModelName("pt1"), scale=scale)
-    sizes = settings.group("rows", "ft_rows", "evaluation")
+    sizes = settings.group("rows", "ft_rows")
     rows = {k: max(1, round(n * size / settings.pretrain_rows)) for k, n in sizes.items()}
     rows["multi_rows"] = min(rows["multi_rows"], rows["test_rows"])
     return resolve(ModelName("pt1"), scale=scale, overrides=rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection
 from functools import partial, reduce, wraps
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,28 @@ EXPERIMENT = "worldrep.experiment"  # of the store that the command is connected
 NOT_GIVEN = "none"  # what MLproject passes for an option without a default
 
 
+class Command(click.Command):
+    """A command whose help lists the settings after the other options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = [
+            (p.name, found) for p in self.get_params(ctx) if (found := p.get_help_record(ctx))
+        ]
+        for title, are_settings in (
+            ("Options", False),
+            ("Settings, else those of the scale", True),
+        ):
+            if rows := [row for name, row in records if (name in OVERRIDABLE) is are_settings]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
 def command(name: str, *, recorded: bool = True) -> Callable[[Callable[..., None]], click.Command]:
     """Decorate a function as a command whose errors are one sentence with the right exit code.
 
     recorded: its work is in the store and goes on after an interrupt.
     """
-    decorate = click.command(name, context_settings={"max_content_width": 100})
+    decorate = click.command(name, Command, context_settings={"max_content_width": 100})
 
     def goes_on() -> str:
         kept = "finished work and the last checkpoint of a training are kept; it goes on with"
@@ -92,12 +109,12 @@ def _all(*options: Decorator) -> Decorator:
     return lambda function: reduce(lambda done, add: add(done), reversed(options), function)
 
 
-_OVERRIDES = {name: f"Override: {FIELDS[name].metadata['help']}." for name in OVERRIDABLE}
+_SETTINGS = {name: f"{FIELDS[name].metadata['help']}." for name in OVERRIDABLE}
 experiment_option = option(
     "experiment", None, "MLflow experiment; default: the current one, else worldrep."
 )
 override_options = _all(
-    *(click.option(f"--{k}", k, metavar="VALUE", help=text) for k, text in _OVERRIDES.items())
+    *(click.option(f"--{k}", k, metavar="VALUE", help=text) for k, text in _SETTINGS.items())
 )
 yes_option = click.option(
     "--yes", "yes", is_flag=False, flag_value="true", default="false", metavar="[true]",
@@ -192,6 +209,8 @@ def model_named(options: dict[str, Any]) -> Callable[[Store], StoredRun]:
     run_id, model = options["run_id"], options["model"]
     if run_id is None and model and model.startswith("models:/"):
         run_id, model = model, None
+    if model and re.fullmatch("[0-9a-f]{32}", model):
+        raise InputError(f"model={model} looks like a run id: use --run_id {model}")
     if settings := settings_named(options):
 
         def by_name(store: Store) -> StoredRun:

@@ -14,8 +14,8 @@ STUDY = "entrypoints.study"
 COMMANDS = {  # name: module, what it does
     "demo": ("entrypoints.main", "Run a study, by default the demo, and draw its figures."),
     "study": (STUDY, "Do what is left of a study."),
-    "status": (STUDY, "Show what is done of a study."),
-    "plan": (STUDY, "Show what would run of a study."),
+    "status": (STUDY, "Print the state of each step of a study; run nothing."),
+    "plan": (STUDY, "Print the steps of a study that would run; run nothing."),
     "pretrain": ("entrypoints.pretrain", "Pretrain a model."),
     "finetune": ("entrypoints.finetune", "Fine-tune a model on Atlantis."),
     "evaluate": ("entrypoints.evaluate", "Evaluate a trained model."),
@@ -77,6 +77,7 @@ def of_action(study: click.Command, action: str) -> click.Command:
     """Return the command `study` with its option `action` set."""
     assert study.callback is not None
     command = copy(study)
+    command.help = COMMANDS[action][1]
     command.name, command.callback = action, partial(study.callback, action=action)
     command.params = [option for option in study.params if option.name != "action"]
     return command

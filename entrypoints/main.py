@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @cli.command("main")
-@cli.option("study", "demo", "Which study: demo, exp1..6, ftset, or a YAML file.")
+@cli.option("study", "demo", "Which study: demo, exp1..6, ftset, mitigation, or a YAML file.")
 @cli.option("seed", None, "Seeds such as 1,2,3.")
 @cli.option("scale", None, "paper, small, mini, smoke.")
 @cli.option("world", None, "standard, scattered, with_atlantis.")

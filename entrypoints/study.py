@@ -10,7 +10,7 @@ from worldrep.errors import InputError
 
 
 @cli.command("study")
-@cli.option("name", None, "Study: demo (default), exp1..6, ftset, or a YAML file.")
+@cli.option("name", None, "Study: demo (default), exp1..6, ftset, mitigation, or a YAML file.")
 @cli.option("models", None, "Models such as pt1,pt1_ftwb2-1..21, in place of a study's name.")
 @cli.option("seeds", None, "Seeds such as 1,2,3.")
 @cli.option("widths", None, "Widths such as wide,narrow.")

@@ -11,7 +11,7 @@ import yaml
 import analysis
 import worldrep
 from entrypoints.console import COMMANDS
-from worldrep.names import parse_model
+from worldrep.names import FINETUNINGS, PRETRAININGS, TASK_NAMES, parse_model
 from worldrep.scales import resolve
 from worldrep.settings import FIELDS, OVERRIDABLE, SCALES
 
@@ -102,6 +102,16 @@ def test_the_reference_lists_every_setting_with_its_value_at_every_scale():
             kind = type(next(iter(values)))
             found = [kind(value) for value in text.replace(",", "").split("; ")]
             assert found == list(values), (name, scale)
+
+
+def test_the_reference_lists_the_tasks_of_every_pair_and_triple():
+    listed = {}
+    for line in (ROOT / "docs/reference.md").read_text().splitlines():
+        if found := re.match(r"\| `((?:ft|pt)[23])-k`.* \| (.*) \|$", line):
+            for number, tasks in re.findall(r"(\d+): ([\d+]+)", found[2]):
+                listed[f"{found[1]}-{number}"] = [TASK_NAMES[int(k) - 1] for k in tasks.split("+")]
+    known = {name: [*tasks] for name, tasks in {**FINETUNINGS, **PRETRAININGS}.items()}
+    assert listed == {name: known[name] for name in known if re.match("(ft|pt)[23]-", name)}
 
 
 def test_every_public_object_has_a_page():

@@ -97,6 +97,7 @@ def test_rows_of_the_paper():
         "pretrain_rows": 1_000_000,
         "val_rows": 128,
         "test_rows": 10_000,
+        "multi_rows": 10_000,
         "ft_atlantis_rows": 100_000,
         "ft_world_rows": 20_000,
         "ft_warmup_rows": 256,
@@ -368,6 +369,6 @@ def test_equal_numbers_are_equal_settings():
 
 
 def test_every_setting_has_a_group_and_a_description():
-    groups = {"name", "world", "rows", "ft_rows", "evaluation", "model", "training", "strategy"}
+    groups = {"name", "world", "rows", "ft_rows", "model", "training", "strategy"}
     assert {spec.metadata["group"] for spec in FIELDS.values()} == groups
     assert all(spec.metadata["help"] for spec in FIELDS.values())

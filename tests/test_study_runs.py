@@ -220,9 +220,9 @@ def test_tokens_left_are_those_that_training_counts(store_uri):
         rows = training_sets(settings, maker.world)
         exact = settings.epochs * sum(int((load_rows(maker, r) != PAD).sum()) for r in rows)
         assert training_tokens(settings) == pytest.approx(exact, rel=0.01)
-    plain, replay = (
-        resolve(parse_model("pt1_ftwb1-1"), scale="mini", overrides=own)
-        for own in ({}, {"strategy": "replay", "replay_share": 0.75})
+    plain = resolve(parse_model("pt1_ftwb1-1"), scale="mini")
+    replay = resolve(
+        parse_model("pt1_ftwb1-1+replay"), scale="mini", overrides={"replay_share": 0.75}
     )
     assert training_tokens(replay) == pytest.approx(4 * training_tokens(plain), rel=0.01)
 

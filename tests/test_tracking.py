@@ -257,7 +257,9 @@ def test_a_new_store_is_told_and_reading_makes_none(tmp_path, monkeypatch, capfd
     assert not [*tmp_path.iterdir()]
     for told in (1, 0):
         Store.connect()
-        said = f"a new store is made: {tmp_path / 'new.db'} (MLFLOW_TRACKING_URI names another)"
+        said = (
+            f"created a new store: {tmp_path / 'new.db'}; to use another, set MLFLOW_TRACKING_URI"
+        )
         assert capfd.readouterr().err.count(said) == told
 
 

@@ -1,4 +1,4 @@
-"""How models learn: training and validation curves of many runs, and when each task breaks out."""
+"""How models learn: training and validation curves of many runs, and when each task is learnt."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -139,11 +139,10 @@ def changed_settings(settings: Settings) -> dict[str, Any]:
 def base_settings(settings: Settings) -> Settings:
     """Return the settings of the pretraining that a fine-tuning starts from.
 
-    World, rows, model, evaluation, precision and way of computing are shared; everything else is
-    the scale's.
+    World, rows, model, precision and way of computing are shared; everything else is the scale's.
     """
     shared = {"precision": settings.precision, "compute": settings.compute}
-    shared |= settings.group(*SHARED_GROUPS, "evaluation")
+    shared |= settings.group(*SHARED_GROUPS)
     return _same_scale(settings, settings.model_name.base, shared)
 
 

@@ -1,7 +1,7 @@
 """The settings of a model: one frozen object, checked when it is built.
 
-Each setting belongs to a group: world, rows, ft_rows (rows of fine-tuning), evaluation, model,
-training or strategy (of fine-tuning). The group "name" identifies the model and is not overridden.
+Each setting belongs to a group: world, rows, ft_rows (rows of fine-tuning), model, training or
+strategy (of fine-tuning). The group "name" identifies the model and is not overridden.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class Settings:
     pretrain_rows: int = _setting("rows", "pretraining rows per task", least=1)
     val_rows: int = _setting("rows", "validation rows per task", least=1, most=10**7)
     test_rows: int = _setting("rows", "test rows per task", least=1, most=10**7)
+    multi_rows: int = _setting("rows", "rows of the multi-task suite", least=1)
     ft_atlantis_rows: int = _setting("ft_rows", "fine-tuning rows per task with Atlantis", least=1)
     ft_world_rows: int = _setting("ft_rows", "fine-tuning rows per task without Atlantis", least=0)
     ft_warmup_rows: int = _setting("ft_rows", "rows of every task that ftwb adds", least=0)
-    multi_rows: int = _setting("evaluation", "rows of the multi-task suite", least=1)
 
     hidden_size: int = _setting("model", "width of the residual stream", least=2, most=2**16)
     intermediate_size: int = _setting("model", "width of the feed-forward layer", least=1)
@@ -87,7 +87,7 @@ class Settings:
     epochs: int = _setting("training", "passes over the rows", least=1, most=10**6)
     batch_size: int = _setting("training", "rows per optimizer step", least=1, most=10**6)
     accumulation: int = _setting("training", "parts that a batch is computed in", least=1)
-    optimizer: str = _setting("training", "muon is for hidden matrices", allowed=OPTIMIZERS)
+    optimizer: str = _setting("training", "adamw, or muon for hidden matrices", allowed=OPTIMIZERS)
     learning_rate: float = _setting("training", "peak learning rate of AdamW", least=0.0)
     muon_learning_rate: float = _setting(
         "training", "that of hidden matrices, with Muon", least=0.0, reader=("optimizer", "muon")
@@ -95,20 +95,26 @@ class Settings:
     warmup_steps: int = _setting("training", "steps of linear warm-up", least=0)
     weight_decay: float = _setting("training", "decoupled decay of matrices", least=0.0)
     clip_norm: float = _setting("training", "largest gradient norm, 0 for no limit", least=0.0)
-    loss: str = _setting("training", "tokens that the loss covers", allowed=LOSSES)
-    precision: str = _setting("training", "arithmetic; auto is bf16 on CUDA", allowed=PRECISIONS)
-    compute: str = _setting(
-        "training", "plain: the forward pass of transformers", allowed=COMPUTATIONS
+    loss: str = _setting(
+        "training", "tokens it covers: full (all), answer (after =)", allowed=LOSSES
     )
+    precision: str = _setting(
+        "training", "auto (bf16 on CUDA), no (float32), bf16", allowed=PRECISIONS
+    )
+    compute: str = _setting("training", "auto, plain, packed, graph, compile", allowed=COMPUTATIONS)
     n_checkpoints: int = _setting(
         "training", "checkpoints kept, the last one included", least=1, most=10**4
     )
     n_validations: int = _setting("training", "validations during training", least=1, most=10**6)
 
     replay_share: float = _for("replay", 0.5, "share of replayed rows", least=0.0, most=1.0)
-    l2sp_strength: float = _for("l2sp", 30.0, "pull to the base weights", least=0.0, infinite=True)
-    ewc_strength: float = _for("ewc", 100.0, "pull times information", least=0.0, infinite=True)
-    fisher_rows: int = _for("ewc", 512, "rows that the information is from", least=1)
+    l2sp_strength: float = _for(
+        "l2sp", 30.0, "strength of the L2 penalty", least=0.0, infinite=True
+    )
+    ewc_strength: float = _for(
+        "ewc", 100.0, "strength of the Fisher-weighted penalty", least=0.0, infinite=True
+    )
+    fisher_rows: int = _for("ewc", 512, "rows that the Fisher information is from", least=1)
     lora_rank: int = _for("lora", 8, "rank of the adapters", least=1, most=2**16)
     lora_alpha: float = _for("lora", 16.0, "scale of the adapters, times rank", least=0.0)
     trained_part: str = _for("freeze", "last-2", "embeddings, body, last-K, first-K layers")

@@ -147,7 +147,8 @@ def _place(typed: str, world: World) -> int:
         nearest = difflib.get_close_matches(_plain(typed), plain, n=NEAREST, cutoff=0.0)
         names = ", ".join(dict.fromkeys(cities["name"][plain.index(name)] for name in nearest))
         raise InputError(
-            f"this world has no city {typed!r}; similar names: {names}; all: ask --list-cities"
+            f"this world has no city {typed!r}; similar names: {names}; all: worldrep ask "
+            "--list-cities, with the same options"
         )
     listed = ", ".join(_described(cities.iloc[place]) for place in places)
     raise InputError(f"{len(places)} cities are called {typed!r}; name one by its id: {listed}")

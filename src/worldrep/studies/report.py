@@ -36,7 +36,7 @@ class Left:
         if self.steps == 0:
             return "nothing is left to do"
         text = f"left: {self.steps} steps, {self.tokens:,} tokens of training"
-        return f"{text}, about {duration_in_words(self.seconds)} one after another ({self.basis})"
+        return f"{text}, about {duration_in_words(self.seconds)} one step at a time ({self.basis})"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def study_spec(graph: Graph) -> RunSpec:
     groups = SHARED_GROUPS if same_width else ("world", "rows")
     facts = {"study": definition.name, "n_models": len(models), "n_steps": len(graph.steps)}
     facts |= {} if definition.checkpoints == LAST else {"checkpoints": definition.checkpoints}
-    facts |= models[0].group(*groups, "ft_rows", "evaluation")
+    facts |= models[0].group(*groups, "ft_rows")
     fingerprint = digest(["study", definition.name, sorted(graph.steps)])
     title = f"study {definition.name} {definition.scale}"
     title += "" if definition.checkpoints == LAST else f" {definition.checkpoints} checkpoints"

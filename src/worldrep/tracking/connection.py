@@ -72,7 +72,7 @@ def open_client(
     try:
         with _creation_lock(uri):  # one process creates the database
             if file and not file.exists():
-                say(f"a new store is made: {file} (MLFLOW_TRACKING_URI names another)")
+                say(f"created a new store: {file}; to use another, set MLFLOW_TRACKING_URI")
             experiment_id = _experiment_id(client, experiment, create and not is_read_only(uri))
             _check_place(client, experiment_id, uri)
             client.wait(lambda _: _use_write_ahead_log(uri), "to open the database")

@@ -1,9 +1,10 @@
-"""A small study that takes long enough to be disturbed, and its drivers as processes."""
+"""Commands in this process, and a small study whose drivers are processes."""
 
 import signal
 import subprocess
 import sys
 
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from worldrep.tracking import Store
@@ -13,6 +14,20 @@ models: [pt1, pt1_ftwb1-1..2]
 scale: smoke
 settings: {epochs: 16, n_checkpoints: 8}
 """
+
+
+def run(entry, *arguments, code=0):
+    """Run an entry point in this process; return what it prints."""
+    result = CliRunner().invoke(entry.main, [*arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def invoke(command, *arguments):
+    """Run a command in this process; return exit code, standard output and standard error."""
+    done = CliRunner().invoke(command, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
+    return done.exit_code, done.stdout, done.stderr
 
 
 def driver(*arguments):

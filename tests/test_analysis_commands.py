@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from drivers import invoke
 from synthetic import SyntheticStore
 
 from analysis.exp1_heatmaps import main as exp1_heatmaps
@@ -14,13 +14,6 @@ from worldrep.names import TASK_NAMES
 from worldrep.tracking import Store
 
 ANALYSES = (*CHAPTERS, "report")
-
-
-def invoke(command, *arguments):
-    """Run a command in this process; exit code, standard output and standard error."""
-    done = CliRunner().invoke(command, arguments)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
-    return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.fixture(params=ANALYSES)

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from drawn_text import clashes
+from drivers import invoke
 from synthetic import part
 
 from analysis.cka import cka, main
@@ -409,16 +409,10 @@ def test_no_text_is_cut_off_or_overlaps_another(synthetic):
 # The command
 
 
-def invoke(*arguments):
-    done = CliRunner().invoke(main, arguments)
-    assert done.exception is None or isinstance(done.exception, SystemExit)
-    return done.exit_code, done.stdout, done.stderr
-
-
 def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
     fill(synthetic)
     out = tmp_path / "f"
-    code, text, _ = invoke("--out", str(out))
+    code, text, _ = invoke(main, "--out", str(out))
     assert (
         code == 0
         and "cka_pt1_layer2: same task " in text
@@ -448,7 +442,7 @@ def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
 )
 def test_a_layer_that_is_not_there_ends_with_one_sentence(synthetic, tmp_path, layer, code, text):
     fill(synthetic, seeds=(1,))
-    found, _, error = invoke("--out", str(tmp_path / "f"), "--layer", layer)
+    found, _, error = invoke(main, "--out", str(tmp_path / "f"), "--layer", layer)
     assert found == code and text in error and error.count("\n") == 1
     assert not (tmp_path / "f").exists()
 

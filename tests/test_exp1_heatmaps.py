@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from drivers import invoke
 from synthetic import SyntheticStore, values
 
 from analysis.command import draw
@@ -417,17 +418,10 @@ def test_files_of_an_earlier_analysis_do_not_linger(synthetic, tmp_path):
     assert Store.connect().find(stage="analysis") == []
 
 
-def invoke(*arguments):
-    """Exit code, standard output and standard error of the command."""
-    done = CliRunner().invoke(main, arguments)
-    assert done.exception is None or isinstance(done.exception, SystemExit)
-    return done.exit_code, done.stdout, done.stderr
-
-
 def test_the_command_says_what_came_out(synthetic, tmp_path):
     base = synthetic.base()
     synthetic.tuned("ftwb1-1", base, 0.25)
-    code, text, _ = invoke("--out", str(tmp_path / "f"), "--no-log", "--seeds", "1")
+    code, text, _ = invoke(main, "--out", str(tmp_path / "f"), "--no-log", "--seeds", "1")
     assert code == 0
     assert "ftwb1_seed1: trained 0.250 ± 0.000 (n = 1, missing 6)" in text
     assert "ftwb2_seed1: trained none (n = 0, missing 42)" in text
@@ -446,20 +440,20 @@ def test_a_seed_without_any_value_has_a_table_and_no_figure(synthetic, tmp_path)
 
 def test_a_store_of_another_scale_says_so(synthetic):
     synthetic.tuned("ftwb1-1", synthetic.base(scale="smoke"), 0.25, scale="smoke")
-    code, _, error = invoke()
+    code, _, error = invoke(main)
     assert code == 1 and "2 of scale smoke, width base, world standard" in error
 
 
 def test_a_store_without_bases_ends_with_one_sentence(synthetic):
     synthetic.tuned("ftwb1-1", "gone", 0.25)
-    code, _, error = invoke()
+    code, _, error = invoke(main)
     assert code == 1 and error.count("\n") == 1
     assert "seeds with a base: none; with a fine-tuned model: 1" in error
 
 
 def test_seeds_that_are_not_there_end_with_one_sentence(synthetic):
     synthetic.tuned("ftwb1-1", synthetic.base(), 0.25)
-    code, _, error = invoke("--seeds", "7,8")
+    code, _, error = invoke(main, "--seeds", "7,8")
     assert code == 1 and "among 7, 8" in error and "seeds with a base: 1;" in error
 
 

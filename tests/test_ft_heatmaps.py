@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from drawn_text import clashes
+from drivers import invoke
 from synthetic import part
 
 from analysis import exp3_heatmaps, ft_heatmaps, predictors
@@ -23,12 +23,6 @@ ACCURACIES = ("compass", "inside", "crossing")
 
 def source():
     return Source(Store.connect())
-
-
-def invoke(module, *arguments):
-    done = CliRunner().invoke(module.main, arguments)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
-    return done.exit_code, done.stdout, done.stderr
 
 
 def a_few(synthetic, seed=1, **changed):
@@ -63,7 +57,7 @@ def test_a_seed_without_models_of_a_family_has_its_tables_and_no_figure(syntheti
     a_few(synthetic)
     synthetic.tuned("ftwb1-1", synthetic.base(2), 0.8, 2)
     out = tmp_path / "out"
-    code, *_ = invoke(ft_heatmaps, "--out", str(out))
+    code, *_ = invoke(ft_heatmaps.main, "--out", str(out))
     assert code == 0 and (out / "ft2_seed1.png").exists() and (out / "ft2_seed2.csv").exists()
     assert not (out / "ft2_seed2.png").exists() and not (out / "ft1_seed2.png").exists()
 
@@ -163,7 +157,7 @@ def test_one_width_can_be_chosen_and_only_here_all(synthetic, tmp_path):
     synthetic.tuned("ftwb1-1", synthetic.base(), 0.5)
     found = exp3_heatmaps.exp3_heatmaps(source(), Options(out="unused"))
     assert {part.name.split("_")[0] for part in found.parts} == {"base"}
-    code, _, error = invoke(ft_heatmaps, "--width", "all", "--out", str(tmp_path))
+    code, _, error = invoke(ft_heatmaps.main, "--width", "all", "--out", str(tmp_path))
     assert code == 2 and "unknown width 'all'" in error
     with pytest.raises(StateError, match="among 9.*width wide"):
         exp3_heatmaps.exp3_heatmaps(source(), Options(out="unused", width=ALL, seeds=(9,)))
@@ -175,7 +169,7 @@ def test_one_width_can_be_chosen_and_only_here_all(synthetic, tmp_path):
 def test_predictions_and_their_errors(synthetic, tmp_path):
     a_few(synthetic)
     out = tmp_path / "p"
-    code, text, _ = invoke(predictors, "--out", str(out), "--no-log")
+    code, text, _ = invoke(predictors.main, "--out", str(out), "--no-log")
     assert code == 0
     facts = json.loads((out / "statistics.json").read_text())["statistics"]["predictors"]
     assert facts["maximum"]["mae"] == pytest.approx(0.1)  # 0.9 - 0.8

@@ -15,7 +15,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from drivers import run
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,12 +34,6 @@ from worldrep.tracking.logged_models import CODE, LIBRARIES
 
 SMOKE = ["--scale", "smoke"]
 NAME = "pt1_ftwb1-3"
-
-
-def run(command, *arguments, code=0):
-    result = CliRunner().invoke(command.main, [*arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def models(**facts):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from drivers import run
 from mlflow import MlflowClient
 from mlflow.projects.utils import load_project
 
@@ -26,12 +26,6 @@ from worldrep.tracking import Store
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["--scale", "smoke"]
-
-
-def run(command, *arguments, code=0):
-    result = CliRunner().invoke(command.main, [*arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def runs(**tags):
@@ -344,20 +338,7 @@ def test_a_training_that_fails_leaves_a_failed_run_and_one_sentence(store_uri):
 
 
 @pytest.mark.slow
-def test_mlflow_run_trains_and_refuses_a_wrong_name(store_uri, clone, monkeypatch):
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    mlflow_run(clone, "finetune", "ft=ftwb1-3")
-    stages = {found.tags.get("worldrep.stage"): found.status for found in runs()}
-    assert stages == dict.fromkeys(("pretrain", "finetune"), "FINISHED")
-    message = mlflow_run(clone, "finetune", "ft=ftwb1-9", code=1)
-    assert "Error: unknown ft 'ftwb1-9'" in message and "Traceback" not in message
-    client = MlflowClient()
-    everything = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert "RUNNING" not in {found.info.status for found in everything}
-
-
-@pytest.mark.slow
-def test_mlflow_run_main_draws_heatmaps_and_report(store_uri, clone, monkeypatch):
+def test_mlflow_run_draws_figures_and_refuses_a_wrong_name(store_uri, clone, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     (clone / "few.yaml").write_text("models: [pt1, pt1_ftwb1-1..7]")
     mlflow_run(clone, "main", "study=few.yaml")
@@ -369,3 +350,8 @@ def test_mlflow_run_main_draws_heatmaps_and_report(store_uri, clone, monkeypatch
     children = [r for r in runs() if r.tags.get("mlflow.parentRunId") == parent.id]
     assert len(children) == 3 * 8 + 2  # steps, and the analyses
     assert len(runs(stage="analysis")) == 2
+    message = mlflow_run(clone, "finetune", "ft=ftwb1-9", code=1)
+    assert "Error: unknown ft 'ftwb1-9'" in message and "Traceback" not in message
+    client = MlflowClient()
+    everything = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert "RUNNING" not in {found.info.status for found in everything}

@@ -311,7 +311,7 @@ def test_a_model_of_another_base_is_named(synthetic):
 
 @pytest.mark.parametrize(
     ("fill", "reason"),
-    [(np.nan, "its representations have NaN"), (1.0, "its representations are the same")],
+    [(np.nan, "holds NaN or infinity at layer"), (1.0, "is the same for every city at layer")],
 )
 def test_representations_without_cities_in_them_are_missing(synthetic, fill, reason):
     runs = extracted(synthetic, {"ftwb1-1": 40.0})
@@ -320,7 +320,7 @@ def test_representations_without_cities_in_them_are_missing(synthetic, fill, rea
     broken = synthetic.extract("pt1_ftwb1-2", 1, model, table)
     found = result()
     assert set(found.runs_used.index) == set(runs.values())
-    assert found.missing["reason"].item().startswith(reason)
+    assert found.missing["reason"].item().startswith(f"extraction {broken} {reason}")
     assert found.missing["command"].item().startswith(f"mlflow runs delete --run-id {broken}")
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from drawn_text import clashes
+from drivers import invoke
 from synthetic import BASE_ACCURACIES, BASE_ERRORS, part, values
 
 from analysis import exp1_heatmaps as heatmaps
@@ -328,15 +329,9 @@ def test_seeds_and_models_can_be_chosen(synthetic):
 # The command and the figures
 
 
-def invoke(*arguments):
-    done = CliRunner().invoke(main, arguments)
-    assert done.exception is None or isinstance(done.exception, SystemExit)
-    return done.exit_code, done.stdout, done.stderr
-
-
 def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
     study(synthetic, {"ftwb1-1": [0.2, 0.4, 0.9], "ftwb1-2": [0.3, 0.6, 1.2]})
-    code, text, _ = invoke("--out", str(tmp_path / "f"), "--difference", "0.1")
+    code, text, _ = invoke(main, "--out", str(tmp_path / "f"), "--difference", "0.1")
     assert code == 0
     assert "improvement: pt1_ftwb1-1: trained 0.5 [" in text and "(n = 3)" in text
     assert "a difference of 0.1 takes" in text
@@ -364,15 +359,15 @@ def test_the_command_writes_and_says_what_came_out(synthetic, tmp_path):
 )
 def test_what_was_typed_wrongly_ends_with_code_2(synthetic, arguments, text):
     base(synthetic)
-    code, _, error = invoke(*arguments, "--out", "never")
+    code, _, error = invoke(main, *arguments, "--out", "never")
     assert code == 2 and text in error
 
 
 def test_nothing_to_show_ends_with_one_sentence(synthetic):
-    code, _, error = invoke("--no-log")
+    code, _, error = invoke(main, "--no-log")
     assert code == 1 and error.count("\n") == 1 and "has no finished evaluation" in error
     base(synthetic)
-    code, _, error = invoke("--no-log", "--models", "pt2-1")
+    code, _, error = invoke(main, "--no-log", "--models", "pt2-1")
     assert code == 1 and error.count("\n") == 1 and "it has pt1 with seeds 1" in error
     with pytest.raises(StateError, match="it has pt1 with seeds 1"):
         result(seeds=(5,))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from drivers import run
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from safetensors.numpy import save_file
@@ -26,12 +26,6 @@ from worldrep.tracking import RunSpec, Store, listed
 from worldrep.training.checkpoint import MANIFEST, write_manifest
 
 SMOKE = ["--scale", "smoke"]
-
-
-def run(command, *arguments, code=0):
-    result = CliRunner().invoke(command.main, [*arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Drivers and workers as real processes, killed for real, alone and side by side."""
 
 import os
-import random
 import re
 import signal
 import time
@@ -45,30 +44,6 @@ def processes_gone(pids):
 
 def children(process):
     return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-
-
-@pytest.mark.endure
-def test_a_driver_killed_at_random_moments_leaves_one_run_for_each_step(long_study, straight):
-    moments = random.Random(0)
-    kills = 0
-    store = Store.connect()
-    for _ in range(4):
-        process = driver(*PROCESSES)
-        pause = moments.uniform(3, 9)  # while it starts, trains, stores, evaluates
-        begun = time.time()
-        wait_until(lambda: time.time() > begun + pause, process)  # noqa: B023
-        if process.poll() is None:
-            workers = children(process)
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-            processes_gone(workers)  # they follow their driver, closing their runs
-            open_runs = [r.name for r in store.find() if r.status == "RUNNING"]
-            assert open_runs in ([], ["study long smoke"])  # the driver's own
-        process.communicate()
-    assert kills >= 2
-    finish(*PROCESSES)
-    check_store(long_study)
-    assert_equal(weights(long_study), straight)
 
 
 def test_a_killed_workers_step_goes_on_from_its_checkpoint(long_study, straight):

@@ -149,16 +149,9 @@ def _read_tables(
     tables, faults = {}, {}
     for run_id in found.runs.index:
         try:
-            table = found.table(run_id, layer)[~found.world.is_atlantis]
+            tables[run_id] = found.table(run_id, layer)[~found.world.is_atlantis]
         except StateError as fault:
             faults[run_id] = str(fault)
-            continue
-        if not np.isfinite(table).all():
-            faults[run_id] = f"extraction {run_id} holds NaN or infinity at layer {layer}"
-        elif (table == table[0]).all():
-            faults[run_id] = f"extraction {run_id} is the same for every city at layer {layer}"
-        else:
-            tables[run_id] = table
     return tables, faults
 
 

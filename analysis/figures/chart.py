@@ -129,7 +129,7 @@ class Chart:
         figure = MarkedFigure(width, height, self.title, self.lines, self.notes, about)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (facet, own) in zip(grid, facets.items(), strict=False):
-            self._dress(axes, facet)
+            self._label_axes(axes, facet)
             self.plot(axes, own, facet)
         for axes in grid[len(facets) :]:
             axes.remove()
@@ -140,7 +140,7 @@ class Chart:
             self.write_labels(axes, own)
         return figure
 
-    def _dress(self, axes: Axes, facet: Any) -> None:
+    def _label_axes(self, axes: Axes, facet: Any) -> None:
         axes.set_xlabel(self.x_label, fontsize=9.5)
         axes.set_ylabel(self.y_label, fontsize=9.5)
         axes.tick_params(labelsize=8.5, length=3)

@@ -69,14 +69,20 @@ class Extractions:
     def table(self, run_id: str, layer: int) -> NDArray[np.float32]:
         """Return one layer, (n_cities, positions * hidden size), rows in the order of the world.
 
-        Raises StateError if the file is missing or damaged, or has other cities than it should.
+        Raises StateError if the file is missing or damaged, or has other cities than it should, or
+        if the values are not finite or do not tell the cities apart.
         """
         tables, manifest = self.source.read(run_id, REPRESENTATIONS, _load_only_step)
         if manifest["city_ids"] != self.world.cities["city_id"].tolist():
             raise StateError(f"extraction {run_id} does not have the cities of its model's run")
         if layer not in tables or len(tables[layer]) != len(self.world.cities):
             raise StateError(f"extraction {run_id} does not hold layer {layer} of all its cities")
-        return tables[layer]
+        table = tables[layer]
+        if not np.isfinite(table).all():
+            raise StateError(f"extraction {run_id} holds NaN or infinity at layer {layer}")
+        if (table == table[0]).all():
+            raise StateError(f"extraction {run_id} is the same for every city at layer {layer}")
+        return table
 
     @property
     def layers(self) -> list[int]:

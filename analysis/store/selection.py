@@ -194,14 +194,14 @@ class Trained:
         return cls(options, source.store.experiment_name, found, current, training_of)
 
     def to_train(self, model: ModelName, seed: int) -> str:
-        """Train a model as those beside it. A fine-tuning trains its base first if need be."""
+        """Train a model with the settings of the nearest stored one, its base first if needed."""
         names = {"pretrain": model.pretrain}
         if model.ft != NO_FT:
             further = names if model.pretrain != "pt1" else {}
             names = {"ft": model.ft, "strategy": model.strategy} | further
         entry = "pretrain" if model.ft == NO_FT else "finetune"
         place = {"scale": self.options.scale, "world": self.options.world}
-        own = place | self._as_beside(model, seed)
+        own = place | self._nearest_settings(model, seed)
         return self._run(entry, **names, width=model.width, seed=seed, **own)
 
     def to_evaluate(
@@ -212,20 +212,20 @@ class Trained:
         if training and training not in self.current:
             return self._run(entry, run_id=training, **parameters)
         parameters |= {"scale": self.options.scale, "world": self.options.world}
-        parameters |= {} if training else self._as_beside(model, seed)
+        parameters |= {} if training else self._nearest_settings(model, seed)
         command = self._run(entry, model=model, seed=seed, **parameters)
         return command if training else f"{self.to_train(model, seed)} && {command}"
 
-    def _as_beside(self, model: ModelName, seed: int) -> dict[str, Any]:
-        """Return the settings, and the run of the base, that models beside a missing one have.
+    def _nearest_settings(self, model: ModelName, seed: int) -> dict[str, Any]:
+        """Return the settings, and the run of the base, that the nearest stored models have.
 
         World, rows and model are those of its base, else of the nearest model; those of the
         training are of the nearest model of its kind. Only what is not usual is returned.
         """
-        beside = [self.runs[run_id] for run_id in self.training_of.values()]
-        base = self._base_of(model, seed, beside) if model.ft != NO_FT else None
-        like = [run for run in beside if _kind(run.tag("ft")) == _kind(model.ft)]
-        shared = self._nearest([base] if base else beside, model, seed)
+        stored = [self.runs[run_id] for run_id in self.training_of.values()]
+        base = self._base_of(model, seed, stored) if model.ft != NO_FT else None
+        like = [run for run in stored if _kind(run.tag("ft")) == _kind(model.ft)]
+        shared = self._nearest([base] if base else stored, model, seed)
         found = _changed(shared, SHARED_GROUPS)
         found |= _changed(self._nearest(like, model, seed), ("training", "ft_rows", "strategy"))
         optimizer = {key: found[key] for key in found if key == "optimizer"}
@@ -234,11 +234,11 @@ class Trained:
         return found | ({"base_run": base.id} if base and base.id not in self.current else {})
 
     def _base_of(
-        self, model: ModelName, seed: int, beside: Sequence[StoredRun]
+        self, model: ModelName, seed: int, stored: Sequence[StoredRun]
     ) -> StoredRun | None:
-        """Return the base of the models beside a missing one, None if there is none yet."""
+        """Return the base of the nearest stored models, None if there is none yet."""
         own = str(model.base), str(seed)
-        tuned = [run for run in beside if (_base_name(run), run.tag("seed")) == own]
+        tuned = [run for run in stored if (_base_name(run), run.tag("seed")) == own]
         known = [run for run in tuned if run.tag("base_run_id") in self.runs]
         if nearest := self._nearest(known, model, seed):
             return self.runs[nearest.tag("base_run_id")]

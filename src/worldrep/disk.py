@@ -25,7 +25,7 @@ from worldrep.errors import StateError, first_line, reason_of
 from worldrep.text import size_in_words
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_WORDS = tuple(map(os.strerror, _FULL))  # safetensors and MLflow keep the words alone
+_FULL_WORDS = tuple(map(os.strerror, _FULL))  # errors of safetensors and MLflow have no errno
 # A host removes its own folders only: on a shared file system, the locks of others may not show.
 _OWN = f"worldrep-{socket.gethostname()}-"
 KEPT_DAYS = 30

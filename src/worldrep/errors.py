@@ -184,7 +184,7 @@ def raise_delayed() -> None:
 
 
 def _starts_a_thread(frame: FrameType | None) -> bool:
-    """Whether a thread pool is starting a thread: one cut off there is waited for at exit."""
+    """Whether a thread pool is starting a thread; interrupted there, it would block the exit."""
     while frame is not None and frame.f_code is not ThreadPoolExecutor.submit.__code__:
         frame = frame.f_back
     return frame is not None

@@ -167,7 +167,7 @@ class CleanStream:
             self.write(text)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("buffer", "_stream"):  # past this object
+        if name in ("buffer", "_stream"):  # would bypass this object
             raise AttributeError(name)
         return getattr(self._stream, name)
 

@@ -114,10 +114,6 @@ def try_garbled(garbler, n, rng):
             garbler.copy("whole.db", "mlflow.db")
 
 
-def test_a_garbled_run_ends_no_command_with_a_traceback(garbler):
-    try_garbled(garbler, FEW, random.Random(0))
-
-
 @pytest.mark.endure
 def test_many_garbled_runs(garbler, tried):
     tried("garbled tags, params, metrics and times of runs", MANY)

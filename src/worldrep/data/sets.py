@@ -58,7 +58,7 @@ def _pretraining_sets(settings: Settings, world: World) -> list[RowSet]:
 
 
 def learns_atlantis(settings: Settings) -> bool:
-    """Return whether a model is trained on rows about Atlantis; on other cities every model is."""
+    """Return whether a model is trained on rows about Atlantis."""
     return settings.is_finetuning or settings.world == "with_atlantis"
 
 

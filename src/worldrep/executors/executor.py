@@ -102,7 +102,7 @@ class ExecutorOptions:
     def shared_cpus(self, jobs: int) -> int:
         """Return the cores of each of a few jobs that others wait for; 0 for those of its worker.
 
-        It depends on the study, not on what runs now: the order of sums depends on it.
+        It depends on the study alone, because the number of threads changes the order of sums.
         """
         if self.executor != "processes" or self.cpus or jobs >= self.workers:
             return 0

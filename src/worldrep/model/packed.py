@@ -1,6 +1,6 @@
 """Packed tokens: rows laid end to end without padding, and the forward pass of Qwen2 on them.
 
-A prefix that rows share is stored and computed once; attention alone sees rows side by side. The
+A prefix that rows share is stored and computed once; only attention unpacks tokens into rows. The
 logits equal those of `transformers`.
 
 Shapes: N rows, L their greatest length, T packed tokens, M places in them, D hidden size.

@@ -52,7 +52,7 @@ def place() -> str:
     facts = []
     with suppress(OSError):
         facts.append(os.readlink("/proc/self/ns/pid"))
-        # The namespace of the whole machine has the same number on each, and outlasts a restart.
+        # The root namespace has this inode on every machine and after every reboot.
         root = facts == ["pid:[4026531836]"]
         unique = "/etc/machine-id" if root else "/proc/sys/kernel/random/boot_id"
         facts.append(Path(unique).read_text(encoding="utf-8"))

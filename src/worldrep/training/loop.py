@@ -84,7 +84,7 @@ def train(
     if recorder and validate and checkpoint is None:
         _validate(training, validate, recorder, meter)
     kept = [checkpoint.step] if checkpoint else []
-    with _kept_is_told(inputs.title, kept):
+    with _interrupt_reported(inputs.title, kept):
         while training.step < schedule.steps:
             meter.step(stepper.take())
             saving, validating = (
@@ -116,7 +116,7 @@ def train(
 
 
 @contextmanager
-def _kept_is_told(title: str, kept: list[int]) -> Iterator[None]:
+def _interrupt_reported(title: str, kept: list[int]) -> Iterator[None]:
     """Say after an interrupt from where the training can go on. kept: steps with a checkpoint."""
     try:
         yield

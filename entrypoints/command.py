@@ -34,7 +34,7 @@ class Command(click.Command):
         ]
         for title, are_settings in (
             ("Options", False),
-            ("Settings, else those of the scale", True),
+            ("Settings (default: those of the scale)", True),
         ):
             if rows := [row for name, row in records if (name in OVERRIDABLE) is are_settings]:
                 with formatter.section(title):

@@ -286,7 +286,11 @@ def test_of_two_contents_that_are_made_at_once_all_use_the_first(folder, next_pr
             assert cached_file(name, lambda: first).read_bytes() == first
             return second
 
-        assert cached_file(name, make_late).read_bytes() == first
+        def make_later(name=name, first=first, make_late=make_late):
+            assert cached_file(name, make_late).read_bytes() == first
+            return first
+
+        assert cached_file(name, make_later).read_bytes() == first
         next_process()
         assert cached_file(name, never).read_bytes() == first
 

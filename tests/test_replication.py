@@ -159,6 +159,17 @@ def test_what_a_store_does_not_have_is_not_measured(tmp_path, analysis, statisti
     assert "|  | not measured |" in row(tmp_path, finding)
 
 
+def test_errors_of_no_model_are_not_measured(tmp_path):
+    for analysis, table in (("forgetting", "raw_change"), ("reciprocity", "values")):
+        write(tmp_path, analysis, {"net": {t: {"mean": NET.get(t, 9.0)} for t in TASK_NAMES}})
+        columns = "model,seed,angle" if table == "raw_change" else "model,seed,task,base_standard"
+        (tmp_path / analysis / f"{table}.csv").write_text(
+            f"{columns},distance,trianglearea,perimeter\n"
+        )
+    own = row(tmp_path, "error in angle on standard questions, after ftwb1 over before")
+    assert "|  | not measured |" in own
+
+
 def test_missing_and_damaged_tables_are_one_sentence(tmp_path):
     with pytest.raises(StateError, match="has no tables of an analysis"):
         replication_table(tmp_path)

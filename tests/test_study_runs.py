@@ -304,17 +304,22 @@ def test_rows_of_the_multi_task_suite_are_those_that_are_asked_for(two):
     assert "done" in run(*tuned, *base, command=finetune)
 
 
-def test_a_study_whose_run_another_driver_took_closes_without_an_error(two, monkeypatch):
+@pytest.mark.parametrize("noticed_by", ["metrics", "tags", "close"])
+def test_a_study_whose_run_another_driver_took_closes_without_an_error(
+    two, monkeypatch, noticed_by
+):
     graph, store = graph_of("two.yaml"), Store.connect()
     scheduler, study_run = Scheduler(graph, {}, ""), StudyRun(store, graph)
 
-    def taken(*_):
-        raise TakenError("it was taken over", study_run.run_id)
+    def taken(self, *_):
+        met.append(noticed_by)
+        raise TakenError("it was taken over", self.id)
 
-    for name in ("metrics", "tags"):
-        with monkeypatch.context() as patched:
-            patched.setattr(f"worldrep.tracking.OpenRun.{name}", taken)
-            study_run.close(scheduler, interrupted=True)
+    met = []
+    with monkeypatch.context() as patched:
+        patched.setattr(f"worldrep.tracking.OpenRun.{noticed_by}", taken)
+        study_run.close(scheduler, interrupted=True)
+    assert met
 
 
 def test_a_summary_loses_the_seeds_whose_runs_are_deleted(two):

@@ -131,6 +131,13 @@ def test_a_resumed_run_keeps_the_settings_that_it_began_with(store, tmp_path):
     assert store.get(run.id).params["cfg.cities"] == "a.csv"
 
 
+def test_settings_that_are_no_numbers_or_texts_are_stored_as_they_are(store, tmp_path):
+    with store.run(dataclasses.replace(spec(), settings={"layers": (0, 3), "on": True})) as run:
+        pass
+    settings = json.loads(store.artifact(run.id, "settings.json", tmp_path).read_text())
+    assert settings == {"layers": [0, 3], "on": True}
+
+
 def test_metrics_are_replaced_also_after_a_clock_that_was_ahead(store, monkeypatch):
     summary = dataclasses.replace(spec(), stage="summary", repeatable=True)
     for value, ahead in ((0.5, 60), (0.9, 0)):

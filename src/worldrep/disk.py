@@ -230,7 +230,8 @@ def cached_file(name: str, make: Callable[[], bytes]) -> Path:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-        os.replace(file.name, final)
+        if not (final.exists() and _is_intact(final)):  # else it would get another time
+            os.replace(file.name, final)
     for path in {*damaged, folder / name} - {final}:  # without a digest: of an earlier version
         with suppress(OSError):
             path.unlink()

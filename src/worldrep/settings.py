@@ -96,7 +96,7 @@ class Settings:
     weight_decay: float = _setting("training", "decoupled decay of matrices", least=0.0)
     clip_norm: float = _setting("training", "largest gradient norm, 0 for no limit", least=0.0)
     loss: str = _setting(
-        "training", "tokens it covers: full (all), answer (after =)", allowed=LOSSES
+        "training", "tokens in the loss: full (all), answer (after =)", allowed=LOSSES
     )
     precision: str = _setting(
         "training", "auto (bf16 on CUDA), no (float32), bf16", allowed=PRECISIONS

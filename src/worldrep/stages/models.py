@@ -177,8 +177,8 @@ def check_base(store: Store, run_id: str, settings: Settings) -> StoredRun:
     theirs, ours = stored_settings(store, base), base_settings(settings)
     names = ("scale", "pretrain", "width", "world", "seed")
     for name in (*names, *ours.group(*SHARED_GROUPS)):
-        own = name in ("cities", "multi_rows")  # a path, and what an evaluation may change
-        if not own and getattr(theirs, name) != getattr(ours, name):
+        may_differ = name in ("cities", "multi_rows")  # a path, and what an evaluation may change
+        if not may_differ and getattr(theirs, name) != getattr(ours, name):
             raise InputError(
                 f"base_run {run_id} has {name}={getattr(theirs, name)}, "
                 f"the fine-tuning {name}={getattr(ours, name)}: they must be equal"

@@ -169,7 +169,7 @@ class OpenRun:
         known = self._client.get_run(self.id).data.params
         params = [Param(f"cfg.{k}", str(v)) for k, v in settings.items() if f"cfg.{k}" not in known]
         self._client.log_batch(self.id, params=params)
-        values = {k: _like(v, known.get(f"cfg.{k}", str(v))) for k, v in settings.items()}
+        values = {k: _stored(v, known.get(f"cfg.{k}", str(v))) for k, v in settings.items()}
         with self.new_artifact(SETTINGS) as path:
             path.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
@@ -320,8 +320,8 @@ class OpenRun:
             self._client.set_terminated(self.id, status)
             self._client.set_tag(self.id, CLOSED, str(self._claim))
             self._closed = True
-        if not self._outbox:
-            self._outbox.remove()
+            if not self._outbox:
+                self._outbox.remove()
 
     def leave(self) -> None:
         """Stop without closing the run. What was not sent is kept for the next process."""
@@ -331,8 +331,10 @@ class OpenRun:
         self._sender.join(JOIN_SECONDS)
 
 
-def _like(value: Any, text: str) -> Any:
-    """Convert the text of a param to the type of the setting; the setting if it is not one."""
+def _stored(value: Any, text: str) -> Any:
+    """Return the setting that an earlier process logged as a param; else, or if damaged, ours."""
+    if text == str(value) or not isinstance(value, int | float | str):
+        return value
     try:
         return type(value)(text)
     except ValueError:

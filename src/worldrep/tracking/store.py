@@ -203,8 +203,9 @@ class Store:
                     run = self.claim(spec, launched=launched)
                     ended.enter_context(ended_on_error(run))
                 yield run
-                run.close("FINISHED")
-            run.drop_states()  # not above: Ctrl-C here must not end the finished run as KILLED
+                with interrupts_delayed():  # until the states are dropped; a long wait ends at once
+                    run.close("FINISHED")
+                    run.drop_states()
         except MlflowException as fault:
             text = f"the MLflow store at {self.address} failed: {fault_text(fault)}"
             if fault.error_code != DENIED:

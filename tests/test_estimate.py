@@ -101,6 +101,10 @@ def test_every_checkpoint_counts_and_what_is_not_known_is_told():
     assert times[1:] == alone == [three.seconds_here] and product == "the speed of a matrix product"
 
 
+def test_the_speed_of_a_product_is_that_of_a_processor():
+    assert 1e9 < estimate._measured_flops() < 1e14
+
+
 def test_finished_runs_of_the_store_tell_the_time(store_uri, tmp_path):
     invoke(pretrain)
     long = ["--epochs", "900000"]  # hours by the arithmetic alone

@@ -350,6 +350,9 @@ def test_mlflow_run_draws_figures_and_refuses_a_wrong_name(store_uri, clone, mon
     children = [r for r in runs() if r.tags.get("mlflow.parentRunId") == parent.id]
     assert len(children) == 3 * 8 + 2  # steps, and the analyses
     assert len(runs(stage="analysis")) == 2
+    mlflow_run(clone, "finetune", "ft=ftwb2-1")
+    (tuned,) = runs(stage="finetune", ft="ftwb2-1")
+    assert tuned.status == "FINISHED"
     message = mlflow_run(clone, "finetune", "ft=ftwb1-9", code=1)
     assert "Error: unknown ft 'ftwb1-9'" in message and "Traceback" not in message
     client = MlflowClient()

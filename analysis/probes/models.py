@@ -59,18 +59,14 @@ def probe_models(found: Extractions) -> tuple[Probed, dict[str, str]]:
     for run in found.runs.itertuples():
         try:
             features = found.table(run.Index, run.layer)
-            cities[run.Index] = _probe_cities(features, found.world)
+            components = principal_components(features, COMPONENTS)
+            cities[run.Index] = Cities(probe_positions(features, found.world), *components)
         except StateError as fault:
             faults[run.Index] = str(fault)
         else:
             rows.append(_row(run, cities[run.Index].probe, features.shape[1]))
     table = pd.DataFrame(rows).astype({"fine_tuned": GROUPS} if rows else {})
     return Probed(table, cities, found.world), faults
-
-
-def _probe_cities(table: NDArray[np.float32], world: World) -> Cities:
-    """Probe representations (n, d)."""
-    return Cities(probe_positions(table, world), *principal_components(table, COMPONENTS))
 
 
 def _row(run: Any, probe: ProbeResult, n_features: int) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def _by_width(source: Source, options: Options) -> tuple[dict[str, Improvements]
     if not found:
         raise NothingThere("; ".join(faults.values()))
     caveats = [f"width {width}: {text}" for width, own in found.items() for text in own.caveats]
-    return found, caveats + [f"width {w} is left out: {fault}" for w, fault in faults.items()]
+    absent = "left out: no seed has both an evaluated base and a fine-tuned model"
+    return found, [*caveats, *(f"width {width} is {absent}" for width in faults)]
 
 
 def side_by_side(

@@ -1,6 +1,7 @@
 """The documentation: its links resolve, its commands exist, its examples run."""
 
 import importlib
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,10 @@ import yaml
 
 import analysis
 import worldrep
+from analysis.statistics.comparison import COMPARISON_COLUMNS
+from analysis.store.evaluations import CELL_COLUMNS, SCORE_COLUMNS
+from analysis.store.missing import MISSING_COLUMNS
+from analysis.store.selection import USED_COLUMNS
 from entrypoints.console import COMMANDS
 from worldrep.names import FINETUNINGS, PRETRAININGS, TASK_NAMES, parse_model
 from worldrep.scales import resolve
@@ -112,6 +117,14 @@ def test_the_reference_lists_the_tasks_of_every_pair_and_triple():
                 listed[f"{found[1]}-{number}"] = [TASK_NAMES[int(k) - 1] for k in tasks.split("+")]
     known = {name: [*tasks] for name, tasks in {**FINETUNINGS, **PRETRAININGS}.items()}
     assert listed == {name: known[name] for name in known if re.match("(ft|pt)[23]-", name)}
+
+
+def test_the_columns_of_tables_are_explained():
+    page = (ROOT / "docs/analysis.md").read_text()
+    section = page.partition("## Columns of the tables")[2].partition("\n## ")[0]
+    named = {column for text in re.findall(r"`([^`]+)`", section) for column in text.split()}
+    tables = CELL_COLUMNS, SCORE_COLUMNS, COMPARISON_COLUMNS, MISSING_COLUMNS, USED_COLUMNS
+    assert named >= {*itertools.chain(*tables)}
 
 
 def test_every_public_object_has_a_page():

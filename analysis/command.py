@@ -98,16 +98,6 @@ def _are_known(kind: tuple[str, ...]) -> bool:
     return all(value in names for value, names in allowed)
 
 
-def draw(analyse: Callable[..., Result], options: Options, parent: str | None = None) -> Path:
-    """Make an analysis from within another program, and return the folder of its files.
-
-    parent: run id of the study that the run of the analysis belongs to. Raises what `analyse` and
-    `publish` raise.
-    """
-    with open_source(options) as source:
-        return publish(analyse(source, options), source.store, parent=parent)
-
-
 @contextmanager
 def open_source(options: Options) -> Iterator[Source]:
     """Open the experiment of the options. Raises InputError or StateError if it is not there."""

@@ -195,10 +195,8 @@ def _record(result: Result, store: Store, folder: Path, parent: str | None, laun
     """Record the files as a run; one with the same files is reused. Returns its id."""
     files = {path.name: sha256(path) for path in folder.iterdir()}
     fingerprint = digest(["analysis", result.name, files])
-    if done := store.finished(fingerprint):
-        store.adopt(done.id, parent)
-        run_id = done.id
-    else:
+    run_id = store.reuse(fingerprint, parent)
+    if run_id is None:
         facts: dict[str, Any] = {"analysis": result.name, **result.options.all_names, **result.tags}
         facts |= {"seed": ",".join(map(str, result.seeds)), "runs_used": len(result.runs_used)}
         name = f"{result.name} {result.options.scale}"

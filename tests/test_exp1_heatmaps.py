@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from drivers import invoke
 from synthetic import SyntheticStore, values
 
-from analysis.command import draw
+from analysis.command import open_source
 from analysis.exp1_heatmaps import FAMILIES, exp1_heatmaps, main
 from analysis.figures.heatmap import Panel
 from analysis.figures.kinds import PERFORMANCE
 from analysis.options import Options, parse_seeds
+from analysis.result import publish
 from analysis.statistics.matrices import (
     expected_matrix,
     specialists_of,
@@ -364,11 +365,16 @@ def test_seeds_parse():
 # The command
 
 
+def draw(options, parent=None):
+    with open_source(options) as source:
+        return publish(exp1_heatmaps(source, options), source.store, parent=parent)
+
+
 def test_files_figures_and_run_of_a_drawn_store(synthetic, tmp_path):
     base = synthetic.base()
     model = synthetic.tuned("ftwb1-1", base, 0.25)
     study = synthetic.run("study", "pt1", 1, status="RUNNING")
-    out = draw(exp1_heatmaps, Options(tmp_path / "figures", seeds=(1,)), study)
+    out = draw(Options(tmp_path / "figures", seeds=(1,)), study)
 
     stems = ["ftwb1", "ftwb2", "ftwb2_expected", "ftwb2_difference"]
     names = {f"{stem}_{which}" for stem in stems for which in ("seed1", "aggregate")}
@@ -398,7 +404,7 @@ def test_files_figures_and_run_of_a_drawn_store(synthetic, tmp_path):
     assert metrics["ftwb1_seed1/trained/mean"] == pytest.approx(0.25)
 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    draw(exp1_heatmaps, Options(out, seeds=(1,)))
+    draw(Options(out, seeds=(1,)))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert len(store.find(stage="analysis")) == 1
 
@@ -412,7 +418,7 @@ def test_files_of_an_earlier_analysis_do_not_linger(synthetic, tmp_path):
     (out / "ftwb1_seed2.csv").write_text("of an earlier analysis")
     facts = {"analysis": "exp1_heatmaps", "files": ["ftwb1_seed2.csv", "../mlflow.db"]}
     (out / "statistics.json").write_text(json.dumps(facts))
-    draw(exp1_heatmaps, Options(out, log=False))
+    draw(Options(out, log=False))
     assert (out / "mine.csv").exists() and (tmp_path / "mlflow.db").exists()
     assert not (out / "ftwb1_seed2.csv").exists()
     assert Store.connect().find(stage="analysis") == []
@@ -433,7 +439,7 @@ def test_the_command_says_what_came_out(synthetic, tmp_path):
 
 def test_a_seed_without_any_value_has_a_table_and_no_figure(synthetic, tmp_path):
     synthetic.tuned("ftwb1-1", synthetic.base(1), 0.25, 1)
-    out = draw(exp1_heatmaps, Options(tmp_path / "figures", seeds=(1, 2), log=False))
+    out = draw(Options(tmp_path / "figures", seeds=(1, 2), log=False))
     assert (out / "ftwb1_seed1.png").exists() and (out / "ftwb1_seed2.csv").exists()
     assert not [*out.glob("*_seed2.png"), *out.glob("*_seed2.svg")]
 
@@ -459,7 +465,7 @@ def test_seeds_that_are_not_there_end_with_one_sentence(synthetic):
 
 def test_in_process_calls_raise_instead_of_exiting(store_uri):
     with pytest.raises(StateError):
-        draw(exp1_heatmaps, Options("f"))
+        draw(Options("f"))
     with pytest.raises(InputError):
         Options("f", scale="big")
 

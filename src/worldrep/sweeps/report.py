@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
 from worldrep.disk import temporary_folder
+from worldrep.progress import NOTE
 from worldrep.stages.provenance import identity_tags
 from worldrep.sweeps.definition import NONE, Sweep
 from worldrep.sweeps.trial import RUN_ID
@@ -84,7 +85,7 @@ def log_results(run: OpenRun, sweep: Sweep, study: optuna.Study) -> None:
         "worldrep.best_settings": json.dumps([trial.params for trial in best]),
     }
     short = {k: v if len(v) <= LONGEST_TAG else "see best.json" for k, v in tags.items()}
-    run.tags(short | {"mlflow.note.content": _note(sweep, study, best)})
+    run.tags(short | {NOTE: _note(sweep, study, best)})
     with temporary_folder() as folder:
         (folder / "best.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         write_csv(study.trials_dataframe(), folder / "trials.csv", index=False)

@@ -30,6 +30,7 @@ from sqlalchemy.exc import ArgumentError
 from worldrep.digests import digest
 from worldrep.disk import fault_text, remove_abandoned, remove_old, writable_cache
 from worldrep.errors import InputError, StateError, unknown
+from worldrep.progress import NOTE
 from worldrep.text import remember, without_passwords, without_user
 from worldrep.tracking.patience import (
     CONTACT_SECONDS,
@@ -296,6 +297,6 @@ class Launch:
             return
         note = f"This command's result is run {result.id}, {result.name}."
         self._client.set_tag(self._run_id, "worldrep.result_run_id", result.id)
-        self._client.set_tag(self._run_id, "mlflow.note.content", note)
+        self._client.set_tag(self._run_id, NOTE, note)
         self._client.update_run(self._run_id, name=f"launch of {result.name}")
         self._run_id = None

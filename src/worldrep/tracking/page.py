@@ -13,9 +13,10 @@ from urllib.parse import quote, urlencode
 from mlflow.entities import Experiment
 
 from worldrep.names import TASK_NAMES
+from worldrep.progress import NOTE
 from worldrep.tracking.patience import Client
 
-KIND, NOTE = "mlflow.experimentKind", "mlflow.note.content"
+KIND = "mlflow.experimentKind"
 TRAINING_VIEW = {"workflowType": "machine_learning"}  # part of an address
 VIEW = "mlflow.sharedViewState."  # begins the tags of saved views
 VIEW_NAME = "seeds"
@@ -28,7 +29,7 @@ LISTS = {  # what a reader asks for -> the filter that lists it
     "studies": "tags.`worldrep.stage` = 'study'",
     "what failed": "attributes.status = 'FAILED'",
 }
-_NOTE = """\
+_EXPLANATION = """\
 Small transformers that learn a map of real cities, and then of an invented region, Atlantis.
 Each run has a stage, the tag `worldrep.stage`. `pretrain` and `finetune` train a model. `evaluate`
 asks it questions about each task, `extract` stores its hidden states and maps. `summary` has the
@@ -55,7 +56,7 @@ def describe(client: Client, experiment: Experiment) -> None:
     for name, query in LISTS.items():
         lines.append(f"- [{name}]({runs_page(own, searchFilter=query)}): {query}")
     wanted = {
-        NOTE: "\n".join([_NOTE, *lines]),
+        NOTE: "\n".join([_EXPLANATION, *lines]),
         VIEW + VIEW_NAME: _view("Models over seeds", SUMMARIES, COLUMNS),
         KIND: "custom_model_development",
     }

@@ -150,6 +150,14 @@ def store_uri(empty_database, tmp_path, monkeypatch):
     return use_store(monkeypatch, empty_database, tmp_path)
 
 
+@pytest.fixture
+def store(store_uri):
+    """The connected store of `store_uri`."""
+    from worldrep.tracking import Store
+
+    return Store.connect()
+
+
 @pytest.fixture(scope="session")
 def new_store(empty_database, tmp_path_factory):
     """Makes contexts that work in a new folder with an empty store, for shared fixtures."""

@@ -7,7 +7,7 @@ import sys
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from worldrep.tracking import Store
+from worldrep.tracking import RunSpec, Store
 
 LONG = """
 models: [pt1, pt1_ftwb1-1..2]
@@ -28,6 +28,11 @@ def invoke(command, *arguments):
     done = CliRunner().invoke(command, arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.output
     return done.exit_code, done.stdout, done.stderr
+
+
+def run_spec(fingerprint="f1", **tags):
+    """What a store is told of a run; the same fingerprint stands for the same work."""
+    return RunSpec("evaluate", "pt1 s42 evaluate", fingerprint, {"model": "pt1", **tags}, {"a": 1})
 
 
 def driver(*arguments):

@@ -1,11 +1,27 @@
 """Linear layers by oneDNN against torch's default: results, gradients, losses, and the choice."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from worldrep.data.world import world_of
+from worldrep.evaluation.representations import Request, extract
+from worldrep.evaluation.suites import generate
 from worldrep.model import linear as linear_module
-from worldrep.model.linear import DEFAULT, ONEDNN, _library_for, linear, linear_library
+from worldrep.model.linear import (
+    DEFAULT,
+    FEWEST_ROWS,
+    ONEDNN,
+    _library_for,
+    linear,
+    linear_library,
+    padded,
+)
+from worldrep.model.qwen2 import build_model
+from worldrep.names import ModelName
+from worldrep.scales import resolve
+from worldrep.stages.provenance import identity_tags
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
@@ -55,7 +71,48 @@ def test_a_training_by_onednn_has_the_losses_of_the_default(monkeypatch):
         curves.append([numbers["train/loss"] for numbers in take_all(steps, feed)])
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
     lengths = {len(feed.tensors(feed.batch(step)).tokens) for step in range(3)}
-    assert all(length % linear_module.FEWEST_ROWS == 0 for length in lengths)
+    assert all(length % FEWEST_ROWS == 0 for length in lengths)
+
+
+@needs_onednn
+def test_answers_and_hidden_states_by_onednn_are_those_of_the_default(monkeypatch):
+    settings = resolve(ModelName("pt1"), scale="mini")
+    model, world = build_model(settings).eval(), world_of(settings)
+    ids = world.cities["city_id"]
+    prompts = [f"dist(c_{a},c_{b})=" for a in ids[:20] for b in ids[20:40]]
+    products, found = [], []
+    counted = linear_module._product
+    monkeypatch.setattr(
+        linear_module, "_product", lambda *given: products.append(len(given[0])) or counted(*given)
+    )
+    for library in (DEFAULT, ONEDNN):
+        choose(monkeypatch, library)
+        before = len(products)
+        texts = generate(model, prompts, 6)
+        (states,) = extract(
+            model, world, Request.parse(settings, "1", "distance", "default")
+        ).values()
+        found.append((texts, states, len(products) - before))
+    (texts, states, none), (same_texts, same_states, several) = found
+    assert none == 0 and several > 0 and set(products) > {FEWEST_ROWS}
+    assert texts == same_texts
+    np.testing.assert_allclose(same_states, states, rtol=1e-4, atol=1e-5)
+
+
+def test_few_indices_are_not_padded(monkeypatch):
+    choose(monkeypatch, ONEDNN)
+    assert len(padded(np.arange(FEWEST_ROWS - 1))) == FEWEST_ROWS - 1  # of the default products
+    assert padded(np.arange(FEWEST_ROWS + 1)).tolist()[-2:] == [FEWEST_ROWS, FEWEST_ROWS]
+    assert len(padded(np.arange(FEWEST_ROWS + 1))) == 2 * FEWEST_ROWS
+
+
+@pytest.mark.parametrize("other", [{"compute": "plain"}, {"precision": "bf16"}])
+def test_runs_that_choose_no_library_have_no_tag_of_it(other):
+    known = identity_tags(resolve(ModelName("pt1"), scale="smoke"))
+    assert known["linear_library"] in (DEFAULT, ONEDNN)
+    assert "linear_library" not in identity_tags(
+        resolve(ModelName("pt1"), scale="smoke", overrides=other)
+    )
 
 
 @pytest.mark.parametrize("measured", [DEFAULT, ONEDNN])

@@ -125,7 +125,10 @@ def test_the_command_that_trains_a_model_names_its_strategy():
         ),
         ("pt1_ftwb1-1+l2sp", {"l2sp_strength": -1.0}, "l2sp_strength=-1.0 is too small"),
         ("pt1", {"optimizer": "mouon"}, "unknown optimizer 'mouon' (did you mean 'muon'?)"),
+        ("pt1", {"optimizer": "MUON"}, "unknown optimizer 'MUON' (did you mean 'muon'?)"),
         ("pt1", {"muon_learning_rate": 0.1}, "muon_learning_rate is read by optimizer=muon alone"),
+        ("pt1", {"muon_learning_rate": 0.1}, "muon_learning_rate=0.1 has no effect"),
+        ("pt1", {"muon_learning_rate": 0.1}, "leave it out or set optimizer=muon"),
         (
             "pt1_ftwb1-1+freeze",
             {"optimizer": "muon", "trained_part": "embeddings"},

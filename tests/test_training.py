@@ -172,6 +172,25 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step(tmp_pat
         train_smoke(tmp_path, learning_rate=1e30)
 
 
+def test_with_muon_both_rates_are_named(tmp_path):
+    with pytest.raises(StateError, match="lower learning_rate and muon_learning_rate or more"):
+        train_smoke(tmp_path, optimizer="muon", muon_learning_rate=1e30)
+
+
+@pytest.mark.parametrize(("instructions", "slow"), [({}, True), ({"amx_bf16": True}, False)])
+def test_bf16_on_a_cpu_without_instructions_for_it_is_said(monkeypatch, capsys, instructions, slow):
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True, **instructions})
+    settings = resolve(ModelName("pt1"), scale="smoke", overrides={"precision": "bf16"})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        make_accelerator(settings)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert ("this CPU lacks instructions for it" in capsys.readouterr().err) == slow
+
+
 def test_a_gradient_that_is_not_finite_stops_the_training_and_names_the_step(tmp_path, monkeypatch):
     def norm_of(self, parameters, most):
         return torch.tensor(float("inf"))

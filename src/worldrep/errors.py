@@ -37,8 +37,9 @@ class StateError(_Sentence, RuntimeError):
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> InputError:
     """Return an InputError that names the unknown value, the nearest allowed one and all others."""
     names = list(map(str, allowed))
-    nearest = difflib.get_close_matches(str(value)[:MOST_SHOWN], names, n=1)
-    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    lower = {name.lower(): name for name in reversed(names)}  # the first of equal ones stays
+    nearest = difflib.get_close_matches(str(value)[:MOST_SHOWN].lower(), lower, n=1)
+    hint = f" (did you mean {lower[nearest[0]]!r}?)" if nearest else ""
     given = f"{kind} {shown(str(value))}{hint}"
     return InputError(f"unknown {given}; allowed: {', '.join(_ranges(names))}")
 

@@ -124,8 +124,10 @@ def resolve(
     for name in overrides:
         if not settings.reads(name):
             key, value = FIELDS[name].metadata["reader"]
-            readers = f"{key}={value} alone, and this is {key}={getattr(settings, key)}"
-            raise InputError(f"{name} is read by {readers}")
+            raise InputError(
+                f"{name}={overrides[name]} has no effect: {name} is read by {key}={value} alone, "
+                f"and this is {key}={getattr(settings, key)}; leave it out or set {key}={value}"
+            )
     return settings
 
 

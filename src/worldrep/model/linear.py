@@ -37,8 +37,12 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def padded(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Repeat the last index until products have one of few shapes, if the library compiles them."""
-    more = -len(indices) % FEWEST_ROWS if linear_library() == ONEDNN else 0
+    """Repeat the last index until products have one of few shapes, if the library compiles them.
+
+    Fewer than FEWEST_ROWS indices stay as they are, as `linear` multiplies those by the default.
+    """
+    compiled = len(indices) >= FEWEST_ROWS and linear_library() == ONEDNN
+    more = -len(indices) % FEWEST_ROWS if compiled else 0
     return np.pad(indices, (0, more), mode="edge")
 
 

@@ -13,13 +13,12 @@ from transformers import Qwen2ForCausalLM
 
 from worldrep.data.tokens import Tokens
 from worldrep.disk import temporary_folder
-from worldrep.errors import StateError
 from worldrep.progress import Meter, ProgressCallback, Recorder
 from worldrep.settings import Settings
 from worldrep.training.checkpoint import Checkpoint, write_checkpoint
 from worldrep.training.feed import RowFeed
 from worldrep.training.state import Training
-from worldrep.training.steps import steps_of
+from worldrep.training.steps import not_finite, steps_of
 
 LOG_POINTS = 200  # points of the training curves
 
@@ -103,10 +102,7 @@ def train(
                 _save_checkpoint(training, recorder, meter)
                 kept.append(training.step)
     if not all(bool(weight.isfinite().all()) for weight in training.plain.parameters()):
-        raise StateError(
-            f"weights are not finite after step {training.step:,}: "
-            "try a lower learning_rate or more warmup_steps"
-        )
+        raise not_finite(f"weights are not finite after step {training.step:,}", settings)
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
     if accelerator.device.type == "cuda":

@@ -1,6 +1,7 @@
 """Device and precision of a training, and all of it that changes from step to step."""
 
 import copy
+import sys
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ def best_device() -> torch.device:
 def make_accelerator(settings: Settings) -> Accelerator:
     """Return an accelerator; precision `auto` is bf16 on a CUDA device that has it, else float32.
 
+    Says on standard error if bf16 was asked for on a CPU without instructions for it.
     Raises InputError if the setting `compute` needs a CUDA graph, which is not possible here, or
     if the environment describes half a group of processes.
     """
@@ -37,11 +39,19 @@ def make_accelerator(settings: Settings) -> Accelerator:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = "bf16" if bf16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
+    slow = precision == "bf16" and accelerator.device.type == "cpu" and not _has_bf16()
+    if slow and accelerator.is_main_process:
+        print("precision=bf16: this CPU lacks instructions for it, no is faster", file=sys.stderr)
     obstacle = graph_obstacle(settings, accelerator)
     if settings.compute in ("graph", "compile") and obstacle:
         allowed = "allowed here: auto, plain, packed"
         raise InputError(f"compute={settings.compute} {obstacle}; {allowed}")
     return accelerator
+
+
+def _has_bf16() -> bool:
+    """Whether the CPU multiplies numbers in bfloat16 by instructions of its own."""
+    return any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def graph_obstacle(settings: Settings, accelerator: Accelerator) -> str:

@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from worldrep.data.tokens import EQUALS, PAD
 from worldrep.errors import StateError
 from worldrep.model.packed import Layout, PackedQwen2, on_device
+from worldrep.settings import Settings
 from worldrep.training.feed import RowFeed
 from worldrep.training.optimizer import learning_rate_at
 from worldrep.training.state import Training, graph_obstacle
@@ -22,12 +23,16 @@ CAPACITY_UNIT = 128  # tokens; matrix products are fastest at multiples
 GRAPH_WARM_UP = 3  # steps before the capture, as CUDA graphs need
 
 
-def _not_finite(loss: float, norm: float, step: int) -> StateError:
+def not_finite(fault: str, settings: Settings) -> StateError:
+    """Return the error of a training whose numbers are not finite any more."""
+    muon = " and muon_learning_rate" if settings.optimizer == "muon" else ""
+    return StateError(f"{fault}: try a lower learning_rate{muon} or more warmup_steps")
+
+
+def _step_not_taken(loss: float, norm: float, training: Training) -> StateError:
     fault = f"gradient norm is {norm}" if np.isfinite(loss) else f"loss is {loss}"
-    return StateError(
-        f"the {fault} at step {step + 1}; the step was not taken: "
-        "try a lower learning_rate or more warmup_steps"
-    )
+    where = f"the {fault} at step {training.step + 1}; the step was not taken"
+    return not_finite(where, training.settings)
 
 
 def _rates(training: Training, feed: RowFeed) -> list[float]:
@@ -56,7 +61,7 @@ class EagerSteps:
         parameters = training.model.parameters()
         norm = float(accelerator.clip_grad_norm_(parameters, settings.clip_norm or float("inf")))
         if not np.isfinite([loss, norm]).all():
-            raise _not_finite(loss, norm, training.step)
+            raise _step_not_taken(loss, norm, training)
         rate, *_ = rates = _rates(training, self._feed)
         for group, value in zip(training.groups, rates, strict=True):
             group["lr"] = value
@@ -147,7 +152,7 @@ class StaticSteps:
         loss, taken, stopped, norm, rate = numbers.tolist()
         if stopped:
             self._training.step = self._read_at + int(taken)
-            raise _not_finite(loss, norm, self._training.step)
+            raise _step_not_taken(loss, norm, self._training)
         self._clear()
         return {"train/loss": loss / taken, "train/lr": rate, "train/grad_norm": norm}
 

@@ -16,7 +16,7 @@ from worldrep.tracking import Store
 
 pytestmark = pytest.mark.slow
 
-LONG = ["--scale", "smoke", "--epochs", "24", "--n_checkpoints", "12"]
+LONG = ["--scale", "smoke", "--epochs", "24", "--n_checkpoints", "12", "--optimizer", "muon"]
 
 
 def pretrain(*arguments):
@@ -91,13 +91,15 @@ def test_a_training_that_is_killed_ends_with_the_same_weights(store_uri, tmp_pat
     )
 
 
-def test_two_processes_give_the_curve_of_one_and_log_once(store_uri):
-    output = finish("--scale", "smoke", "--experiment", "one")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_give_the_curve_of_one_and_log_once(store_uri, optimizer):
+    own = ["--scale", "smoke", "--optimizer", optimizer]
+    output = finish(*own, "--experiment", "one")
     assert output.count("\n") == 1 and "done, run" in output
     launcher = Path(sys.executable).with_name("accelerate")
     launch = [launcher, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [*launch, "-m", "entrypoints.pretrain", "--scale", "smoke", "--experiment", "two"]
+    command = [*launch, "-m", "entrypoints.pretrain", *own, "--experiment", "two"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

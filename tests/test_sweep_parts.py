@@ -47,7 +47,7 @@ def test_the_default_of_a_fine_tuning_lies_around_the_settings_of_its_scale():
     }
 
 
-@pytest.mark.parametrize("scale", ["paper", "mini", "smoke"])
+@pytest.mark.parametrize("scale", ["paper", "small", "mini", "smoke"])
 @pytest.mark.parametrize("model", ["pt1", "pt1_ftwb2-13", "pt1_ft1-3+lora", "pt1-2@wide"])
 def test_the_defaults_suit_every_scale(scale, model):
     settings = resolve(parse_model(model), scale=scale)
@@ -94,6 +94,15 @@ def test_a_strategys_settings_are_searched_with_it_alone():
     assert set(space("replay_share: {low: 0, high: 0.9}", replay)) == {"replay_share"}
     with pytest.raises(InputError, match="is read by strategy=replay alone: set that$"):
         space("replay_share: {low: 0, high: 0.9}")
+
+
+@pytest.mark.parametrize("model", ["pt1", "pt1_ftwb1-1"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_default_searches_the_rate_of_muon_where_it_has_an_effect(model, optimizer):
+    overrides = {"optimizer": optimizer}
+    settings = resolve(parse_model(model), scale="mini", overrides=overrides)
+    space = read_space("default", settings)
+    assert "learning_rate" in space and ("muon_learning_rate" in space) == (optimizer == "muon")
 
 
 def test_a_rate_of_muon_is_searched_with_the_optimizer():

@@ -80,6 +80,18 @@ def test_trials_complete_are_pruned_or_fail(first):
     assert "the space has 8 combinations: of 12 trials some are equal" in first
 
 
+def test_the_optimizer_is_searched(first):
+    Path("optimizers.yaml").write_text("optimizer: [adamw, muon]\nepochs: [1, 2]\n")
+    output = run("--name", "both", "--n_trials", "4", "--space", "optimizers.yaml")
+    assert output.count("] trial ") == 4
+    optimizers = {trial.params["optimizer"] for trial in study_of("both").trials}
+    assert optimizers == {"adamw", "muon"}
+    for trial in study_of("both").trials:
+        found = trial_runs("both")[trial.number]
+        assert found.params["cfg.optimizer"] == trial.params["optimizer"]
+        assert trial.state in (COMPLETE, PRUNED) and found.status == "FINISHED"
+
+
 def test_every_trial_is_a_run_below_the_sweeps_that_says_how_it_ended(first):
     runs, parent = trial_runs("first"), sweep_run("first")
     assert sorted(runs) == list(range(12))

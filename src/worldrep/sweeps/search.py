@@ -106,8 +106,9 @@ def read_space(path: str, settings: Settings) -> Space:
             f"search space {path} is not a list of settings with ranges such as "
             "`learning_rate: {low: 1e-6, high: 1e-3, log: true}`"
         )
-    if path == DEFAULT:  # not every mixture uses every setting of the built-in space
-        content = {name: content[name] for name in content if name in searchable(settings)}
+    if path == DEFAULT:  # not every model uses every setting of the built-in space
+        used = set(filter(settings.reads, searchable(settings)))
+        content = {name: content[name] for name in content if name in used}
     try:
         for name in content.keys() & FIELDS.keys():
             key, value = FIELDS[name].metadata.get("reader", (name, None))

@@ -19,6 +19,7 @@ from scipy import stats
 
 from analysis.cka_generalization import WITHOUT, associate, point_table
 from analysis.statistics.matrices import trained_masks
+from worldrep.data.tasks import TASKS
 from worldrep.errors import StateError, one_sentence
 from worldrep.evaluation.improvement import spread_of
 from worldrep.names import TASK_NAMES
@@ -329,6 +330,34 @@ def replication_table(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def bases_table(folder: Path) -> str:
+    """Return the mean scores of the bases as a Markdown table: by seed, then on Atlantis.
+
+    Empty if there are no tables of `reciprocity`. Raises StateError if they cannot be used.
+    """
+    if not (folder / "reciprocity").is_dir():
+        return ""
+    path = folder / "reciprocity" / "values.csv"
+    try:
+        values = pd.read_csv(path).groupby(["seed", "task"])[["base_standard", "base_atlantis"]]
+        scores = values.first().unstack()
+        known = scores["base_standard"][[*TASK_NAMES]]
+        unknown = scores["base_atlantis"][[*TASK_NAMES]].mean()
+    except (OSError, ValueError, KeyError) as fault:
+        raise StateError(f"{path} cannot be used ({fault!r}): make it again") from None
+    rows = [*known.iterrows(), ("on Atlantis, mean", unknown)]
+    lines = [f"| seed | {' | '.join(TASK_NAMES)} |", "|" + "---|" * (len(TASK_NAMES) + 1)]
+    for name, row in rows:
+        cells = (_score(value, TASKS[task].accuracy) for task, value in row.items())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _score(value: float, accuracy: bool) -> str:
+    """Return an accuracy with two decimals, an error with three significant digits."""
+    return f"{value:.2f}" if accuracy else f"{float(f'{value:.3g}'):,g}"
+
+
 def _measured(finding: Finding, tables: Tables) -> Measured | None:
     try:
         return finding.measure(tables)
@@ -344,8 +373,8 @@ def _measured(finding: Finding, tables: Tables) -> Measured | None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @one_sentence
 def main(folder: Path) -> None:
-    """Print the table of findings, from the tables of one scale in FOLDER."""
-    click.echo(replication_table(folder), nl=False)
+    """Print the tables of bases and of findings, from the tables of one scale in FOLDER."""
+    click.echo("\n".join(filter(None, (bases_table(folder), replication_table(folder)))), nl=False)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from analysis.replication import FINDINGS, NET, Finding, Measured, main, replication_table
+from analysis.replication import (
+    FINDINGS,
+    NET,
+    Finding,
+    Measured,
+    bases_table,
+    main,
+    replication_table,
+)
 from worldrep.errors import StateError
 from worldrep.names import FINETUNINGS, TASK_NAMES
 
@@ -20,6 +28,31 @@ SCALES = sorted(path.name for path in (ROOT / "docs/results").iterdir() if path.
 def test_the_page_has_the_table_of_the_stored_results(scale):
     table = replication_table(ROOT / "docs/results" / scale)
     assert table in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_page_has_the_bases_of_the_stored_results(scale):
+    table = bases_table(ROOT / "docs/results" / scale)
+    assert table in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("label", "tables", "names"),
+    [
+        ("seed 42 (GPU, bf16)", "ft_heatmaps", "ftwb{}_aggregate"),
+        ("seeds 1, 2, 3 (CPU, float32)", "exp1_heatmaps", "ftwb{}_aggregate"),
+        ("narrow (CPU, float32)", "exp3_heatmaps", "narrow_ftwb{}_seed42"),
+        ("base (GPU, bf16)", "exp3_heatmaps", "base_ftwb{}_seed42"),
+        ("`standard` (GPU, bf16)", "ft_heatmaps", "ftwb{}_seed42"),
+        ("`scattered` (CPU, float32)", "scattered", "ftwb{}_seed42"),
+    ],
+)
+def test_the_page_has_the_means_of_the_stored_results(label, tables, names):
+    path = ROOT / "docs/results/small" / tables / "statistics.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))["statistics"]
+    own = [facts[names.format(n)][kind]["mean"] for n in (1, 2) for kind in ("trained", "transfer")]
+    row = f"| {label} | {' | '.join(f'{mean:.2f}' for mean in own)} |"
+    assert row in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
 
 
 def write(folder, analysis, statistics, seeds=(1, 2)):
@@ -173,6 +206,11 @@ def test_errors_of_no_model_are_not_measured(tmp_path):
 def test_missing_and_damaged_tables_are_one_sentence(tmp_path):
     with pytest.raises(StateError, match="has no tables of an analysis"):
         replication_table(tmp_path)
+    assert bases_table(tmp_path) == ""
+    (tmp_path / "reciprocity").mkdir()
+    with pytest.raises(StateError, match="values.csv cannot be used"):
+        bases_table(tmp_path)
+    (tmp_path / "reciprocity").rmdir()
     write(tmp_path, "cka", {"cka_pt1_layer4_pairs": {}})
     result = CliRunner().invoke(main, [str(tmp_path)])
     assert result.exit_code == 1

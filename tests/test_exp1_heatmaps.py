@@ -247,7 +247,7 @@ def test_a_base_that_has_not_learnt_a_task_is_noted(synthetic):
             for fact, value in facts.items():
                 synthetic.client.log_metric(evaluation.id, f"{split}/{task}/{fact}", value, step=2)
     (caveat,) = result().caveats
-    assert caveat.startswith("the base of seed 1 is not clearly better on standard questions")
+    assert caveat.startswith("pt1 seed 1 is not clearly better on standard questions")
     assert "Atlantis in crossing (less" in caveat
 
 

@@ -17,6 +17,7 @@ from analysis.replication import (
     main,
     replication_table,
 )
+from worldrep.data.tasks import TASKS
 from worldrep.errors import StateError
 from worldrep.names import FINETUNINGS, TASK_NAMES
 
@@ -52,6 +53,19 @@ def test_the_page_has_the_means_of_the_stored_results(label, tables, names):
     facts = json.loads(path.read_text(encoding="utf-8"))["statistics"]
     own = [facts[names.format(n)][kind]["mean"] for n in (1, 2) for kind in ("trained", "transfer")]
     row = f"| {label} | {' | '.join(f'{mean:.2f}' for mean in own)} |"
+    assert row in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_scores_of_models_of_one_task():
+    table = pd.read_csv(ROOT / "docs/results/small/seeds/standard.csv", index_col="model")
+    cells = []
+    for number, task in enumerate(TASK_NAMES, start=1):
+        own = table[table["quantity"] == f"standard/{task}/mean"].loc[f"pt1-{number}"]
+        means = map(float, own["parts"].strip("()").split(","))
+        shown = "{:.2f}" if TASKS[task].accuracy else "{:,.0f}"
+        digits = -2 if task == "trianglearea" else 2
+        cells.append(", ".join(shown.format(round(mean, digits)) for mean in means))
+    row = f"| the model of the task | {' | '.join(cells)} |"
     assert row in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
 
 

@@ -123,8 +123,8 @@ def weak_base_caveats(bases: Iterable[StoredRun]) -> list[str]:
     """Name the bases whose advantage on standard questions is below two standard errors."""
     return [
         f"{run.tag('model')} seed {run.tag('seed')} is not clearly better on standard questions "
-        f"than on Atlantis in {', '.join(weak)} (less than two standard errors): normalised improvements, "
-        "which divide by that difference, are unreliable there"
+        f"than on Atlantis in {', '.join(weak)} (less than two standard errors): normalised "
+        "improvements, which divide by that difference, are unreliable there"
         for run in bases
         if (weak := [task for task in TASK_NAMES if _is_weak(run.metrics, task)])
     ]

@@ -50,6 +50,7 @@ bench: $(VENV)/runtime
 	for name in data training inference tracking study; do \
 		python -m benchmarks.$$name --out bench/$$name.json || exit 1; \
 	done
+	python -m benchmarks.inference --batches padded --out bench/inference_padded.json
 	python -m benchmarks.analysis --fill 2000 --out bench/analysis.json
 
 clean:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import click
 import torch
 
 from worldrep.errors import InputError, one_sentence
+from worldrep.model.linear import linear_library
 
 Rows = list[dict[str, Any]]  # cells by the header of their column
 Tables = dict[str, Rows]  # by title
@@ -99,10 +101,13 @@ def shown(value: Any) -> str:
 
 def environment() -> dict[str, Any]:
     """Describe the machine. load: processes that wanted a core in the last minute."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions
     return {
         "date": datetime.now().astimezone().isoformat(timespec="minutes"),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "cpu": capabilities().get("cpu_name", platform.machine()),
+        "linear_library": linear_library(),
     }

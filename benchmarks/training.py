@@ -22,6 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from benchmarks.report import Tables, benchmark, in_turns, synchronize, timed
 from worldrep.data.sets import maker_of, stack_rows, training_sets
 from worldrep.data.tokens import EQUALS, PAD, VOCABULARY_SIZE, Tokens
+from worldrep.model.linear import onednn_product
 from worldrep.model.qwen2 import build_model
 from worldrep.names import TASK_NAMES, ModelName
 from worldrep.scales import resolve
@@ -228,16 +229,21 @@ def step_bytes(settings: Settings, tokens: int, mixed: bool) -> float:
 
 
 def device_rates(mixed: bool) -> tuple[float, float]:
-    """Measure operations a second of a large matrix product, and bytes a second of a large copy."""
+    """Measure operations a second of a large matrix product, and bytes a second of a large copy.
+
+    On a CPU, the product is the faster one of torch's default and oneDNN.
+    """
     device = best_device()
     n = 8192 if device.type == "cuda" else 2048
     kind = torch.bfloat16 if mixed else torch.float32
     left, right = (torch.randn(n, n, device=device).to(kind) for _ in range(2))
     source = torch.randn(COPIED // 4, device=device)
     target = torch.empty_like(source)
-    ways = (lambda: left @ right), (lambda: target.copy_(source))
-    (multiplying, _), (copying, _) = in_turns(REPEATS, *ways)
-    return 2.0 * n**3 / multiplying, 2.0 * COPIED / copying  # a copy reads and writes
+    ways = [lambda: target.copy_(source), lambda: left @ right]
+    if device.type == "cpu" and not mixed and torch.backends.mkldnn.is_available():
+        ways.append(lambda: onednn_product(left, right))
+    copying, *multiplying = (seconds for seconds, _ in in_turns(REPEATS, *ways))
+    return 2.0 * n**3 / min(multiplying), 2.0 * COPIED / copying  # a copy reads and writes
 
 
 def together(count: int, scale: str, width: str, seconds: float, options: dict) -> float:

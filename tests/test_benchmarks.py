@@ -35,6 +35,8 @@ def test_a_list_that_is_none_is_refused_in_a_sentence():
     result = CliRunner().invoke(inference.main, ["--worlds", "4,x"])
     assert result.exit_code == 2
     assert result.output == "Error: '4,x' is not a list of whole numbers such as 1,2,4\n"
+    result = CliRunner().invoke(inference.main, ["--batches", "pad"])
+    assert result.exit_code == 2 and "did you mean 'padded'" in result.output
 
 
 SMOKE = ["--scale", "smoke"]
@@ -42,6 +44,8 @@ SLOW = pytest.mark.slow
 COMMANDS = [
     ("data", [*SMOKE, "--sizes", "32", "--rounds", "1"], 2),
     ("inference", [*SMOKE, "--rows", "6", "--steps", "2", "--worlds", "15"], 2),
+    ("inference", [*SMOKE, "--rows", "6", "--steps", "2", "--worlds", "15", "--batches", "padded"],
+     2),
     pytest.param(
         "training",
         [*SMOKE, "--blocks", "1", "--widths", "base", "--curve", "16", "--processes", "2",
@@ -143,15 +147,17 @@ def trained():
     return inference.trained("smoke", "base", 3, test_rows=12)
 
 
-def test_evaluation_is_compared_on_equal_texts(trained):
+@pytest.mark.parametrize("batches", ["plain", "padded"])
+def test_evaluation_is_compared_on_equal_texts(trained, batches):
     suites = build_suites(trained.maker, trained.settings)
-    row = inference.answer(trained, suites[4], 1)
+    row = inference.answer(trained, suites[4], 1, batches)
     assert row["suite"] == "standard/inside"
     assert row["texts that differ"] == 0 and row["rows"] == 12
 
 
-def test_extraction_is_compared_on_equal_tables(trained):
-    row = inference.represent(trained, 15, "all", 1)
+@pytest.mark.parametrize("batches", ["plain", "padded"])
+def test_extraction_is_compared_on_equal_tables(trained, batches):
+    row = inference.represent(trained, 15, "all", 1, batches)
     assert row["cities"] == 15 and row["apart"] < 1e-4
 
 

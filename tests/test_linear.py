@@ -81,10 +81,13 @@ def test_answers_and_hidden_states_by_onednn_are_those_of_the_default(monkeypatc
     ids = world.cities["city_id"]
     prompts = [f"dist(c_{a},c_{b})=" for a in ids[:20] for b in ids[20:40]]
     products, found = [], []
-    counted = linear_module._product
-    monkeypatch.setattr(
-        linear_module, "_product", lambda *given: products.append(len(given[0])) or counted(*given)
-    )
+    counted = linear_module.onednn_product
+
+    def counting(*given):
+        products.append(len(given[0]))
+        return counted(*given)
+
+    monkeypatch.setattr(linear_module, "onednn_product", counting)
     for library in (DEFAULT, ONEDNN):
         choose(monkeypatch, library)
         before = len(products)
@@ -148,7 +151,7 @@ def test_a_library_that_rounds_is_not_chosen(monkeypatch):
     def rounded(x, weight, bias=None):
         return (x.bfloat16() @ weight.bfloat16().T).float()
 
-    monkeypatch.setattr(linear_module, "_product", rounded)
+    monkeypatch.setattr(linear_module, "onednn_product", rounded)
     monkeypatch.setattr(linear_module, "LEAST_GAIN", 0.0)  # as fast as one likes
     assert linear_module._measured() == DEFAULT
 
@@ -157,7 +160,7 @@ def test_without_onednn_the_default_is_chosen(monkeypatch):
     def absent(*given):
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(linear_module, "_product", absent)
+    monkeypatch.setattr(linear_module, "onednn_product", absent)
     assert linear_module._measured() == DEFAULT
 
 

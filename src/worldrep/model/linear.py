@@ -46,7 +46,7 @@ def padded(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.pad(indices, (0, more), mode="edge")
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x @ weight.T + bias in float32, by oneDNN."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
@@ -58,7 +58,7 @@ class _OneDnnLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return _product(x, weight, bias)
+        return onednn_product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -66,8 +66,8 @@ class _OneDnnLinear(torch.autograd.Function):
         (gradient,) = gradients
         gradient = gradient.contiguous()
         needed = ctx.needs_input_grad
-        of_x = _product(gradient, weight.t()) if needed[0] else None
-        of_weight = _product(gradient.t(), x.t()) if needed[1] else None
+        of_x = onednn_product(gradient, weight.t()) if needed[0] else None
+        of_weight = onednn_product(gradient.t(), x.t()) if needed[1] else None
         return of_x, of_weight, gradient.sum(0) if ctx.has_bias and needed[2] else None
 
 

@@ -57,7 +57,8 @@ def _by_width(source: Source, options: Options) -> tuple[dict[str, Improvements]
     if not found:
         raise NothingThere("; ".join(faults.values()))
     caveats = [f"width {width}: {text}" for width, own in found.items() for text in own.caveats]
-    absent = "left out: no seed has both an evaluated base and a fine-tuned model"
+    among = " among those asked for" if options.seeds else ""
+    absent = f"left out: no seed{among} has both an evaluated base and a fine-tuned model"
     return found, [*caveats, *(f"width {width} is {absent}" for width in faults)]
 
 

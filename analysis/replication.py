@@ -355,7 +355,7 @@ def bases_table(folder: Path) -> str:
 
 def _score(value: float, accuracy: bool) -> str:
     """Return an accuracy with two decimals, an error with three significant digits."""
-    return f"{value:.2f}" if accuracy else f"{float(f'{value:.3g}'):,g}"
+    return f"{value:.2f}" if accuracy else f"{float(f'{value:.3g}'):,.12g}"
 
 
 def _measured(finding: Finding, tables: Tables) -> Measured | None:

@@ -1,8 +1,9 @@
 """Evaluation against `generate` and extraction against `output_hidden_states` of transformers.
 
-Both are what the setting compute=plain does, or with --batches padded what is usual: padded
-batches of 512 prompts, and batches of 64 cities. The model is trained for a moment first, so that
-it answers in the form of the tasks and ends its answers; the texts of both ways must be equal.
+Both are what the setting compute=plain does: batches of prompts of equal length, and the batches of
+cities of worldrep. With --batches padded they are 512 padded prompts and 64 cities. The model is
+trained for a moment first, so that it answers in the form of the tasks and ends its answers; the
+texts of both ways must be equal.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from functools import partial
 from itertools import product
 from statistics import harmonic_mean
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from benchmarks.report import Tables, benchmark, in_turns
 from benchmarks.training import BLOCK, Ours
 from worldrep.data.tokens import PAD, Tokens, decode_rows
 from worldrep.errors import check_name
-from worldrep.evaluation import representations
 from worldrep.evaluation.representations import Request, extract
 from worldrep.evaluation.suites import MAX_NEW_TOKENS, Suite, build_suites, generate_tokens
 
@@ -99,14 +98,10 @@ def represent(ours: Ours, cities: int, layers: str, rounds: int, batches: str) -
     """Time both ways on the last cities of the world, and compare their numbers."""
     world = replace(ours.maker.world, cities=ours.maker.world.cities.iloc[-cities:])
     own = partial(extract, ours.training.plain, world, Request.parse(ours.settings, layers))
-    size = CITIES if batches == PADDED else representations.BATCH_CITIES
-
-    def theirs() -> representations.Tables:
-        with mock.patch.object(representations, "BATCH_CITIES", size):
-            return own(plain=True)
-
-    rates, found = both_ways(theirs, own, len(world.cities), "transformers", "cities", rounds)
-    apart = max(float(np.abs(found[0][layer] - found[1][layer]).max()) for layer in found[0])
+    size = {"batch_cities": CITIES} if batches == PADDED else {}
+    ways = partial(own, plain=True, **size), own
+    rates, (slow, fast) = both_ways(*ways, len(world.cities), "transformers", "cities", rounds)
+    apart = max(float(np.abs(slow[layer] - fast[layer]).max()) for layer in fast)
     return {"cities": len(world.cities), "layers": layers} | rates | {"apart": apart}
 
 

@@ -11,6 +11,8 @@ import yaml
 
 import analysis
 import worldrep
+from analysis.forgetting import VALUES
+from analysis.seeds import SPREAD_COLUMNS
 from analysis.statistics.comparison import COMPARISON_COLUMNS
 from analysis.store.evaluations import CELL_COLUMNS, SCORE_COLUMNS
 from analysis.store.missing import MISSING_COLUMNS
@@ -123,7 +125,8 @@ def test_the_columns_of_tables_are_explained():
     page = (ROOT / "docs/analysis.md").read_text()
     section = page.partition("## Columns of the tables")[2].partition("\n## ")[0]
     named = {column for text in re.findall(r"`([^`]+)`", section) for column in text.split()}
-    tables = CELL_COLUMNS, SCORE_COLUMNS, COMPARISON_COLUMNS, MISSING_COLUMNS, USED_COLUMNS
+    tables = [CELL_COLUMNS, SCORE_COLUMNS, COMPARISON_COLUMNS, SPREAD_COLUMNS, VALUES]
+    tables += [MISSING_COLUMNS, USED_COLUMNS]
     assert named >= {*itertools.chain(*tables)}
 
 

@@ -52,8 +52,7 @@ def test_neither_the_plain_pass_nor_the_batches_change_the_tables(mini, monkeypa
         patched.setattr("worldrep.model.packed.PackedQwen2", None)  # not to be used
         expected = extract(model, world, request, plain=True)
     for cities in (1000, 7):
-        monkeypatch.setattr("worldrep.evaluation.representations.BATCH_CITIES", cities)
-        tables = extract(model, world, request)
+        tables = extract(model, world, request, batch_cities=cities)
         assert list(tables) == [0, 2, 3]
         for layer, table in tables.items():
             np.testing.assert_allclose(table, expected[layer], rtol=1e-4, atol=1e-5)

@@ -34,7 +34,7 @@ def test_the_page_has_the_table_of_the_stored_results(scale):
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_page_has_the_bases_of_the_stored_results(scale):
     table = bases_table(ROOT / "docs/results" / scale)
-    assert table in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+    assert table and table in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,19 @@ def test_the_page_has_the_means_of_the_stored_results(label, tables, names):
 
 def test_the_page_has_the_scores_of_models_of_one_task():
     table = pd.read_csv(ROOT / "docs/results/small/seeds/standard.csv", index_col="model")
-    cells = []
+    page = (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+    bases = pd.read_csv(ROOT / "docs/results/small/reciprocity/values.csv")
+    bases = bases.groupby(["task", "seed"])["base_standard"].first()
+    cells, base_cells = [], []
     for number, task in enumerate(TASK_NAMES, start=1):
         own = table[table["quantity"] == f"standard/{task}/mean"].loc[f"pt1-{number}"]
         means = map(float, own["parts"].strip("()").split(","))
         shown = "{:.2f}" if TASKS[task].accuracy else "{:,.0f}"
         digits = -2 if task == "trianglearea" else 2
         cells.append(", ".join(shown.format(round(mean, digits)) for mean in means))
-    row = f"| the model of the task | {' | '.join(cells)} |"
-    assert row in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+        base_cells.append(", ".join(shown.format(round(mean, digits)) for mean in bases[task]))
+    assert f"| the model of the task | {' | '.join(cells)} |" in page
+    assert f"| `pt1` | {' | '.join(base_cells)} |" in page
 
 
 def write(folder, analysis, statistics, seeds=(1, 2)):

@@ -24,6 +24,11 @@ from worldrep.tracking import RunSpec, Store
 
 # Some values learn, some are poor, and with the last one the loss is not finite.
 SPACE = "learning_rate: [5.0e-4, 2.0e-3, 0.3, 1.0e+38]\nepochs: [1, 2]\n"
+OPTIMIZERS = """
+optimizer: [adamw, muon]
+learning_rate: {low: 0.1x, high: 10x, log: true}
+muon_learning_rate: {low: 0.1x, high: 10x, log: true}
+"""
 COMMON = ["--scale", "smoke", "--ft", "ftwb2-13", "--n_validations", "4", "--sampler", "random"]
 FIRST = ["--n_trials", "12", "--objective", "retention", "--name", "first"]
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -81,7 +86,7 @@ def test_trials_complete_are_pruned_or_fail(first):
 
 
 def test_the_optimizer_is_searched(first):
-    Path("optimizers.yaml").write_text("optimizer: [adamw, muon]\nepochs: [1, 2]\n")
+    Path("optimizers.yaml").write_text(OPTIMIZERS)
     output = run("--name", "both", "--n_trials", "4", "--space", "optimizers.yaml")
     assert output.count("] trial ") == 4
     optimizers = {trial.params["optimizer"] for trial in study_of("both").trials}

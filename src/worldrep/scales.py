@@ -103,7 +103,7 @@ def resolve(
 
     Raises:
         InputError: A name is unknown, a value is out of bounds, or a setting is overridden that
-            the model's strategy does not read.
+            the model's strategy or optimizer does not read.
     """
     check_name("scale", scale, SCALES)
     values = {"paper": paper, "small": small, "mini": mini, "smoke": smoke}[scale]()

@@ -84,7 +84,13 @@ def city_prompts(world: World, task: str) -> list[str]:
     return [f"{label}(c_{city}{mark}" for city in world.cities["city_id"]]
 
 
-def extract(model: Qwen2ForCausalLM, world: World, request: Request, plain: bool = False) -> Tables:
+def extract(
+    model: Qwen2ForCausalLM,
+    world: World,
+    request: Request,
+    plain: bool = False,
+    batch_cities: int = BATCH_CITIES,
+) -> Tables:
     """Return representations by layer: float32 arrays (n_cities, positions * hidden size).
 
     Args:
@@ -92,6 +98,7 @@ def extract(model: Qwen2ForCausalLM, world: World, request: Request, plain: bool
         world: The cities; rows of the result are in their order.
         request: Layers, prompt and positions. Layers after the last one are not computed.
         plain: Use the forward pass of `transformers`.
+        batch_cities: How many cities are computed together, at most.
 
     Raises:
         InputError: The model has fewer layers than the request names.
@@ -104,7 +111,7 @@ def extract(model: Qwen2ForCausalLM, world: World, request: Request, plain: bool
             raise InputError(f"layer {layer} is not one of the model's: 0 to {deepest}")
     prompts = np.stack(encode_prompts(city_prompts(world, request.task)))
     order = prefix_order(prompts)
-    batches = np.array_split(prompts[order], -(-len(prompts) // BATCH_CITIES))
+    batches = np.array_split(prompts[order], -(-len(prompts) // batch_cities))
     parts = [_states(model, batch, request, plain) for batch in batches]
     back = order.argsort()
     return {i: np.concatenate([part[i] for part in parts])[back] for i in request.layers}

@@ -18,8 +18,10 @@ from worldrep.tracking import CITIES, Dataset, OpenRun, StoredRun
 
 def identity_tags(settings: Settings) -> dict[str, str]:
     """Return the tags, without prefix, that name a run's model, code and machine."""
+    import torch
+
     own = {"seed": str(settings.seed)}
-    if settings.compute in ("auto", "packed") and settings.precision != "bf16":
+    if not settings.is_plain and not torch.cuda.is_available():
         own["linear_library"] = linear_library()
     return settings.labels | own | _code_and_machine()
 

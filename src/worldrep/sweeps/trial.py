@@ -43,11 +43,11 @@ class TrialJob(Job):
     @property
     def spec(self) -> RunSpec:
         """The run of the trial, a child of the sweep's run."""
-        tags = identity_tags(self.settings) | {"sweep": self.sweep.name}
+        settings = replace(self.settings, **self.trial.params)
+        tags = identity_tags(settings) | {"sweep": self.sweep.name}
         tags |= {"trial": str(self.trial.number), STATE: RUNNING}
         tags |= {"base_run_id": self.model_run} if self.model_run else {}
-        values = self.settings.as_dict() | self.trial.params
-        return RunSpec("sweep", self.title, self.fingerprint, tags, values, self.parent)
+        return RunSpec("sweep", self.title, self.fingerprint, tags, settings.as_dict(), self.parent)
 
 
 def perform(store: Store, job: TrialJob, progress: ProgressCallback) -> str:

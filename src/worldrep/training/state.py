@@ -29,7 +29,7 @@ def best_device() -> torch.device:
 def make_accelerator(settings: Settings) -> Accelerator:
     """Return an accelerator; precision `auto` is bf16 on a CUDA device that has it, else float32.
 
-    Says on standard error if bf16 was asked for on a CPU without instructions for it.
+    Prints a line on standard error if bf16 is asked for on a CPU without bfloat16 instructions.
     Raises InputError if the setting `compute` needs a CUDA graph, which is not possible here, or
     if the environment describes half a group of processes.
     """
@@ -41,7 +41,11 @@ def make_accelerator(settings: Settings) -> Accelerator:
     accelerator = Accelerator(mixed_precision=precision)
     slow = precision == "bf16" and accelerator.device.type == "cpu" and not _has_bf16()
     if slow and accelerator.is_main_process:
-        print("precision=bf16: this CPU lacks instructions for it, no is faster", file=sys.stderr)
+        print(
+            "precision=bf16 is slow on this CPU, which has no bfloat16 instructions; "
+            "use precision=no",
+            file=sys.stderr,
+        )
     obstacle = graph_obstacle(settings, accelerator)
     if settings.compute in ("graph", "compile") and obstacle:
         allowed = "allowed here: auto, plain, packed"
@@ -50,7 +54,9 @@ def make_accelerator(settings: Settings) -> Accelerator:
 
 
 def _has_bf16() -> bool:
-    """Whether the CPU multiplies numbers in bfloat16 by instructions of its own."""
+    """Whether the CPU has bfloat16 instructions, as far as this version of torch can tell."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return True
     return any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 

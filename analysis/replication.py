@@ -46,9 +46,10 @@ class Measured:
     missing: int = 0
 
     def __str__(self) -> str:
-        spread = (
-            f" [{self.low:.3f}, {self.high:.3f}]" if math.isnan(self.p) else f", p = {self.p:.3g}"
-        )
+        if not math.isnan(self.p):
+            spread = f", p = {self.p:.3g}"
+        else:  # one value has no interval
+            spread = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
         lacking = f", {self.missing} cells missing" if self.missing else ""
         return f"{self.value:.3f}{spread}, {self.n}{lacking}"
 

@@ -44,6 +44,7 @@ def test_the_page_has_the_bases_of_the_stored_results(scale):
         ("seeds 1, 2, 3 (CPU, float32)", "exp1_heatmaps", "ftwb{}_aggregate"),
         ("narrow (CPU, float32)", "exp3_heatmaps", "narrow_ftwb{}_seed42"),
         ("base (GPU, bf16)", "exp3_heatmaps", "base_ftwb{}_seed42"),
+        ("wide (CPU, float32)", "exp3_heatmaps", "wide_ftwb{}_seed42"),
         ("`standard` (GPU, bf16)", "ft_heatmaps", "ftwb{}_seed42"),
         ("`scattered` (CPU, float32)", "scattered", "ftwb{}_seed42"),
     ],
@@ -101,6 +102,12 @@ def test_means_over_seeds_and_their_interval_equal_hand_computed_ones(tmp_path):
     assert "not measured" in row(tmp_path, "CKA, same task minus different tasks")
 
 
+def test_one_seed_has_no_interval_and_no_verdict(tmp_path):
+    cells = {"trained": {"mean": 0.9, "missing": 0}, "transfer": {"mean": 0.5, "missing": 0}}
+    write(tmp_path, "exp1_heatmaps", {"ftwb1_seed1": cells, "ftwb2_seed1": cells}, seeds=(1,))
+    assert "| 0.900, 1 seed | cannot be told |" in row(tmp_path, "ftwb1, trained")
+
+
 def test_missing_cells_are_counted_and_nothing_is_told(tmp_path):
     cells = {"trained": {"mean": 0.95, "missing": 0}, "transfer": {"mean": 0.9, "missing": 4}}
     own = {f"ftwb{n}_seed{seed}": cells for n in (1, 2) for seed in (1, 2)}
@@ -115,7 +122,7 @@ def test_missing_cells_are_counted_and_nothing_is_told(tmp_path):
     ("sign", "missing", "told"),
     [(1, None, f"1.000, p = {2 / 720:.3g}, 6 tasks, 2 seeds | replicated"),
      (-1, None, f"-1.000, p = {2 / 720:.3g}, 6 tasks, 2 seeds | not replicated"),
-     (1, "angle", "nan [nan, nan], 6 tasks, 2 seeds | cannot be told")],
+     (1, "angle", "nan, 6 tasks, 2 seeds | cannot be told")],
 )  # fmt: skip
 def test_the_published_order_and_its_reverse_are_two_orders_of_720(tmp_path, sign, missing, told):
     net = {t: {"mean": None if t == missing else sign * NET.get(t, 9.0)} for t in TASK_NAMES}
@@ -161,7 +168,7 @@ def test_errors_are_compared_with_those_of_the_base(tmp_path):
 @pytest.mark.parametrize(
     ("difference", "p", "told"),
     [(0.25, 0.01, "0.250, p = 0.01, 21 and 126 pairs | replicated"),
-     (None, None, "nan [nan, nan], 21 and 126 pairs | cannot be told")],
+     (None, None, "nan, 21 and 126 pairs | cannot be told")],
 )  # fmt: skip
 def test_cka_of_one_seed_cannot_be_told(tmp_path, difference, p, told):
     write(tmp_path, "cka", {"cka_pt1_layer4_pairs": {

@@ -55,8 +55,8 @@ def mini() -> dict[str, Any]:
     """Show the study's effect in minutes on two CPU cores. This is the default.
 
     44 real cities, at most one of a country, and 12 of Atlantis, with 2-digit ids; 0.46 million
-    parameters. The base takes 4 minutes, a fine-tuning 10 to 20 s, and the demo (29 models) less
-    than 10 minutes. At seed 42 the base's mean distance error is 3.4 on its own cities and 656 on
+    parameters. The base takes 4 to 7 minutes, a fine-tuning 10 to 30 s, and the demo (29 models)
+    10 to 15 minutes. At seed 42 the base's mean distance error is 3.4 on its own cities and 656 on
     Atlantis, its crossing accuracy 0.89 and 0.57. Fine-tuned on one task, it gains 0.92 on that
     task and 0.45 on the others; at seeds 1 and 2 0.95 and 0.53, 0.89 and 0.45.
     """

@@ -7,7 +7,7 @@ earlier system, at the scale `paper`.
 import json
 import math
 import re
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -316,7 +316,7 @@ def replication_table(folder: Path) -> str:
     names = (
         "finding", "published", "holds if", "here, 95% interval", "verdict", "analysis, figure",
     )  # fmt: skip
-    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    rows = []
     for finding in FINDINGS:
         measured = None
         if all(own.is_dir() for own in finding.folders(folder)):
@@ -327,8 +327,8 @@ def replication_table(folder: Path) -> str:
             "not measured" if measured is None else finding.verdict(measured),
             f"`{finding.analysis}`, `{finding.figure}`",
         )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return _markdown(names, rows)
 
 
 def bases_table(folder: Path) -> str:
@@ -338,20 +338,24 @@ def bases_table(folder: Path) -> str:
     """
     if not (folder / "reciprocity").is_dir():
         return ""
-    path = folder / "reciprocity" / "values.csv"
     try:
-        values = pd.read_csv(path).groupby(["seed", "task"])[["base_standard", "base_atlantis"]]
-        scores = values.first().unstack()
+        values = Tables(folder).table("reciprocity", "values").groupby(["seed", "task"])
+        scores = values[["base_standard", "base_atlantis"]].first().unstack()
         known = scores["base_standard"][[*TASK_NAMES]]
         unknown = scores["base_atlantis"][[*TASK_NAMES]].mean()
     except (OSError, ValueError, KeyError) as fault:
+        path = folder / "reciprocity" / "values.csv"
         raise StateError(f"{path} cannot be used ({fault!r}): make it again") from None
-    rows = [*known.iterrows(), ("on Atlantis, mean", unknown)]
-    lines = [f"| seed | {' | '.join(TASK_NAMES)} |", "|" + "---|" * (len(TASK_NAMES) + 1)]
-    for name, row in rows:
-        cells = (_score(value, TASKS[task].accuracy) for task, value in row.items())
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [str(name), *(_score(value, TASKS[task].accuracy) for task, value in row.items())]
+        for name, row in [*known.iterrows(), ("on Atlantis, mean", unknown)]
+    ]
+    return _markdown(("seed", *TASK_NAMES), rows)
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]]) + "\n"
 
 
 def _score(value: float, accuracy: bool) -> str:

@@ -22,19 +22,20 @@ from worldrep.errors import StateError
 from worldrep.names import FINETUNINGS, TASK_NAMES
 
 ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/replication.md").read_text(encoding="utf-8")
 SCALES = sorted(path.name for path in (ROOT / "docs/results").iterdir() if path.is_dir())
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_page_has_the_table_of_the_stored_results(scale):
     table = replication_table(ROOT / "docs/results" / scale)
-    assert table in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+    assert table in PAGE
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_page_has_the_bases_of_the_stored_results(scale):
     table = bases_table(ROOT / "docs/results" / scale)
-    assert table and table in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+    assert table and table in PAGE
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,11 @@ def test_the_page_has_the_means_of_the_stored_results(label, tables, names):
     facts = json.loads(path.read_text(encoding="utf-8"))["statistics"]
     own = [facts[names.format(n)][kind]["mean"] for n in (1, 2) for kind in ("trained", "transfer")]
     row = f"| {label} | {' | '.join(f'{mean:.2f}' for mean in own)} |"
-    assert row in (ROOT / "docs/replication.md").read_text(encoding="utf-8")
+    assert row in PAGE
 
 
 def test_the_page_has_the_scores_of_models_of_one_task():
     table = pd.read_csv(ROOT / "docs/results/small/seeds/standard.csv", index_col="model")
-    page = (ROOT / "docs/replication.md").read_text(encoding="utf-8")
     bases = pd.read_csv(ROOT / "docs/results/small/reciprocity/values.csv")
     bases = bases.groupby(["task", "seed"])["base_standard"].first()
     cells, base_cells = [], []
@@ -70,8 +70,8 @@ def test_the_page_has_the_scores_of_models_of_one_task():
         digits = -2 if task == "trianglearea" else 2
         cells.append(", ".join(shown.format(round(mean, digits)) for mean in means))
         base_cells.append(", ".join(shown.format(round(mean, digits)) for mean in bases[task]))
-    assert f"| the model of the task | {' | '.join(cells)} |" in page
-    assert f"| `pt1` | {' | '.join(base_cells)} |" in page
+    assert f"| the model of the task | {' | '.join(cells)} |" in PAGE
+    assert f"| `pt1` | {' | '.join(base_cells)} |" in PAGE
 
 
 def write(folder, analysis, statistics, seeds=(1, 2)):
